@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar, cast
 
+import trio
 from msgspec import Struct
 
 from troth.core.catalog import Entry
 from troth.core.commands import (
     Command,
     DeletePromises,
+    HeartbeatLocks,
+    HeartbeatTasks,
     ListEntries,
     ListUsage,
     SearchExecutions,
@@ -33,6 +36,8 @@ from troth.core.workflows import WorkflowState, WorkflowView
 from troth.persistence.placement import ShardOf
 
 from . import gather
+from .committer import Committer
+from .errors import StorageFailed
 from .held import HeldMessages
 
 EntryKind = TypeVar("EntryKind", bound=Entry)
@@ -64,6 +69,7 @@ class Gathering(ABC):
     """Questions to many shards together; a base of Shards."""
 
     _count: int
+    committer: Committer
     shard_of: ShardOf
     """Finds the shard that a promise lives in."""
     shard_of_name: ShardOf
@@ -293,3 +299,24 @@ class Gathering(ABC):
         """Yield the executions that are not finished; what they show may not be durable yet."""
         for state in self.states():
             yield from state.executions.values()
+
+    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the leases of a process on tasks of ids that begin so; how many there are."""
+        holders = [state.index for state in self.states() if process_id in state.claimed]
+        return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
+
+    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the locks of a process on ids that begin so; how many there are."""
+        holders = [state.index for state in self.states() if process_id in state.locks_of]
+        return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
+
+    async def _count_of(self, indexes: list[int], command: Command) -> int:
+        if not indexes:
+            # That it holds nothing any more may be news that is not durable yet.
+            await self.committer.wait_durable()
+            await trio.lowlevel.checkpoint()
+            if self.committer.failure is not None:
+                raise StorageFailed
+            return 0
+        replies = await self._ask_all([(index, command) for index in indexes])
+        return sum(reply.count for reply in replies)

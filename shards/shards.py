@@ -14,11 +14,7 @@ from typing import Final, final
 import trio
 
 from troth.core.buckets import Buckets
-from troth.core.commands import (
-    Command,
-    HeartbeatLocks,
-    HeartbeatTasks,
-)
+from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
@@ -371,29 +367,51 @@ class Shards(Gathering):
         self._submitted[index] = shard
 
     def submit_all(
-        self,
-        commands: Sequence[Command],
-        held: HeldMessages | None,
-        asker: Asker,
-        first: int,
-        last: int,
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
     ) -> int:
-        """Do as `submit` for the commands from `first` up to before `last`, until one has no room.
+        """Do as `submit` for the commands at these places, until one has no room.
 
         The asker is told their places. Return how many were taken. Raises Stopping, StorageFailed.
         """
         self._refuse_unless_open()
         home_of, shards, submitted = self._home_of, self._shards, self._submitted
-        for place in range(first, last):
+        for place in places:
             command = commands[place]
             index = home_of[type(command)](command)
             shard = shards[index]
             try:
                 shard.put(command, asker, place, held)
             except Overloaded:
-                return place - first
+                return place - places.start
             submitted[index] = shard
-        return last - first
+        return len(places)
+
+    def run_in_order(
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
+    ) -> int:
+        """Do as `submit_all`, but carry out each command before the next, as parts of one turn.
+
+        It is not the last turn; see `run_turn`.
+        """
+        self._refuse_unless_open()
+        home_of, shards, committer = self._home_of, self._shards, self.committer
+        now_ms = self._now()
+        turn = Turn()
+        committer.is_flushed_by_caller = self._in_turn = True
+        try:
+            for place in places:
+                command = commands[place]
+                shard = shards[home_of[type(command)](command)]
+                try:
+                    shard.put(command, asker, place, held)
+                except Overloaded:
+                    return place - places.start
+                shard.run_turn(now_ms, turn)
+        finally:
+            self._turns.commit(turn)
+            committer.is_flushed_by_caller = self._in_turn = False
+            self.run_turn(is_last=False)  # what they have put into others' mailboxes
+        return len(places)
 
     def run_turn(self, *, is_last: bool = True) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
@@ -499,16 +517,6 @@ class Shards(Gathering):
 
     # What concerns many shards, besides the searches of Gathering
 
-    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
-        """Renew the leases of a process on tasks of ids that begin so; how many there are."""
-        holders = [state.index for state in self.states() if process_id in state.claimed]
-        return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
-
-    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
-        """Renew the locks of a process on ids that begin so; how many there are."""
-        holders = [state.index for state in self.states() if process_id in state.locks_of]
-        return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
-
     async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int:
         """Renew a process's leases of workflow tasks, given as (id, version); how many it has.
 
@@ -548,17 +556,6 @@ class Shards(Gathering):
         for task in tasks:
             homes.setdefault(self.shard_of(task[0]), []).append(task)
         return {index: RenewWorkflows(pid, tuple(held)) for index, held in homes.items()}
-
-    async def _count_of(self, indexes: list[int], command: Command) -> int:
-        if not indexes:
-            # That it holds nothing any more may be news that is not durable yet.
-            await self.committer.wait_durable()
-            await trio.lowlevel.checkpoint()
-            if self.committer.failure is not None:
-                raise StorageFailed
-            return 0
-        replies = await self._ask_all([(index, command) for index in indexes])
-        return sum(reply.count for reply in replies)
 
     # For the shards
 

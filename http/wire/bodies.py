@@ -87,9 +87,7 @@ class BodyDecoder(Generic[Body]):
             self._refuse_crowded(content)
         if self._is_closed:
             self._refuse_unclear(content)
-        # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
-        # may not be UTF-8, need the closer look.
-        if self._strict_decoder is not None and content.isascii():
+        if self._strict_decoder is not None and is_utf8(content):
             try:
                 return self._strict_decoder.decode(content)
             except (msgspec.DecodeError, RecursionError):
@@ -161,6 +159,17 @@ class BodyDecoder(Generic[Body]):
             raise ApiError(Code.INVALID, found)
         _make_canonical(decoded, self._base64)
         return decoded
+
+
+def is_utf8(content: bytes) -> bool:
+    """Return whether bytes are UTF-8; the decoder looks into no keys and values that it skips."""
+    if content.isascii():
+        return True
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 Places = tuple[tuple[str, "Places"], ...]
