@@ -29,8 +29,9 @@ TimeRange = tuple[int, int]
 """Times in ms: from the first one on, and before the second."""
 
 
-class Command(Struct, frozen=True, gc=False):
-    """Anything a shard can be asked to do."""
+class Command(Struct, frozen=True, array_like=True, gc=False, tag=True):
+    """Anything a shard can be asked to do. Between processes it is an array that begins with the
+    class's name."""
 
 
 class CreatePromise(Command, frozen=True):

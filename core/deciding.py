@@ -90,6 +90,11 @@ def no_fence(fence: Fence, now_ms: int) -> bool:
     return False
 
 
+def always_near(identifier: str) -> bool:
+    """Return whether an id lives in this group, where there is only one."""
+    return True
+
+
 DONE = Reply(Code.OK)
 """The reply to internal commands; it is not read."""
 
@@ -122,6 +127,8 @@ class DecisionContext:
             self.state.retention = Retention(self.options.retention)
         self.is_awaited = is_awaited or self.awaits
         self.neighbor = neighbor or self._itself
+        self.is_near = always_near
+        """Whether an id lives in this group; what lives in others cannot be looked at."""
         self.catching_up: set[str] = set()
         self.missed_runs: dict[str, MissedRuns] = {}
         # The owner of the timers can say that all due ones have been handled; then a search for

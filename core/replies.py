@@ -18,7 +18,7 @@ from .workflows import WorkflowView
 _NO_PARTS: Final[Mapping[str, BulkPart]] = MappingProxyType({})
 
 
-class PromisePage(Struct, frozen=True, gc=False):
+class PromisePage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of promises, newest first.
 
     `next_before` is the serial to continue below, None when the shard has no more.
@@ -28,14 +28,14 @@ class PromisePage(Struct, frozen=True, gc=False):
     next_before: int | None
 
 
-class SchedulePage(Struct, frozen=True, gc=False):
+class SchedulePage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of schedules; see PromisePage."""
 
     schedules: tuple[Schedule, ...]
     next_before: int | None
 
 
-class Claimed(Struct, frozen=True, gc=False):
+class Claimed(Struct, frozen=True, array_like=True, gc=False):
     """What a successful claim hands over: the task's kind and the promises that it is about.
 
     `root` (and `leaf`, for resume tasks) are None where no such promise exists.
@@ -48,7 +48,7 @@ class Claimed(Struct, frozen=True, gc=False):
     leaf: Promise | None = None
 
 
-class Retained(Struct, frozen=True, gc=False):
+class Retained(Struct, frozen=True, array_like=True, gc=False):
     """What one slice of retention did, or would do.
 
     `deleted_counts` has one number a rule; `waiting_count` promises were due but something
@@ -60,7 +60,7 @@ class Retained(Struct, frozen=True, gc=False):
     following: Slice | None
 
 
-class ExecutionPage(Struct, frozen=True, gc=False):
+class ExecutionPage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of executions; see PromisePage.
 
     With each promise comes its execution, None if it is finished.
@@ -70,14 +70,14 @@ class ExecutionPage(Struct, frozen=True, gc=False):
     next_before: int | None
 
 
-class WorkflowPage(Struct, frozen=True, gc=False):
+class WorkflowPage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of workflow tasks; see PromisePage."""
 
     workflows: tuple[WorkflowView, ...]
     next_before: int | None
 
 
-class Reply(Struct, frozen=True, gc=False):
+class Reply(Struct, frozen=True, array_like=True, gc=False):
     """The answer to one command: a code, and what goes with it.
 
     Refusals carry the code alone. `task` is a copy that later changes do not touch. `preload` are
@@ -107,14 +107,14 @@ class Reply(Struct, frozen=True, gc=False):
     bulk_parts: Mapping[str, BulkPart] = _NO_PARTS
 
 
-class TaskMessage(Struct, frozen=True, gc=False):
+class TaskMessage(Struct, frozen=True, array_like=True, gc=False, tag=True):
     """A message to be delivered: the task as it is now; for notify, with its promise."""
 
     task: Task
     promise: Promise | None = None
 
 
-class ExecuteMessage(Struct, frozen=True, gc=False):
+class ExecuteMessage(Struct, frozen=True, array_like=True, gc=False, tag=True):
     """A message to be delivered: a worker at `target` may claim the workflow task."""
 
     id: str
@@ -123,7 +123,7 @@ class ExecuteMessage(Struct, frozen=True, gc=False):
     trace: Trace | None = None
 
 
-class UnblockMessage(Struct, frozen=True, gc=False):
+class UnblockMessage(Struct, frozen=True, array_like=True, gc=False, tag=True):
     """A message to be delivered: the promise that `address` listens to has settled."""
 
     promise: Promise

@@ -14,11 +14,13 @@ from typing import Final, final
 import trio
 
 from troth.core.buckets import Buckets
-from troth.core.commands import Command
+from troth.core.commands import (
+    Command,
+)
 from troth.core.deciding import Options
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
-from troth.core.limits import MAILBOX_LIMIT_COUNT, RENEWALS_SLICE_COUNT
+from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.machine import Machine
 from troth.core.model import RESUME, Fence, Promise, replace
 from troth.core.replies import Reply
@@ -26,7 +28,7 @@ from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.state.watching import Watch
-from troth.core.workflow_commands import ExecuteNotSent, RenewWorkflows
+from troth.core.workflow_commands import ExecuteNotSent
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.placement import DEFAULT_RULE, PlacementRule
 from troth.persistence.serials import Serials, check_time
@@ -46,8 +48,8 @@ from .rearming import WheelKey
 from .released import ReleasedMessages
 from .shard import Shard, ShardStatistics
 from .storage import Recovery, Storage
-from .turns import Asker, Outgoing, Turn, Turns
-from .waiting import CountsWaiter, Waiter
+from .turns import Asker, Elsewhere, Outgoing, Seat, Turn, Turns
+from .waiting import Waiter
 
 SHARDS_PER_LOOK_COUNT: Final = 4
 """After how many shards a turn looks at the time: a look costs as much as a tenth of a command."""
@@ -63,10 +65,10 @@ class ShardsStatistics:
 
 @final
 class Shards(Gathering):
-    """The shards of one server.
+    """The shards of one server, or of one group of it.
 
     `next_sequence` is the log sequence that the next record gets. `cursor_secret` signs search
-    cursors.
+    cursors. `shard_count` counts those of all groups; without `elsewhere` there is one.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Shards(Gathering):
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
         failures: Failures | None = None,
         placement: PlacementRule = DEFAULT_RULE,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.clock = clock
         self.failures = Failures() if failures is None else failures
@@ -90,14 +93,15 @@ class Shards(Gathering):
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
         self._pass = Pass()
-        self._turns = Turns(self.committer, outgoing, self._post, self._pass)
+        self._elsewhere = elsewhere
+        self._turns = Turns(self.committer, outgoing, self._post, self._pass, elsewhere)
         self._jumps_seen_count = clock.jumps_count
         self._set_backs_seen_count = clock.set_backs_count
-        self._serials = Serials()
+        self._serials = Serials(0 if elsewhere is None else elsewhere.group)
         self._stopping = False
         self._writer: BatchWriter | None = None
         # The shards that the next turn is about, and the task that sees to it that there is one.
-        self._submitted: dict[int, Shard] = {}
+        self._submitted: dict[int, Seat] = {}
         self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
         self._count = shard_count
@@ -121,14 +125,21 @@ class Shards(Gathering):
                 clock,
                 self.committer,
                 self._turns,
-                self._post,
                 self._pass,
                 self._now,
                 self.lateness,
                 mailbox_limit_count,
             )
-            for index in range(shard_count)
+            for index in (range(shard_count) if elsewhere is None else elsewhere.own)
         ]
+        # What is asked for each index, and this group's shards by index.
+        self._at: Sequence[Seat] = self._shards
+        self._own: Sequence[Shard] | dict[int, Shard] = self._shards
+        if elsewhere is not None:
+            self._at = elsewhere.seats(self._shards)
+            self._own = {shard.index: shard for shard in self._shards}
+            for shard in self._shards:
+                shard.machine.is_near = self.is_near
         for shard in self._shards:
             shard.machine.failures = self.failures
             shard.machine.activity = self.activity
@@ -299,11 +310,11 @@ class Shards(Gathering):
 
     def deadlines(self, index: int, until_ms: int) -> list[list[Mapping[WheelKey, int]]]:
         """Return all timers of a shard that fire up to a time and a few more; see `TimingWheel`."""
-        return self._shards[index].wheel.slots(until_ms)
+        return self._own[index].wheel.slots(until_ms)
 
     def deadline_of(self, key: TimerKey) -> int | None:
         """Return when the timer of a task or lock fires, in ms; None if it is not set."""
-        return self._shards[self.shard_of(task_ids.home(key[1]))].wheel.deadline_of(key)
+        return self._own[self.shard_of(task_ids.home(key[1]))].wheel.deadline_of(key)
 
     async def wait_shown(self) -> None:
         """Wait until all that can be seen now is durable. Raises Stopping or StorageFailed."""
@@ -317,26 +328,26 @@ class Shards(Gathering):
         for shard in self._shards:
             shard.freeze_timers(are_frozen)
 
-    def tell_shard(self, index: int, command: Command) -> None:
+    def tell_shard(self, index: int, command: Command, held: HeldMessages | None = None) -> None:
         """Put an internal command into a shard's mailbox."""
-        self._post(index, command, None)
+        self._post(index, command, held)
 
     # Talking to shards
 
     def _state_of(self, identifier: str) -> ShardState:
-        return self._shards[self.shard_of(identifier)].machine.state
+        return self._own[self.shard_of(identifier)].machine.state
 
     def tell(self, command: Command) -> None:
         """Hand over a report of delivery. One that only changes a note needs no turn."""
         index = self._home_of[type(command)](command)
-        if isinstance(command, ExecuteNotSent):
-            self._shards[index].machine.note(command)
+        if isinstance(command, ExecuteNotSent) and self._is_own(index):
+            self._own[index].machine.note(command)
         else:
             self._post(index, command, None)
 
     def _post(self, index: int, command: Command, held: HeldMessages | None) -> None:
         """Put an internal command into a shard's mailbox, for this turn or a coming one."""
-        shard = self._shards[index]
+        shard = self._at[index]
         shard.tell(command, held)
         self._submitted[index] = shard
         self._wake_runner()
@@ -362,7 +373,16 @@ class Shards(Gathering):
         if self._stopping or self.committer.failure is not None:
             self._refuse_unless_open()
         index = self._home_of[type(command)](command)
-        shard = self._shards[index]
+        shard = self._at[index]
+        shard.put(command, asker, 0, held)
+        self._submitted[index] = shard
+
+    def submit_to(
+        self, index: int, command: Command, held: HeldMessages | None, asker: Asker
+    ) -> None:
+        """Do as `submit`, in the shard with this index."""
+        self._refuse_unless_open()
+        shard = self._at[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
 
@@ -374,11 +394,11 @@ class Shards(Gathering):
         The asker is told their places. Return how many were taken. Raises Stopping, StorageFailed.
         """
         self._refuse_unless_open()
-        home_of, shards, submitted = self._home_of, self._shards, self._submitted
+        home_of, seats, submitted = self._home_of, self._at, self._submitted
         for place in places:
             command = commands[place]
             index = home_of[type(command)](command)
-            shard = shards[index]
+            shard = seats[index]
             try:
                 shard.put(command, asker, place, held)
             except Overloaded:
@@ -394,23 +414,25 @@ class Shards(Gathering):
         It is not the last turn; see `run_turn`.
         """
         self._refuse_unless_open()
-        home_of, shards, committer = self._home_of, self._shards, self.committer
+        home_of, seats, committer = self._home_of, self._at, self.committer
         now_ms = self._now()
         turn = Turn()
         committer.is_flushed_by_caller = self._in_turn = True
         try:
             for place in places:
                 command = commands[place]
-                shard = shards[home_of[type(command)](command)]
+                index = home_of[type(command)](command)
+                shard = seats[index]
                 try:
                     shard.put(command, asker, place, held)
                 except Overloaded:
                     return place - places.start
+                self._submitted[index] = shard
                 shard.run_turn(now_ms, turn)
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
-            self.run_turn(is_last=False)  # what they have put into others' mailboxes
+            self.run_turn(is_last=False)  # what is left of it, and what it has put elsewhere
         return len(places)
 
     def run_turn(self, *, is_last: bool = True) -> None:
@@ -441,7 +463,7 @@ class Shards(Gathering):
         if self._submitted:
             self._wake_runner()
 
-    def _run_some(self, waiting: list[Shard], now_ms: int, turn: Turn) -> list[Shard]:
+    def _run_some(self, waiting: list[Seat], now_ms: int, turn: Turn) -> list[Seat]:
         """Run the parts of the shards that wait; return those that the pass had no time for.
 
         At least a few of them have had their part then.
@@ -460,17 +482,19 @@ class Shards(Gathering):
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
         claimed = reply.claimed
-        if claimed is not None and claimed.kind is RESUME:
+        if claimed is not None and claimed.kind is RESUME and claimed.leaf is None:
             # The task exists because the leaf has completed. A completed promise never changes, and
             # the record of it is before those of the task: so it can be looked at without asking,
             # which could fail although the claim has succeeded.
+            if not self._is_own(self.shard_of(claimed.leaf_id)):
+                return reply  # it was looked for before, in its own group: there is none
             leaf = self._completed(claimed.leaf_id)
             reply = replace(reply, claimed=replace(claimed, leaf=leaf))
         return reply
 
     def _completed(self, promise_id: str) -> Promise | None:
         """Look at a completed promise from outside of its shard. Raises StorageFailed."""
-        state = self._shards[self.shard_of(promise_id)].machine.state
+        state = self._own[self.shard_of(promise_id)].machine.state
         try:
             return state.find_promise(promise_id)
         except CheckpointDamaged as error:
@@ -494,7 +518,7 @@ class Shards(Gathering):
         waiter = Waiter(len(questions))
         try:
             for place, (index, command) in enumerate(questions):
-                self._shards[index].ask(command, waiter, place, held)
+                self._at[index].ask(command, waiter, place, held)
         except Overloaded:
             waiter.abandon()  # some shards may have been asked already
             raise
@@ -515,49 +539,14 @@ class Shards(Gathering):
         if self._stopping:
             raise Stopping
 
-    # What concerns many shards, besides the searches of Gathering
-
-    async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int:
-        """Renew a process's leases of workflow tasks, given as (id, version); how many it has.
-
-        Very many are asked for in several passes. Raises as `ask`; then some may be renewed.
-        """
-        counts = CountsWaiter()
-        for first in range(0, len(tasks), RENEWALS_SLICE_COUNT):
-            self._refuse_unless_open()
-            some = tasks[first : first + RENEWALS_SLICE_COUNT]
-            for index, command in self._renewals(pid, some).items():
-                counts.expect()
-                self._shards[index].ask(command, counts, 0, None)
-            await trio.lowlevel.checkpoint()  # others' commands come in between
-        return await counts.wait()
-
-    def submit_renewals(
-        self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
-    ) -> int:
-        """Do as `renew_workflows`, without a waiting task; return the number of replies to come.
-
-        As `submit`, for few of them. Raises Overloaded, Stopping or StorageFailed.
-        """
-        if self._stopping or self.committer.failure is not None:
-            self._refuse_unless_open()
-        renewals = self._renewals(pid, tasks)
-        if any(self._shards[index].is_full for index in renewals):
-            raise Overloaded
-        for place, (index, command) in enumerate(renewals.items()):
-            shard = self._shards[index]
-            shard.put(command, asker, place, held)
-            self._submitted[index] = shard
-        return len(renewals)
-
-    def _renewals(self, pid: str, tasks: Sequence[tuple[str, int]]) -> dict[int, Command]:
-        """Return what each shard is asked about the tasks that live there."""
-        homes: dict[int, list[tuple[str, int]]] = {}
-        for task in tasks:
-            homes.setdefault(self.shard_of(task[0]), []).append(task)
-        return {index: RenewWorkflows(pid, tuple(held)) for index, held in homes.items()}
-
     # For the shards
+
+    def is_near(self, identifier: str) -> bool:
+        """Return whether a promise lives in this group."""
+        return self._is_own(self.shard_of(identifier))
+
+    def _is_own(self, index: int) -> bool:
+        return self._elsewhere is None or not self._elsewhere.has(index)
 
     def _holds(self, asking: int, fence: Fence, now_ms: int) -> bool:
         """Ask the task's shard, in the middle of another's step.
@@ -566,14 +555,14 @@ class Shards(Gathering):
         rests on is earlier in the log than what the asking shard is about to write; if that is
         nothing, the reply waits all the same.
         """
-        owner = self._shards[self.shard_of(task_ids.home(fence.task_id))]
-        self._shards[asking].rest_on(owner)
+        owner = self._own[self.shard_of(task_ids.home(fence.task_id))]
+        self._own[asking].rest_on(owner)
         return owner.machine.task_is_held(fence, now_ms)
 
     def _neighbor(self, asking: int, identifier: str) -> Machine:
         """Return the machine of the shard that an id lives in, to be looked at as `_holds` does."""
-        owner = self._shards[self.shard_of(identifier)]
-        self._shards[asking].rest_on(owner)
+        owner = self._own[self.shard_of(identifier)]
+        self._own[asking].rest_on(owner)
         return owner.machine
 
     def _is_awaited(self, promise_id: str) -> bool:

@@ -40,7 +40,7 @@ from troth.shards.turns import Asker
 from .connection_limits import ConnectionLimits
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
-from .lane_parsing import NotServed, Parsed, Parser
+from .lane_parsing import Fields, NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
     {
@@ -123,6 +123,7 @@ class Lane:
         self._match = self._dispatcher.router.match
         self._new_id = RequestIds().new
         self._connections: dict[int, LaneConnection] = {}
+        self._texts: dict[bytes, Fields] = {}
         self._again: list[LaneConnection] = []
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -160,7 +161,9 @@ class Lane:
             ended.set()
 
         self.now = trio.current_time()
-        parser = Parser(self._limits.header_limit_bytes, self._api.limits.body_limit_bytes)
+        parser = Parser(
+            self._limits.header_limit_bytes, self._api.limits.body_limit_bytes, self._texts
+        )
         connection = LaneConnection(self, connected, peer, parser, leave)
         self._connections[number] = connection
         self._epoll.register(number, _EVENTS)

@@ -80,6 +80,13 @@ _KINDS_KEPT_COUNT: Final = 4
 _FIELDS_KEPT_BYTES: Final = 2 * 1024
 """Longer ones are not kept: what a connection remembers is not counted as in flight."""
 
+TEXTS_KEPT_COUNT: Final = 128
+"""Of so many different texts of fields, for all connections of a lane: requests of one program have
+the same, but for a few lengths."""
+
+_NEVER_AGAIN: Final = frozenset({b"idempotency-key", b"request-id", b"traceparent"})
+"""Fields that differ in each request: a text with one of them is not kept."""
+
 
 class Fields(Struct, gc=False):
     """What the fields of a head say. `is_plain` is what `Dispatcher.is_plain_head` says of them."""
@@ -105,18 +112,27 @@ class _KnownFields(Struct, gc=False):
 class Parser:
     """Finds the requests of one connection.
 
-    Clients repeat themselves. What was found out about a request's line or its fields is used again
-    when they are, byte for byte, those of the request before. Of one of the last few kinds of
-    requests, with as many fields of the same names, only those are read whose values have changed.
+    Clients repeat themselves. What was found out about a request's line is used again when it is,
+    byte for byte, that of the request before; of its fields, when another request had the same. Of
+    one of the last few kinds of requests, with as many fields of the same names, only those are
+    read whose values have changed.
     """
 
     __slots__ = (
         *("_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kinds"),
-        *("_is_old", "_line", "_method", "_path", "_query", "_text"),
+        *("_is_old", "_line", "_method", "_path", "_query", "_text", "_texts"),
     )
 
-    def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
-        """Take the limits beyond which a request is not served here."""
+    def __init__(
+        self,
+        head_limit_bytes: int,
+        body_limit_bytes: int,
+        texts: dict[bytes, Fields] | None = None,
+    ) -> None:
+        """Take the limits beyond which a request is not served here.
+
+        `texts` is what several parsers know of texts of fields, and fill together.
+        """
         self._head_limit_bytes = head_limit_bytes
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
         self._head = self._text = b""
@@ -126,6 +142,7 @@ class Parser:
         self._path = self._query = b""
         self._fields = _NO_FIELDS
         self._kinds: dict[int, _KnownFields] = {}  # by the number of fields
+        self._texts = {} if texts is None else texts
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """Return the request that a buffer begins with, or None if it is not complete.
@@ -209,7 +226,8 @@ class Parser:
             self._path, _, self._query = target.partition(b"?")
             self._line = line
         if text != self._text:
-            self._fields = self._find_fields(text)
+            fields = self._texts.get(text)
+            self._fields = self._find_fields(text) if fields is None else fields
             self._text = text
         self._head = head
 
@@ -217,13 +235,17 @@ class Parser:
         """Return what fields mean. Those that another request had are not read."""
         lines = text[:-4].split(b"\r\n")
         kind = self._kinds.get(len(lines))
-        if kind is not None and (fields := self._like(kind, lines)) is not None:
-            return fields
-        fields = self._read_fields(text[:-2])
-        if len(text) <= _FIELDS_KEPT_BYTES and fields.repeated is None:
-            if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
-                del self._kinds[next(iter(self._kinds))]
-            self._kinds[len(lines)] = _KnownFields(lines, fields)
+        fields = None if kind is None else self._like(kind, lines)
+        if fields is None:
+            fields = self._read_fields(text[:-2])
+            if len(text) <= _FIELDS_KEPT_BYTES and fields.repeated is None:
+                if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
+                    del self._kinds[next(iter(self._kinds))]
+                self._kinds[len(lines)] = _KnownFields(lines, fields)
+        if len(text) <= _FIELDS_KEPT_BYTES and _NEVER_AGAIN.isdisjoint(fields.headers):
+            if len(self._texts) == TEXTS_KEPT_COUNT:
+                del self._texts[next(iter(self._texts))]
+            self._texts[text] = fields
         return fields
 
     def _like(self, kind: _KnownFields, lines: list[bytes]) -> Fields | None:

@@ -48,12 +48,12 @@ Place = tuple[int, bytes]
 class ColdReader:
     """The cold side of all shards of a process, for the thread that runs them."""
 
-    def __init__(self, view: View, ids: StoredIds, shard_count: int) -> None:
+    def __init__(self, view: View, ids: StoredIds, shards: range) -> None:
         self.view = view
         self.ids = ids
         self.decoder = RowDecoder()
         self._reads_count = 0
-        self.shards = [ShardColdStore(self, shard) for shard in range(shard_count)]
+        self.shards = {shard: ShardColdStore(self, shard) for shard in shards}
 
     def renew(self, view: View) -> None:
         """Read a newer view from here on."""

@@ -27,12 +27,12 @@ from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
     CHECKPOINTS_NAME,
     LOG_NAME,
-    Identity,
     write_identity,
     write_new_log,
 )
 from troth.persistence.errors import CheckpointFailed, LogFailed
 from troth.persistence.files import DIRECTORY_MODE, RealFiles
+from troth.persistence.identity import Identity
 from troth.persistence.inspection.log_records import read_record, record_time_ms
 from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES
 from troth.persistence.wal.log import LogRecord
@@ -344,7 +344,7 @@ class _Restoration:
         """Write the identity, which makes the directory one."""
         identity = Identity(
             self.data_id,
-            self._header.shard_count,
+            (self._header.shard_count,),
             self._header.directory_created_at_ms,
             bytes.fromhex(self._header.secret),
             self._header.placement,

@@ -16,8 +16,9 @@ import trio
 
 from troth.persistence import files
 from troth.persistence.checkpoints.store import LOCK_NAME, LmdbStore
-from troth.persistence.data_directory import CHECKPOINTS_NAME, GROUPS_NAME, IDENTITY_NAME
+from troth.persistence.data_directory import CHECKPOINTS_NAME, GROUPS_NAME
 from troth.persistence.errors import CheckpointDamaged
+from troth.persistence.identity import IDENTITY_NAME
 from troth.persistence.snapshots.restoring import MARK_NAME, Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.snapshots.snapshots import (

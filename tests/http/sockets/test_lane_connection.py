@@ -12,7 +12,7 @@ from troth.http.sockets.lane_connection import PARTIAL_LIMIT_S, LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 from troth.http.wire.in_flight import InFlight
-from troth.shards.held import HeldMessages
+from troth.shards.held import HeldMessages, Notice
 
 KEEP_ALIVE_S = 10.0
 WRITE_S = 5.0
@@ -47,7 +47,7 @@ class Pair:
     connection: LaneConnection
     client: socket.socket
     ended: list[bool]
-    sent: list[Message] = field(default_factory=list)
+    sent: list[Message | Notice] = field(default_factory=list)
 
     def arrive(self, content: bytes) -> None:
         self.client.sendall(content)

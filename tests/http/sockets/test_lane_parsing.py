@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from troth.http.sockets.lane_parsing import (
     _FIELDS_KEPT_BYTES,
     _KINDS_KEPT_COUNT,
+    TEXTS_KEPT_COUNT,
     Fields,
     NotServed,
     Parsed,
@@ -357,6 +358,34 @@ def test_what_a_parser_remembers_is_little() -> None:
     kept = list(parser._kinds.values())
     assert 0 < len(kept) <= _KINDS_KEPT_COUNT
     assert max(sum(map(len, kind.lines)) for kind in kept) <= _FIELDS_KEPT_BYTES
+
+
+def test_the_fields_of_many_connections_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: dict[bytes, Fields] = {}
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    first = Parser(1024, 1024, texts).parse(head)
+    monkeypatch.setattr(Parser, "_find_fields", None)
+
+    assert first is not None
+    assert Parser(1024, 1024, texts).parse(head) == first
+
+
+@pytest.mark.parametrize("name", [b"Idempotency-Key", b"request-id", b"TraceParent"])
+def test_fields_that_differ_in_each_request_are_not_kept(name: bytes) -> None:
+    texts: dict[bytes, Fields] = {}
+    assert Parser(1024, 1024, texts).parse(b"GET / HTTP/1.1\r\nHost: x\r\n%b: 1\r\n\r\n" % name)
+    assert not texts
+
+
+def test_what_many_connections_know_of_fields_is_little() -> None:
+    texts: dict[bytes, Fields] = {}
+    for number in range(2 * TEXTS_KEPT_COUNT):
+        fields = b"Host: x\r\nX: %d%s\r\n" % (number, b"y" * (20 * number))
+        parsed = Parser(100_000, 100_000, texts).parse(b"GET / HTTP/1.1\r\n" + fields + b"\r\n")
+        assert parsed is not None
+        assert parsed.fields.headers[b"x"].rstrip(b"y") == b"%d" % number
+        assert len(texts) <= TEXTS_KEPT_COUNT
+    assert max(map(len, texts)) <= _FIELDS_KEPT_BYTES
 
 
 @given(st.lists(st.sampled_from(CHANGED_FIELDS), min_size=2, max_size=6))
