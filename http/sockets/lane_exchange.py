@@ -307,6 +307,11 @@ def render(response: Response) -> bytes:
     return b"".join(parts)
 
 
+def render_continue() -> bytes:
+    """Return what tells a client to send its body, as hypercorn would write it."""
+    return b"%bdate: %b\r\n\r\n" % (STATUS_LINES[100], _date.text())
+
+
 def render_head(response: Response) -> bytes:
     """Return what comes before a stream's first chunk, as Quart and hypercorn would write it."""
     headers = b"".join([b"%s: %s\r\n" % header for header in response.headers])

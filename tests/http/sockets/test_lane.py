@@ -350,7 +350,14 @@ STRICT: Final[dict[str, list[bytes]]] = {
     "a page in the middle": [_GET + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" + _GET],
     "HEAD in the middle": [_GET + _GET.replace(b"GET", b"HEAD") + _GET],
     "OPTIONS in the middle": [_GET + _GET.replace(b"GET", b"OPTIONS") + _GET],
-    "Expect": [_POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n", b"{}"],
+    "slow body that is waited for": [
+        _POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+        b"{}",
+    ],
+    "1.0 and a body that is waited for": [
+        _POST.replace(b"1.1", b"1.0") + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}"
+    ],
+    "something else is expected": [_POST + b"Expect: 200-ok\r\nContent-Length: 2\r\n\r\n{}" + _GET],
     "upgrade": [_GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + _GET],
     "upgrade as Java asks for it": [_GET[:-2] + _AS_JAVA + b"\r\n" + _GET],
     "a target with a host": [_GET.replace(b"GET /", b"GET http://x/")],
