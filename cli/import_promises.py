@@ -44,7 +44,7 @@ Numbered = tuple[int, bytes]
 """A line's number and the JSON of the promise that it holds."""
 
 
-class _Line(msgspec.Struct):
+class _ExportLine(msgspec.Struct):
     """A line of an export: one of these, and what comes in it as JSON."""
 
     promise: Raw = Raw()
@@ -53,7 +53,7 @@ class _Line(msgspec.Struct):
     export: Raw = Raw()
 
 
-_read_line: Final = msgspec.json.Decoder(_Line).decode
+_read_line: Final = msgspec.json.Decoder(_ExportLine).decode
 
 
 class ImportFailed(click.ClickException):
@@ -227,14 +227,14 @@ def _resumed(source: BinaryIO, tally: Tally, place: ImportPlace) -> int:
     return line
 
 
-def _lines(source: BinaryIO, last_number: int) -> Iterator[tuple[int, int, _Line | None]]:
+def _lines(source: BinaryIO, last_number: int) -> Iterator[tuple[int, int, _ExportLine | None]]:
     """Yield the lines after the first, which says what kind of file it is, with number and size.
 
     None stands for a line that holds no JSON object. `last_number` lines were read before.
     """
     lines = iter(lambda: source.readline(_LINE_LIMIT_BYTES), b"")
     for number, content in enumerate(lines, start=last_number + 1):
-        line: _Line | None
+        line: _ExportLine | None
         try:
             line = _read_line(content)
         except (msgspec.DecodeError, RecursionError):
@@ -247,7 +247,7 @@ def _lines(source: BinaryIO, last_number: int) -> Iterator[tuple[int, int, _Line
         _check_head(None)
 
 
-def _check_head(line: _Line | None) -> None:
+def _check_head(line: _ExportLine | None) -> None:
     try:
         about = None if line is None else json.loads(bytes(line.export))
     except ValueError:
