@@ -1,7 +1,7 @@
 """The bodies of all requests: types for the decoder, markers for validation and documentation.
 
 JSON names are the fields' names in camel case. Every field may be null or absent as far as decoding
-goes; the markers say what is required. Bodies of which a request may have hundreds are not for the
+goes; the markers say what is required. Bodies that a request may have hundreds of are not for the
 garbage collector (`gc=False`): none can be part of a cycle.
 """
 
