@@ -26,7 +26,7 @@ class Mark(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What is in the file."""
+        """Its content."""
         return f"{self.act[0].upper()}{self.act[1:]} was interrupted, or is going on, here.\n"
 
 
