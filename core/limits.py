@@ -13,6 +13,7 @@ INTEGER_MIN: Final = -(2**63)
 # Requests.
 BODY_LIMIT_BYTES: Final = 4 * 1024 * 1024
 LARGE_BODY_BYTES: Final = 64 * 1024  # what is in larger JSON bodies is counted before it is read
+LONG_BODY_BYTES: Final = 1024 * 1024  # read and written in two passes of the loop
 BODY_STRINGS_LIMIT_COUNT: Final = 4096  # in a large body about one thing
 BODY_VALUES_LIMIT_COUNT: Final = 100_000  # in a large body about many things
 CLOSED_BODY_LIMIT_BYTES: Final = 128 * 1024  # of a body that grants rights or deletes
@@ -54,6 +55,7 @@ SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get t
 # Batches of calls.
 BATCH_ITEMS_LIMIT_COUNT: Final = 1000  # calls of one batch
 BATCH_SLICE_COUNT: Final = 100  # calls carried out before others get their turn
+BATCH_SLICE_BYTES: Final = 256 * 1024  # and no more of them, once they are this long
 BATCH_COMPLETIONS_COUNT: Final = 20  # completions among these
 BATCH_ANSWER_LIMIT_BYTES: Final = PAGE_LIMIT_BYTES  # beyond it the rest is not carried out
 

@@ -11,12 +11,15 @@ import pytest
 from tests.helpers.server import ServerProcess
 from tests.proofs.wire import Wire
 from troth.http.sockets.departures import REASONS
+from troth.http.sockets.lane_connection import PARTIAL_LIMIT_S
 
-from .test_lane import AUTHORIZATION, PATIENCE, SILENCE_S, lane_numbers, metrics
+from .test_lane import AUTHORIZATION, PATIENCE, lane_numbers, metrics
 
 pytestmark = pytest.mark.slow
 
 GET: Final = b"GET /promises/nothing HTTP/1.1\r\nHost: x\r\nRequest-Id: r\r\n\r\n"
+LEFT_AFTER_S: Final = PARTIAL_LIMIT_S + 2.0
+"""While nothing else happens the lane looks once a second at what is late."""
 POST: Final = b"POST /promises HTTP/1.1\r\nHost: x\r\nRequest-Id: r\r\n"
 
 
@@ -93,7 +96,7 @@ def test_what_leaves_the_lane_is_counted_by_reason(lane: ServerProcess) -> None:
         with Wire(lane.url) as wire:
             wire.send(content)
             if reason == "slow":
-                time.sleep(SILENCE_S)
+                time.sleep(LEFT_AFTER_S)
                 wire.send(b"}")
             assert final_status(wire) in (200, 201, 400, 404)
     after = departures(lane)
