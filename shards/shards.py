@@ -395,29 +395,53 @@ class Shards(Gathering):
         self._submitted[index] = shard
 
     def submit_all(
-        self,
-        commands: Sequence[Command],
-        held: HeldMessages | None,
-        asker: Asker,
-        first: int,
-        last: int,
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
     ) -> int:
-        """Do as `submit` for the commands from `first` up to before `last`, until one has no room.
+        """Do as `submit` for the commands at these places, until one has no room.
 
         The asker is told their places. Return how many were taken. Raises Stopping, StorageFailed.
         """
         self._refuse_unless_open()
         home_of, seats, submitted = self._home_of, self._at, self._submitted
-        for place in range(first, last):
+        for place in places:
             command = commands[place]
             index = home_of[type(command)](command)
             shard = seats[index]
             try:
                 shard.put(command, asker, place, held)
             except Overloaded:
-                return place - first
+                return place - places.start
             submitted[index] = shard
-        return last - first
+        return len(places)
+
+    def run_in_order(
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
+    ) -> int:
+        """Do as `submit_all`, but carry out each command before the next, as parts of one turn.
+
+        It is not the last turn; see `run_turn`.
+        """
+        self._refuse_unless_open()
+        home_of, seats, committer = self._home_of, self._at, self.committer
+        now_ms = self._now()
+        turn = Turn()
+        committer.is_flushed_by_caller = self._in_turn = True
+        try:
+            for place in places:
+                command = commands[place]
+                index = home_of[type(command)](command)
+                shard = seats[index]
+                try:
+                    shard.put(command, asker, place, held)
+                except Overloaded:
+                    return place - places.start
+                self._submitted[index] = shard
+                shard.run_turn(now_ms, turn)
+        finally:
+            self._turns.commit(turn)
+            committer.is_flushed_by_caller = self._in_turn = False
+            self.run_turn(is_last=False)  # what is left of it, and what it has put elsewhere
+        return len(places)
 
     def run_turn(self, *, is_last: bool = True) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.

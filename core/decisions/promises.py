@@ -153,15 +153,7 @@ def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int
     given = command.promise
     existing = context.promise(given.id, now_ms)
     if existing is None:
-        seed = seed_of(given.tags) if given.state is PENDING else None
-        promise = replace(given, serial=context.next_serial())
-        if given.state is not PENDING and TAG_TARGET in (given.tags or {}):
-            promise = replace(promise, task_version=0)
-        context.emit(r.PromiseImported(promise, seed, now_ms))
-        workflow = workflow_seed_of(given.tags, given.timeout)
-        if workflow is not None and given.state is PENDING:
-            context.emit(w.WorkflowImported(given.id, workflow, now_ms))
-        return Reply(_CREATED, promise=context.promise(given.id, now_ms))
+        return _take_in(context, given, now_ms)
     same = replace(existing, serial=given.serial, trace=given.trace, task_version=None)
     if given.state is PENDING:
         same = replace(
@@ -172,6 +164,24 @@ def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int
             completed_on=given.completed_on,
         )
     return Reply(_OK if same == given else Code.PROMISE_EXISTS, promise=existing)
+
+
+def _take_in(context: DecisionContext, given: Promise, now_ms: int) -> Reply:
+    """Take in a promise that is new here."""
+    tags, is_pending = given.tags, given.state is PENDING
+    promise = replace(given, serial=context.next_serial())
+    seed = workflow = None
+    if is_pending:
+        seed, workflow = seed_of(tags), workflow_seed_of(tags, given.timeout)
+    elif tags is not None and TAG_TARGET in tags:
+        promise = replace(promise, task_version=0)
+    context.emit(r.PromiseImported(promise, seed, now_ms))
+    if workflow is not None:
+        context.emit(w.WorkflowImported(given.id, workflow, now_ms))
+    elif seed is None and not (is_pending and given.timeout <= now_ms):
+        context.changes_one_promise = True
+        return Reply(_CREATED, promise=promise)
+    return Reply(_CREATED, promise=context.promise(given.id, now_ms))
 
 
 def create_callback(context: DecisionContext, command: CreateCallback, now_ms: int) -> Reply:

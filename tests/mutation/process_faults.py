@@ -1,0 +1,60 @@
+"""Planted faults in data directories, their groups of shards, and processes."""
+
+from .fault import Fault, fault
+
+GROUPS = "persistence/test_conversion_groups.py"
+DIRECTORY = "persistence/test_data_directory.py"
+
+PROCESS_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a conversion reads only the first group",
+        "persistence/conversion/old_data.py",
+        "range(self.identity.groups_count)",
+        "range(1)",
+        GROUPS,
+        is_quick=True,
+    ),
+    fault(
+        "what has not reached another group is lost in a conversion",
+        "persistence/conversion/old_data.py",
+        "            self._settle(now_ms)\n",
+        "",
+        GROUPS,
+    ),
+    fault(
+        "a conversion deals rows to the wrong group",
+        "persistence/conversion/dealing.py",
+        "        first += count\n",
+        "        first += 1\n",
+        GROUPS,
+    ),
+    fault(
+        "the tasks of a shard change places in a conversion",
+        "persistence/conversion/old_data.py",
+        "heapq.merge(cold, hot, key=_PLACE)",
+        "[*cold, *hot]",
+        GROUPS,
+    ),
+    fault(
+        "the identity file gets its name before its content is on disk",
+        "persistence/data_directory.py",
+        "encode_identity(identity))\n        file.sync()",
+        "encode_identity(identity))",
+        DIRECTORY,
+    ),
+    fault(
+        "a group's log is taken for that of another",
+        "persistence/data_directory.py",
+        "if record.shard not in shards:",
+        "if False:",
+        DIRECTORY,
+        is_quick=True,
+    ),
+    fault(
+        "a directory of several groups is served as one",
+        "persistence/data_directory.py",
+        "        if groups_count != identity.groups_count:\n",
+        "        if False:\n",
+        DIRECTORY,
+    ),
+)
