@@ -112,7 +112,7 @@ class Elsewhere(Protocol):
 
     @property
     def far(self) -> Machine:
-        """What looks like a shard that has what is known just now of others' promises."""
+        """The machine that looks like a shard with what is known just now of others' promises."""
         ...  # pragma: no cover
 
     def has(self, index: int) -> bool:

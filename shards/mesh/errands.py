@@ -307,7 +307,7 @@ class Errands:
             return await self._ask(index, command, held)
         finally:
             self._free[command.id] -= 1
-            self._free += Counter()  # without those that nobody asks about
+            self._free += Counter()  # without those whose count is zero
             for origin_id in origins:
                 self.far.state.promises.pop(origin_id, None)
 

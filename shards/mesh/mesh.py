@@ -123,7 +123,7 @@ class Mesh:
 
     @property
     def far(self) -> Machine:
-        """What looks like a shard that has what is known just now of others' promises."""
+        """The machine that looks like a shard with what is known just now of others' promises."""
         return self.errands.far
 
     def has(self, index: int) -> bool:
