@@ -35,7 +35,7 @@ from troth.http.api.permissions import refuse_unless_permitted
 from troth.http.api.rows import FENCE, TRACE, Call, Endpoint, RawBody, Success, require_scope
 from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.answers import told
-from troth.http.wire.bodies import BYTE_ORDER_MARK, BodyDecoder
+from troth.http.wire.bodies import BYTE_ORDER_MARK, BodyDecoder, is_utf8
 from troth.http.wire.crowded import values_problem
 from troth.http.wire.decoding import CallHeaders
 from troth.http.wire.errors import ApiError, ErrorObject, error_object, invalid
@@ -86,7 +86,7 @@ class BatchDecoder:
             lines = [line for line in content.split(b"\n") if line.strip()]
             return _refuse_too_many(lines)
         # A long one is decoded in slices.
-        if len(content) <= LONG_BODY_BYTES and content.isascii():
+        if len(content) <= LONG_BODY_BYTES and is_utf8(content):
             try:
                 return _refuse_too_many(self._all.decode(content))
             except (msgspec.DecodeError, RecursionError):

@@ -78,7 +78,9 @@ class BodyDecoder(Generic[Body]):
         strict = None if closely else strict_body(body, limits)
         self._strict_decoder = None if strict is None else msgspec.json.Decoder(strict)
         self._is_closed = body.__struct_config__.forbid_unknown_fields
-        self._many = next((_Many(body, *one) for one in rules(body) if _is_about_many(one)), None)
+        self._many = next(
+            (_Many(body, *one, limits) for one in rules(body) if _is_about_many(one)), None
+        )
         self._decoder: msgspec.json.Decoder[Body | None] = msgspec.json.Decoder(body | None)
 
     @property
@@ -96,9 +98,7 @@ class BodyDecoder(Generic[Body]):
             self._refuse_crowded(content)
         if self._is_closed:
             self._refuse_unclear(content)
-        # The decoder does not look into keys and values that it skips; so bytes beyond ASCII, which
-        # may not be UTF-8, need the closer look.
-        if self._strict_decoder is not None and not is_large and content.isascii():
+        if self._strict_decoder is not None and not is_large and is_utf8(content):
             try:
                 return self._strict_decoder.decode(content)
             except (msgspec.DecodeError, RecursionError):
@@ -127,11 +127,13 @@ class BodyDecoder(Generic[Body]):
             size_bytes = 0
             for number, part in enumerate(given):
                 text = bytes(part)
-                entry = _carefully(many.one_decoder, text, f".{many.name}[{number}]")
+                entry = many.quickly(text)
+                if entry is None:
+                    entry = _carefully(many.one_decoder, text, f".{many.name}[{number}]")
+                    if problem is None:
+                        prefix = f"{many.name}[{number}]."
+                        found.extend(problems(entry, self._limits, prefix))
                 entries.append(entry)
-                if problem is None:
-                    prefix = f"{many.name}[{number}]."
-                    found.extend(problems(entry, self._limits, prefix))
                 size_bytes += len(text)
                 if number % _SLICE_COUNT == _SLICE_COUNT - 1 or size_bytes > _SLICE_BYTES:
                     size_bytes = 0
@@ -195,6 +197,17 @@ class BodyDecoder(Generic[Body]):
         return decoded
 
 
+def is_utf8(content: bytes) -> bool:
+    """Return whether bytes are UTF-8; the decoder looks into no keys and values that it skips."""
+    if content.isascii():
+        return True
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 Decoded = TypeVar("Decoded")
 
 
@@ -220,7 +233,14 @@ def _carefully(decoder: msgspec.json.Decoder[Decoded], content: bytes, place: st
 class _Many(Generic[Body]):
     """The field of a body about many things that they are in."""
 
-    def __init__(self, body: type[Body], attribute: str, name: str, marker: BodyList) -> None:
+    def __init__(
+        self,
+        body: type[Body],
+        attribute: str,
+        name: str,
+        marker: BodyList,
+        limits: RequestLimits,
+    ) -> None:
         assert len(rules(body)) == 1, "what is read in slices is all that there is in the body"
         self.attribute = attribute
         self.name = name
@@ -231,6 +251,17 @@ class _Many(Generic[Body]):
         )
         self.parts_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(parts | None)
         self.one_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(marker.body)
+        strict = strict_body(marker.body, limits)
+        self._strict_decoder = None if strict is None else msgspec.json.Decoder(strict)
+
+    def quickly(self, content: bytes) -> Struct | None:
+        """Return one of the things if it is surely good, else None."""
+        if self._strict_decoder is None or not is_utf8(content):
+            return None
+        try:
+            return self._strict_decoder.decode(content)
+        except (msgspec.DecodeError, RecursionError):
+            return None  # the closer look finds out what is wrong, if anything
 
 
 def _is_about_many(rule: tuple[str, str, Field]) -> TypeGuard[tuple[str, str, BodyList]]:

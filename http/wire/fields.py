@@ -367,6 +367,13 @@ class BodyList(Field):
             return f"must have at most {self.limit_count} entries (got {len(value)})"
         return None
 
+    def strict(self, limits: RequestLimits) -> Any:
+        """Return a list of the strict form of the inner body."""
+        inner: Any = strict_body(self.body, limits)
+        if inner is None:
+            return None
+        return Annotated[list[inner], Meta(min_length=1, max_length=self.limit_count)]
+
     def schema(self, limits: RequestLimits) -> Schema:
         """Return an array of the inner body."""
         inner = reference(self.body.__name__)

@@ -28,7 +28,8 @@ from troth.http.wire.in_flight import InFlight
 from troth.http.wire.requests import ReadyStream
 from troth.shards.delivery.polls import PollConnection, Polls
 
-from .test_lane import FAR_MS, lane_numbers, port_of, request, running, same
+from .random_requests import request
+from .test_lane import FAR_MS, lane_numbers, port_of, running, same
 
 KEEP_ALIVE_MS: Final = 10_000
 _WRITE_S: Final = 5.0

@@ -120,10 +120,10 @@ DECODER: Final = BodyDecoder(ImportBody, RequestLimits())
 
 
 def outcome(content: bytes, *, in_slices: bool) -> object:
-    """The body, or what is wrong with it."""
+    """What the body says, or what is wrong with it."""
     try:
         if not in_slices:
-            return DECODER.decode(content)
+            return msgspec.to_builtins(DECODER.decode(content))
         slices = DECODER.decode_in_slices(content)
         count = 0
         while True:
@@ -132,7 +132,7 @@ def outcome(content: bytes, *, in_slices: bool) -> object:
                 count += 1
             except StopIteration as end:
                 assert count > 1
-                return end.value
+                return msgspec.to_builtins(end.value)
     except ApiError as error:
         return error.problems
 
