@@ -17,7 +17,7 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a conversion that was killed while it built is in the way of the next",
-        "persistence/conversion/convert.py",
+        "persistence/building.py",
         "        shutil.rmtree(building)\n    try:",
         "    try:",
         KILLS,
@@ -26,7 +26,7 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
     fault(
         "a conversion that was killed between its two names is not made good",
         "persistence/conversion/convert.py",
-        "    if (building / MARK_NAME).exists():",
+        "    if (building / MARK.name).exists():",
         "    if False:",
         KILLS,
     ),

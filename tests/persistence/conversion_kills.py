@@ -23,7 +23,7 @@ from typing import Final
 
 from tests.persistence.groups import digests_of
 from tests.shards.stage import EPOCH_MS
-from troth.persistence.conversion.convert import BEFORE_SUFFIX, MARK_NAME, NewPlacement, convert
+from troth.persistence.conversion.convert import BEFORE_SUFFIX, MARK, NewPlacement, convert
 from troth.persistence.placement import PlacementRule
 
 WANTED: Final = NewPlacement(PlacementRule.ORIGIN, shard_count=6, groups_count=2)
@@ -146,7 +146,7 @@ def kill_rounds(source: Path, rounds_count: int, seed: int) -> int:
             there = [content(path) for path in (data, old) if path.exists()]
             assert before in there, f"{about}: the old directory has changed or is gone"
             _convert(data)
-            assert not (data / MARK_NAME).exists(), about
+            assert not (data / MARK.name).exists(), about
             assert content(old) == before, about
             assert sorted(path.name for path in directory.iterdir()) == ["data", old.name], about
             assert digests_of(data) == wanted, f"{about}: the rows differ"
