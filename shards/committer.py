@@ -5,7 +5,7 @@ for the writer, and so shares one fdatasync. A *position* is the log sequence of
 that was handed over; when the log is durable up to a position, `on_durable` is called with it, in
 the event loop. After a failure of the log nothing is durable any more, ever (fail stop).
 
-What nobody waits for, such as a note that a message was sent, need not have a sync of its own: it
+What nothing waits for, such as a note that a message was sent, need not have a sync of its own: it
 is written with the next batch, or after `LINGER_S`.
 """
 
@@ -25,7 +25,7 @@ from .errors import StorageFailed
 from .threads import in_thread
 
 LINGER_S: Final = 0.020
-"""How long records may lie that nobody waits for: a crash loses what a crash just before would."""
+"""How long records may lie that nothing waits for: a crash loses what a crash just before would."""
 
 LINGER_LIMIT_BYTES: Final = 1 << 20
 """With so much to write, nothing lies any longer."""
@@ -239,6 +239,11 @@ class Committer:
         self._batches_count += 1
         self._records_count += len(batch)
         writer.submit(batch)
+
+    def flush_wanted(self, writer: BatchWriter) -> None:
+        """Hand what there is to the writer now, if something waits for it."""
+        if self.is_wanted:
+            self.flush(writer)
 
     def durable(self, position: int) -> None:
         """Note that the log is durable up to this position. Called in the event loop."""

@@ -232,13 +232,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         SIMULATION,
     ),
     fault(
-        "a read of what nobody waited for waits until it is written anyway",
-        "shards/turns.py",
-        "            committer.want()  # it shows what may still lie there\n",
-        "",
-        "shards/test_turns.py",
-    ),
-    fault(
         "those who wait when the log fails are never told",
         "shards/shards.py",
         "        self._turns.refuse_all(StorageFailed())\n",

@@ -1,4 +1,4 @@
-"""Planted faults in data directories, their groups of shards, and processes."""
+"""Planted faults in data directories, their groups of shards, processes, and what the log does."""
 
 from .fault import Fault, fault
 
@@ -7,6 +7,13 @@ DIRECTORY = "persistence/test_data_directory.py"
 KILLS = "persistence/test_conversion_kills.py"
 
 PROCESS_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a read of what nobody waited for waits until it is written anyway",
+        "shards/turns.py",
+        "            committer.want()  # it shows what may still lie there\n",
+        "",
+        "shards/test_turns.py",
+    ),
     fault(
         "a conversion reads only the first group",
         "persistence/conversion/old_data.py",
@@ -18,8 +25,8 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
     fault(
         "a conversion that was killed while it built is in the way of the next",
         "persistence/building.py",
-        "        shutil.rmtree(building)\n    try:",
-        "    try:",
+        "            _empty(building, mark)\n            (building",
+        "            (building",
         KILLS,
         is_quick=True,
     ),
