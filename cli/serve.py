@@ -13,6 +13,8 @@ import click
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import settings_options
 
+from .leaving_out import LEFT_OUT, leaving_out
+
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "General": ("config", "help"),
     "Storage": (
@@ -156,6 +158,7 @@ def serve_command(context: click.Context, settings: Settings) -> None:
       troth serve --config troth.toml --listen 0.0.0.0:8001
     """
     # Only here: no other command needs the server's libraries.
-    from troth.http.serve import serve
+    with leaving_out(*LEFT_OUT):
+        from troth.http.serve import serve
 
     context.exit(serve(settings))
