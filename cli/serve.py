@@ -5,15 +5,15 @@ the help text shows it; a setting that no heading names would be shown under "Ot
 """
 
 import os
-from collections.abc import Mapping
-from typing import Any, Final
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
 import click
 
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import settings_options
-
-from .leaving_out import LEFT_OUT, leaving_out
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "General": ("config", "help"),
@@ -107,6 +107,27 @@ CLIENT_VARIABLES: Final = (
     *("TROTH_CA_FILE", "TROTH_TRACEBACK", "TROTH_LOCK_RESOURCE", "TROTH_LOCK_TOKEN"),
 )
 """What the commands that talk to a server read from the environment; see `client.py`."""
+
+
+LEFT_OUT: Final = ("rich", "pygments", "h2", "colorama")
+"""What libraries of the server load if it is there: structlog for tracebacks in color, httpx for a
+command of its own, httpcore for HTTP/2. A server uses none of it."""
+
+
+@contextmanager
+def leaving_out(*names: str) -> Iterator[None]:
+    """Import in this block as if these modules were not installed, but those that are loaded.
+
+    Afterwards they can be imported. Libraries that were imported in the block do without for good.
+    """
+    modules = cast("dict[str, object]", sys.modules)
+    missing = [name for name in names if name not in modules]
+    modules.update(dict.fromkeys(missing))  # None: the import fails
+    try:
+        yield
+    finally:
+        for name in missing:
+            del modules[name]
 
 
 class SectionedCommand(click.Command):

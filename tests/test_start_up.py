@@ -71,7 +71,7 @@ LATE = ("colorama", "croniter", "h2", "hypercorn", "prometheus_client", "pygment
 """Libraries that no start of a server needs. Some are loaded a little later, others never."""
 LOADED = """
 import sys
-from troth.cli.leaving_out import LEFT_OUT, leaving_out
+from troth.cli.serve import LEFT_OUT, leaving_out
 with leaving_out(*LEFT_OUT):
     import troth.http.serve
 print(*[name for name in sys.argv[1:] if name in sys.modules])
