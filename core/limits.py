@@ -223,6 +223,9 @@ LINK_WAIT_MS: Final = 2_000  # how long they wait
 LINK_PATIENCE_MS: Final = 30_000  # how long those wait whose clients may not be told of it
 LINK_SILENCE_MS: Final = 2_000  # a link that says nothing for longer is broken
 LINK_PING_MS: Final = 500  # a link that has nothing to say says so
+FENCE_PASS_MS: Final = 500  # how long a group keeps a task held for another at most
+FENCE_PASSES_LIMIT_COUNT: Final = 100  # passes asked for, one after the other, for one command
+ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
 assert LARGE_BODY_BYTES <= CLOSED_BODY_LIMIT_BYTES < BODY_LIMIT_BYTES

@@ -111,9 +111,10 @@ class Shards(Gathering):
         self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
         self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
+        make_machine = Machine if elsewhere is None else elsewhere.make_machine
         self._shards = [
             Shard(
-                Machine(
+                make_machine(
                     index,
                     self.shard_of,
                     self._serials,
@@ -286,7 +287,7 @@ class Shards(Gathering):
         return (
             self._turns.is_empty
             and not self._released.has_more
-            and all(shard.is_quiet for shard in self._shards)
+            and all(shard.is_quiet and not shard.waiting for shard in self._shards)
         )
 
     @property
@@ -376,6 +377,13 @@ class Shards(Gathering):
         shard = self._at[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
+
+    def go_on(self) -> None:
+        """Take up commands that have waited until other groups were done with tasks."""
+        for shard in self._shards:
+            if shard.waiting:
+                shard.go_on()
+                self._submitted[shard.index] = shard
 
     def submit_to(
         self, index: int, command: Command, held: HeldMessages | None, asker: Asker
@@ -560,7 +568,12 @@ class Shards(Gathering):
         return owner.machine.task_is_held(fence, now_ms)
 
     def _neighbor(self, asking: int, identifier: str) -> Machine:
-        """Return the machine of the shard that an id lives in, to be looked at as `_holds` does."""
+        """Return the machine of the shard that an id lives in, to be looked at as `_holds` does.
+
+        Of another group's promises only what an errand has asked for is known.
+        """
+        if self._elsewhere is not None and not self.is_near(identifier):
+            return self._elsewhere.far
         owner = self._own[self.shard_of(identifier)]
         self._own[asking].rest_on(owner)
         return owner.machine
@@ -571,6 +584,8 @@ class Shards(Gathering):
         A shard that then deletes the promise writes that later into the same log than whatever
         the others' answers rest on.
         """
+        if self._elsewhere is not None and not self._elsewhere.is_free(promise_id):
+            return True  # as far as is known
         return any(shard.machine.awaits(promise_id) for shard in self._shards)
 
     def _durable(self, position: int) -> None:

@@ -16,13 +16,13 @@ delivery. The messages themselves leave in order.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from msgspec import Struct
 
 from troth.core.commands import Acknowledge, Command, Receive
 from troth.core.limits import SLICE_COUNT
-from troth.core.machine import Step
+from troth.core.machine import Machine, Step
 from troth.core.replies import Message, Reply
 from troth.persistence.wal.log import NewRecord
 
@@ -100,6 +100,19 @@ class Elsewhere(Protocol):
 
     def seats(self, own: Sequence[Seat]) -> Sequence[Seat]:
         """Return what is asked for each shard of the server, by index; `own` are this group's."""
+        ...  # pragma: no cover
+
+    def make_machine(self, *parts: Any) -> Machine:
+        """Make the machine of one of this group's shards, as `Machine` is made."""
+        ...  # pragma: no cover
+
+    def is_free(self, promise_id: str) -> bool:
+        """Return whether it is known that no task of another group is about a promise."""
+        ...  # pragma: no cover
+
+    @property
+    def far(self) -> Machine:
+        """The machine that looks like a shard with what is known just now of others' promises."""
         ...  # pragma: no cover
 
     def has(self, index: int) -> bool:

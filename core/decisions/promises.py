@@ -45,7 +45,7 @@ def keys_match(stored: str | None, given: str | None) -> bool:
 
 def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int) -> Reply:
     """Create a promise, and the task that its tags ask for."""
-    if command.fence is not None and not context.holds(command.fence, now_ms):
+    if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     existing = context.promise(command.id, now_ms)
     if existing is not None:
@@ -121,7 +121,7 @@ def read_promise(context: DecisionContext, command: ReadPromise, now_ms: int) ->
 
 def complete_promise(context: DecisionContext, command: CompletePromise, now_ms: int) -> Reply:
     """Complete a promise, once."""
-    if command.fence is not None and not context.holds(command.fence, now_ms):
+    if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     promise = context.promise(command.id, now_ms)
     if promise is None:
@@ -188,7 +188,7 @@ def create_callback(context: DecisionContext, command: CreateCallback, now_ms: i
     """Register a callback: resume a root when a promise completes."""
     if command.promise_id == command.root_id:
         return Reply(Code.SAME_ROOT)
-    if command.fence is not None and not context.holds(command.fence, now_ms):
+    if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     return _wait_for(
         context,
