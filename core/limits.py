@@ -13,6 +13,7 @@ INTEGER_MIN: Final = -(2**63)
 # Requests.
 BODY_LIMIT_BYTES: Final = 4 * 1024 * 1024
 LARGE_BODY_BYTES: Final = 64 * 1024  # what is in larger JSON bodies is counted before it is read
+LONG_BODY_BYTES: Final = 1024 * 1024  # read and written in two passes of the loop
 BODY_STRINGS_LIMIT_COUNT: Final = 4096  # in a large body about one thing
 BODY_VALUES_LIMIT_COUNT: Final = 100_000  # in a large body about many things
 CLOSED_BODY_LIMIT_BYTES: Final = 128 * 1024  # of a body that grants rights or deletes
@@ -54,6 +55,7 @@ SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get t
 # Batches of calls.
 BATCH_ITEMS_LIMIT_COUNT: Final = 1000  # calls of one batch
 BATCH_SLICE_COUNT: Final = 100  # calls carried out before others get their turn
+BATCH_SLICE_BYTES: Final = 256 * 1024  # and no more of them, once they are this long
 BATCH_COMPLETIONS_COUNT: Final = 20  # completions among these
 BATCH_ANSWER_LIMIT_BYTES: Final = PAGE_LIMIT_BYTES  # beyond it the rest is not carried out
 
@@ -221,6 +223,9 @@ LINK_WAIT_MS: Final = 2_000  # how long they wait
 LINK_PATIENCE_MS: Final = 30_000  # how long those wait whose clients may not be told of it
 LINK_SILENCE_MS: Final = 2_000  # a link that says nothing for longer is broken
 LINK_PING_MS: Final = 500  # a link that has nothing to say says so
+FENCE_PASS_MS: Final = 500  # how long a group keeps a task held for another at most
+FENCE_PASSES_LIMIT_COUNT: Final = 100  # passes asked for, one after the other, for one command
+ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
 assert LARGE_BODY_BYTES <= CLOSED_BODY_LIMIT_BYTES < BODY_LIMIT_BYTES

@@ -271,10 +271,14 @@ class Schedule(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Fence(Struct, frozen=True):
-    """The task on whose behalf a request is made (headers `Task-Id` and `Task-Counter`)."""
+    """The task on whose behalf a request is made (headers `Task-Id` and `Task-Counter`).
+
+    `judged` is whether it is held, if its group has been asked, which keeps it so in the meantime.
+    """
 
     task_id: str
     counter: int
+    judged: bool | None = None
 
 
 class ClaimRequest(Struct, frozen=True):

@@ -105,6 +105,7 @@ class Reply(Struct, frozen=True, array_like=True, gc=False):
     preload: tuple[Promise, ...] = ()
     bulk: BulkReport | None = None
     bulk_parts: Mapping[str, BulkPart] = _NO_PARTS
+    codes: tuple[Code, ...] = ()
 
 
 class TaskMessage(Struct, frozen=True, array_like=True, gc=False, tag=True):

@@ -118,6 +118,8 @@ class Shard:
         self._now = now
         self._mailbox: deque[Entry] = deque()
         self._internal: deque[Entry] = deque()
+        self.waiting: deque[Entry] = deque()
+        """Commands that wait until another group is done with a task."""
         self._is_wheel_stale = False
         self._rearming: Rearming | None = None
         self._due: deque[tuple[WheelKey, int]] = deque()
@@ -159,6 +161,12 @@ class Shard:
         mailbox either, however many there are: clients would wait behind them, or be refused.
         """
         self._internal.append((command, None, 0, held))
+
+    def go_on(self) -> None:
+        """Take up what has waited for other groups."""
+        self._internal.extend(self.waiting)
+        self.waiting.clear()
+        self.wake()
 
     def wake(self) -> None:
         """Wake the actor to look for work."""
@@ -345,7 +353,8 @@ class Shard:
                 if asker is not None:
                     answers.pop()
             if step.again is not None:
-                self._internal.append((step.again, asker, place, held))
+                queue = self.waiting if step.waits else self._internal
+                queue.append((step.again, asker, place, held))
                 next_look_count = done_count + 1
             elif asker is not None:
                 answers.append((asker, place, step.reply))
@@ -526,7 +535,7 @@ class Shard:
 
     def refuse_all(self, error: ShardsError) -> None:
         """Answer all commands in the mailbox with an error: the log has failed."""
-        for entries in (self._internal, self._mailbox):
+        for entries in (self._internal, self._mailbox, self.waiting):
             while entries:
                 asker = entries.popleft()[1]
                 if asker is not None:

@@ -111,9 +111,10 @@ class Shards(Gathering):
         self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
         self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
+        make_machine = Machine if elsewhere is None else elsewhere.make_machine
         self._shards = [
             Shard(
-                Machine(
+                make_machine(
                     index,
                     self.shard_of,
                     self._serials,
@@ -286,7 +287,7 @@ class Shards(Gathering):
         return (
             self._turns.is_empty
             and not self._released.has_more
-            and all(shard.is_quiet for shard in self._shards)
+            and all(shard.is_quiet and not shard.waiting for shard in self._shards)
         )
 
     @property
@@ -377,6 +378,13 @@ class Shards(Gathering):
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
 
+    def go_on(self) -> None:
+        """Take up commands that have waited until other groups were done with tasks."""
+        for shard in self._shards:
+            if shard.waiting:
+                shard.go_on()
+                self._submitted[shard.index] = shard
+
     def submit_to(
         self, index: int, command: Command, held: HeldMessages | None, asker: Asker
     ) -> None:
@@ -387,29 +395,53 @@ class Shards(Gathering):
         self._submitted[index] = shard
 
     def submit_all(
-        self,
-        commands: Sequence[Command],
-        held: HeldMessages | None,
-        asker: Asker,
-        first: int,
-        last: int,
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
     ) -> int:
-        """Do as `submit` for the commands from `first` up to before `last`, until one has no room.
+        """Do as `submit` for the commands at these places, until one has no room.
 
         The asker is told their places. Return how many were taken. Raises Stopping, StorageFailed.
         """
         self._refuse_unless_open()
         home_of, seats, submitted = self._home_of, self._at, self._submitted
-        for place in range(first, last):
+        for place in places:
             command = commands[place]
             index = home_of[type(command)](command)
             shard = seats[index]
             try:
                 shard.put(command, asker, place, held)
             except Overloaded:
-                return place - first
+                return place - places.start
             submitted[index] = shard
-        return last - first
+        return len(places)
+
+    def run_in_order(
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
+    ) -> int:
+        """Do as `submit_all`, but carry out each command before the next, as parts of one turn.
+
+        It is not the last turn; see `run_turn`.
+        """
+        self._refuse_unless_open()
+        home_of, seats, committer = self._home_of, self._at, self.committer
+        now_ms = self._now()
+        turn = Turn()
+        committer.is_flushed_by_caller = self._in_turn = True
+        try:
+            for place in places:
+                command = commands[place]
+                index = home_of[type(command)](command)
+                shard = seats[index]
+                try:
+                    shard.put(command, asker, place, held)
+                except Overloaded:
+                    return place - places.start
+                self._submitted[index] = shard
+                shard.run_turn(now_ms, turn)
+        finally:
+            self._turns.commit(turn)
+            committer.is_flushed_by_caller = self._in_turn = False
+            self.run_turn(is_last=False)  # what is left of it, and what it has put elsewhere
+        return len(places)
 
     def run_turn(self, *, is_last: bool = True) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
@@ -451,9 +483,9 @@ class Shards(Gathering):
         return []
 
     def flush(self) -> None:
-        """Start to write what turns have added to the batch."""
+        """Start to write what turns have added to the batch, unless nothing waits for it."""
         assert self._writer is not None, "commands are submitted only to running shards"
-        self.committer.flush(self._writer)
+        self.committer.flush_wanted(self._writer)
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
@@ -536,7 +568,12 @@ class Shards(Gathering):
         return owner.machine.task_is_held(fence, now_ms)
 
     def _neighbor(self, asking: int, identifier: str) -> Machine:
-        """Return the machine of the shard that an id lives in, to be looked at as `_holds` does."""
+        """Return the machine of the shard that an id lives in, to be looked at as `_holds` does.
+
+        Of another group's promises only what an errand has asked for is known.
+        """
+        if self._elsewhere is not None and not self.is_near(identifier):
+            return self._elsewhere.far
         owner = self._own[self.shard_of(identifier)]
         self._own[asking].rest_on(owner)
         return owner.machine
@@ -547,6 +584,8 @@ class Shards(Gathering):
         A shard that then deletes the promise writes that later into the same log than whatever
         the others' answers rest on.
         """
+        if self._elsewhere is not None and not self._elsewhere.is_free(promise_id):
+            return True  # as far as is known
         return any(shard.machine.awaits(promise_id) for shard in self._shards)
 
     def _durable(self, position: int) -> None:

@@ -16,13 +16,13 @@ delivery. The messages themselves leave in order.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from msgspec import Struct
 
 from troth.core.commands import Acknowledge, Command, Receive
 from troth.core.limits import SLICE_COUNT
-from troth.core.machine import Step
+from troth.core.machine import Machine, Step
 from troth.core.replies import Message, Reply
 from troth.persistence.wal.log import NewRecord
 
@@ -100,6 +100,19 @@ class Elsewhere(Protocol):
 
     def seats(self, own: Sequence[Seat]) -> Sequence[Seat]:
         """Return what is asked for each shard of the server, by index; `own` are this group's."""
+        ...  # pragma: no cover
+
+    def make_machine(self, *parts: Any) -> Machine:
+        """Make the machine of one of this group's shards, as `Machine` is made."""
+        ...  # pragma: no cover
+
+    def is_free(self, promise_id: str) -> bool:
+        """Return whether it is known that no task of another group is about a promise."""
+        ...  # pragma: no cover
+
+    @property
+    def far(self) -> Machine:
+        """The machine that looks like a shard with what is known just now of others' promises."""
         ...  # pragma: no cover
 
     def has(self, index: int) -> bool:
@@ -183,17 +196,19 @@ class Turns:
         if committer.failure is not None:
             self.refuse(turn, StorageFailed())
             return
+        is_awaited = bool(turn.answers or turn.messages or turn.finished or turn.posts)
         if turn.records:
-            committer.append(turn.records)
+            committer.append(turn.records, is_awaited=is_awaited)
             turn.records = []
-        elif not (
-            turn.answers or turn.messages or turn.acknowledgments or turn.finished or turn.posts
-        ):
+        elif not (is_awaited or turn.acknowledgments):
             return
         turn.position = committer.position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
-        elif turn.answers or turn.messages or turn.acknowledgments or turn.finished or turn.posts:
+        elif is_awaited:
+            committer.want()  # it shows what may still lie there
+            self._held_back.append(turn)
+        elif turn.acknowledgments:
             self._held_back.append(turn)
 
     def post(
@@ -230,6 +245,7 @@ class Turns:
             for asker, place, reply in answers:
                 asker.answer(place, reply)
         elif self._held_back and position <= self._held_back[-1].position:
+            committer.want()  # what they were held back for may be in no hurry
             self._held_back[-1].answers += turn.answers[first:]
             del turn.answers[first:]
 

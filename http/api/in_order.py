@@ -5,7 +5,7 @@ order of creation is that of the request. Together, only those for one shard kee
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -83,14 +83,24 @@ async def ask_in_order(
     carried out, those before others.
     """
     answers = _answers(commands)
+    done_count = 0
+
+    def hand_over(places: range) -> int:
+        try:
+            return shards.run_in_order(commands, places, held, answers)
+        except ShardsError as error:
+            raise ApiError(error.code) from error
+
     try:
-        for number in range(len(commands)):
-            if number % SLICE_COUNT == SLICE_COUNT - 1:
-                shards.flush()
-                await trio.lowlevel.checkpoint()
-            if not _submitted_count(shards, commands, held, answers, number, number + 1):
-                await _submit_later(shards, commands, held, answers, number)
-            shards.run_turn(is_last=False)
+        while done_count < len(commands):
+            places = range(done_count, min(done_count + SLICE_COUNT, len(commands)))
+            made_count = hand_over(places)
+            done_count += made_count
+            if made_count < len(places):
+                await _later(shards, hand_over, done_count)
+                done_count += 1
+            shards.flush()
+            await trio.lowlevel.checkpoint()
     finally:
         shards.flush()
     await answers.wait()
@@ -110,50 +120,29 @@ async def ask_together(
     carried out.
     """
     answers = _answers(commands, limit_size)
-    done_count = 0
+
+    def hand_over(places: range) -> int:
+        try:
+            return shards.submit_all(commands, places, held, answers)
+        except ShardsError as error:
+            raise ApiError(error.code) from error
+
     try:
-        while True:
-            done_count += _submitted_count(
-                shards, commands, held, answers, done_count, len(commands)
-            )
-            if done_count == len(commands):
-                break
-            await _submit_later(shards, commands, held, answers, done_count)
+        done_count = hand_over(range(len(commands)))
+        while done_count < len(commands):
+            await _later(shards, hand_over, done_count)
             done_count += 1
+            done_count += hand_over(range(done_count, len(commands)))
     finally:
         shards.run_turn()
     await answers.wait()
     return answers
 
 
-def _submitted_count(
-    shards: ShardsPort,
-    commands: Sequence[Command],
-    held: HeldMessages | None,
-    answers: Answers,
-    first: int,
-    last: int,
-) -> int:
-    """Hand over those from `first` up to before `last`; return how many had room.
-
-    Raises ApiError.
-    """
-    try:
-        return shards.submit_all(commands, held, answers, first, last)
-    except ShardsError as error:
-        raise ApiError(error.code) from error
-
-
-async def _submit_later(
-    shards: ShardsPort,
-    commands: Sequence[Command],
-    held: HeldMessages | None,
-    answers: Answers,
-    number: int,
-) -> None:
+async def _later(shards: ShardsPort, hand_over: Callable[[range], int], place: int) -> None:
     """Hand one command over as soon as its shard has room. Raises ApiError."""
     with trio.move_on_after(ROOM_LIMIT_S):
-        while not _submitted_count(shards, commands, held, answers, number, number + 1):
+        while not hand_over(range(place, place + 1)):
             shards.run_turn()
             shards.flush()
             await trio.sleep(ROOM_WAIT_S)

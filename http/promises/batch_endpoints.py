@@ -22,9 +22,11 @@ from troth.core.limits import (
     BATCH_ANSWER_LIMIT_BYTES,
     BATCH_COMPLETIONS_COUNT,
     BATCH_ITEMS_LIMIT_COUNT,
+    BATCH_SLICE_BYTES,
     BATCH_SLICE_COUNT,
     BODY_VALUES_LIMIT_COUNT,
     LARGE_BODY_BYTES,
+    LONG_BODY_BYTES,
 )
 from troth.core.replies import Reply
 from troth.http.api.context import Api
@@ -33,7 +35,7 @@ from troth.http.api.permissions import refuse_unless_permitted
 from troth.http.api.rows import FENCE, TRACE, Call, Endpoint, RawBody, Success, require_scope
 from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.answers import told
-from troth.http.wire.bodies import BYTE_ORDER_MARK, BodyDecoder
+from troth.http.wire.bodies import BYTE_ORDER_MARK, BodyDecoder, is_utf8
 from troth.http.wire.crowded import values_problem
 from troth.http.wire.decoding import CallHeaders
 from troth.http.wire.errors import ApiError, ErrorObject, error_object, invalid
@@ -83,7 +85,8 @@ class BatchDecoder:
         if is_lines:
             lines = [line for line in content.split(b"\n") if line.strip()]
             return _refuse_too_many(lines)
-        if content.isascii():
+        # A long one is decoded in slices.
+        if len(content) <= LONG_BODY_BYTES and is_utf8(content):
             try:
                 return _refuse_too_many(self._all.decode(content))
             except (msgspec.DecodeError, RecursionError):
@@ -152,8 +155,13 @@ class _Batch:
 
         Raises ApiError if all fail.
         """
+        takes_long = len(self._call.request.body) > LONG_BODY_BYTES
         while self._done_count < len(self._items):
+            if takes_long:
+                await trio.lowlevel.checkpoint()
             places, commands = self._slice()
+            if takes_long:
+                await trio.lowlevel.checkpoint()
             if self._room_bytes > 0:
                 answers = await ask_together(
                     self._api.shards, commands, self._call.request.held, self._room_bytes
@@ -177,8 +185,13 @@ class _Batch:
         places: list[int] = []
         commands: list[Command] = []
         answers = self._answers = [None] * len(items)
-        completions_count = 0
+        completions_count = size_bytes = 0
         for place, item in enumerate(items):
+            if size_bytes > BATCH_SLICE_BYTES:
+                del answers[place:]
+                break
+            if isinstance(item, bytes):
+                size_bytes += len(item)
             try:
                 command = self._command(self._decoder.decoded(item))
             except ApiError as error:

@@ -19,6 +19,7 @@ from typing import Final
 
 from troth.core.bulk import BulkJob, BulkState
 from troth.core.limits import GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
+from troth.persistence.building import BuildingInTheWay, Mark, marked
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.store import LmdbStore
@@ -35,7 +36,7 @@ from troth.persistence.errors import (
     DataDirectoryLocked,
     PersistenceError,
 )
-from troth.persistence.files import DIRECTORY_MODE, RealFiles
+from troth.persistence.files import RealFiles
 from troth.persistence.identity import FORMAT_VERSION, IDENTITY_NAME, Identity
 from troth.persistence.placement import PlacementRule, dealt_shards
 from troth.persistence.wal.frames import DATA_ID_BYTES
@@ -44,10 +45,10 @@ from .dealing import Dealer
 from .old_data import OldData, read_identity
 
 BEFORE_SUFFIX: Final = ".before-conversion"
-MARK_NAME: Final = "being-converted"
+MARK: Final = Mark("being-converted", "a conversion")
 
 _NOT_COPIED: Final = frozenset(
-    {"log", "checkpoints", GROUPS_NAME, IDENTITY_NAME, RUN_NAME, "lost+found", MARK_NAME}
+    {"log", "checkpoints", GROUPS_NAME, IDENTITY_NAME, RUN_NAME, "lost+found", MARK.name}
 )
 """What a conversion makes itself, or has no use for."""
 
@@ -114,14 +115,19 @@ def convert(
             if made is not None:
                 _refuse_to_lose(data, before, remove_old=remove_old)
                 identity = replace(made, data_id=random_bytes(DATA_ID_BYTES))
-                with _marked(building):
+                with marked(building, MARK):
                     entities_count = _build(data, building, identity, now_ms, progress)
                 if remove_old and before.exists():
                     shutil.rmtree(before)
                 _exchange(data, building, before)
-        (data / MARK_NAME).unlink(missing_ok=True)
+        (data / MARK.name).unlink(missing_ok=True)
         if remove_old and before.exists():
             shutil.rmtree(before)
+    except BuildingInTheWay as error:
+        raise ConversionError(str(error)) from error
+    except CheckpointFailed as error:
+        problem = error.__cause__ or error
+        raise ConversionError(f"{building} cannot be written: {problem}. {_AS_IT_WAS}") from error
     except OSError as error:
         raise ConversionError(
             f"{data} cannot be converted: {error.strerror or error}. {_AS_IT_WAS}"
@@ -151,7 +157,7 @@ def _finish_renaming(data: Path, building: Path, before: Path) -> None:
     """Give the new directory its name, if an interruption left it without one."""
     if data.exists() or not before.exists() or not (building / IDENTITY_NAME).exists():
         return
-    if (building / MARK_NAME).exists():
+    if (building / MARK.name).exists():
         _rename(building, data)
 
 
@@ -200,31 +206,6 @@ def _refuse_to_lose(data: Path, before: Path, *, remove_old: bool) -> None:
             f"{data} is a file system of its own, and a directory is converted by renaming. "
             "Nothing was changed. Move what is in it into a directory inside it, and convert that."
         )
-
-
-@contextlib.contextmanager
-def _marked(building: Path) -> Iterator[None]:
-    """Create the directory to build in, replacing a leftover one; remove it if that fails."""
-    if building.exists():
-        if any(building.iterdir()) and not (building / MARK_NAME).exists():
-            raise ConversionError(
-                f"{building} is in the way, and it was not left by an interrupted conversion. "
-                "Nothing was changed. Move it."
-            )
-        shutil.rmtree(building)
-    try:
-        building.mkdir(DIRECTORY_MODE)
-        mark = building / MARK_NAME
-        mark.write_text("A conversion of a data directory was interrupted, or is going on, here.\n")
-        _sync(building)
-        yield
-    except CheckpointFailed as error:
-        shutil.rmtree(building, ignore_errors=True)
-        problem = error.__cause__ or error
-        raise ConversionError(f"{building} cannot be written: {problem}. {_AS_IT_WAS}") from error
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
 
 
 def _build(

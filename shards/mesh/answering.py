@@ -29,6 +29,7 @@ from .frames import (
     encode_frame,
     encode_numbers,
 )
+from .passes import GivenPasses
 from .place import Greeting, ProcessPlace, checked_hello, encode_hello
 from .refusals import name_of
 
@@ -83,6 +84,7 @@ class Answering:
         self,
         place: ProcessPlace,
         group: AskedGroup,
+        passes: GivenPasses,
         *,
         now_s: Callable[[], float],
         wake: Callable[[], None],
@@ -90,6 +92,7 @@ class Answering:
         self.peer: Greeting | None = None
         self._place = place
         self._group = group
+        self._passes = passes
         self._now_s = now_s
         self._wake = wake
         self._own = place.shards_of(place.process)
@@ -168,6 +171,9 @@ class Answering:
             return True
         if kind == Kind.RELEASED:
             self._release(decode_numbers(frame.body))
+        elif kind == Kind.RETURNED:
+            self._passes.take_back(frame.body.decode())
+            return True  # what has waited for it
         elif kind != Kind.PING:
             raise LinkDamaged(f"a frame of kind {kind} has no place in a question")
         return False

@@ -4,10 +4,10 @@ What msgpack cannot write (a client's JSON may have numbers of any size) is writ
 of the frame says so. A process that cannot read what another has sent ends the link.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import reduce
 from operator import or_
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final, get_args
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from troth.core import commands, workflow_commands
 from troth.core.catalog import Entry
 from troth.core.commands import Command
+from troth.core.json_bytes import BUFFER_KEPT_BYTES, encoder
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.replies import Reply
 
@@ -45,7 +46,7 @@ _ENTRIES: Final = {kind.__name__: kind for kind in get_args(Entry)}
 
 def _plain(value: Any) -> Any:
     """Return what stands for a value that no format has: a type of entries, a frozen mapping."""
-    if isinstance(value, Mapping):
+    if type(value) is MappingProxyType:
         return dict(value)
     if isinstance(value, type) and value.__name__ in _ENTRIES:
         return value.__name__
@@ -63,8 +64,10 @@ def _made_of(kind: Any, value: Any) -> Any:
 
 
 _COMMAND: Any = reduce(or_, COMMANDS)
-_encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
-_encode_json: Final = msgspec.json.Encoder(enc_hook=_plain).encode
+# Not `encode`: it ends the process where there is no memory for a long text (`json_bytes.py`).
+_encode_into: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode_into
+_buffer: Final = bytearray()
+_encode_json: Final = encoder()
 _decoders: Final[dict[int, tuple[Any, Any]]] = {
     0: (
         msgspec.msgpack.Decoder(_COMMAND, dec_hook=_made_of).decode,
@@ -80,9 +83,14 @@ _decoders: Final[dict[int, tuple[Any, Any]]] = {
 def encode_content(content: Command | Reply) -> tuple[bytes, int]:
     """Return a body, and the flags that say how it is written."""
     try:
-        return _encode(content), 0
+        _encode_into(content, _buffer, 0)
     except OverflowError:
-        return _encode_json(content), FrameFlag.JSON
+        plain = msgspec.to_builtins(content, enc_hook=_plain)
+        return _encode_json(plain), FrameFlag.JSON
+    body = bytes(_buffer)
+    if len(body) > BUFFER_KEPT_BYTES:
+        _buffer.clear()
+    return body, 0
 
 
 def decode_command(body: bytes, flags: int) -> Command:

@@ -37,7 +37,9 @@ class Kind(IntEnum):
     """The body's POSTs are in the mailboxes."""
     RELEASED = 8
     """The answers to the body's questions are written: messages that waited for that may go."""
-    PING = 9
+    RETURNED = 9
+    """A pass is over; the body is its name."""
+    PING = 10
     """Nothing but a sign of life."""
 
 

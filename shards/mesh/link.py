@@ -159,6 +159,11 @@ class MeshLink:
             held.add((Notice(lambda: self._release(correlation)),))
         self._send(encode_frame(Kind.POST, body, correlation, index, flags))
 
+    def return_pass(self, pass_id: str) -> None:
+        """Say that a pass is over; if the link is broken, it runs out there."""
+        if self.is_up:
+            self._send(encode_frame(Kind.RETURNED, pass_id.encode()))
+
     def _send_question(self, question: _Question) -> None:
         body, flags = encode_content(question.command)
         self._last_correlation = correlation = self._last_correlation + 1

@@ -10,20 +10,24 @@ up. What is not durable yet is not among it, and follows when it is.
 """
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 from troth.core.commands import Receive
 from troth.core.limits import MAILBOX_LIMIT_COUNT
+from troth.core.machine import Machine
 from troth.core.state.shard_state import ShardState
+from troth.persistence.placement import ShardOf
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Seat
 from troth.shards.waiting import AfterReceipts
 
 from .acknowledgments import Acknowledgments
 from .answering import Answering, AskedGroup
+from .errands import Errands
 from .link import MeshLink
+from .passes import GivenPasses, GroupMachine
 from .place import ProcessPlace
-from .seats import FarSeat
+from .seats import FarSeat, NearSeat
 
 
 @final
@@ -49,6 +53,10 @@ class Mesh:
         self._states: Callable[[], Sequence[ShardState]] = tuple
         self._sent: dict[tuple[int, int], int] = {}
         self._acknowledgments = Acknowledgments()
+        self._own_shards: Sequence[Seat] = ()
+        self._far_seats: dict[int, FarSeat] = {}
+        self.passes = GivenPasses(now_s)
+        self.errands = Errands(place, now_s, self._return_pass)
         self.links = {
             peer: MeshLink(
                 place,
@@ -62,25 +70,61 @@ class Mesh:
             if peer != place.process
         }
 
-    def attach(self, states: Callable[[], Sequence[ShardState]]) -> None:
-        """Learn where the states of this group's shards are, before anything comes up."""
+    def attach(
+        self,
+        states: Callable[[], Sequence[ShardState]],
+        shard_of: ShardOf,
+        go_on: Callable[[], None],
+    ) -> None:
+        """Learn where the states of this group's shards are, and which shard an id has.
+
+        `go_on` makes them take up what has waited for a pass. All that is before anything comes up.
+        """
         self._states = states
+        self.passes.when_over = go_on
+        seats: dict[int, Seat] = {shard.index: shard for shard in self._own_shards}
+        seats.update(self._far_seats)
+        self.errands.attach([seats[index] for index in sorted(seats)], states(), shard_of)
+
+    def look(self) -> None:
+        """Look at the time, some times a second."""
+        self.passes.are_out()
+
+    def _return_pass(self, index: int, pass_id: str) -> None:
+        self.links[self._groups[index]].return_pass(pass_id)
 
     def answering(self, group: AskedGroup) -> Answering:
         """Make the end of a link by which another process asks."""
-        return Answering(self.place, group, now_s=self._now_s, wake=self._wake)
+        return Answering(self.place, group, self.passes, now_s=self._now_s, wake=self._wake)
 
     # What the shards need: `turns.Elsewhere`
 
     def seats(self, own: Sequence[Seat]) -> Sequence[Seat]:
         """Return what is asked for each shard of the server, by index."""
-        near = {shard.index: shard for shard in own}
-        return [
-            near[index]
-            if index in near
-            else FarSeat(index, self.links[group], self._acknowledgments)
+        self._own_shards = own
+        self._far_seats = {
+            index: FarSeat(index, self.links[group], self._acknowledgments)
             for index, group in enumerate(self._groups)
-        ]
+            if group != self.group
+        }
+        seats: dict[int, Seat] = {shard.index: NearSeat(shard, self.errands) for shard in own}
+        seats.update(self._far_seats)
+        return [seats[index] for index in sorted(seats)]
+
+    def make_machine(self, *parts: Any) -> Machine:
+        """Make the machine of one of this group's shards, as `Machine` is made."""
+        machine = GroupMachine(*parts)
+        machine.passes, machine.now_s = self.passes, self._now_s
+        return machine
+
+    def is_free(self, promise_id: str) -> bool:
+        """Return whether it is known that no task of another group is about a promise."""
+        return self.errands.is_free(promise_id)
+
+    @property
+    def far(self) -> Machine:
+        """The machine that looks like a shard with what is known just now of others' promises."""
+        return self.errands.far
 
     def has(self, index: int) -> bool:
         """Return whether a shard is in another group."""

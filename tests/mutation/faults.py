@@ -8,6 +8,7 @@ from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
+from .mesh_faults import MESH_FAULTS
 from .node_faults import NODE_FAULTS
 from .operator_faults import OPERATOR_FAULTS
 from .process_faults import PROCESS_FAULTS
@@ -590,5 +591,6 @@ FAULTS = (
     + BULK_FAULTS
     + OPERATOR_FAULTS
     + WEB_FAULTS
+    + MESH_FAULTS
     + PROCESS_FAULTS
 )

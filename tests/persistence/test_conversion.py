@@ -278,9 +278,9 @@ def test_an_interruption_is_made_good(
             DirectoryStorage(data)
         assert not data.exists()
     if place == 2:
-        assert (data / conversion.MARK_NAME).exists()
+        assert (data / conversion.MARK.name).exists()
     made = converted(data)
     assert made.old == data.with_name("data.before-conversion")
     assert sorted(path.name for path in data.parent.iterdir()) == ["data", made.old.name]
-    assert not (data / conversion.MARK_NAME).exists()
+    assert not (data / conversion.MARK.name).exists()
     assert opened(data).counts().promises[PromiseState.PENDING] > 0

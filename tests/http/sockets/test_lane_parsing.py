@@ -165,8 +165,11 @@ def means_the_same_to_h11(content: bytes) -> bool:
         body += event.data
     assert isinstance(event, h11.EndOfMessage)
     assert body == parsed.body
-    assert parsed.is_last == (connection.their_state is h11.MUST_CLOSE)
     rest, _ = connection.trailing_data
+    # Only an answer says what becomes of an upgrade.
+    connection.send(h11.Response(status_code=200, headers=[(b"content-length", b"0")]))
+    connection.send(h11.EndOfMessage())
+    assert parsed.is_last == (connection.our_state is h11.MUST_CLOSE)
     assert rest == content[parsed.end :]
     return True
 
@@ -177,6 +180,7 @@ def means_the_same_to_h11(content: bytes) -> bool:
 @example(b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nConnection: Close\r\n\r\n")
 @example(b"\r\nHost: x\r\n\r\n")
+@example(b"GET / HTTP/1.0\r\nHost: x\r\nUpgrade: h2c\r\n\r\n")
 def test_what_is_accepted_means_the_same_to_h11(content: bytes) -> None:
     means_the_same_to_h11(content)
 

@@ -209,3 +209,25 @@ async def test_schedules_make_promises_in_other_groups(autojump_clock: MockClock
         for index, name in made:
             assert server.processes[0].shards.shard_of(name) == index
         assert outbox_count(server) == 0
+
+
+async def test_what_is_not_durable_is_not_sent_again_either(autojump_clock: MockClock) -> None:
+    async with world(2, manual=True) as server:
+        first = server.processes[0].writer
+        leaf, root = server.id_of(0, "leaf"), server.id_of(1, "root")
+        server.ask(0, CreatePromise(leaf, FAR_MS))
+        await settle()
+        server.ask(0, CreateCallback(leaf, root, FAR_MS, WORKER))
+        await settle()
+        first.make_all_durable()
+        server.cut_off(1)
+        await trio.sleep(0.1)
+        server.ask(0, CompletePromise(leaf, RESOLVED))
+        await trio.sleep(0.1)
+        server.mend_all()
+        await trio.sleep(1)
+        assert outbox_count(server) == 1
+        assert tasks_of(server, 1) == []
+        first.make_all_durable()
+        await trio.sleep(0.1)
+        assert tasks_of(server, 1) == [task_ids.resume_id(root, leaf)]

@@ -16,8 +16,10 @@ from troth.core.commands import (
 from troth.core.grammar import task_ids
 from troth.core.model import RESOLVED, PromiseState, TaskState
 from troth.shards.errors import LinkBroken, OutOfReach
+from troth.shards.mesh.answering import Answering
+from troth.shards.mesh.link import MeshLink
 
-from .world import until, world
+from .world import make_process, until, world
 
 
 async def test_any_process_carries_out_what_lives_in_any_group(autojump_clock: MockClock) -> None:
@@ -121,3 +123,25 @@ async def test_a_task_of_another_group_is_claimed_and_completed(autojump_clock: 
         reply = await server.call(0, CompleteTask(task_id, 1))
         assert reply.task is not None
         assert reply.task.state is TaskState.COMPLETED
+
+
+async def test_each_end_notices_by_itself_that_the_other_is_silent() -> None:
+    now_s = 100.0
+    here, there = make_process(0, (1, 1)), make_process(1, (1, 1))
+    link = MeshLink(here.place, 1, now_s=lambda: now_s, wake=lambda: None, when_up=lambda *_: None)
+    end = Answering(
+        there.place, there.shards, there.mesh.passes, now_s=lambda: now_s, wake=lambda: None
+    )
+    link.opened()
+    end.received(link.take())
+    link.received(end.take())
+    assert link.is_up
+    for _ in range(20):
+        now_s += 0.5
+        assert link.look()
+        assert end.look()
+        end.received(link.take())
+        link.received(end.take())
+    now_s += 2.1
+    assert not link.look()
+    assert not end.look()

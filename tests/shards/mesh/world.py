@@ -260,6 +260,7 @@ async def world(
     async with trio.open_nursery() as nursery:
         for process in processes:
             await start(nursery, process, manual=manual)
+            nursery.start_soon(look, process)
         for wire in wires.values():
             nursery.start_soon(wire.run)
         found = World(processes, wires, nursery, count * shards_each)
@@ -289,9 +290,17 @@ def make_process(
         cursor_secret=b"secret",
         elsewhere=mesh,
     )
-    mesh.attach(shards.states)
+    mesh.attach(shards.states, shards.shard_of, shards.go_on)
     process = Process(place, mesh, shards, outgoing)
     return process
+
+
+async def look(process: Process) -> None:
+    """Look at the time for a process, again and again."""
+    while True:
+        await trio.sleep(LOOK_S)
+        process.mesh.look()
+        process.shards.run_turn()
 
 
 async def start(nursery: trio.Nursery, process: Process, *, manual: bool) -> None:
@@ -303,4 +312,5 @@ async def start(nursery: trio.Nursery, process: Process, *, manual: bool) -> Non
         process.manual = ManualWriter(committer)
         return process.manual
 
+    await nursery.start(process.mesh.errands.run)
     await nursery.start(process.shards.run, make_writer)
