@@ -7,6 +7,7 @@ not changed.
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -237,6 +238,9 @@ class OldData:
                 continue
             counts = header.counts or Counts.zero()  # all is counted again when it is dealt
             loaded = loading.load(self._view, self._decoder, header, counts)
+            # Version 1 had them in the order of their ids.
+            loaded.promises = iter(sorted(loaded.promises, key=attrgetter("serial")))
+            loaded.tasks = iter(sorted(loaded.tasks, key=attrgetter("sequence")))
             checkpointing.load(state, loaded)
             self._sequences[index] = header.sequence
 
