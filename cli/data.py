@@ -9,7 +9,11 @@ import click
 from troth.core.limits import SHARDS_LIMIT_COUNT
 from troth.persistence.conversion.convert import Converted, NewPlacement, convert
 from troth.persistence.files import RealFiles
-from troth.persistence.inspection.data_statistics import DataStatistics, read_statistics
+from troth.persistence.inspection.data_statistics import (
+    DataStatistics,
+    GroupStatistics,
+    read_statistics,
+)
 from troth.persistence.placement import PlacementRule
 
 from .errors import errors_shown
@@ -47,26 +51,28 @@ def stats_command(path: Path, as_json: bool) -> None:
     """
     with errors_shown():
         statistics = read_statistics(RealFiles(), path)
-    emit(
-        json.dumps(dataclasses.asdict(statistics)) if as_json else _text(statistics),
-    )
+    emit(json.dumps(_json(statistics)) if as_json else _text(statistics))
+
+
+def _json(statistics: DataStatistics) -> dict[str, object]:
+    """Return what there is, and of the only group directly what there is of it."""
+    shown = dataclasses.asdict(statistics)
+    return {**shown["groups"][0], **shown} if len(statistics.groups) == 1 else shown
 
 
 def _text(statistics: DataStatistics) -> str:
     counts = statistics.rows
-    newer = statistics.next_sequence - 1 - statistics.checkpoint_position
-    as_of = f"of record {statistics.checkpoint_position}, the last checkpoint"
-    if newer > 0:
-        as_of += f"; {newer} later records in the log are not counted"
+    groups = statistics.groups
     return fields(
         f"{visible(statistics.path)}: {'in use' if statistics.in_use else 'not in use'}",
         [
             ("data id", statistics.data_id),
             ("made", moment(statistics.created_at_ms)),
             ("shards", str(statistics.shard_count)),
+            ("groups", str(len(groups)) if len(groups) > 1 else None),
             ("placement", statistics.placement),
             ("busiest shard", _busiest(statistics)),
-            ("counts", as_of),
+            ("counts", _as_of(groups[0]) if len(groups) == 1 else "of the last checkpoints"),
             (
                 "promises",
                 f"{statistics.promises_count} ({counts['live_promises']} pending)",
@@ -77,24 +83,37 @@ def _text(statistics: DataStatistics) -> str:
             ("locks", str(counts["locks"])),
             ("catalog entries", str(counts["entries"])),
             ("unfinished function tasks", str(counts["executions"])),
-            (
-                "checkpoints",
-                f"{statistics.checkpoint_bytes} bytes, up to record "
-                f"{statistics.checkpoint_position}",
-            ),
-            (
-                "log",
-                f"{statistics.log_bytes} bytes in {statistics.segments_count} files, records "
-                f"{statistics.first_sequence} to {statistics.next_sequence - 1}",
-            ),
-            (
-                "torn end",
-                f"{statistics.torn_bytes} bytes, never acknowledged"
-                if statistics.torn_bytes
-                else None,
+            *(
+                row
+                for number, group in enumerate(groups)
+                for row in _group_rows(group, f" of group {number}" if len(groups) > 1 else "")
             ),
         ],
     )
+
+
+def _as_of(group: GroupStatistics) -> str:
+    newer = group.next_sequence - 1 - group.checkpoint_position
+    as_of = f"of record {group.checkpoint_position}, the last checkpoint"
+    return as_of + (f"; {newer} later records in the log are not counted" if newer > 0 else "")
+
+
+def _group_rows(group: GroupStatistics, of_group: str) -> list[tuple[str, str | None]]:
+    return [
+        (
+            f"checkpoints{of_group}",
+            f"{group.checkpoint_bytes} bytes, up to record {group.checkpoint_position}",
+        ),
+        (
+            f"log{of_group}",
+            f"{group.log_bytes} bytes in {group.segments_count} files, records "
+            f"{group.first_sequence} to {group.next_sequence - 1}",
+        ),
+        (
+            f"torn end{of_group}",
+            f"{group.torn_bytes} bytes, never acknowledged" if group.torn_bytes else None,
+        ),
+    ]
 
 
 def _busiest(statistics: DataStatistics) -> str | None:
@@ -133,7 +152,7 @@ def convert_command(
     path: Path,
     placement: str | None,
     shard_count: int | None,
-    groups_count: int,  # noqa: ARG001  there is one so far
+    groups_count: int,
     remove_old: bool,
     as_json: bool,
 ) -> None:
@@ -154,7 +173,8 @@ def convert_command(
       troth data convert /var/lib/troth --placement id
       troth data convert /var/lib/troth --remove-old
     """
-    wanted = NewPlacement(None if placement is None else PlacementRule(placement), shard_count)
+    rule = None if placement is None else PlacementRule(placement)
+    wanted = NewPlacement(rule, shard_count, groups_count)
     with errors_shown():
         converted = convert(path, wanted, now_ms=now_ms(), remove_old=remove_old)
     emit(json.dumps(_converted_json(converted)) if as_json else _converted_text(converted))
@@ -168,6 +188,7 @@ def _converted_json(converted: Converted) -> dict[str, object]:
         "data_id": converted.data_id,
         "placement": str(converted.placement),
         "shards": converted.shard_count,
+        "groups": converted.groups_count,
         "old": None if converted.old is None else str(converted.old),
     }
 
@@ -182,6 +203,7 @@ def _converted_text(converted: Converted) -> str:
             ("data id", converted.data_id),
             ("placement", str(converted.placement)),
             ("shards", str(converted.shard_count)),
+            ("groups", str(converted.groups_count) if converted.groups_count > 1 else None),
             ("old directory", None if converted.old is None else visible(str(converted.old))),
         ],
     )

@@ -2,19 +2,23 @@
 
 Promises go through the server's import endpoint in batches and arrive as they were: state, value,
 times, keys, tags. An import that is interrupted goes on where it was when it is run again
-(`import_place.py`). Schedules are created through the ordinary API, which sets their times itself:
+(`import_place.py`). A promise is sent with the bytes that the file has for it: the server judges
+them. Schedules are created through the ordinary API, which sets their times itself:
 `createdOn`, `lastRunTime` and `nextRunTime` start again, and the summary says so. Repeating an
 import does nothing to what is there already. What has the id of something else on the server is a
 conflict: an error with the number of its line, and what is on the server stays.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import click
+import msgspec
+from msgspec import Raw
 
 from .connection.addresses import path_of
 from .connection.answers import RequestRefused
@@ -33,8 +37,23 @@ _BATCH_LIMIT_BYTES: Final = 1024 * 1024
 NOT_RESTORED: Final = ("createdOn", "lastRunTime", "nextRunTime")
 _OWN: Final = frozenset((*NOT_RESTORED, "pausedOn"))
 
-Numbered = tuple[int, dict[str, Any]]
-"""A line's number and what it holds."""
+_NOTE_EVERY_S: Final = 1.0
+"""How often the place is kept: a file system may take milliseconds for it."""
+
+Numbered = tuple[int, bytes]
+"""A line's number and the JSON of the promise that it holds."""
+
+
+class _ExportLine(msgspec.Struct):
+    """A line of an export: one of these, and what comes in it as JSON."""
+
+    promise: Raw = Raw()
+    schedule: Raw = Raw()
+    end: Raw = Raw()
+    export: Raw = Raw()
+
+
+_read_line: Final = msgspec.json.Decoder(_ExportLine).decode
 
 
 class ImportFailed(click.ClickException):
@@ -158,30 +177,39 @@ def _import(
 ) -> None:
     batch: list[Numbered] = []
     batch_bytes = 0
-    for number, size_bytes, content in _lines(source, _resumed(source, tally, place)):
-        if content is None:
-            # What comes before a line that cannot be read is taken in all the same.
-            _send(session, batch, tally)
-            batch, batch_bytes = [], 0
-            tally.fail(number, "is not a JSON object; was the file cut off or edited?")
-        elif "promise" in content:
-            if batch and batch_bytes + size_bytes > _BATCH_LIMIT_BYTES:
+    reached: dict[str, Any] = {}
+    next_note_s = 0.0
+    try:
+        for number, size_bytes, line in _lines(source, _resumed(source, tally, place)):
+            if line is None:
+                # What comes before a line that cannot be read is taken in all the same.
                 _send(session, batch, tally)
                 batch, batch_bytes = [], 0
-            batch.append((number, content["promise"]))
-            batch_bytes += size_bytes
-        elif "schedule" in content:
-            _send_schedule(session, number, content["schedule"], tally)
-        elif "end" in content:
-            tally.is_whole = True
-        else:
-            tally.fail(number, "is neither a promise nor a schedule")
-        if len(batch) == BATCH_COUNT:
-            _send(session, batch, tally)
-            batch, batch_bytes = [], 0
-            bar.advance(source.tell())
-            place.note({"offset": source.tell(), "line": number, **tally.counts()})
-    _send(session, batch, tally)
+                tally.fail(number, "is not a JSON object; was the file cut off or edited?")
+            elif promise := bytes(line.promise):
+                if batch and batch_bytes + size_bytes > _BATCH_LIMIT_BYTES:
+                    _send(session, batch, tally)
+                    batch, batch_bytes = [], 0
+                batch.append((number, promise))
+                batch_bytes += size_bytes
+            elif schedule := bytes(line.schedule):
+                _send_schedule(session, number, json.loads(schedule), tally)
+            elif bytes(line.end):
+                tally.is_whole = True
+            else:
+                tally.fail(number, "is neither a promise nor a schedule")
+            if len(batch) == BATCH_COUNT:
+                _send(session, batch, tally)
+                batch, batch_bytes = [], 0
+                bar.advance(source.tell())
+                reached = {"offset": source.tell(), "line": number, **tally.counts()}
+                if time.monotonic() >= next_note_s:
+                    place.note(reached)
+                    next_note_s = time.monotonic() + _NOTE_EVERY_S
+        _send(session, batch, tally)
+    finally:
+        if reached:
+            place.note(reached)
 
 
 def _resumed(source: BinaryIO, tally: Tally, place: ImportPlace) -> int:
@@ -199,27 +227,31 @@ def _resumed(source: BinaryIO, tally: Tally, place: ImportPlace) -> int:
     return line
 
 
-def _lines(source: BinaryIO, last_number: int) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+def _lines(source: BinaryIO, last_number: int) -> Iterator[tuple[int, int, _ExportLine | None]]:
     """Yield the lines after the first, which says what kind of file it is, with number and size.
 
     None stands for a line that holds no JSON object. `last_number` lines were read before.
     """
     lines = iter(lambda: source.readline(_LINE_LIMIT_BYTES), b"")
-    for number, line in enumerate(lines, start=last_number + 1):
+    for number, content in enumerate(lines, start=last_number + 1):
+        line: _ExportLine | None
         try:
-            content = json.loads(line)
-        except ValueError:
-            content = None
+            line = _read_line(content)
+        except (msgspec.DecodeError, RecursionError):
+            line = None
         if number == 1:
-            _check_head(content)
+            _check_head(line)
         else:
-            yield number, len(line), content if isinstance(content, dict) else None
+            yield number, len(content), line
     if not source.tell():
         _check_head(None)
 
 
-def _check_head(content: Any) -> None:
-    about = content.get("export") if isinstance(content, dict) else None
+def _check_head(line: _ExportLine | None) -> None:
+    try:
+        about = None if line is None else json.loads(bytes(line.export))
+    except ValueError:
+        about = None
     if not isinstance(about, dict):
         raise FileRefused("line 1: the file was not written by `troth export`.")
     if about.get("version") != FORMAT_VERSION:
@@ -234,9 +266,8 @@ def _send(session: Session, batch: list[Numbered], tally: Tally) -> None:
     if not batch:
         return
     try:
-        answer = session.client.ask(
-            "POST", "/admin/import", {"promises": [promise for _, promise in batch]}
-        )
+        promises = b",".join([promise for _, promise in batch])
+        answer = session.client.ask("POST", "/admin/import", b'{"promises":[%b]}' % promises)
     except RequestRefused as refusal:
         if refusal.answer.status not in {400, 413}:
             raise
@@ -256,7 +287,7 @@ def _send(session: Session, batch: list[Numbered], tally: Tally) -> None:
         elif result["result"] == "present":
             tally.present += 1
         else:
-            conflicts.append((number, visible(str(promise["id"]))))
+            conflicts.append((number, visible(str(json.loads(promise)["id"]))))
     # After all have been counted: the first error may end the import.
     for number, shown in conflicts:
         tally.fail(number, f"another promise has the id {shown} on the server")

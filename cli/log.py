@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import click
 
-from troth.core.limits import SHARDS_LIMIT_COUNT
+from troth.core.limits import GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
 from troth.persistence.files import RealFiles
 from troth.persistence.inspection.log_covered import covered_sequence, verify_directory
 from troth.persistence.inspection.log_records import DATA_SHOWN_CHARACTERS
 from troth.persistence.inspection.log_repair import LogRepair
-from troth.persistence.inspection.log_tools import Selection, dump
+from troth.persistence.inspection.log_tools import Selection, dump, list_groups
 
 from .errors import errors_shown
 from .log_texts import entry_json, entry_line, plan_text, report_json, report_text
@@ -70,6 +70,24 @@ data_option: Final = click.option(
 )
 
 
+group_option: Final = click.option(
+    "--group",
+    type=click.IntRange(0, GROUPS_LIMIT_COUNT - 1),
+    metavar="NUMBER",
+    help="Only the log of this group of shards; each has its own.",
+)
+
+
+def _chosen_groups(path: Path, group: int | None) -> list[int]:
+    """Return the groups whose logs are asked for. Raises a DataDirectoryError."""
+    groups = list_groups(RealFiles(), path)
+    if group is None:
+        return [*groups]
+    if group not in groups:
+        raise click.UsageError(f"--group: {path} has only the groups 0 to {groups[-1]}.")
+    return [group]
+
+
 @click.group(cls=OrderedGroup)
 def log() -> None:
     """Read, verify and repair the log of a data directory.
@@ -96,6 +114,7 @@ def log() -> None:
     metavar="ID",
     help="Only records about this promise, task, schedule or lock; repeatable.",
 )
+@group_option
 @click.option(
     "--shard",
     type=click.IntRange(0, SHARDS_LIMIT_COUNT - 1),
@@ -129,6 +148,7 @@ def log() -> None:
 def dump_command(
     path: Path,
     ids: tuple[str, ...],
+    group: int | None,
     shard: int | None,
     since: int | None,
     until: int | None,
@@ -137,7 +157,7 @@ def dump_command(
     as_json: bool,
     whole_values: bool,
 ) -> None:
-    """Print the records of the log, oldest first.
+    """Print the records of the log, oldest first; of several logs, one after the other.
 
     A record says what happened to a promise, task, schedule or lock. They are numbered through
     the whole log (the sequence, first in each line). Nothing is written, and a server may be
@@ -158,12 +178,13 @@ def dump_command(
 
     def lines() -> Iterator[str]:
         nonlocal unreadable_count
-        for entry in dump(RealFiles(), path, selection):
-            unreadable_count += entry.record is None
-            if as_json:
-                yield json.dumps(entry_json(entry, whole_values), ensure_ascii=False)
-            else:
-                yield entry_line(entry, whole_values)
+        for number in _chosen_groups(path, group):
+            for entry in dump(RealFiles(), path, selection, number):
+                unreadable_count += entry.record is None
+                if as_json:
+                    yield json.dumps(entry_json(entry, whole_values), ensure_ascii=False)
+                else:
+                    yield entry_line(entry, whole_values)
 
     with errors_shown():
         _emit_together(lines())
@@ -189,8 +210,9 @@ def _emit_together(lines: Iterator[str]) -> None:
 
 @log.command("verify", cls=click.Command)
 @data_option
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one line of JSON.")
-def verify_command(path: Path, as_json: bool) -> None:
+@group_option
+@click.option("--json", "as_json", is_flag=True, help="Print each report as one line of JSON.")
+def verify_command(path: Path, group: int | None, as_json: bool) -> None:
     """Read the whole log and report every damage.
 
     Checks that every file, every batch (the records written together) and every record is what it
@@ -207,18 +229,23 @@ def verify_command(path: Path, as_json: bool) -> None:
     Example:
       troth log verify --data /var/lib/troth
     """
+    is_sound = True
     with errors_shown():
-        report, covered = verify_directory(RealFiles(), path)
-    if as_json:
-        emit(json.dumps(report_json(report, covered)))
-    else:
-        emit(report_text(report, covered))
-    if not report.is_sound:
+        groups = _chosen_groups(path, group)
+        for number in groups:
+            report, covered = verify_directory(RealFiles(), path, number)
+            is_sound = is_sound and report.is_sound
+            if as_json:
+                emit(json.dumps(report_json(report, covered)))
+            else:
+                emit(report_text(report, covered, names_group=len(groups) > 1))
+    if not is_sound:
         raise click.exceptions.Exit(DAMAGED_STATUS)
 
 
 @log.command("repair", cls=click.Command)
 @data_option
+@group_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--dropped",
@@ -227,7 +254,7 @@ def verify_command(path: Path, as_json: bool) -> None:
     metavar="FILE",
     help="New file for the dropped records [default: one in the data directory].",
 )
-def repair_command(path: Path, yes: bool, dropped_path: Path | None) -> None:
+def repair_command(path: Path, group: int | None, yes: bool, dropped_path: Path | None) -> None:
     """Cut a damaged log at its first damage.
 
     THIS LOSES DATA: everything the server acknowledged after the damage. If there is a backup,
@@ -242,8 +269,8 @@ def repair_command(path: Path, yes: bool, dropped_path: Path | None) -> None:
     Example:
       troth log repair --data /var/lib/troth --dropped dropped.jsonl
     """
-    with errors_shown(), LogRepair(RealFiles(), path) as repair:
-        covered = covered_sequence(path, repair.data_id)
+    with errors_shown(), LogRepair(RealFiles(), path, _chosen_group(path, group)) as repair:
+        covered = covered_sequence(path, repair.data_id, repair.group)
         plan = repair.plan(covered + 1)
         if plan is None:
             emit(f"{visible(str(path))}: the log is sound. Nothing was changed.")
@@ -258,6 +285,17 @@ def repair_command(path: Path, yes: bool, dropped_path: Path | None) -> None:
         f"{dropped.bytes_count} bytes and {dropped.records_count} readable records; they are in "
         f"{visible(dropped.path)}"
     )
+
+
+def _chosen_group(path: Path, group: int | None) -> int:
+    """Return the one group whose log is asked for. Raises a DataDirectoryError."""
+    groups = _chosen_groups(path, group)
+    if len(groups) > 1:
+        raise click.UsageError(
+            f"{path} has {len(groups)} groups of shards. Say with --group whose log is to be "
+            "repaired; `troth log verify` shows which is damaged."
+        )
+    return groups[0]
 
 
 def _ask() -> None:

@@ -27,6 +27,7 @@ def entry_json(entry: Entry, whole_values: bool) -> dict[str, Any]:
     record = entry.record
     shown: dict[str, Any] = {
         "sequence": entry.sequence,
+        "group": entry.group,
         "shard": entry.log_record.shard,
         "shard_sequence": entry.log_record.shard_sequence,
         "file": os.path.basename(entry.file),
@@ -94,6 +95,7 @@ def report_json(report: LogReport, covered_sequence: int) -> dict[str, Any]:
     torn = report.torn
     return {
         "path": report.path,
+        "group": report.group,
         "sound": report.is_sound,
         "segments": report.segments_count,
         "batches": report.batches_count,
@@ -115,8 +117,9 @@ def report_json(report: LogReport, covered_sequence: int) -> dict[str, Any]:
     }
 
 
-def report_text(report: LogReport, covered_sequence: int) -> str:
+def report_text(report: LogReport, covered_sequence: int, *, names_group: bool = False) -> str:
     """Return a report as labeled lines."""
+    of_group = f" group {report.group}" if names_group else ""
     is_whole = report.break_in_log is None
     torn = report.torn
     damages = list(map(_place, report.damages))
@@ -124,7 +127,7 @@ def report_text(report: LogReport, covered_sequence: int) -> str:
         damages.append(f"and {report.damages_count - DAMAGES_LISTED_LIMIT_COUNT} more")
     later = f"{report.later_records_count}, up to {report.last_sequence}"
     return fields(
-        f"{visible(report.path)}: {'sound' if report.is_sound else 'DAMAGED'}",
+        f"{visible(report.path)}{of_group}: {'sound' if report.is_sound else 'DAMAGED'}",
         [
             ("segments", f"{report.segments_count} ({report.size_bytes} bytes)"),
             ("batches" if is_whole else "sound batches", str(report.batches_count)),

@@ -29,8 +29,9 @@ TimeRange = tuple[int, int]
 """Times in ms: from the first one on, and before the second."""
 
 
-class Command(Struct, frozen=True, gc=False):
-    """Anything a shard can be asked to do."""
+class Command(Struct, frozen=True, array_like=True, gc=False, tag=True):
+    """Anything a shard can be asked to do. Between processes it is an array that begins with the
+    class's name."""
 
 
 class CreatePromise(Command, frozen=True):
@@ -507,6 +508,26 @@ class CloseBulk(Command, frozen=True):
 
 class GoOn(Command, frozen=True):
     """Send further messages: a step that had more than a few left them for the next one."""
+
+
+class CheckFence(Command, frozen=True):
+    """Judge a fence for another group, whose promise the request is about.
+
+    If the task is held, the reply's `count` is for how many ms it stays so at least, if nothing
+    happens to it; its group sees to it that nothing does, until the pass is returned.
+    """
+
+    fence: Fence
+    pass_id: str
+
+
+class CountAwaiting(Command, frozen=True):
+    """Say whether an unfinished task of this shard is about a promise of another group.
+
+    The reply's `count` is 0 if none is.
+    """
+
+    promise_id: str
 
 
 class Receive(Command, frozen=True):

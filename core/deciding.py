@@ -90,6 +90,11 @@ def no_fence(fence: Fence, now_ms: int) -> bool:
     return False
 
 
+def always_near(identifier: str) -> bool:
+    """Return whether an id lives in this group, where there is only one."""
+    return True
+
+
 DONE = Reply(Code.OK)
 """The reply to internal commands; it is not read."""
 
@@ -122,6 +127,8 @@ class DecisionContext:
             self.state.retention = Retention(self.options.retention)
         self.is_awaited = is_awaited or self.awaits
         self.neighbor = neighbor or self._itself
+        self.is_near = always_near
+        """Whether an id lives in this group; what lives in others cannot be looked at."""
         self.catching_up: set[str] = set()
         self.missed_runs: dict[str, MissedRuns] = {}
         # The owner of the timers can say that all due ones have been handled; then a search for
@@ -317,29 +324,33 @@ class DecisionContext:
             )
         )
 
+    def fence_holds(self, fence: Fence, now_ms: int) -> bool:
+        """Return whether a task, of any shard, is held as a fence says."""
+        return self.holds(fence, now_ms) if fence.judged is None else fence.judged
+
     def task_is_held(self, fence: Fence, now_ms: int) -> bool:
         """Return whether this shard's task is claimed, with that counter, and its lease runs.
 
         Changes nothing, so that other shards may ask in the middle of a step of their own.
         """
+        return self.end_of_hold(fence, now_ms) is not None
+
+    def end_of_hold(self, fence: Fence, now_ms: int) -> int | None:
+        """Return until when it is held if nothing happens to it, in ms; None if it is not held."""
         task = self.state.tasks.get(fence.task_id)
         if task is None or task.state is not CLAIMED or task.counter != fence.counter:
-            return False
+            return None
         if task.root_id in self.state.completions and task.kind is not NOTIFY:
-            return False
+            return None
         root = self.state.promises.get(task.root_id)
-        root_is_due = (
-            task.kind is not NOTIFY
-            and root is not None
-            and root.state is PENDING
-            and root.timeout <= now_ms
-        )
         deadline = self.state.deadline_of(task)
-        if deadline is None or root_is_due:
-            return False
+        if deadline is None:
+            return None
         if deadline <= now_ms and (at := self._beaten_at(task, deadline)) is not None:
             deadline = min(saturating_add(at, task.ttl), task.timeout)
-        return deadline > now_ms
+        if task.kind is not NOTIFY and root is not None and root.state is PENDING:
+            deadline = min(deadline, root.timeout)
+        return deadline if deadline > now_ms else None
 
     def awaits(self, promise_id: str) -> bool:
         """Return whether an unfinished task here, but an invoke task, is about a promise.

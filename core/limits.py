@@ -13,6 +13,7 @@ INTEGER_MIN: Final = -(2**63)
 # Requests.
 BODY_LIMIT_BYTES: Final = 4 * 1024 * 1024
 LARGE_BODY_BYTES: Final = 64 * 1024  # what is in larger JSON bodies is counted before it is read
+LONG_BODY_BYTES: Final = 1024 * 1024  # read and written in two passes of the loop
 BODY_STRINGS_LIMIT_COUNT: Final = 4096  # in a large body about one thing
 BODY_VALUES_LIMIT_COUNT: Final = 100_000  # in a large body about many things
 CLOSED_BODY_LIMIT_BYTES: Final = 128 * 1024  # of a body that grants rights or deletes
@@ -54,12 +55,14 @@ SEARCH_SCAN_COUNT: Final = 400  # entries one shard looks at before others get t
 # Batches of calls.
 BATCH_ITEMS_LIMIT_COUNT: Final = 1000  # calls of one batch
 BATCH_SLICE_COUNT: Final = 100  # calls carried out before others get their turn
+BATCH_SLICE_BYTES: Final = 256 * 1024  # and no more of them, once they are this long
 BATCH_COMPLETIONS_COUNT: Final = 20  # completions among these
 BATCH_ANSWER_LIMIT_BYTES: Final = PAGE_LIMIT_BYTES  # beyond it the rest is not carried out
 
 # Shards.
 SHARDS_DEFAULT_COUNT: Final = 16
 SHARDS_LIMIT_COUNT: Final = 1024
+GROUPS_LIMIT_COUNT: Final = 1024  # 10 bits of a serial name the group
 SERIAL_TIME_BEGINS_MS: Final = 1_735_689_600_000  # 2025-01-01; what serials count from
 SERIAL_TIME_ENDS_MS: Final = SERIAL_TIME_BEGINS_MS + 2**41  # in 2094: later they have no room
 MAILBOX_LIMIT_COUNT: Final = 4096  # waiting commands a shard; beyond it: 503
@@ -212,6 +215,18 @@ CHECKPOINT_LOG_BYTES_LEAST: Final = 1024 * 1024  # however little memory there i
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 SNAPSHOT_KEEP_COUNT: Final = 7  # scheduled snapshots that are kept
 ARCHIVE_KEEP_MS: Final = 36_525 * 86_400_000  # a hundred years
+
+# Between the processes of a server
+FRAME_LIMIT_BYTES: Final = 256 * 1024 * 1024  # what one process sends another in one piece
+LINK_OUTGOING_LIMIT_BYTES: Final = 16 * 1024 * 1024  # not yet sent to another process; then: 503
+LINK_WAITING_LIMIT_COUNT: Final = 4_096  # questions that wait for a broken link; beyond it: 503
+LINK_WAIT_MS: Final = 2_000  # how long they wait
+LINK_PATIENCE_MS: Final = 30_000  # how long those wait whose clients may not be told of it
+LINK_SILENCE_MS: Final = 2_000  # a link that says nothing for longer is broken
+LINK_PING_MS: Final = 500  # a link that has nothing to say says so
+FENCE_PASS_MS: Final = 500  # how long a group keeps a task held for another at most
+FENCE_PASSES_LIMIT_COUNT: Final = 100  # passes asked for, one after the other, for one command
+ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
 assert LARGE_BODY_BYTES <= CLOSED_BODY_LIMIT_BYTES < BODY_LIMIT_BYTES

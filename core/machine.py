@@ -58,7 +58,7 @@ class Step(Struct, gc=False):
 
     With `has_more` there are further messages, for which `GoOn` is to be stepped soon. With `again`
     the command has only begun: this one is to be stepped soon, and its reply is the command's, not
-    the one given here.
+    the one given here. If it `waits`, it is to be stepped when another group is done with a task.
 
     Most commands lead to the first three at most; `has_effects` tells whether there is more.
     """
@@ -76,6 +76,7 @@ class Step(Struct, gc=False):
     finished: Sequence[str] = ()
     has_more: bool = False
     again: Command | None = None
+    waits: bool = False
 
 
 class Machine(DecisionContext):

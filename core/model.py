@@ -86,7 +86,8 @@ class Value(Struct, frozen=True, array_like=True, gc=False, omit_defaults=True):
     @property
     def size(self) -> int:
         """The approximate number of characters it has."""
-        return len(self.data or "") + _size(self.headers)
+        data, headers = self.data, self.headers
+        return (0 if data is None else len(data)) + (_size(headers) if headers else 0)
 
 
 def _size(entries: dict[str, str] | None) -> int:
@@ -134,7 +135,10 @@ class Promise(Struct, frozen=True, array_like=True, gc=False):
     @property
     def size(self) -> int:
         """The approximate number of characters it has, apart from what all promises have."""
-        return self.param.size + self.value.size + _size(self.tags)
+        size = _size(self.tags)
+        if self.param is not EMPTY_VALUE:
+            size += self.param.size
+        return size if self.value is EMPTY_VALUE else size + self.value.size
 
     @property
     def ended_on(self) -> int:
@@ -267,10 +271,14 @@ class Schedule(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Fence(Struct, frozen=True):
-    """The task on whose behalf a request is made (headers `Task-Id` and `Task-Counter`)."""
+    """The task on whose behalf a request is made (headers `Task-Id` and `Task-Counter`).
+
+    `judged` is whether it is held, if its group has been asked, which keeps it so in the meantime.
+    """
 
     task_id: str
     counter: int
+    judged: bool | None = None
 
 
 class ClaimRequest(Struct, frozen=True):

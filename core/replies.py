@@ -1,5 +1,9 @@
 """Replies: what a shard answers to a command. Plain values; the API's JSON is made in `http/`."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 from msgspec import Struct
 
 from .bulk import BulkPart, BulkReport
@@ -10,8 +14,11 @@ from .executions import Execution, Usage
 from .model import Callback, Lock, Promise, Schedule, Task, TaskKind, Trace
 from .workflows import WorkflowView
 
+# One for all: of a dict as a default every reply would have its own.
+_NO_PARTS: Final[Mapping[str, BulkPart]] = MappingProxyType({})
 
-class PromisePage(Struct, frozen=True, gc=False):
+
+class PromisePage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of promises, newest first.
 
     `next_before` is the serial to continue below, None when the shard has no more.
@@ -21,14 +28,14 @@ class PromisePage(Struct, frozen=True, gc=False):
     next_before: int | None
 
 
-class SchedulePage(Struct, frozen=True, gc=False):
+class SchedulePage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of schedules; see PromisePage."""
 
     schedules: tuple[Schedule, ...]
     next_before: int | None
 
 
-class Claimed(Struct, frozen=True, gc=False):
+class Claimed(Struct, frozen=True, array_like=True, gc=False):
     """What a successful claim hands over: the task's kind and the promises that it is about.
 
     `root` (and `leaf`, for resume tasks) are None where no such promise exists.
@@ -41,7 +48,7 @@ class Claimed(Struct, frozen=True, gc=False):
     leaf: Promise | None = None
 
 
-class Retained(Struct, frozen=True, gc=False):
+class Retained(Struct, frozen=True, array_like=True, gc=False):
     """What one slice of retention did, or would do.
 
     `deleted_counts` has one number a rule; `waiting_count` promises were due but something
@@ -53,7 +60,7 @@ class Retained(Struct, frozen=True, gc=False):
     following: Slice | None
 
 
-class ExecutionPage(Struct, frozen=True, gc=False):
+class ExecutionPage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of executions; see PromisePage.
 
     With each promise comes its execution, None if it is finished.
@@ -63,14 +70,14 @@ class ExecutionPage(Struct, frozen=True, gc=False):
     next_before: int | None
 
 
-class WorkflowPage(Struct, frozen=True, gc=False):
+class WorkflowPage(Struct, frozen=True, array_like=True, gc=False):
     """One shard's part of a page of workflow tasks; see PromisePage."""
 
     workflows: tuple[WorkflowView, ...]
     next_before: int | None
 
 
-class Reply(Struct, frozen=True, gc=False):
+class Reply(Struct, frozen=True, array_like=True, gc=False):
     """The answer to one command: a code, and what goes with it.
 
     Refusals carry the code alone. `task` is a copy that later changes do not touch. `preload` are
@@ -97,17 +104,18 @@ class Reply(Struct, frozen=True, gc=False):
     workflows: WorkflowPage | None = None
     preload: tuple[Promise, ...] = ()
     bulk: BulkReport | None = None
-    bulk_parts: dict[str, BulkPart] = {}
+    bulk_parts: Mapping[str, BulkPart] = _NO_PARTS
+    codes: tuple[Code, ...] = ()
 
 
-class TaskMessage(Struct, frozen=True, gc=False):
+class TaskMessage(Struct, frozen=True, array_like=True, gc=False, tag=True):
     """A message to be delivered: the task as it is now; for notify, with its promise."""
 
     task: Task
     promise: Promise | None = None
 
 
-class ExecuteMessage(Struct, frozen=True, gc=False):
+class ExecuteMessage(Struct, frozen=True, array_like=True, gc=False, tag=True):
     """A message to be delivered: a worker at `target` may claim the workflow task."""
 
     id: str
@@ -116,7 +124,7 @@ class ExecuteMessage(Struct, frozen=True, gc=False):
     trace: Trace | None = None
 
 
-class UnblockMessage(Struct, frozen=True, gc=False):
+class UnblockMessage(Struct, frozen=True, array_like=True, gc=False, tag=True):
     """A message to be delivered: the promise that `address` listens to has settled."""
 
     promise: Promise

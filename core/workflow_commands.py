@@ -5,6 +5,7 @@ ask for, addresses and delays are well-formed, an awaiter is not what it awaits.
 a request within `task.fence`; None otherwise.
 """
 
+from .codes import Code
 from .commands import Command
 from .model import EMPTY_VALUE, PromiseState, Trace, Value
 from .workflows import WorkflowFence, WorkflowState
@@ -37,10 +38,16 @@ class SettlePromise(Command, frozen=True):
 
 
 class RegisterAwait(Command, frozen=True):
-    """Wake the task of `awaiter` when `awaited` settles (`promise.register_callback`)."""
+    """Wake the task of `awaiter` when `awaited` settles (`promise.register_callback`).
+
+    If it `is_judged`, the awaiter's group was asked: `awaiter_state` is the state of its task, None
+    if it has none.
+    """
 
     awaited: str
     awaiter: str
+    is_judged: bool = False
+    awaiter_state: WorkflowState | None = None
 
 
 class RegisterListener(Command, frozen=True):
@@ -85,12 +92,14 @@ class AcquireWorkflow(Command, frozen=True):
 class SuspendWorkflow(Command, frozen=True):
     """Give an acquired task up until one of the awaited promises settles; `id` is not among them.
 
-    If one is settled already, the task stays acquired and the reply says so.
+    If one is settled already, the task stays acquired and the reply says so. `judged` has what
+    other groups have said of the promises that live there; see `JudgeAwaited`.
     """
 
     id: str
     version: int
     awaited: tuple[str, ...]
+    judged: dict[str, Code] | None = None
 
 
 class FulfillWorkflow(Command, frozen=True):
@@ -163,6 +172,23 @@ class ResetShard(Command, frozen=True):
 
 
 # What follows comes from inside the server.
+
+
+class CheckWorkflowFence(Command, frozen=True):
+    """Judge a fence for another group; see `commands.CheckFence`."""
+
+    fence: WorkflowFence
+    pass_id: str
+
+
+class JudgeAwaited(Command, frozen=True):
+    """Judge promises of this shard that `awaiter`, of another group, is about to wait for.
+
+    The reply has a code for each: OK while it is pending and one more may wait.
+    """
+
+    ids: tuple[str, ...]
+    awaiter: str
 
 
 class ExecuteSent(Command, frozen=True):

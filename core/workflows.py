@@ -14,6 +14,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from .codes import Code
+
 
 class WorkflowState(StrEnum):
     """The states of a workflow task, spelled as in the envelope protocol."""
@@ -110,11 +112,15 @@ class WorkflowView(Struct, frozen=True, gc=False):
 
 
 class WorkflowFence(Struct, frozen=True, gc=False):
-    """The task on whose behalf a request is made (`task.fence`), and the version it was claimed
-    at."""
+    """The task on whose behalf a request is made (`task.fence`), and the version it was claimed at.
+
+    `judged` is what its group has said, if that was asked: OK, and it keeps it so in the meantime,
+    or why it is not held.
+    """
 
     id: str
     version: int
+    judged: Code | None = None
 
 
 class WorkflowLease(Struct, frozen=True, array_like=True, gc=False):

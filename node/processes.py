@@ -19,6 +19,7 @@ import trio
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _FREEZE_LIMIT_COUNT: Final = 200
 _END_TIMEOUT_S: Final = 10.0
 _END_INTERVAL_S: Final = 0.005
@@ -96,6 +97,17 @@ def resident_bytes(process_id: int) -> int:
             return int(file.read().split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
         return 0
+
+
+def processor_s(process_id: int) -> float:
+    """Return the processor time of a process, without that of its children; 0 if it is gone."""
+    try:
+        with open(f"/proc/{process_id}/stat", "rb") as file:
+            # The name before may hold anything; what follows begins with the third field.
+            fields = file.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def proportional_bytes(process_id: int) -> int:

@@ -1,8 +1,13 @@
-// What a JavaScript sandbox runs: loads a function's code, then answers one request and ends.
+// What a JavaScript sandbox runs: loads a function's code, then answers requests, one after the other.
 //
 // Started by runner.py as `node runner.js CODE LIMIT`, the limit being that of a result in
 // bytes. Descriptor 3 is the channel to the node (troth node, not Node.js): frames of a letter, four
 // bytes of length, and content. Needs nothing but Node.js itself.
+//
+// An execution has ended when its result is written and nothing that it has begun keeps Node.js
+// going: no timer, no socket, no child process, but for those of the import. Then the next one finds
+// the import, the environment and the working directory as the first did. If something is left, this
+// process ends, and it with it.
 //
 // What a handler returns is sent whole, or refused with its name: nothing is left out in silence.
 "use strict";
@@ -20,6 +25,9 @@ const RESPONSE_KEYS = ["Body", "StatusCode", "Header"];
 const RESULT_LIMIT_BYTES = Number(process.argv[3]);
 const TEXT = "text/plain; charset=utf-8";
 const BYTES = "application/octet-stream";
+
+// The execution that is answered; what another one still says of its progress counts for nothing.
+let current = null;
 
 function frame(kind, payload) {
   const head = Buffer.alloc(5);
@@ -87,7 +95,7 @@ function requestOf(payload, channel) {
     TaskId: meta.id,
     progress(percent) {
       const now = Math.min(100, Math.max(0, Math.trunc(Number(percent) || 0)));
-      if (now === shown) return;
+      if (now === shown || current !== meta.id) return;
       shown = now;
       channel.write(frame("P", Buffer.from(String(now))));
     },
@@ -253,23 +261,71 @@ async function resultFrame(value) {
   return frame("R", Buffer.concat([length, described, body]));
 }
 
-function readFrame(channel) {
-  return new Promise((resolve) => {
-    let received = Buffer.alloc(0);
-    const parts = [];
-    let count = 0;
+// The requests that come by the channel: `next` waits for one.
+class Requests {
+  #parts = [];
+  #count = 0;
+  #wake = null;
+
+  constructor(channel) {
     channel.on("data", (part) => {
-      parts.push(part);
-      count += part.length;
-      if (count < 5) return;
-      received = parts.length === 1 ? parts[0] : null;
-      const head = received ?? Buffer.concat(parts.slice(0, 5));
-      const length = head.readUInt32BE(1);
-      if (count >= 5 + length) resolve(Buffer.concat(parts).subarray(5, 5 + length));
+      this.#parts.push(part);
+      this.#count += part.length;
+      this.#look();
     });
-    // The node has gone, or has no task for this process.
+    // The node has gone, or has no more tasks for this process.
     channel.on("close", () => process.exit(0));
-  });
+  }
+
+  next() {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+      this.#look();
+    });
+  }
+
+  #look() {
+    if (this.#wake === null || this.#count < 5) return;
+    if (this.#parts[0].length < 5) this.#parts = [Buffer.concat(this.#parts)];
+    const end = 5 + this.#parts[0].readUInt32BE(1);
+    if (this.#count < end) return;
+    const received = this.#parts.length === 1 ? this.#parts[0] : Buffer.concat(this.#parts);
+    this.#parts = received.length === end ? [] : [received.subarray(end)];
+    this.#count = received.length - end;
+    const wake = this.#wake;
+    this.#wake = null;
+    wake(received.subarray(5, end));
+  }
+}
+
+// What keeps Node.js going, by kind.
+function resources() {
+  const counts = new Map();
+  for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  counts.delete("Immediate");
+  return counts;
+}
+
+// The process as the import has left it.
+class Surroundings {
+  #environment = { ...process.env };
+  #directory = process.cwd();
+  #resources = resources();
+
+  // Whether executions have left nothing that keeps Node.js going.
+  areClean() {
+    return [...resources()].every(([kind, count]) => count <= (this.#resources.get(kind) ?? 0));
+  }
+
+  restore() {
+    for (const name of Object.keys(process.env)) {
+      if (!(name in this.#environment)) delete process.env[name];
+    }
+    for (const [name, text] of Object.entries(this.#environment)) {
+      if (process.env[name] !== text) process.env[name] = text;
+    }
+    if (process.cwd() !== this.#directory) process.chdir(this.#directory);
+  }
 }
 
 // Node.js would keep what a pipe does not take at once, and lose it when the process exits.
@@ -277,10 +333,29 @@ function writeOutputAtOnce() {
   for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
 }
 
+function written(channel, content) {
+  return new Promise((resolve) => channel.write(content, resolve));
+}
+
+async function answerOf(handle, payload, channel) {
+  try {
+    const request = requestOf(payload, channel);
+    current = request.TaskId;
+    process.env.TROTH_TASK_ID = request.TaskId;
+    return await resultFrame(await handle(request));
+  } catch (error) {
+    printError(error);
+    return errorFrame("E", error);
+  } finally {
+    current = null;
+  }
+}
+
 async function main() {
   writeOutputAtOnce();
   const channel = new net.Socket({ fd: CHANNEL, readable: true, writable: true });
-  const asked = readFrame(channel);
+  const requests = new Requests(channel);
+  const started = setImmediate; // the function may put another one in its place
   let handle;
   try {
     handle = await importHandler(process.argv[2]);
@@ -289,18 +364,16 @@ async function main() {
     channel.write(errorFrame("F", error), () => process.exit(0));
     return;
   }
-  channel.write(frame("Y", Buffer.alloc(0)));
-  const payload = await asked;
-  let result;
-  try {
-    const request = requestOf(payload, channel);
-    process.env.TROTH_TASK_ID = request.TaskId;
-    result = await resultFrame(await handle(request));
-  } catch (error) {
-    printError(error);
-    result = errorFrame("E", error);
+  const surroundings = new Surroundings();
+  await written(channel, frame("Y", Buffer.alloc(0)));
+  for (;;) {
+    await written(channel, await answerOf(handle, await requests.next(), channel));
+    // What was closed is gone in the next turn of the loop.
+    await new Promise((resolve) => started(resolve));
+    if (!surroundings.areClean()) process.exit(0);
+    surroundings.restore();
+    await written(channel, frame("X", Buffer.from("0")));
   }
-  channel.write(result, () => process.exit(0));
 }
 
 main();

@@ -1,9 +1,9 @@
 """A sandbox: an isolated process with a function's code, in which its executions run.
 
-One execution at a time. A Python sandbox is a zygote and forks for each execution; a JavaScript one
-is used for a single task. `runner.py` is what runs inside; `sandboxed_execution.py` runs an
-execution in one. The code that starts a sandbox ends it, with `end`, which leaves no process and no
-file.
+One execution at a time. A Python sandbox is a zygote and forks for each execution. A JavaScript one
+carries them out itself, one after the other, as long as each leaves nothing that keeps Node.js
+going (`runner.js`). `runner.py` is what runs inside; `sandboxed_execution.py` runs an execution in
+one. The code that starts a sandbox ends it, with `end`, which leaves no process and no file.
 """
 
 import array
@@ -41,7 +41,9 @@ from .processes import (
     descendants,
     end_tree,
     has_strays,
+    processor_s,
     register_child,
+    resident_bytes,
     send,
     thread_count,
 )
@@ -56,6 +58,10 @@ _ENVIRONMENT: Final = {
 _READ_BYTES: Final = 64 * 1024
 _HEAP_SHARE: Final = 0.75
 """Of a JavaScript function's memory, for what V8 manages itself; the rest is for buffers."""
+_USED_AGAIN_SHARE: Final = 0.75
+"""A Node.js process that has taken more than this share of its memory is used no more."""
+_PROCESSOR_SHARE: Final = 2
+"""A Node.js process may use this many times an execution's processor time; see `is_clean`."""
 
 _log = structlog.get_logger("troth.node.sandbox")
 
@@ -86,6 +92,12 @@ class Output:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._kept = bytearray()
+        self._count = 0
+
+    def begin_again(self) -> None:
+        """Forget what was printed so far: what comes from now on is another execution's."""
+        self.drain()
+        self._kept.clear()
         self._count = 0
 
     async def read(self) -> bool:
@@ -160,6 +172,8 @@ class Sandbox:
         self._machine = machine
         build.users_count += 1
         self._frames = FrameReader()
+        self._allowance: Allowance | None = None
+        self._processor_began_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._is_open = False
         self.control: trio.socket.SocketType
@@ -183,6 +197,8 @@ class Sandbox:
 
     async def start(self, allowance: Allowance) -> None:
         """Start its process, which imports the code. Raises SandboxError, OSError."""
+        self._allowance = allowance
+        self._frames = FrameReader(allowance.result)
         self.directory.mkdir(mode=0o711)
         self.directory.chmod(0o711)
         self.work.mkdir(mode=0o700)
@@ -243,7 +259,7 @@ class Sandbox:
             "private_files": self._machine.private_files,
             "call_filter": call_filter.hex() if call_filter is not None else None,
             "limits": limits,
-            "processor_s": allowance.processor_s,
+            "processor_s": allowance.processor_s * self._processor_share,
             "node_process_id": os.getpid(),
             "script": str(self._machine.script) if self.language == JAVASCRIPT else None,
             "program": self._machine.node_program,
@@ -291,6 +307,8 @@ class Sandbox:
         """
         self.executions_count += 1
         if self.language == JAVASCRIPT:
+            self._processor_began_s = processor_s(self.process_id)
+            self.output.begin_again()
             return self.control, self.output
         ours, theirs = socket.socketpair()
         reading, writing = os.pipe()
@@ -308,6 +326,35 @@ class Sandbox:
             theirs.close()
             os.close(writing)
         return channel, output
+
+    def reader_of_execution(self, allowance: Allowance) -> FrameReader:
+        """Return what makes frames of what an execution sends by its channel."""
+        return self._frames if self.language == JAVASCRIPT else FrameReader(allowance.result)
+
+    def close_execution(self, channel: trio.socket.SocketType, output: Output) -> None:
+        """Close what `open_execution` has opened for an execution; the sandbox keeps its own."""
+        if self.language == PYTHON:
+            output.close()
+            channel.close()
+
+    @property
+    def tells_end_by_channel(self) -> bool:
+        """Return whether an execution's end comes by its channel, unless its process ends."""
+        return self.language == JAVASCRIPT
+
+    def processor_time_s(self) -> float:
+        """Return the processor time that the execution has used, where the kernel does not say.
+
+        The kernel limits that of a process: of one that carries out several executions it is theirs
+        together.
+        """
+        if self.language == PYTHON:
+            return 0.0
+        return processor_s(self.process_id) - self._processor_began_s
+
+    @property
+    def _processor_share(self) -> int:
+        return _PROCESSOR_SHARE if self.language == JAVASCRIPT else 1
 
     async def wait_execution_ended(self) -> int | None:
         """Wait until an execution's process has ended: its exit status as of `exit_status`.
@@ -339,10 +386,16 @@ class Sandbox:
         """Remove the last execution's files; return whether another one may run here. Raises
         OSError.
 
-        Its import may have started threads, which are still there and may get in the way.
+        Its import may have started threads, which are still there and may get in the way. A
+        Node.js process must have left what another execution may need of processor time and memory.
         """
-        if self.is_broken or self.language == JAVASCRIPT or self.exit_status() is not None:
+        if self.is_broken or self.exit_status() is not None:
             return False
+        if self.language == JAVASCRIPT:
+            assert self._allowance is not None, "it was started"
+            used_s, used_bytes = processor_s(self.process_id), resident_bytes(self.process_id)
+            if is_used_up(used_s, used_bytes, self._allowance):
+                return False
         if children(self.process_id) or has_strays():
             return False
         await self.remove_files()
@@ -381,6 +434,14 @@ class Sandbox:
         if self.directory.exists():
             self.directory.rmdir()
         return True
+
+
+def is_used_up(used_s: float, used_bytes: int, allowance: Allowance) -> bool:
+    """Return whether a Node.js process has used too much for another execution to have its share.
+
+    `used_s` is processor time, `used_bytes` memory.
+    """
+    return used_s > allowance.processor_s or used_bytes > allowance.memory_bytes * _USED_AGAIN_SHARE
 
 
 async def send_all(channel: trio.socket.SocketType, content: bytes) -> None:

@@ -14,7 +14,6 @@ from . import frames
 from .files import exceeds
 from .frames import (
     ChannelBroken,
-    FrameReader,
     FunctionResponse,
     ResultTooLarge,
     failure,
@@ -60,6 +59,7 @@ class SandboxedExecution:
         self._ended = trio.Event()
         self._status: int | None = None
         self._is_late = False
+        self._has_result = False
         self._channel: trio.socket.SocketType
         self._output: Output
 
@@ -92,8 +92,7 @@ class SandboxedExecution:
             self._sandbox.is_broken = True
             raise
         finally:
-            self._output.close()
-            self._channel.close()
+            self._sandbox.close_execution(self._channel, self._output)
 
     def _decide(self, response: FunctionResponse) -> None:
         if not self._decided.is_set():
@@ -127,20 +126,23 @@ class SandboxedExecution:
 
     async def _read_channel(self) -> None:
         limits = self._allowance.result
-        reader = FrameReader(limits)
+        reader = self._sandbox.reader_of_execution(self._allowance)
         progress_bytes = 0
         try:
             while part := await self._channel.recv(_READ_BYTES):
                 reader.feed(part)
                 while (found := reader.next()) is not None:
                     kind, content = found
-                    if kind == frames.RESULT:
-                        self._decide_unless_loud(frames.response(content, limits))
+                    if kind == frames.ENDED and self._has_result:
+                        self._status = 0
+                        self._ended.set()
                         return
-                    if kind == frames.ERROR:
-                        self._decide_unless_loud(failure(500, *frames.error_of(content)))
+                    if kind in (frames.RESULT, frames.ERROR) and not self._has_result:
+                        self._take_result(self._response_of(kind, content))
+                        if self._sandbox.tells_end_by_channel:
+                            continue
                         return
-                    if kind != frames.PROGRESS:
+                    if kind != frames.PROGRESS or self._has_result:
                         raise ChannelBroken("the function's process broke its result channel")
                     progress_bytes += frames.HEAD_BYTES + len(content)
                     if progress_bytes > PROGRESS_LIMIT_BYTES:
@@ -168,8 +170,15 @@ class SandboxedExecution:
         if not await self._output.read():
             self._stop(_too_much_output())
 
-    def _decide_unless_loud(self, response: FunctionResponse) -> None:
+    def _response_of(self, kind: bytes, content: bytes) -> FunctionResponse:
+        """Return what a function has answered. Raises ChannelBroken, ResultTooLarge."""
+        if kind == frames.ERROR:
+            return failure(500, *frames.error_of(content))
+        return frames.response(content, self._allowance.result)
+
+    def _take_result(self, response: FunctionResponse) -> None:
         """Decide for what has come, unless what was printed before it was too much."""
+        self._has_result = True
         if self._output.drain():
             self._decide(response)
         else:
@@ -192,11 +201,14 @@ class SandboxedExecution:
             message = f"the function's process ended with status {status} without a result"
             return failure(500, "ProcessEnded", message)
         if -status == signal.SIGXCPU:
-            limit = self._allowance.processor_s
-            return failure(500, "ProcessorLimit", f"the function used {limit} s of processor time")
+            return self._too_much_processor_time()
         name = _signal_name(-status)
         message = f"the function's process was ended by {name} without a result"
         return failure(500, "ProcessEnded", message)
+
+    def _too_much_processor_time(self) -> FunctionResponse:
+        limit = self._allowance.processor_s
+        return failure(500, "ProcessorLimit", f"the function used {limit} s of processor time")
 
     async def _watch(self) -> None:
         """Look at memory and disk from time to time; most executions end before the first look."""
@@ -210,6 +222,9 @@ class SandboxedExecution:
             ):
                 message = f"the function used more than {self._allowance.memory_mb} MB of memory"
                 self._stop(failure(500, "MemoryLimit", message))
+                return
+            if self._sandbox.processor_time_s() > self._allowance.processor_s:
+                self._stop(self._too_much_processor_time())
                 return
             if await trio.to_thread.run_sync(
                 exceeds, self._sandbox.work, DISK_LIMIT_BYTES, DISK_ENTRIES_LIMIT_COUNT

@@ -114,7 +114,7 @@ class Workers:
             with trio.CancelScope(shield=True):
                 await self._give_back(sandbox, kind)
         if kind.language == JAVASCRIPT and self._is_open:
-            # The next one finds it warm.
+            # Where it has ended with the execution, the next one finds another one.
             await self._start_spare(kind, build)
 
     def _take(self, kind: SandboxKind) -> Sandbox | None:
@@ -165,14 +165,16 @@ class Workers:
             nursery.cancel_scope.cancel()
         if machine_problem is not None:
             raise machine_problem
-        if kind.language != JAVASCRIPT:
+        if kind.language == JAVASCRIPT:
+            sandbox.output.drain()
+        else:
             # From here on it prints nothing; each execution has an output of its own.
             sandbox.output.close()
+        if problem is None:
             printed = sandbox.output.text()
-            if printed and problem is None:
+            if printed:
                 _log.info("a function's code has printed", digest=kind.digest, output=printed)
-            if problem is None:
-                await self._remove_files(sandbox, kind)
+            await self._remove_files(sandbox, kind)
         return problem
 
     async def _remove_files(self, sandbox: Sandbox, kind: SandboxKind) -> None:

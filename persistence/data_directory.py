@@ -1,22 +1,24 @@
 """The data directory: its lock, its identity, and the log in it.
 
-It holds groups of shards, each with a log and checkpoints of its own; this version runs one.
+It holds groups of shards, each with a log and checkpoints of its own. An opened directory is one
+group of it: a process has one.
 
 Opening follows a fixed order: lock, read and check `troth.json`, read and verify the log, and only
 then change something. If anything is refused on the way, the directory is as it was, byte for
 byte. README.md sections 2 and 5 are the specification.
 """
 
-import json
 import os
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
-import google_crc32c
-
-from troth.core.limits import SEGMENT_BYTES, SHARDS_DEFAULT_COUNT, SHARDS_LIMIT_COUNT
+from troth.core.limits import (
+    SEGMENT_BYTES,
+    SHARDS_DEFAULT_COUNT,
+    SHARDS_LIMIT_COUNT,
+)
 from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader
 from troth.persistence.wal.log import LogRecord
 from troth.persistence.wal.recovery import LogEnd, LogScan
@@ -38,21 +40,16 @@ from .errors import (
     DataDirectoryUnwritable,
     GroupsMismatch,
     LogDamaged,
-    OldFormatVersion,
     ShardCountMismatch,
-    UnknownFormatVersion,
 )
 from .files import FileLock, Files
-from .placement import DEFAULT_RULE, PlacementRule
+from .identity import IDENTITY_NAME, Identity, decode_identity, encode_identity
+from .placement import dealt_shards
 
-FORMAT_VERSION = 2
 SECRET_BYTES = 32
-IDENTITY_NAME = "troth.json"
 GROUPS_NAME = "groups"
-GROUP_NAME = f"{GROUPS_NAME}/0"
-CHECKPOINTS_NAME = f"{GROUP_NAME}/checkpoints"
-LOG_NAME = f"{GROUP_NAME}/log"
-"""Where the only group of this version is, below the data directory."""
+RUN_NAME = "run"
+"""The directory of what running processes talk through; it holds nothing that lasts."""
 CONVERTING_SUFFIX = ".converting"
 """What is appended to a directory's name while another is made out of it (`conversion/`)."""
 
@@ -61,18 +58,24 @@ _TEMPORARY_IDENTITY_NAME = "troth.json.tmp"
 _NAMES_BEFORE_IDENTITY = {_TEMPORARY_IDENTITY_NAME, GROUPS_NAME, "lost+found"}
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What `troth.json` says; fixed when the directory is made.
+def group_name(group: int) -> str:
+    """Return where a group is, below the data directory."""
+    return f"{GROUPS_NAME}/{group}"
 
-    `shard_count` is the number of shards of all groups; those of a group follow one another.
-    """
 
-    data_id: bytes
-    shard_count: int
-    created_at_ms: int
-    secret: bytes
-    placement: PlacementRule = DEFAULT_RULE
+def log_name(group: int) -> str:
+    """Return where a group's log is, below the data directory."""
+    return f"{group_name(group)}/log"
+
+
+def checkpoints_name(group: int) -> str:
+    """Return where a group's checkpoints are, below the data directory."""
+    return f"{group_name(group)}/checkpoints"
+
+
+LOG_NAME = log_name(0)
+CHECKPOINTS_NAME = checkpoints_name(0)
+"""Where those of the first group are, which is the only one unless there are several processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,73 +106,9 @@ class RecoveryReport:
     doubt: LogEndDoubt | None = None
 
 
-def encode_identity(identity: Identity) -> bytes:
-    """Return the content of `troth.json`."""
-    fields: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "data_id": identity.data_id.hex(),
-        "groups": 1,
-        "group_shards": [identity.shard_count],
-        "placement": str(identity.placement),
-        "created_at_ms": identity.created_at_ms,
-        "secret": identity.secret.hex(),
-    }
-    return (json.dumps({**fields, "checksum": _checksum(fields)}, indent=2) + "\n").encode()
-
-
-def decode_identity(path: str, content: bytes) -> Identity:
-    """Return what `troth.json` says.
-
-    Raises `DataDirectoryUnreadable`, `UnknownFormatVersion`, `OldFormatVersion` or
-    `GroupsMismatch`.
-    """
-    version, identity = decode_any_identity(path, content)
-    if version < FORMAT_VERSION:
-        raise OldFormatVersion(os.path.dirname(path) or ".", version, FORMAT_VERSION)
-    return identity
-
-
-def decode_any_identity(path: str, content: bytes) -> tuple[int, Identity]:
-    """Return the format's version, which may be an older one, and the identity.
-
-    For what reads old directories to make new ones; raises as `decode_identity`.
-    """
-    try:
-        fields = json.loads(content)
-        version = fields["format_version"]
-        if type(version) is int and version > FORMAT_VERSION:
-            raise UnknownFormatVersion(path, version, FORMAT_VERSION)
-        if fields.pop("checksum") != _checksum(fields) or version not in (1, FORMAT_VERSION):
-            raise ValueError("its checksum does not match its content")
-        if version == 1:
-            shard_count, placement = fields["shard_count"], PlacementRule.ID
-        else:
-            (shard_count, *others), placement = fields["group_shards"], fields["placement"]
-            if others:
-                raise GroupsMismatch(os.path.dirname(path) or ".", fields["groups"])
-        return version, Identity(
-            bytes.fromhex(fields["data_id"]),
-            shard_count,
-            fields["created_at_ms"],
-            bytes.fromhex(fields["secret"]),
-            PlacementRule(placement),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataDirectoryUnreadable(
-            path,
-            f"is damaged or was edited ({type(error).__name__}: {error})",
-            f"Restore {IDENTITY_NAME} from a backup of this directory.",
-        ) from error
-
-
-def _checksum(fields: dict[str, Any]) -> str:
-    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
-    return f"{google_crc32c.value(canonical):08x}"
-
-
 @final
 class DataDirectory:
-    """An opened data directory, locked for this process until `close`.
+    """One group of an opened data directory, which is locked for this process until `close`.
 
     Use: `open`, exhaust `recover()`, then `log` and `report`; `close` at the end.
     """
@@ -180,12 +119,15 @@ class DataDirectory:
         files: Files,
         lock: FileLock,
         identity: Identity,
+        group: int,
         segment_bytes: int,
         executor: Executor | None,
     ) -> None:
         """Initialize; for `open` only."""
         self.path = path
         self.identity = identity
+        self.group = group
+        self.shards = identity.shards_of(group)
         self._files = files
         self._lock = lock
         self._segment_bytes = segment_bytes
@@ -206,42 +148,53 @@ class DataDirectory:
         segment_bytes: int = SEGMENT_BYTES,
         executor: Executor | None = None,
     ) -> "DataDirectory":
-        """Lock a directory and read its identity, or make a new one where there is nothing.
+        """Lock a directory of one group, or make a new one where there is nothing.
 
         `created_at_ms` and `random_bytes` are used for a new one only. `executor` prepares log
         segments ahead; None gives the log a thread of its own. Raises a `DataDirectoryError`,
         and `ValueError` for a `shard_count` out of range.
         """
-        if shard_count is not None and not 1 <= shard_count <= SHARDS_LIMIT_COUNT:
-            raise ValueError(
-                f"the number of shards is 1 to {SHARDS_LIMIT_COUNT}, not {shard_count}"
-            )
-        # Links are followed once: what they name later is another directory.
-        path = files.resolved(os.fspath(path))
-        _refuse_interrupted_conversion(files, path)
-        lock = _make_and_lock(files, path)
-        try:
-            files = files.within(lock)
-            identity = _read_identity(files, path)
-            if identity is None:
-                identity = Identity(
-                    random_bytes(DATA_ID_BYTES),
-                    shard_count or SHARDS_DEFAULT_COUNT,
-                    created_at_ms,
-                    random_bytes(SECRET_BYTES),
-                )
-                _create(files, path, identity)
-            if shard_count not in (None, identity.shard_count):
-                raise ShardCountMismatch(path, identity.shard_count, shard_count)
-        except BaseException:
-            lock.close()
-            raise
-        return cls(path, files, lock, identity, segment_bytes, executor)
+        path, lock, identity = open_identity(
+            path, files, shard_count, created_at_ms=created_at_ms, random_bytes=random_bytes
+        )
+        return cls(path, files.within(lock), lock, identity, 0, segment_bytes, executor)
+
+    @classmethod
+    def open_group(
+        cls,
+        lock: FileLock,
+        path: str,
+        files: Files,
+        group: int,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        executor: Executor | None = None,
+    ) -> "DataDirectory":
+        """Open one group of a directory that the process which started this one has locked.
+
+        `lock` is that lock, and `close` does not release it: others have it too. Raises a
+        `DataDirectoryError`.
+        """
+        files = files.within(lock)
+        identity = _read_identity(files, path)
+        if identity is None or group >= identity.groups_count:
+            raise GroupsMismatch(path, 0 if identity is None else identity.groups_count, group + 1)
+        return cls(path, files, lock, identity, group, segment_bytes, executor)
 
     @property
     def shard_count(self) -> int:
-        """The number of shards, fixed when the directory was made."""
+        """The number of shards of all groups, fixed when the directory was made."""
         return self.identity.shard_count
+
+    @property
+    def log_path(self) -> str:
+        """The path of the group's log."""
+        return f"{self.path}/{log_name(self.group)}"
+
+    @property
+    def checkpoints_path(self) -> str:
+        """The path of the group's checkpoints."""
+        return f"{self.path}/{checkpoints_name(self.group)}"
 
     @property
     def secret(self) -> bytes:
@@ -268,7 +221,7 @@ class DataDirectory:
         `DataDirectoryUnreadable` or, at the end, `DataDirectoryUnwritable`.
         """
         assert self._log is None, "recovery has already ended"
-        log_path = f"{self.path}/{LOG_NAME}"
+        log_path, shards = self.log_path, self.shards
         try:
             segments = list_segments(self._files, log_path)
         except OSError as error:
@@ -283,6 +236,8 @@ class DataDirectory:
         scan = LogScan(self._files, log_path, self.identity.data_id, segments)
         for first_sequence, records in scan.batches():
             for sequence, record in enumerate(records, first_sequence):
+                if record.shard not in shards:
+                    raise _of_another_group(log_path, first_sequence, sequence, record, shards)
                 if sequence >= from_sequence:
                     yield sequence, record
         end = scan.end()
@@ -343,7 +298,7 @@ class DataDirectory:
         """
         if not self._lock.is_in_place():
             raise DataDirectoryLost(self.path)
-        log_path = f"{self.path}/{LOG_NAME}"
+        log_path = self.log_path
         if self._log is None:
             return
         try:
@@ -363,6 +318,58 @@ class DataDirectory:
                 self._log.close()
         finally:
             self._lock.close()
+
+
+def _of_another_group(
+    log_path: str, first_sequence: int, sequence: int, record: LogRecord, shards: range
+) -> LogDamaged:
+    return LogDamaged(
+        log_path,
+        0,
+        f"record {sequence}, in the batch from {first_sequence} on, is of shard {record.shard}, "
+        f"but this group has only the shards {shards.start} to {shards.stop - 1}",
+    )
+
+
+def open_identity(
+    path: str | os.PathLike[str],
+    files: Files,
+    shard_count: int | None = None,
+    groups_count: int = 1,
+    *,
+    created_at_ms: int,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> tuple[str, FileLock, Identity]:
+    """Lock a directory, read its identity, or make a new one where there is nothing.
+
+    Return its real path, the lock and the identity. Raises a `DataDirectoryError`, also if it has
+    another number of groups, and `ValueError` for numbers out of range.
+    """
+    if shard_count is not None and not 1 <= shard_count <= SHARDS_LIMIT_COUNT:
+        raise ValueError(f"the number of shards is 1 to {SHARDS_LIMIT_COUNT}, not {shard_count}")
+    # Links are followed once: what they name later is another directory.
+    path = files.resolved(os.fspath(path))
+    _refuse_interrupted_conversion(files, path)
+    lock = _make_and_lock(files, path)
+    try:
+        files = files.within(lock)
+        identity = _read_identity(files, path)
+        if identity is None:
+            identity = Identity(
+                random_bytes(DATA_ID_BYTES),
+                dealt_shards(shard_count or max(SHARDS_DEFAULT_COUNT, groups_count), groups_count),
+                created_at_ms,
+                random_bytes(SECRET_BYTES),
+            )
+            _create(files, path, identity)
+        if shard_count not in (None, identity.shard_count):
+            raise ShardCountMismatch(path, identity.shard_count, shard_count)
+        if groups_count != identity.groups_count:
+            raise GroupsMismatch(path, identity.groups_count, groups_count)
+    except BaseException:
+        lock.close()
+        raise
+    return path, lock, identity
 
 
 def _refuse_interrupted_conversion(files: Files, path: str) -> None:
@@ -413,19 +420,14 @@ def _read_identity(files: Files, path: str) -> Identity | None:
 def _check_nothing_to_lose(files: Files, path: str) -> None:
     """Raise unless a directory without `troth.json` is empty but for an interrupted creation."""
     strangers = set(files.list_names(path)) - _NAMES_BEFORE_IDENTITY
-    group_path, log_path = f"{path}/{GROUP_NAME}", f"{path}/{LOG_NAME}"
-    for above, own in ((f"{path}/{GROUPS_NAME}", group_path), (group_path, log_path)):
-        names = files.list_names(above) if files.exists(above) else []
-        strangers |= {f"{above}/{name}".removeprefix(f"{path}/") for name in names} - {
-            own.removeprefix(f"{path}/")
-        }
-    if files.exists(log_path):
-        first = segment_path(log_path, 1)
-        for name in files.list_names(log_path):
-            file = f"{log_path}/{name}"
-            unfinished = file == first and files.size(file) <= SEGMENT_HEADER_BYTES
-            if name not in TEMPORARY_NAMES and not unfinished:
-                strangers.add(f"{LOG_NAME}/{name}")
+    groups_path = f"{path}/{GROUPS_NAME}"
+    groups = files.list_names(groups_path) if files.exists(groups_path) else []
+    # They are made one after the other.
+    for group, name in enumerate(sorted(groups, key=lambda name: (len(name), name))):
+        if name == str(group) and files.is_directory(f"{groups_path}/{name}"):
+            strangers |= set(_strangers_of_group(files, path, group))
+        else:
+            strangers.add(f"{GROUPS_NAME}/{name}")
     if strangers:
         raise DataDirectoryUnreadable(
             path,
@@ -435,24 +437,43 @@ def _check_nothing_to_lose(files: Files, path: str) -> None:
         )
 
 
-def make_log_directory(files: Files, path: str) -> None:
-    """Make the directory for the log, and those above it, where they are missing."""
-    for name in (GROUPS_NAME, GROUP_NAME, LOG_NAME):
+def _strangers_of_group(files: Files, path: str, group: int) -> Iterator[str]:
+    """Yield what is in a group that an interrupted creation does not leave there."""
+    name = group_name(group)
+    for below in files.list_names(f"{path}/{name}"):
+        if f"{name}/{below}" != log_name(group):
+            yield f"{name}/{below}"
+    log_path = f"{path}/{log_name(group)}"
+    if not files.exists(log_path):
+        return
+    first = segment_path(log_path, 1)
+    for below in files.list_names(log_path):
+        file = f"{log_path}/{below}"
+        unfinished = file == first and files.size(file) <= SEGMENT_HEADER_BYTES
+        if below not in TEMPORARY_NAMES and not unfinished:
+            yield f"{log_name(group)}/{below}"
+
+
+def make_log_directory(files: Files, path: str, group: int = 0) -> None:
+    """Make the directory for a group's log, and those above it, where they are missing."""
+    for name in (GROUPS_NAME, group_name(group), log_name(group)):
         if not files.exists(f"{path}/{name}"):
             files.make_directory(f"{path}/{name}")
     # So that none of them can be lost while what is in them survives.
-    for name in (GROUP_NAME, GROUPS_NAME):
+    for name in (group_name(group), GROUPS_NAME):
         files.sync_directory(f"{path}/{name}")
 
 
-def write_new_log(files: Files, path: str, data_id: bytes, first_sequence: int = 1) -> None:
-    """Make a log without records, which begins with this sequence.
+def write_new_log(
+    files: Files, path: str, data_id: bytes, first_sequence: int = 1, group: int = 0
+) -> None:
+    """Make a group's log without records, which begins with this sequence.
 
     Its first epoch is one empty segment. It says that there is a log, so that a directory that has
     lost its log cannot be taken for one that never had any.
     """
-    log_path = f"{path}/{LOG_NAME}"
-    make_log_directory(files, path)
+    log_path = f"{path}/{log_name(group)}"
+    make_log_directory(files, path, group)
     segment = prepare_segment(files, f"{log_path}/{NEXT_NAME}", 0)
     try:
         write_header(segment, SegmentHeader(data_id, 1, first_sequence, 0))
@@ -480,7 +501,8 @@ def write_identity(files: Files, path: str, identity: Identity) -> None:
 def _create(files: Files, path: str, identity: Identity) -> None:
     """Make a new directory's content."""
     try:
-        write_new_log(files, path, identity.data_id)
+        for group in range(identity.groups_count):
+            write_new_log(files, path, identity.data_id, group=group)
         write_identity(files, path, identity)
     except OSError as error:
         raise DataDirectoryUnwritable(path, error) from error

@@ -74,14 +74,18 @@ class OldFormatVersion(DataDirectoryError):
 
 
 class GroupsMismatch(DataDirectoryError):
-    """The directory has another number of groups than this server runs."""
+    """The directory has another number of groups than is wanted: a process has one of them."""
 
-    def __init__(self, path: str, groups_count: int) -> None:
+    def __init__(self, path: str, stored: int, wanted: int) -> None:
+        groups = "1 group" if stored == 1 else f"{stored} groups"
         super().__init__(
-            f"{path} has {groups_count} groups; this version of Troth runs 1. {UNCHANGED} Start "
-            "the version of Troth that made it, or a newer one."
+            f"{path} has {groups} of shards, one for each process of a server, but "
+            f"{wanted} {'is' if wanted == 1 else 'are'} wanted. {UNCHANGED} Convert it with "
+            f"`troth data convert {path} --groups {wanted}`, then start again."
         )
         self.path = path
+        self.stored = stored
+        self.wanted = wanted
 
 
 class ClockTooLate(DataDirectoryError):

@@ -155,7 +155,7 @@ _NO_SUCH_WRITE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @final
-class _LockedDirectory(_Descriptor):
+class LockedDirectory(_Descriptor):
     """A descriptor of a directory that carries a flock: a `FileLock`."""
 
     def __init__(self, path: str, descriptor: int) -> None:
@@ -166,6 +166,14 @@ class _LockedDirectory(_Descriptor):
     def descriptor(self) -> int:
         """The open directory's descriptor; -1 after `close`."""
         return self._descriptor
+
+    @classmethod
+    def inherited(cls, path: str, descriptor: int) -> Self:
+        """Return a lock that was taken by the process which started this one.
+
+        It is held until all processes that have the descriptor have closed it.
+        """
+        return cls(path, descriptor)
 
     def is_in_place(self) -> bool:
         held = os.fstat(self._descriptor)
@@ -180,7 +188,7 @@ class _LockedDirectory(_Descriptor):
 class RealFiles:
     """The operating system's files."""
 
-    def __init__(self, within: _LockedDirectory | None = None) -> None:
+    def __init__(self, within: LockedDirectory | None = None) -> None:
         """Reach what is in the directory `within` through its descriptor, not by its path."""
         self._within = within
 
@@ -262,15 +270,15 @@ class RealFiles:
     def resolved(self, path: str) -> str:
         return os.path.realpath(path)
 
-    def lock(self, directory: str) -> FileLock:
+    def lock(self, directory: str) -> LockedDirectory:
         descriptor = self._open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
             raise
-        return _LockedDirectory(directory, descriptor)
+        return LockedDirectory(directory, descriptor)
 
     def within(self, lock: FileLock) -> "RealFiles":
-        assert isinstance(lock, _LockedDirectory), "locked by these files"
+        assert isinstance(lock, LockedDirectory), "locked by these files"
         return RealFiles(lock)

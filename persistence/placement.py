@@ -6,7 +6,7 @@ id under the rule `id`. Locks, schedules and entries of the catalog go by their 
 rules. These functions must give the same answers forever.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -47,6 +47,22 @@ def _by_origin(shard_count: int) -> ShardOf:
         return _hash(identifier.encode()) % shard_count
 
     return shard_of
+
+
+def dealt_shards(shard_count: int, groups_count: int) -> tuple[int, ...]:
+    """Return how many shards each group has, if they are dealt out as evenly as can be.
+
+    Raises ValueError if a group would have none.
+    """
+    if not 1 <= groups_count <= shard_count:
+        raise ValueError(f"{shard_count} shards cannot be dealt to {groups_count} groups")
+    each, rest = divmod(shard_count, groups_count)
+    return tuple(each + (group < rest) for group in range(groups_count))
+
+
+def groups_by_shard(group_shards: Sequence[int]) -> tuple[int, ...]:
+    """Return the group of each shard: the shards of a group follow one another."""
+    return tuple(group for group, count in enumerate(group_shards) for _ in range(count))
 
 
 def by_rule(rule: PlacementRule, shard_count: int) -> ShardOf:

@@ -1,7 +1,7 @@
 """What can go wrong with a request inside the shards, by who is to blame: always the server.
 
 Each is answered with 503, so that a client tries again later. None of them says whether the command
-took effect, except `Overloaded`: then it did not.
+took effect, except `Overloaded` and `OutOfReach`: then it did not.
 """
 
 from typing import ClassVar
@@ -32,5 +32,17 @@ class Stopping(ShardsError):
 
 class StorageFailed(ShardsError):
     """The log could not be written; the server will end (503)."""
+
+    code = Code.STORE_FAILED
+
+
+class OutOfReach(Overloaded):
+    """The process that has the shard is away; the command was not taken (503)."""
+
+    code = Code.OVERLOADED
+
+
+class LinkBroken(ShardsError):
+    """The process that has the shard went away before it answered (503)."""
 
     code = Code.STORE_FAILED

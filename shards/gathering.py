@@ -1,19 +1,23 @@
-"""Questions that concern many shards: searches and lists, whose parts are merged into one answer.
+"""Questions that concern many shards: searches and lists, whose parts are merged, and heartbeats.
 
-Each is sent to the shards that can hold something; see `gather.py` for how pages are made.
+Each is sent to the shards that can hold something; see `gather.py` for how pages are made. What
+shards of other groups hold is not known here, so those are asked all.
 """
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar, cast
 
+import trio
 from msgspec import Struct
 
 from troth.core.catalog import Entry
 from troth.core.commands import (
     Command,
     DeletePromises,
+    HeartbeatLocks,
+    HeartbeatTasks,
     ListEntries,
     ListUsage,
     SearchExecutions,
@@ -22,17 +26,22 @@ from troth.core.commands import (
     TimeRange,
 )
 from troth.core.executions import Execution, Usage, added
+from troth.core.grammar import task_ids
 from troth.core.grammar.patterns import Pattern
-from troth.core.limits import SEARCH_SCAN_COUNT
-from troth.core.model import Promise, PromiseState, Schedule
+from troth.core.limits import RENEWALS_SLICE_COUNT, SEARCH_SCAN_COUNT
+from troth.core.model import Promise, PromiseState, Schedule, Task
 from troth.core.replies import Reply
 from troth.core.state.shard_state import ShardState
-from troth.core.workflow_commands import SearchWorkflows
+from troth.core.workflow_commands import RenewWorkflows, SearchWorkflows
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.persistence.placement import ShardOf
 
 from . import gather
+from .committer import Committer
+from .errors import Overloaded, StorageFailed
 from .held import HeldMessages
+from .turns import Asker, Elsewhere, Seat
+from .waiting import CountsWaiter
 
 EntryKind = TypeVar("EntryKind", bound=Entry)
 
@@ -62,7 +71,11 @@ UNBOUNDED: Final = SearchBounds()
 class Gathering(ABC):
     """Questions to many shards together; a base of Shards."""
 
+    committer: Committer
     _count: int
+    _at: Sequence[Seat]
+    _elsewhere: Elsewhere | None
+    _submitted: dict[int, Seat]
     shard_of: ShardOf
     """Finds the shard that a promise lives in."""
     shard_of_name: ShardOf
@@ -75,8 +88,12 @@ class Gathering(ABC):
         """Do as `Shards.ask` for several commands; return their replies in the same order."""
 
     @abstractmethod
+    def _refuse_unless_open(self) -> None:
+        """Raise StorageFailed or Stopping if nothing may be asked any more."""
+
+    @abstractmethod
     def states(self) -> list[ShardState]:
-        """Return all shards' states, to be looked at in this moment."""
+        """Return the states of all shards of this group, to be looked at in this moment."""
 
     @property
     def oldest_serial(self) -> int:
@@ -275,3 +292,84 @@ class Gathering(ABC):
             return [gather.ShardPart(page.workflows, page.next_before) for page in pages]
 
         return await gather.page(ask, list(range(self._count)), limit_count, before_serial)
+
+    def assigned_executions(self) -> list[tuple[Execution, Task]]:
+        """Return the executions that nodes have, each with its task. For placement, at the start.
+
+        What is told here may not be durable while the shards run.
+        """
+        return [
+            (execution, state.tasks[task_ids.invoke_id(promise_id)].copy())
+            for state in self.states()
+            for promise_id, execution in state.executions.items()
+            if execution.assigned_on is not None
+        ]
+
+    def unfinished_executions(self) -> Iterator[Execution]:
+        """Yield the executions that are not finished; what they show may not be durable yet."""
+        for state in self.states():
+            yield from state.executions.values()
+
+    # Heartbeats
+
+    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the leases of a process on tasks of ids that begin so; how many there are."""
+        holders = [state.index for state in self.states() if process_id in state.claimed]
+        return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
+
+    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
+        """Renew the locks of a process on ids that begin so; how many there are."""
+        holders = [state.index for state in self.states() if process_id in state.locks_of]
+        return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
+
+    async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int:
+        """Renew a process's leases of workflow tasks, given as (id, version); how many it has.
+
+        Very many are asked for in several passes. Raises as `ask`; then some may be renewed.
+        """
+        counts = CountsWaiter()
+        for first in range(0, len(tasks), RENEWALS_SLICE_COUNT):
+            self._refuse_unless_open()
+            some = tasks[first : first + RENEWALS_SLICE_COUNT]
+            for index, command in self._renewals(pid, some).items():
+                counts.expect()
+                self._at[index].ask(command, counts, 0, None)
+            await trio.lowlevel.checkpoint()  # others' commands come in between
+        return await counts.wait()
+
+    def submit_renewals(
+        self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
+    ) -> int:
+        """Do as `renew_workflows`, without a waiting task; return the number of replies to come.
+
+        As `Shards.submit`, for few of them. Raises Overloaded, Stopping or StorageFailed.
+        """
+        self._refuse_unless_open()
+        renewals = self._renewals(pid, tasks)
+        if any(self._at[index].is_full for index in renewals):
+            raise Overloaded
+        for place, (index, command) in enumerate(renewals.items()):
+            shard = self._at[index]
+            shard.put(command, asker, place, held)
+            self._submitted[index] = shard
+        return len(renewals)
+
+    def _renewals(self, pid: str, tasks: Sequence[tuple[str, int]]) -> dict[int, Command]:
+        """Return what each shard is asked about the tasks that live there."""
+        homes: dict[int, list[tuple[str, int]]] = {}
+        for task in tasks:
+            homes.setdefault(self.shard_of(task[0]), []).append(task)
+        return {index: RenewWorkflows(pid, tuple(held)) for index, held in homes.items()}
+
+    async def _count_of(self, indexes: list[int], command: Command) -> int:
+        if self._elsewhere is not None:
+            indexes += [index for index in range(self._count) if self._elsewhere.has(index)]
+        if not indexes:
+            # That it holds nothing any more may be news that is not durable yet.
+            await self.committer.wait_durable()
+            await trio.lowlevel.checkpoint()
+            if self.committer.failure is not None:
+                raise StorageFailed
+            return 0
+        replies = await self._ask_all([(index, command) for index in indexes])
+        return sum(reply.count for reply in replies)

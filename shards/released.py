@@ -13,6 +13,7 @@ from troth.core.limits import SLICE_COUNT
 from troth.core.replies import ExecuteMessage, Message, TaskMessage
 from troth.core.state.shard_state import ShardState
 
+from .held import Notice
 from .passes import Pass
 from .turns import Outgoing
 
@@ -36,9 +37,9 @@ class ReleasedMessages:
         self._state_of = state_of
         self._pass = current_pass
         self._wake = wake
-        self._waiting: deque[Message] = deque()
+        self._waiting: deque[Message | Notice] = deque()
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[Message | Notice]) -> None:
         """Send messages, now if they are few."""
         if len(messages) > SLICE_COUNT:
             self._waiting.extend(messages)
@@ -65,7 +66,7 @@ class ReleasedMessages:
                 break
         self._pass.end_own()
 
-    def _send_if_wanted(self, message: Message) -> None:
+    def _send_if_wanted(self, message: Message | Notice) -> None:
         """Send a message that was held, unless its task was claimed, ended or given out since."""
         if isinstance(message, TaskMessage):
             task = message.task
@@ -76,5 +77,7 @@ class ReleasedMessages:
             workflow = self._state_of(message.id).workflows.get(message.id)
             if workflow is not None and workflow.sending and workflow.version == message.version:
                 self._outgoing.send(message)
+        elif isinstance(message, Notice):
+            message.call()
         else:
             self._outgoing.send(message)

@@ -57,7 +57,7 @@ def replay(
     """
     count = 0
     said = started = time.monotonic()
-    states = [shard.machine.state for shard in shards]
+    found = {shard.index: (shard, shard.machine.state) for shard in shards}
     for number, (sequence, entry) in enumerate(recovered):
         if number % _SLICE_COUNT == 0:
             pause()
@@ -65,13 +65,14 @@ def replay(
             if now - said >= PROGRESS_S:
                 said = now
                 log.info("reading the log", records=number, seconds=round(now - started, 1))
-        if entry.shard_sequence <= shards[entry.shard].sequence:
+        shard, state = found[entry.shard]
+        if entry.shard_sequence <= shard.sequence:
             continue  # the checkpoint covers it
         try:
             record = records.decode(entry.body)
         except UNREADABLE_JSON as error:
             raise UnknownRecord(sequence, str(error)) from error
-        apply.replay(states[entry.shard], record)
-        shards[entry.shard].sequence = entry.shard_sequence
+        apply.replay(state, record)
+        shard.sequence = entry.shard_sequence
         count += 1
     return count

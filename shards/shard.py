@@ -53,7 +53,7 @@ from .held import HeldMessages
 from .passes import Pass
 from .rearming import Rearming, WheelKey
 from .together import shared_end_s
-from .turns import Asker, Turn, Turns
+from .turns import Asker, Entry, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
 
 # Sleeping follows the monotonic clock and deadlines the wall clock; looking again now and then
@@ -65,11 +65,6 @@ NEVER_MS: Final = DEADLINE_MAX_MS + 1  # later than any deadline
 UNANSWERED = Reply(Code.INTERNAL)
 
 log = structlog.get_logger("troth.shards")
-
-
-Entry = tuple[Command, Asker | None, int, HeldMessages | None]
-"""A command in a mailbox; who asked, which of the asker's replies it gives, and the request that
-messages to workers wait for. An internal one has an asker if it carries on with a client's."""
 
 
 class ShardStatistics(NamedTuple):
@@ -95,7 +90,7 @@ class ShardStatistics(NamedTuple):
 
 @final
 class Shard:
-    """One shard of the server. `post` puts a command into another shard's mailbox."""
+    """One shard of the server."""
 
     def __init__(
         self,
@@ -103,7 +98,6 @@ class Shard:
         clock: Clock,
         committer: Committer,
         turns: Turns,
-        post: Callable[[int, Command, HeldMessages | None], None],
         current_pass: Pass,
         now: Callable[[], int],
         lateness: Buckets,
@@ -119,12 +113,13 @@ class Shard:
         self._clock = clock
         self._committer = committer
         self._turns = turns
-        self._post = post
         self._mailbox_limit_count = mailbox_limit_count
         self._pass = current_pass
         self._now = now
         self._mailbox: deque[Entry] = deque()
         self._internal: deque[Entry] = deque()
+        self.waiting: deque[Entry] = deque()
+        """Commands that wait until another group is done with a task."""
         self._is_wheel_stale = False
         self._rearming: Rearming | None = None
         self._due: deque[tuple[WheelKey, int]] = deque()
@@ -166,6 +161,12 @@ class Shard:
         mailbox either, however many there are: clients would wait behind them, or be refused.
         """
         self._internal.append((command, None, 0, held))
+
+    def go_on(self) -> None:
+        """Take up what has waited for other groups."""
+        self._internal.extend(self.waiting)
+        self.waiting.clear()
+        self.wake()
 
     def wake(self) -> None:
         """Wake the actor to look for work."""
@@ -352,7 +353,8 @@ class Shard:
                 if asker is not None:
                     answers.pop()
             if step.again is not None:
-                self._internal.append((step.again, asker, place, held))
+                queue = self.waiting if step.waits else self._internal
+                queue.append((step.again, asker, place, held))
                 next_look_count = done_count + 1
             elif asker is not None:
                 answers.append((asker, place, step.reply))
@@ -505,15 +507,17 @@ class Shard:
             else:
                 self.wheel.arm(key, deadline_ms)
                 self._note_armed(key, deadline_ms)
-        # Other shards get their messages immediately: their records come later in the same log, so
-        # none of them can be durable without this one's (README.md, "Between shards").
-        for target, message in step.posts:
-            self._post(target, message, held)
+        if step.posts:
+            # Other shards of the group get them immediately: their records come later in the same
+            # log, so none can be durable without this one's (README.md, "Between shards").
+            self._turns.post(step, held, turn, self._internal)
         if step.received is not None:
             source, sequence = step.received
             both = (self.index, source)
             turn.acknowledgments[both] = max(sequence, turn.acknowledgments.get(both, 0))
         if step.withdrawals or step.sends:
+            if held is not None:
+                held.will_hold = True
             turn.messages.append((step.withdrawals, step.sends[:SLICE_COUNT], held))
             for first in range(SLICE_COUNT, len(step.sends), SLICE_COUNT):
                 turn.messages.append(((), step.sends[first : first + SLICE_COUNT], held))
@@ -531,7 +535,7 @@ class Shard:
 
     def refuse_all(self, error: ShardsError) -> None:
         """Answer all commands in the mailbox with an error: the log has failed."""
-        for entries in (self._internal, self._mailbox):
+        for entries in (self._internal, self._mailbox, self.waiting):
             while entries:
                 asker = entries.popleft()[1]
                 if asker is not None:

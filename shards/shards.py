@@ -6,7 +6,7 @@ everything from a log that has been read back; `run` keeps it going.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
@@ -16,28 +16,19 @@ import trio
 from troth.core.buckets import Buckets
 from troth.core.commands import (
     Command,
-    HeartbeatLocks,
-    HeartbeatTasks,
 )
 from troth.core.deciding import Options
-from troth.core.executions import Execution
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
-from troth.core.limits import MAILBOX_LIMIT_COUNT, RENEWALS_SLICE_COUNT
+from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.machine import Machine
-from troth.core.model import (
-    RESUME,
-    Fence,
-    Promise,
-    Task,
-    replace,
-)
+from troth.core.model import RESUME, Fence, Promise, replace
 from troth.core.replies import Reply
 from troth.core.state.activity import Activity
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.state.watching import Watch
-from troth.core.workflow_commands import ExecuteNotSent, RenewWorkflows
+from troth.core.workflow_commands import ExecuteNotSent
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.placement import DEFAULT_RULE, PlacementRule
 from troth.persistence.serials import Serials, check_time
@@ -57,8 +48,8 @@ from .rearming import WheelKey
 from .released import ReleasedMessages
 from .shard import Shard, ShardStatistics
 from .storage import Recovery, Storage
-from .turns import Asker, Outgoing, Turn, Turns
-from .waiting import CountsWaiter, Waiter
+from .turns import Asker, Elsewhere, Outgoing, Seat, Turn, Turns
+from .waiting import Waiter
 
 SHARDS_PER_LOOK_COUNT: Final = 4
 """After how many shards a turn looks at the time: a look costs as much as a tenth of a command."""
@@ -74,10 +65,10 @@ class ShardsStatistics:
 
 @final
 class Shards(Gathering):
-    """The shards of one server.
+    """The shards of one server, or of one group of it.
 
     `next_sequence` is the log sequence that the next record gets. `cursor_secret` signs search
-    cursors.
+    cursors. `shard_count` counts those of all groups; without `elsewhere` there is one.
     """
 
     def __init__(
@@ -92,6 +83,7 @@ class Shards(Gathering):
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
         failures: Failures | None = None,
         placement: PlacementRule = DEFAULT_RULE,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.clock = clock
         self.failures = Failures() if failures is None else failures
@@ -101,14 +93,15 @@ class Shards(Gathering):
         self.cursor_secret = cursor_secret
         self.committer = Committer(next_sequence, self._durable)
         self._pass = Pass()
-        self._turns = Turns(self.committer, outgoing, self._post, self._pass)
+        self._elsewhere = elsewhere
+        self._turns = Turns(self.committer, outgoing, self._post, self._pass, elsewhere)
         self._jumps_seen_count = clock.jumps_count
         self._set_backs_seen_count = clock.set_backs_count
-        self._serials = Serials()
+        self._serials = Serials(0 if elsewhere is None else elsewhere.group)
         self._stopping = False
         self._writer: BatchWriter | None = None
         # The shards that the next turn is about, and the task that sees to it that there is one.
-        self._submitted: dict[int, Shard] = {}
+        self._submitted: dict[int, Seat] = {}
         self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
         self._count = shard_count
@@ -118,9 +111,10 @@ class Shards(Gathering):
         self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
         self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
+        make_machine = Machine if elsewhere is None else elsewhere.make_machine
         self._shards = [
             Shard(
-                Machine(
+                make_machine(
                     index,
                     self.shard_of,
                     self._serials,
@@ -132,14 +126,21 @@ class Shards(Gathering):
                 clock,
                 self.committer,
                 self._turns,
-                self._post,
                 self._pass,
                 self._now,
                 self.lateness,
                 mailbox_limit_count,
             )
-            for index in range(shard_count)
+            for index in (range(shard_count) if elsewhere is None else elsewhere.own)
         ]
+        # What is asked for each index, and this group's shards by index.
+        self._at: Sequence[Seat] = self._shards
+        self._own: Sequence[Shard] | dict[int, Shard] = self._shards
+        if elsewhere is not None:
+            self._at = elsewhere.seats(self._shards)
+            self._own = {shard.index: shard for shard in self._shards}
+            for shard in self._shards:
+                shard.machine.is_near = self.is_near
         for shard in self._shards:
             shard.machine.failures = self.failures
             shard.machine.activity = self.activity
@@ -286,7 +287,7 @@ class Shards(Gathering):
         return (
             self._turns.is_empty
             and not self._released.has_more
-            and all(shard.is_quiet for shard in self._shards)
+            and all(shard.is_quiet and not shard.waiting for shard in self._shards)
         )
 
     @property
@@ -310,11 +311,11 @@ class Shards(Gathering):
 
     def deadlines(self, index: int, until_ms: int) -> list[list[Mapping[WheelKey, int]]]:
         """Return all timers of a shard that fire up to a time and a few more; see `TimingWheel`."""
-        return self._shards[index].wheel.slots(until_ms)
+        return self._own[index].wheel.slots(until_ms)
 
     def deadline_of(self, key: TimerKey) -> int | None:
         """Return when the timer of a task or lock fires, in ms; None if it is not set."""
-        return self._shards[self.shard_of(task_ids.home(key[1]))].wheel.deadline_of(key)
+        return self._own[self.shard_of(task_ids.home(key[1]))].wheel.deadline_of(key)
 
     async def wait_shown(self) -> None:
         """Wait until all that can be seen now is durable. Raises Stopping or StorageFailed."""
@@ -328,26 +329,26 @@ class Shards(Gathering):
         for shard in self._shards:
             shard.freeze_timers(are_frozen)
 
-    def tell_shard(self, index: int, command: Command) -> None:
+    def tell_shard(self, index: int, command: Command, held: HeldMessages | None = None) -> None:
         """Put an internal command into a shard's mailbox."""
-        self._post(index, command, None)
+        self._post(index, command, held)
 
     # Talking to shards
 
     def _state_of(self, identifier: str) -> ShardState:
-        return self._shards[self.shard_of(identifier)].machine.state
+        return self._own[self.shard_of(identifier)].machine.state
 
     def tell(self, command: Command) -> None:
         """Hand over a report of delivery. One that only changes a note needs no turn."""
         index = self._home_of[type(command)](command)
-        if isinstance(command, ExecuteNotSent):
-            self._shards[index].machine.note(command)
+        if isinstance(command, ExecuteNotSent) and self._is_own(index):
+            self._own[index].machine.note(command)
         else:
             self._post(index, command, None)
 
     def _post(self, index: int, command: Command, held: HeldMessages | None) -> None:
         """Put an internal command into a shard's mailbox, for this turn or a coming one."""
-        shard = self._shards[index]
+        shard = self._at[index]
         shard.tell(command, held)
         self._submitted[index] = shard
         self._wake_runner()
@@ -373,9 +374,74 @@ class Shards(Gathering):
         if self._stopping or self.committer.failure is not None:
             self._refuse_unless_open()
         index = self._home_of[type(command)](command)
-        shard = self._shards[index]
+        shard = self._at[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
+
+    def go_on(self) -> None:
+        """Take up commands that have waited until other groups were done with tasks."""
+        for shard in self._shards:
+            if shard.waiting:
+                shard.go_on()
+                self._submitted[shard.index] = shard
+
+    def submit_to(
+        self, index: int, command: Command, held: HeldMessages | None, asker: Asker
+    ) -> None:
+        """Do as `submit`, in the shard with this index."""
+        self._refuse_unless_open()
+        shard = self._at[index]
+        shard.put(command, asker, 0, held)
+        self._submitted[index] = shard
+
+    def submit_all(
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
+    ) -> int:
+        """Do as `submit` for the commands at these places, until one has no room.
+
+        The asker is told their places. Return how many were taken. Raises Stopping, StorageFailed.
+        """
+        self._refuse_unless_open()
+        home_of, seats, submitted = self._home_of, self._at, self._submitted
+        for place in places:
+            command = commands[place]
+            index = home_of[type(command)](command)
+            shard = seats[index]
+            try:
+                shard.put(command, asker, place, held)
+            except Overloaded:
+                return place - places.start
+            submitted[index] = shard
+        return len(places)
+
+    def run_in_order(
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
+    ) -> int:
+        """Do as `submit_all`, but carry out each command before the next, as parts of one turn.
+
+        It is not the last turn; see `run_turn`.
+        """
+        self._refuse_unless_open()
+        home_of, seats, committer = self._home_of, self._at, self.committer
+        now_ms = self._now()
+        turn = Turn()
+        committer.is_flushed_by_caller = self._in_turn = True
+        try:
+            for place in places:
+                command = commands[place]
+                index = home_of[type(command)](command)
+                shard = seats[index]
+                try:
+                    shard.put(command, asker, place, held)
+                except Overloaded:
+                    return place - places.start
+                self._submitted[index] = shard
+                shard.run_turn(now_ms, turn)
+        finally:
+            self._turns.commit(turn)
+            committer.is_flushed_by_caller = self._in_turn = False
+            self.run_turn(is_last=False)  # what is left of it, and what it has put elsewhere
+        return len(places)
 
     def run_turn(self, *, is_last: bool = True) -> None:
         """Carry out everything submitted, now, as one batch for the log, and start to write it.
@@ -405,7 +471,7 @@ class Shards(Gathering):
         if self._submitted:
             self._wake_runner()
 
-    def _run_some(self, waiting: list[Shard], now_ms: int, turn: Turn) -> list[Shard]:
+    def _run_some(self, waiting: list[Seat], now_ms: int, turn: Turn) -> list[Seat]:
         """Run the parts of the shards that wait; return those that the pass had no time for.
 
         At least a few of them have had their part then.
@@ -417,24 +483,26 @@ class Shards(Gathering):
         return []
 
     def flush(self) -> None:
-        """Start to write what turns have added to the batch."""
+        """Start to write what turns have added to the batch, unless nothing waits for it."""
         assert self._writer is not None, "commands are submitted only to running shards"
-        self.committer.flush(self._writer)
+        self.committer.flush_wanted(self._writer)
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""
         claimed = reply.claimed
-        if claimed is not None and claimed.kind is RESUME:
+        if claimed is not None and claimed.kind is RESUME and claimed.leaf is None:
             # The task exists because the leaf has completed. A completed promise never changes, and
             # the record of it is before those of the task: so it can be looked at without asking,
             # which could fail although the claim has succeeded.
+            if not self._is_own(self.shard_of(claimed.leaf_id)):
+                return reply  # it was looked for before, in its own group: there is none
             leaf = self._completed(claimed.leaf_id)
             reply = replace(reply, claimed=replace(claimed, leaf=leaf))
         return reply
 
     def _completed(self, promise_id: str) -> Promise | None:
         """Look at a completed promise from outside of its shard. Raises StorageFailed."""
-        state = self._shards[self.shard_of(promise_id)].machine.state
+        state = self._own[self.shard_of(promise_id)].machine.state
         try:
             return state.find_promise(promise_id)
         except CheckpointDamaged as error:
@@ -458,7 +526,7 @@ class Shards(Gathering):
         waiter = Waiter(len(questions))
         try:
             for place, (index, command) in enumerate(questions):
-                self._shards[index].ask(command, waiter, place, held)
+                self._at[index].ask(command, waiter, place, held)
         except Overloaded:
             waiter.abandon()  # some shards may have been asked already
             raise
@@ -479,87 +547,14 @@ class Shards(Gathering):
         if self._stopping:
             raise Stopping
 
-    # What concerns many shards, besides the searches of Gathering
-
-    async def heartbeat_tasks(self, process_id: str, id_prefix: str = "") -> int:
-        """Renew the leases of a process on tasks of ids that begin so; how many there are."""
-        holders = [state.index for state in self.states() if process_id in state.claimed]
-        return await self._count_of(holders, HeartbeatTasks(process_id, id_prefix))
-
-    async def heartbeat_locks(self, process_id: str, id_prefix: str = "") -> int:
-        """Renew the locks of a process on ids that begin so; how many there are."""
-        holders = [state.index for state in self.states() if process_id in state.locks_of]
-        return await self._count_of(holders, HeartbeatLocks(process_id, id_prefix))
-
-    async def renew_workflows(self, pid: str, tasks: Sequence[tuple[str, int]]) -> int:
-        """Renew a process's leases of workflow tasks, given as (id, version); how many it has.
-
-        Very many are asked for in several passes. Raises as `ask`; then some may be renewed.
-        """
-        counts = CountsWaiter()
-        for first in range(0, len(tasks), RENEWALS_SLICE_COUNT):
-            self._refuse_unless_open()
-            some = tasks[first : first + RENEWALS_SLICE_COUNT]
-            for index, command in self._renewals(pid, some).items():
-                counts.expect()
-                self._shards[index].ask(command, counts, 0, None)
-            await trio.lowlevel.checkpoint()  # others' commands come in between
-        return await counts.wait()
-
-    def submit_renewals(
-        self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
-    ) -> int:
-        """Do as `renew_workflows`, without a waiting task; return the number of replies to come.
-
-        As `submit`, for few of them. Raises Overloaded, Stopping or StorageFailed.
-        """
-        if self._stopping or self.committer.failure is not None:
-            self._refuse_unless_open()
-        renewals = self._renewals(pid, tasks)
-        if any(self._shards[index].is_full for index in renewals):
-            raise Overloaded
-        for place, (index, command) in enumerate(renewals.items()):
-            shard = self._shards[index]
-            shard.put(command, asker, place, held)
-            self._submitted[index] = shard
-        return len(renewals)
-
-    def _renewals(self, pid: str, tasks: Sequence[tuple[str, int]]) -> dict[int, Command]:
-        """Return what each shard is asked about the tasks that live there."""
-        homes: dict[int, list[tuple[str, int]]] = {}
-        for task in tasks:
-            homes.setdefault(self.shard_of(task[0]), []).append(task)
-        return {index: RenewWorkflows(pid, tuple(held)) for index, held in homes.items()}
-
-    async def _count_of(self, indexes: list[int], command: Command) -> int:
-        if not indexes:
-            # That it holds nothing any more may be news that is not durable yet.
-            await self.committer.wait_durable()
-            await trio.lowlevel.checkpoint()
-            if self.committer.failure is not None:
-                raise StorageFailed
-            return 0
-        replies = await self._ask_all([(index, command) for index in indexes])
-        return sum(reply.count for reply in replies)
-
-    def assigned_executions(self) -> list[tuple[Execution, Task]]:
-        """Return the executions that nodes have, each with its task. For placement, at the start.
-
-        What is told here may not be durable while the shards run.
-        """
-        return [
-            (execution, state.tasks[task_ids.invoke_id(promise_id)].copy())
-            for state in [shard.machine.state for shard in self._shards]
-            for promise_id, execution in state.executions.items()
-            if execution.assigned_on is not None
-        ]
-
-    def unfinished_executions(self) -> Iterator[Execution]:
-        """Yield the executions that are not finished; what they show may not be durable yet."""
-        for shard in self._shards:
-            yield from shard.machine.state.executions.values()
-
     # For the shards
+
+    def is_near(self, identifier: str) -> bool:
+        """Return whether a promise lives in this group."""
+        return self._is_own(self.shard_of(identifier))
+
+    def _is_own(self, index: int) -> bool:
+        return self._elsewhere is None or not self._elsewhere.has(index)
 
     def _holds(self, asking: int, fence: Fence, now_ms: int) -> bool:
         """Ask the task's shard, in the middle of another's step.
@@ -568,14 +563,19 @@ class Shards(Gathering):
         rests on is earlier in the log than what the asking shard is about to write; if that is
         nothing, the reply waits all the same.
         """
-        owner = self._shards[self.shard_of(task_ids.home(fence.task_id))]
-        self._shards[asking].rest_on(owner)
+        owner = self._own[self.shard_of(task_ids.home(fence.task_id))]
+        self._own[asking].rest_on(owner)
         return owner.machine.task_is_held(fence, now_ms)
 
     def _neighbor(self, asking: int, identifier: str) -> Machine:
-        """Return the machine of the shard that an id lives in, to be looked at as `_holds` does."""
-        owner = self._shards[self.shard_of(identifier)]
-        self._shards[asking].rest_on(owner)
+        """Return the machine of the shard that an id lives in, to be looked at as `_holds` does.
+
+        Of another group's promises only what an errand has asked for is known.
+        """
+        if self._elsewhere is not None and not self.is_near(identifier):
+            return self._elsewhere.far
+        owner = self._own[self.shard_of(identifier)]
+        self._own[asking].rest_on(owner)
         return owner.machine
 
     def _is_awaited(self, promise_id: str) -> bool:
@@ -584,6 +584,8 @@ class Shards(Gathering):
         A shard that then deletes the promise writes that later into the same log than whatever
         the others' answers rest on.
         """
+        if self._elsewhere is not None and not self._elsewhere.is_free(promise_id):
+            return True  # as far as is known
         return any(shard.machine.awaits(promise_id) for shard in self._shards)
 
     def _durable(self, position: int) -> None:

@@ -19,13 +19,11 @@ from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
-    CHECKPOINTS_NAME,
-    LOG_NAME,
     DataDirectory,
     LogEndDoubt,
 )
 from troth.persistence.errors import DataDirectoryLost
-from troth.persistence.files import RealFiles
+from troth.persistence.files import LockedDirectory, RealFiles
 from troth.persistence.placement import DEFAULT_RULE, PlacementRule
 from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
 from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
@@ -57,7 +55,17 @@ class Storage(Protocol):
 
     @property
     def shard_count(self) -> int:
-        """The number of shards, fixed forever."""
+        """The number of shards of all groups, fixed forever."""
+        ...  # pragma: no cover
+
+    @property
+    def group(self) -> int:
+        """The group of shards that this is the storage of."""
+        ...  # pragma: no cover
+
+    @property
+    def group_shards(self) -> tuple[int, ...]:
+        """The number of shards of each group; those of a group follow one another."""
         ...  # pragma: no cover
 
     @property
@@ -118,6 +126,8 @@ class MemoryStorage:
     def __init__(self, shard_count: int | None = None) -> None:
         self.place = "memory only; nothing is kept"
         self.shard_count = shard_count or SHARDS_DEFAULT_COUNT
+        self.group = 0
+        self.group_shards = (self.shard_count,)
         self.placement = DEFAULT_RULE
         self.secret = secrets.token_bytes(32)
         self._log = MemoryLog()
@@ -149,8 +159,20 @@ class MemoryStorage:
         self._log.close()
 
 
+@dataclass(frozen=True, slots=True)
+class GroupPlace:
+    """One group of a data directory that the process which started this one has locked.
+
+    `path` is the directory's real one, and `lock` a descriptor of it that carries the lock.
+    """
+
+    path: str
+    group: int
+    lock: int
+
+
 class DirectoryStorage:
-    """A data directory, locked for this process.
+    """A data directory, locked for this process; or one group of a directory, which is `place`.
 
     Opening raises a `persistence.errors.DataDirectoryError`, whose text tells an operator what to
     do.
@@ -164,31 +186,44 @@ class DirectoryStorage:
         *,
         archive_directory: Path | None = None,
         archive_keep_ms: int = ARCHIVE_KEEP_MS,
+        place: GroupPlace | None = None,
     ) -> None:
-        self._directory = DataDirectory.open(
-            path,
-            RealFiles(),
-            shard_count,
-            created_at_ms=time.time_ns() // 1_000_000,
-            segment_bytes=segment_bytes,
-        )
+        if place is None:
+            self._directory = DataDirectory.open(
+                path,
+                RealFiles(),
+                shard_count,
+                created_at_ms=time.time_ns() // 1_000_000,
+                segment_bytes=segment_bytes,
+            )
+        else:
+            self._directory = DataDirectory.open_group(
+                LockedDirectory.inherited(place.path, place.lock),
+                place.path,
+                RealFiles(),
+                place.group,
+                segment_bytes=segment_bytes,
+            )
         self.place = self._directory.path
-        path = Path(self.place)
         try:
             self._store = store = LmdbStore(
-                path / CHECKPOINTS_NAME, TABLES, check=self._directory.check
+                Path(self._directory.checkpoints_path), TABLES, check=self._directory.check
             )
             self._checkpoints = Checkpoints(
-                store, self._directory.identity.data_id, self._directory.shard_count
+                store, self._directory.identity.data_id, self._directory.shards
             )
         except BaseException:
             self._directory.close()
             raise
-        self._log_path = f"{self.place}/{LOG_NAME}"
+        self._log_path = self._directory.log_path
         self._archive: Archive | None = None
         if archive_directory is not None:
+            has_groups = self._directory.identity.groups_count > 1
             self._archive = Archive(
-                archive_directory, self._directory.identity.data_id, archive_keep_ms
+                archive_directory,
+                self._directory.identity.data_id,
+                archive_keep_ms,
+                self._directory.group if has_groups else None,
             )
         self._is_recovered = False
         self._holds: dict[object, int] = {}
@@ -197,6 +232,19 @@ class DirectoryStorage:
     @property
     def shard_count(self) -> int:
         return self._directory.shard_count
+
+    @property
+    def group(self) -> int:
+        return self._directory.group
+
+    @property
+    def group_shards(self) -> tuple[int, ...]:
+        return self._directory.identity.group_shards
+
+    @property
+    def data_id(self) -> bytes:
+        """The bytes that tell this data from any other."""
+        return self._directory.identity.data_id
 
     @property
     def placement(self) -> PlacementRule:

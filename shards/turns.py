@@ -6,18 +6,23 @@ records are durable (I1), turn after turn; so does the reply to a read, because 
 not be durable yet. A shard that has changed nothing in a turn need not wait for the others' records
 (`answer_sooner`).
 
+Messages to shards of the same group are handed over immediately: their records come later in the
+same log. Those to other groups leave when the records are durable, and the answer to the command
+that caused them waits until they have been received there (`waiting.AfterReceipts`).
+
 Replies leave first: a client does not wait until the messages of earlier turns have been handed to
 delivery. The messages themselves leave in order.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from msgspec import Struct
 
-from troth.core.commands import Acknowledge, Command
+from troth.core.commands import Acknowledge, Command, Receive
 from troth.core.limits import SLICE_COUNT
+from troth.core.machine import Machine, Step
 from troth.core.replies import Message, Reply
 from troth.persistence.wal.log import NewRecord
 
@@ -25,6 +30,7 @@ from .committer import Committer
 from .errors import ShardsError, StorageFailed
 from .held import HeldMessages
 from .passes import Pass
+from .waiting import AfterReceipts
 
 
 class Outgoing(Protocol):
@@ -55,6 +61,82 @@ class Asker(Protocol):
         ...  # pragma: no cover
 
 
+class Seat(Protocol):
+    """A shard of the server as those who ask it see it: a `Shard`, or the way to it."""
+
+    index: int
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether `put` would refuse a command."""
+        ...  # pragma: no cover
+
+    def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
+        """Take a client's command; `run_turn` is called soon. Raises Overloaded."""
+        ...  # pragma: no cover
+
+    def ask(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
+        """Do as `put`; `run_turn` need not be called. Raises Overloaded."""
+        ...  # pragma: no cover
+
+    def tell(self, command: Command, held: HeldMessages | None = None) -> None:
+        """Take an internal command; `run_turn` is called soon."""
+        ...  # pragma: no cover
+
+    def run_turn(self, now_ms: int, turn: "Turn") -> None:
+        """Run this shard's part of a turn, if it is of this group."""
+        ...  # pragma: no cover
+
+
+class Elsewhere(Protocol):
+    """The other groups of a server, as this one sees them; `mesh` has the real ones.
+
+    With one group there is nothing of the kind.
+    """
+
+    group: int
+    own: range
+    """The indexes of this group's shards."""
+
+    def seats(self, own: Sequence[Seat]) -> Sequence[Seat]:
+        """Return what is asked for each shard of the server, by index; `own` are this group's."""
+        ...  # pragma: no cover
+
+    def make_machine(self, *parts: Any) -> Machine:
+        """Make the machine of one of this group's shards, as `Machine` is made."""
+        ...  # pragma: no cover
+
+    def is_free(self, promise_id: str) -> bool:
+        """Return whether it is known that no task of another group is about a promise."""
+        ...  # pragma: no cover
+
+    @property
+    def far(self) -> Machine:
+        """The machine that looks like a shard with what is known just now of others' promises."""
+        ...  # pragma: no cover
+
+    def has(self, index: int) -> bool:
+        """Return whether a shard is in another group."""
+        ...  # pragma: no cover
+
+    def post(
+        self, target: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
+    ) -> None:
+        """Send a message whose record is durable, if its receiver lives.
+
+        The gate expects the receipt then.
+        """
+        ...  # pragma: no cover
+
+
+Entry = tuple[Command, Asker | None, int, HeldMessages | None]
+"""A command in a mailbox; who asked, which of the asker's replies it gives, and the request that
+messages to workers wait for. An internal one has an asker if it carries on with a client's."""
+
+Post = tuple[int, Receive, HeldMessages | None, AfterReceipts | None]
+"""A message to a shard of another group, what its messages to workers wait for there, and whose
+answer waits until it is received."""
+
 ANSWERS_SLICE_COUNT: Final = 64
 """Answers that are released even if clients' part of the pass is used up."""
 
@@ -75,6 +157,7 @@ class Turn(Struct):
     messages: list[Messages] = []
     acknowledgments: dict[tuple[int, int], int] = {}
     finished: list[str] = []
+    posts: list[Post] = []
 
 
 @final
@@ -91,7 +174,9 @@ class Turns:
         outgoing: Outgoing,
         post: Callable[[int, Command, HeldMessages | None], None],
         current_pass: Pass,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._committer = committer
         self._outgoing = outgoing
         self._post = post
@@ -111,16 +196,40 @@ class Turns:
         if committer.failure is not None:
             self.refuse(turn, StorageFailed())
             return
+        is_awaited = bool(turn.answers or turn.messages or turn.finished or turn.posts)
         if turn.records:
-            committer.append(turn.records)
+            committer.append(turn.records, is_awaited=is_awaited)
             turn.records = []
-        elif not (turn.answers or turn.messages or turn.acknowledgments or turn.finished):
+        elif not (is_awaited or turn.acknowledgments):
             return
         turn.position = committer.position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
-        elif turn.answers or turn.messages or turn.acknowledgments or turn.finished:
+        elif is_awaited:
+            committer.want()  # it shows what may still lie there
             self._held_back.append(turn)
+        elif turn.acknowledgments:
+            self._held_back.append(turn)
+
+    def post(
+        self, step: Step, held: HeldMessages | None, turn: Turn, internal: deque[Entry]
+    ) -> None:
+        """Hand a step's messages to other shards, or hold them back if they are for other groups.
+
+        Then so is the answer to the command: it is the turn's last one, or `internal` is what the
+        command goes on in.
+        """
+        elsewhere = self._elsewhere
+        gate: AfterReceipts | None = None
+        if held is not None:
+            held.will_hold = True
+        for target, message in step.posts:
+            if elsewhere is None or not elsewhere.has(target):
+                self._post(target, message, held)
+                continue
+            if gate is None:
+                gate = _gated(step, turn, internal)
+            turn.posts.append((target, message, held, gate))
 
     def answer_sooner(self, turn: Turn, first: int, position: int) -> None:
         """Release the turn's answers from the `first` on when the log is durable up to `position`.
@@ -136,6 +245,7 @@ class Turns:
             for asker, place, reply in answers:
                 asker.answer(place, reply)
         elif self._held_back and position <= self._held_back[-1].position:
+            committer.want()  # what they were held back for may be in no hurry
             self._held_back[-1].answers += turn.answers[first:]
             del turn.answers[first:]
 
@@ -181,12 +291,21 @@ class Turns:
 
     def _answer(self, turn: Turn) -> None:
         """Release a turn's answers; its messages come behind those of earlier turns."""
+        if turn.posts:
+            self._send_posts(turn)
         for asker, place, reply in turn.answers:
             asker.answer(place, reply)
         for (receiver, source), sequence in turn.acknowledgments.items():
             self._post(source, Acknowledge(receiver, sequence), None)
         if turn.messages or turn.finished:
             self._unsent.append(turn)
+
+    def _send_posts(self, turn: Turn) -> None:
+        """Send the messages to other groups, whose records are durable now."""
+        elsewhere = self._elsewhere
+        assert elsewhere is not None, "only then there are other groups"
+        for post in turn.posts:
+            elsewhere.post(*post)
 
     def _send_more(self) -> None:
         """Send messages, at least a slice, as long as there is time."""
@@ -245,3 +364,24 @@ class Turns:
         """Answer every asker that still waits with an error: the log has failed."""
         while self._held_back:
             self.refuse(self._held_back.popleft(), error)
+
+
+def _gated(step: Step, turn: Turn, internal: deque[Entry]) -> AfterReceipts | None:
+    """Make who asked for a step wait for receipts; return what they are told to, if there is one.
+
+    Who asked is known by the reply, or by what the step goes on in. Replies may be shared: then
+    the answer to the command before waits too, which does no harm.
+    """
+    if step.again is not None and internal and internal[-1][0] is step.again:
+        command, asker, place, held = internal[-1]
+        if asker is None:
+            return None
+        gate = AfterReceipts(asker)
+        internal[-1] = (command, gate, place, held)
+        return gate
+    if step.again is None and turn.answers and turn.answers[-1][2] is step.reply:
+        asker, place, reply = turn.answers[-1]
+        gate = AfterReceipts(asker)
+        turn.answers[-1] = (gate, place, reply)
+        return gate
+    return None

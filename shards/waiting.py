@@ -1,6 +1,6 @@
 """Waiting for replies: a task parks until the shards have given all of those that it asked for."""
 
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import outcome
 import trio
@@ -8,6 +8,51 @@ import trio
 from troth.core.replies import Reply
 
 from .errors import ShardsError
+
+
+class _Asker(Protocol):
+    """See `turns.Asker`."""
+
+    def answer(self, place: int, reply: Reply) -> None: ...
+
+    def refuse(self, error: ShardsError) -> None: ...
+
+
+@final
+class AfterReceipts:
+    """An asker whose answer waits until other groups have received what the command sends them.
+
+    So who has the answer finds there what it made. An error does not wait.
+    """
+
+    __slots__ = ("_answer", "_asker", "_expected_count")
+
+    def __init__(self, asker: _Asker) -> None:
+        self._asker = asker
+        self._answer: tuple[int, Reply] | None = None
+        self._expected_count = 0
+
+    def expect(self) -> None:
+        """Note that a message was sent, whose receipt is to come."""
+        self._expected_count += 1
+
+    def received(self) -> None:
+        """Note one receipt, or that it cannot come."""
+        self._expected_count -= 1
+        if not self._expected_count and self._answer is not None:
+            answer, self._answer = self._answer, None
+            self._asker.answer(*answer)
+
+    def answer(self, place: int, reply: Reply) -> None:
+        """Take the reply, and hand it on when there is nothing more to wait for."""
+        if self._expected_count:
+            self._answer = place, reply
+        else:
+            self._asker.answer(place, reply)
+
+    def refuse(self, error: ShardsError) -> None:
+        """Hand on an error."""
+        self._asker.refuse(error)
 
 
 @final

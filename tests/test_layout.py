@@ -44,7 +44,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"alarms"}),
         frozenset({"delivery", "placement"}),
         frozenset({REST}),
-        frozenset({"upkeep", "surveys"}),
+        frozenset({"upkeep", "surveys", "mesh"}),
         frozenset({"bulk"}),
     ),
     "http": (

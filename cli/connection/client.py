@@ -104,13 +104,16 @@ class ApiClient:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | list[Any] | None = None,
+        body: Mapping[str, Any] | list[Any] | bytes | None = None,
         *,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> ApiAnswer:
-        """Send one request; `path` is percent-encoded. Raises RequestRefused, ServerUnreachable."""
-        content = None if body is None else json.dumps(body).encode()
+        """Send one request; `path` is percent-encoded. Raises RequestRefused, ServerUnreachable.
+
+        A body of bytes is JSON already.
+        """
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {name.encode(): text.encode() for name, text in (headers or {}).items()}
         if content is not None:
             sent[b"content-type"] = b"application/json"

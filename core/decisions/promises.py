@@ -45,7 +45,7 @@ def keys_match(stored: str | None, given: str | None) -> bool:
 
 def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int) -> Reply:
     """Create a promise, and the task that its tags ask for."""
-    if command.fence is not None and not context.holds(command.fence, now_ms):
+    if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     existing = context.promise(command.id, now_ms)
     if existing is not None:
@@ -121,7 +121,7 @@ def read_promise(context: DecisionContext, command: ReadPromise, now_ms: int) ->
 
 def complete_promise(context: DecisionContext, command: CompletePromise, now_ms: int) -> Reply:
     """Complete a promise, once."""
-    if command.fence is not None and not context.holds(command.fence, now_ms):
+    if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     promise = context.promise(command.id, now_ms)
     if promise is None:
@@ -153,15 +153,7 @@ def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int
     given = command.promise
     existing = context.promise(given.id, now_ms)
     if existing is None:
-        seed = seed_of(given.tags) if given.state is PENDING else None
-        promise = replace(given, serial=context.next_serial())
-        if given.state is not PENDING and TAG_TARGET in (given.tags or {}):
-            promise = replace(promise, task_version=0)
-        context.emit(r.PromiseImported(promise, seed, now_ms))
-        workflow = workflow_seed_of(given.tags, given.timeout)
-        if workflow is not None and given.state is PENDING:
-            context.emit(w.WorkflowImported(given.id, workflow, now_ms))
-        return Reply(_CREATED, promise=context.promise(given.id, now_ms))
+        return _take_in(context, given, now_ms)
     same = replace(existing, serial=given.serial, trace=given.trace, task_version=None)
     if given.state is PENDING:
         same = replace(
@@ -174,11 +166,29 @@ def import_promise(context: DecisionContext, command: ImportPromise, now_ms: int
     return Reply(_OK if same == given else Code.PROMISE_EXISTS, promise=existing)
 
 
+def _take_in(context: DecisionContext, given: Promise, now_ms: int) -> Reply:
+    """Take in a promise that is new here."""
+    tags, is_pending = given.tags, given.state is PENDING
+    promise = replace(given, serial=context.next_serial())
+    seed = workflow = None
+    if is_pending:
+        seed, workflow = seed_of(tags), workflow_seed_of(tags, given.timeout)
+    elif tags is not None and TAG_TARGET in tags:
+        promise = replace(promise, task_version=0)
+    context.emit(r.PromiseImported(promise, seed, now_ms))
+    if workflow is not None:
+        context.emit(w.WorkflowImported(given.id, workflow, now_ms))
+    elif seed is None and not (is_pending and given.timeout <= now_ms):
+        context.changes_one_promise = True
+        return Reply(_CREATED, promise=promise)
+    return Reply(_CREATED, promise=context.promise(given.id, now_ms))
+
+
 def create_callback(context: DecisionContext, command: CreateCallback, now_ms: int) -> Reply:
     """Register a callback: resume a root when a promise completes."""
     if command.promise_id == command.root_id:
         return Reply(Code.SAME_ROOT)
-    if command.fence is not None and not context.holds(command.fence, now_ms):
+    if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     return _wait_for(
         context,

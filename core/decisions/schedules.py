@@ -285,7 +285,10 @@ def _run(
         )
     serial = context.next_serial()
     activity = context.state.activity
-    existed = context.neighbor(run.promise_id).state.find_promise(run.promise_id) is not None
+    # In another group it cannot be looked at; most runs' promises are new.
+    existed = context.is_near(run.promise_id) and (
+        context.neighbor(run.promise_id).state.find_promise(run.promise_id) is not None
+    )
     activity.run_fired(Firing.EXISTED if existed else Firing.CREATED, now_ms - run_time)
     context.emit(r.ScheduleFired(schedule.id, run_time, next_run_time, promise, serial, now_ms))
     if run.timeout <= now_ms and context.state.shard_of(run.promise_id) == context.state.index:

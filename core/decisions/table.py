@@ -21,11 +21,13 @@ from troth.core.commands import (
     AdvanceBulk,
     AssignExecution,
     CancelExecution,
+    CheckFence,
     ClaimTask,
     CloseBulk,
     Command,
     CompletePromise,
     CompleteTask,
+    CountAwaiting,
     CountBulk,
     CountRetained,
     CreateCallback,
@@ -85,6 +87,7 @@ from troth.core.replies import Reply
 from troth.core.schedule_runs import ContinueResume
 from troth.core.workflow_commands import (
     AcquireWorkflow,
+    CheckWorkflowFence,
     ContinueWorkflow,
     CreateWorkflow,
     EnsurePromise,
@@ -93,6 +96,7 @@ from troth.core.workflow_commands import (
     ExecuteSent,
     FulfillWorkflow,
     HaltWorkflow,
+    JudgeAwaited,
     ReadWorkflow,
     RegisterAwait,
     RegisterListener,
@@ -108,6 +112,7 @@ from troth.core.workflow_commands import (
 )
 
 from . import (
+    between_groups,
     between_shards,
     bulk,
     completions,
@@ -244,5 +249,9 @@ DECISIONS: dict[type[Command], Decision] = {
     ContinueCompletions: completions.continue_completions,
     Receive: between_shards.receive,
     Acknowledge: between_shards.acknowledge,
+    CheckFence: between_groups.check_fence,
+    CheckWorkflowFence: between_groups.check_workflow_fence,
+    JudgeAwaited: between_groups.judge_awaited,
+    CountAwaiting: between_groups.count_awaiting,
 }
 """By type of command: what decides it."""

@@ -28,9 +28,9 @@ from troth.core.workflow_commands import (
     SettlePromise,
     UnblockSent,
 )
-from troth.core.workflows import WorkflowLease, WorkflowSeed
+from troth.core.workflows import FULFILLED, WorkflowLease, WorkflowSeed, WorkflowState
 
-from .workflow_views import find, guard, is_full
+from .workflow_views import find, is_full, judge_fence
 
 # See PENDING in model.py.
 _OK: Final = Code.OK
@@ -49,7 +49,7 @@ def ensure_promise(context: DecisionContext, command: EnsurePromise, now_ms: int
     """Create a promise unless it exists."""
     fence = command.fence
     if fence is not None:
-        code = guard(context.neighbor(fence.id), fence, now_ms)
+        code = judge_fence(context, fence, now_ms)
         if code is not _OK:
             return Reply(code)
     promise = context.promise(command.id, now_ms)
@@ -121,7 +121,7 @@ def settle_promise(context: DecisionContext, command: SettlePromise, now_ms: int
     """Settle a promise unless it is settled."""
     fence = command.fence
     if fence is not None:
-        code = guard(context.neighbor(fence.id), fence, now_ms)
+        code = judge_fence(context, fence, now_ms)
         if code is not _OK:
             return Reply(code)
     promise = context.promise(command.id, now_ms)
@@ -144,14 +144,10 @@ def register_await(context: DecisionContext, command: RegisterAwait, now_ms: int
     promise = context.promise(command.awaited, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
-    neighbor = context.neighbor(command.awaiter)
-    if neighbor is context:
-        find(context, command.awaiter, now_ms)
-    awaiter = neighbor.state.find_promise(command.awaiter)
-    has_task = command.awaiter in neighbor.state.workflows
-    if awaiter is None or not (has_task or awaiter.task_version is not None):
+    state = _state_of_awaiter(context, command, now_ms)
+    if state is None:
         return Reply(Code.AWAITER_UNUSABLE)
-    if not has_task or awaiter.timeout <= now_ms:
+    if state is FULFILLED:
         return Reply(_OK, promise=promise)
     if promise.state is not PENDING:
         context.emit(w.WorkflowWoken(command.awaiter, command.awaited, now_ms))
@@ -160,6 +156,22 @@ def register_await(context: DecisionContext, command: RegisterAwait, now_ms: int
     elif not context.state.awaits.has(command.awaited, command.awaiter):
         context.emit(w.AwaitRegistered(command.awaited, command.awaiter, now_ms))
     return Reply(_OK, promise=promise)
+
+
+def _state_of_awaiter(
+    context: DecisionContext, command: RegisterAwait, now_ms: int
+) -> WorkflowState | None:
+    """Return the state of the task that is to wait; only whether it has ended is sure. None: no."""
+    if command.is_judged:
+        return command.awaiter_state
+    neighbor = context.neighbor(command.awaiter)
+    if neighbor is context:
+        find(context, command.awaiter, now_ms)
+    awaiter = neighbor.state.find_promise(command.awaiter)
+    task = neighbor.state.workflows.get(command.awaiter)
+    if awaiter is None or (task is None and awaiter.task_version is None):
+        return None
+    return FULFILLED if task is None or awaiter.timeout <= now_ms else task.state
 
 
 def register_listener(context: DecisionContext, command: RegisterListener, now_ms: int) -> Reply:

@@ -87,30 +87,43 @@ def judge(
     return promise, task, code
 
 
+def judge_fence(context: DecisionContext, fence: WorkflowFence, now_ms: int) -> Code:
+    """Return whether a task, of any shard, is held as a fence says: OK, or why not."""
+    if fence.judged is not None:
+        return fence.judged
+    return guard(context.neighbor(fence.id), fence, now_ms)
+
+
 def guard(context: DecisionContext, fence: WorkflowFence, now_ms: int) -> Code:
     """Return whether a task of this shard is held as a fence says: OK, or why not.
 
     Changes no state, so that other shards may ask in the middle of a step of their own; that the
     holder goes on with its work is noted.
     """
+    return guard_until(context, fence, now_ms)[0]
+
+
+def guard_until(context: DecisionContext, fence: WorkflowFence, now_ms: int) -> tuple[Code, int]:
+    """Do as `guard`; with OK, return also until when it is held if nothing happens, in ms."""
     task = context.state.workflows.get(fence.id)
     if task is None:
         promise = context.state.find_promise(fence.id)
         if promise is None or promise.task_version is None:
-            return Code.TASK_NOT_FOUND
-        return Code.WORKFLOW_STATE
-    if context.state.promises[fence.id].timeout <= now_ms:
-        return Code.WORKFLOW_STATE
+            return Code.TASK_NOT_FOUND, now_ms
+        return Code.WORKFLOW_STATE, now_ms
+    timeout = context.state.promises[fence.id].timeout
+    if timeout <= now_ms:
+        return Code.WORKFLOW_STATE, now_ms
     code = WORKFLOW[task.state, _FENCE].code
     end = context.state.end_of_workflow_lease(task)
     if end <= now_ms and (at := context.state.workflow_beats.last(task, end)) is not None:
         end = lease_end(at, task.ttl)
     if code is not _OK or end <= now_ms:
-        return Code.WORKFLOW_STATE
+        return Code.WORKFLOW_STATE, now_ms
     if task.version != fence.version:
-        return Code.WORKFLOW_VERSION
+        return Code.WORKFLOW_VERSION, now_ms
     task.idle_count = 0
-    return _OK
+    return _OK, min(end, timeout)
 
 
 def view(task: WorkflowTask, promise: Promise) -> WorkflowView:

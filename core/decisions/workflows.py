@@ -187,7 +187,15 @@ def suspend_workflow(context: DecisionContext, command: SuspendWorkflow, now_ms:
     awaited = []
     one_has_settled = False
     limit_count = context.options.waiting_limit_count
+    judged = command.judged or {}
     for promise_id in dict.fromkeys(command.awaited):
+        if (known := judged.get(promise_id)) is not None:
+            if known is Code.AWAITED_SETTLED:
+                one_has_settled = True
+            elif known is not _OK:
+                return Reply(known)
+            awaited.append(promise_id)
+            continue
         neighbor = context.neighbor(promise_id)
         promise = (
             context.promise(promise_id, now_ms)

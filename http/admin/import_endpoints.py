@@ -4,6 +4,10 @@ The ordinary API cannot do this: it sets the times itself, and a promise that is
 routing tag sends work out, also if it was completed long ago.
 """
 
+from typing import Final
+
+import trio
+
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.commands import ImportPromise
@@ -19,13 +23,18 @@ from troth.http.wire.requests import Response
 
 from .answers import ImportedObject, ImportOutcomeObject
 
+_SLICE_COUNT: Final = 100  # promises that are made before others get their turn
 _RESULTS = {Code.CREATED: "created", Code.OK: "present", Code.PROMISE_EXISTS: "conflict"}
 
 
 async def import_promises(api: Api, call: Call) -> Response:
     """POST /admin/import."""
     body: ImportBody = call.body
-    commands = [ImportPromise(_promise(entry)) for entry in body.promises or []]
+    commands = []
+    for number, entry in enumerate(body.promises or [], 1):
+        commands.append(ImportPromise(_promise(entry)))
+        if number % _SLICE_COUNT == 0:
+            await trio.lowlevel.checkpoint()
     async with api.audit.act(call.request, "promises.import", count=len(commands)):
         for command in commands:
             refuse_unless_permitted(call.request.principal, command)

@@ -8,7 +8,7 @@ Every refusal becomes an answer here; every other exception becomes a 500 and a 
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -57,9 +57,9 @@ class Dispatcher:
         """Compile the table."""
         self.api = api
         self.router = Router(endpoints)
-        self._bodies = {
-            row.name: BodyDecoder(row.body, api.limits) for row in endpoints if row.body
-        }
+        decoders = {row.name: BodyDecoder(row.body, api.limits) for row in endpoints if row.body}
+        self._bodies = {name: one for name, one in decoders.items() if not one.is_about_many}
+        self._sliced_bodies = {name: one for name, one in decoders.items() if one.is_about_many}
         self._hosts = Hosts(api.settings)
         self._familiar_hosts = self._hosts.familiar
         self._cors = Cors(api.settings.cors_allow_origin, self._hosts)
@@ -185,6 +185,11 @@ class Dispatcher:
             if match.endpoint.awaits_start and self.api.readiness is Readiness.STARTING:
                 await self._started()
             call = self.admit(request, match)
+            if len(request.body) > core_limits.LONG_BODY_BYTES:
+                await trio.lowlevel.checkpoint()
+        sliced = self._sliced_bodies.get(match.endpoint.name)
+        if sliced is not None:
+            call.body = await _decoded_in_slices(sliced, request.body)
         handler = match.endpoint.handler
         if not match.endpoint.answers_much:
             return self.finish(request, await handler(self.api, call))
@@ -198,7 +203,7 @@ class Dispatcher:
     def admit(self, request: Request, match: Match, *, is_whole: bool = True) -> Call:
         """Check and decode a request: what comes before its handler. Raises ApiError.
 
-        Unless it `is_whole`, its body is not looked at.
+        Unless it `is_whole`, its body is not looked at; and one about many things never is.
         """
         endpoint = match.endpoint
         if request.endpoint is not endpoint.name:  # the lane has said so already
@@ -217,8 +222,9 @@ class Dispatcher:
             headers = _call_headers(endpoint, request)
         body = None
         if endpoint.body is not None and is_whole:
+            decoder = self._bodies.get(endpoint.name)
             try:
-                body = self._bodies[endpoint.name].decode(request.body)
+                body = None if decoder is None else decoder.decode(request.body)
             except MemoryError:
                 RESERVE.give_away()
                 raise no_memory() from None
@@ -254,6 +260,20 @@ class Dispatcher:
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+
+async def _decoded_in_slices(decoder: BodyDecoder[Any], content: bytes) -> Any:
+    """Decode a body about many things; others get their turn in between. Raises ApiError."""
+    slices = decoder.decode_in_slices(content)
+    try:
+        while True:
+            next(slices)
+            await trio.lowlevel.checkpoint()
+    except StopIteration as end:
+        return end.value
+    except MemoryError:
+        RESERVE.give_away()
+        raise no_memory() from None
 
 
 def _is_of_script(request: Request) -> bool:

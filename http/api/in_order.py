@@ -5,7 +5,7 @@ order of creation is that of the request. Together, only those for one shard kee
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -25,18 +25,36 @@ SLICE_COUNT: Final = 100
 ROOM_WAIT_S: Final = 0.02
 ROOM_LIMIT_S: Final = 30.0
 """How long to wait for room in a shard that others keep busy."""
+_OK: Final = Code.OK  # see PENDING in model.py
 
 
-class _Awaited(Struct, eq=False):
-    """The count of missing replies; `all_there` is set when it reaches zero."""
+class Answers(Struct, eq=False):
+    """The replies to commands that were asked together; the `Asker` that the shards call.
 
+    `size` is about how many characters the replies hold. Of those that only show what is there,
+    none is kept once that is `limit_size`.
+    """
+
+    replies: list[Reply | None]
     outstanding_count: int
     all_there: trio.Event
+    limit_size: float = math.inf
+    size: int = 0
     failure: ShardsError | None = None
-    room_bytes: float = math.inf
 
-    def count_one(self) -> None:
-        """Note one more answer."""
+    def answer(self, place: int, reply: Reply) -> None:
+        """Take a reply, unless it only shows what is there and there is no room for it."""
+        if self.size < self.limit_size or reply.code is not _OK:
+            self.replies[place] = reply
+            if reply.promise is not None:
+                self.size += reply.promise.size
+        self.outstanding_count -= 1
+        if not self.outstanding_count:
+            self.all_there.set()
+
+    def refuse(self, error: ShardsError) -> None:
+        """Take an error instead; it speaks for all."""
+        self.failure = error
         self.outstanding_count -= 1
         if not self.outstanding_count:
             self.all_there.set()
@@ -51,25 +69,9 @@ class _Awaited(Struct, eq=False):
             raise ApiError(self.failure.code) from self.failure
 
 
-class _Answer(Struct, eq=False):
-    """The reply to one command; the `Asker` that the shards call."""
-
-    awaited: _Awaited
-    reply: Reply | None = None
-
-    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  there is only one place
-        """Take the reply, unless it only shows what is there and there is no room for it."""
-        awaited = self.awaited
-        if awaited.room_bytes > 0 or reply.code is not Code.OK:
-            self.reply = reply
-            if reply.promise is not None:
-                awaited.room_bytes -= reply.promise.size
-        awaited.count_one()
-
-    def refuse(self, error: ShardsError) -> None:
-        """Take an error instead; it speaks for all."""
-        self.awaited.failure = error
-        self.awaited.count_one()
+def _answers(commands: Sequence[Command], limit_size: float = math.inf) -> Answers:
+    count = len(commands)
+    return Answers([None] * count, count, trio.Event(), limit_size)
 
 
 async def ask_in_order(
@@ -80,65 +82,67 @@ async def ask_in_order(
     Raises ApiError (503) if the shards fail, or have no room for too long: then some may have been
     carried out, those before others.
     """
-    awaited = _Awaited(len(commands), trio.Event())
-    answers = [_Answer(awaited) for _ in commands]
+    answers = _answers(commands)
+    done_count = 0
+
+    def hand_over(places: range) -> int:
+        try:
+            return shards.run_in_order(commands, places, held, answers)
+        except ShardsError as error:
+            raise ApiError(error.code) from error
+
     try:
-        for number, (command, answer) in enumerate(zip(commands, answers, strict=True)):
-            if number % SLICE_COUNT == SLICE_COUNT - 1:
-                shards.flush()
-                await trio.lowlevel.checkpoint()
-            if not _is_submitted(shards, command, held, answer):
-                await _submit_later(shards, command, held, answer)
-            shards.run_turn(is_last=False)
+        while done_count < len(commands):
+            places = range(done_count, min(done_count + SLICE_COUNT, len(commands)))
+            made_count = hand_over(places)
+            done_count += made_count
+            if made_count < len(places):
+                await _later(shards, hand_over, done_count)
+                done_count += 1
+            shards.flush()
+            await trio.lowlevel.checkpoint()
     finally:
         shards.flush()
-    await awaited.wait()
-    return [answer.reply for answer in answers if answer.reply is not None]
+    await answers.wait()
+    return [reply for reply in answers.replies if reply is not None]
 
 
 async def ask_together(
     shards: ShardsPort,
     commands: Sequence[Command],
     held: HeldMessages | None,
-    limit_bytes: int,
-) -> list[Reply | None]:
+    limit_size: int,
+) -> Answers:
     """Return the replies to commands that are carried out as one batch for the log.
 
-    A reply that changed nothing is dropped, None, if those before take `limit_bytes` already.
+    A reply that changed nothing is dropped, None, if those before take `limit_size` already.
     Raises ApiError (503) if the shards fail, or have no room for too long: then some may have been
     carried out.
     """
-    awaited = _Awaited(len(commands), trio.Event(), room_bytes=limit_bytes)
-    answers = [_Answer(awaited) for _ in commands]
+    answers = _answers(commands, limit_size)
+
+    def hand_over(places: range) -> int:
+        try:
+            return shards.submit_all(commands, places, held, answers)
+        except ShardsError as error:
+            raise ApiError(error.code) from error
+
     try:
-        for command, answer in zip(commands, answers, strict=True):
-            if not _is_submitted(shards, command, held, answer):
-                await _submit_later(shards, command, held, answer)
+        done_count = hand_over(range(len(commands)))
+        while done_count < len(commands):
+            await _later(shards, hand_over, done_count)
+            done_count += 1
+            done_count += hand_over(range(done_count, len(commands)))
     finally:
         shards.run_turn()
-    await awaited.wait()
-    return [answer.reply for answer in answers]
+    await answers.wait()
+    return answers
 
 
-def _is_submitted(
-    shards: ShardsPort, command: Command, held: HeldMessages | None, answer: _Answer
-) -> bool:
-    """Hand a command over; return False if its shard has no room. Raises ApiError."""
-    try:
-        shards.submit(command, held, answer)
-    except Overloaded:
-        return False
-    except ShardsError as error:
-        raise ApiError(error.code) from error
-    return True
-
-
-async def _submit_later(
-    shards: ShardsPort, command: Command, held: HeldMessages | None, answer: _Answer
-) -> None:
-    """Hand a command over as soon as its shard has room. Raises ApiError."""
+async def _later(shards: ShardsPort, hand_over: Callable[[range], int], place: int) -> None:
+    """Hand one command over as soon as its shard has room. Raises ApiError."""
     with trio.move_on_after(ROOM_LIMIT_S):
-        while not _is_submitted(shards, command, held, answer):
+        while not hand_over(range(place, place + 1)):
             shards.run_turn()
             shards.flush()
             await trio.sleep(ROOM_WAIT_S)

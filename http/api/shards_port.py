@@ -50,6 +50,14 @@ class ShardsPort(Protocol):
 
     def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None: ...
 
+    def submit_all(
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
+    ) -> int: ...
+
+    def run_in_order(
+        self, commands: Sequence[Command], places: range, held: HeldMessages | None, asker: Asker
+    ) -> int: ...
+
     def submit_renewals(
         self, pid: str, tasks: Sequence[tuple[str, int]], held: HeldMessages | None, asker: Asker
     ) -> int: ...

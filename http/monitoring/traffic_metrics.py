@@ -6,6 +6,7 @@ from typing import Any, Final
 from troth.http.identity.attempts import AttemptsStatistics
 from troth.http.metrics.families import Family, Group, MetricKind, counter, gauge
 from troth.http.sockets.connection_room import ConnectionRoomStatistics
+from troth.http.sockets.departures import REASONS
 from troth.http.sockets.lane import LaneStatistics
 from troth.http.sockets.listener import ListenerStatistics
 from troth.http.sockets.slow_gate import SlowGateStatistics
@@ -85,6 +86,18 @@ LANES: Final[Group[Mapping[str, LaneStatistics]]] = Group(
             "serve. Many mean that clients pay for the slow way.",
             "handed_over_total_count",
             MetricKind.COUNTER,
+        ),
+        counter(
+            "troth_lane_departures_total",
+            "The same connections by what took them off the lane: "
+            + "; ".join(f"`{reason}`, {meaning}" for reason, meaning in REASONS.items())
+            + ".",
+            lambda ports: {
+                (port, reason): count
+                for port, one in ports.items()
+                for reason, count in one.handed_over_by_reason.items()
+            },
+            *("port", "reason"),
         ),
         _each(
             "troth_lane_failed_total",

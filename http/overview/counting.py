@@ -17,6 +17,7 @@ from troth.core.model import PromiseState
 from troth.http.api.context import Api
 from troth.persistence.process_memory import resident_bytes
 from troth.persistence.wal.log import LogStatistics
+from troth.shards.errors import ShardsError
 from troth.shards.surveys.queues import SAMPLE_MS
 from troth.shards.surveys.series import (
     QUEUE_SERIES_COUNT,
@@ -177,7 +178,10 @@ class Counting:
         queues = self._api.queues
         if queues is None:
             return
-        longest = await queues.sample(QUEUE_SERIES_COUNT)
+        try:
+            longest = await queues.sample(QUEUE_SERIES_COUNT)
+        except ShardsError:
+            return  # the server stops, or its log has failed, which ends it
         found = {QUEUE_PREFIX + name: float(count) for name, count in longest.items() if count}
         gone = [name for name in self._queues if name not in found]
         self._queues = {**dict.fromkeys(gone, 0.0), **found}

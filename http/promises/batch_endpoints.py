@@ -17,39 +17,35 @@ from msgspec import Struct
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.commands import Command
+from troth.core.commands import Command, CompletePromise, ReadPromise
 from troth.core.limits import (
     BATCH_ANSWER_LIMIT_BYTES,
     BATCH_COMPLETIONS_COUNT,
     BATCH_ITEMS_LIMIT_COUNT,
+    BATCH_SLICE_BYTES,
     BATCH_SLICE_COUNT,
     BODY_VALUES_LIMIT_COUNT,
     LARGE_BODY_BYTES,
+    LONG_BODY_BYTES,
 )
 from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.in_order import ask_together
-from troth.http.api.rows import (
-    FENCE,
-    TRACE,
-    Asking,
-    Call,
-    Endpoint,
-    RawBody,
-    Success,
-    require_scope,
-)
+from troth.http.api.permissions import refuse_unless_permitted
+from troth.http.api.rows import FENCE, TRACE, Call, Endpoint, RawBody, Success, require_scope
+from troth.http.api.shards_port import REFUSALS_FROM
 from troth.http.wire.answers import told
-from troth.http.wire.bodies import BYTE_ORDER_MARK, BodyDecoder
+from troth.http.wire.bodies import BYTE_ORDER_MARK, BodyDecoder, is_utf8
 from troth.http.wire.crowded import values_problem
-from troth.http.wire.decoding import NO_HEADERS, CallHeaders
-from troth.http.wire.errors import ApiError, ErrorObject, error_body, invalid
+from troth.http.wire.decoding import CallHeaders
+from troth.http.wire.errors import ApiError, ErrorObject, error_object, invalid
 from troth.http.wire.fields import RequestLimits, strict_body
+from troth.http.wire.json_text import dump
 from troth.http.wire.requests import Response, json_response
 
-from .answers import PromiseObject
-from .promise_endpoints import complete_promise, create_promise, read_promise
-from .schemas import BatchItemBody, BatchReadBody
+from .answers import PromiseObject, promise_object
+from .promise_endpoints import completion, creation
+from .schemas import BatchCompleteBody, BatchCreateBody, BatchItemBody
 
 NDJSON_TYPE: Final = "application/x-ndjson"
 _ONE_OF: Final = "must have just one of `create`, `complete` and `read`"
@@ -63,15 +59,6 @@ class BatchAnswerObject(Struct, gc=False):
 
     status: Annotated[int, told("The HTTP status.", 201)]
     body: PromiseObject | ErrorObject
-
-
-class _Asked(Struct, eq=False):
-    """A call that is to be carried out, and its place in the batch."""
-
-    place: int
-    call: Call
-    asking: Asking
-    command: Command
 
 
 class BatchDecoder:
@@ -98,7 +85,8 @@ class BatchDecoder:
         if is_lines:
             lines = [line for line in content.split(b"\n") if line.strip()]
             return _refuse_too_many(lines)
-        if content.isascii():
+        # A long one is decoded in slices.
+        if len(content) <= LONG_BODY_BYTES and is_utf8(content):
             try:
                 return _refuse_too_many(self._all.decode(content))
             except (msgspec.DecodeError, RecursionError):
@@ -139,98 +127,140 @@ async def carry_out_batch(api: Api, call: Call) -> Response:
     """POST /promises/batch. Raises ApiError."""
     kind = call.request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     is_lines = kind == NDJSON_TYPE.encode()
-    batch = _Batch(api, call, is_lines=is_lines)
-    await batch.carry_out()
+    body = await _Batch(api, call, is_lines=is_lines).carry_out()
     if is_lines:
-        body = b"".join([b"%b\n" % answer for answer in batch.answers])
         return Response(200, body, [(b"content-type", NDJSON_TYPE.encode())])
-    return json_response(200, b"[%b]" % b",".join(batch.answers))
+    return json_response(200, body)
 
 
 class _Batch:
-    """The calls of one batch and their answers, in its order."""
+    """The calls of one batch, and the text of their answers, in its order."""
 
     def __init__(self, api: Api, call: Call, *, is_lines: bool) -> None:
         """Take a batch apart. Raises ApiError (400) if it is none."""
         self._api = api
         self._call = call
         self._decoder = _decoder(api.limits)
+        self._is_lines = is_lines
         self._items = self._decoder.split(call.request.body, is_lines=is_lines)
-        self.answers: list[bytes] = []
+        self._own_headers = CallHeaders(fence=call.headers.fence, trace=call.headers.trace)
+        self._done_count = 0
+        self._answers: list[BatchAnswerObject | None] = []
+        """Those of the slice that is under way; None until there is one."""
+        self._texts: list[bytes] = []
         self._room_bytes = BATCH_ANSWER_LIMIT_BYTES
 
-    async def carry_out(self) -> None:
-        """Carry out the calls, slice by slice, and answer them. Raises ApiError if all fail."""
-        while len(self.answers) < len(self._items):
-            some = self._slice()
+    async def carry_out(self) -> bytes:
+        """Carry out the calls, slice by slice, and return the body of the answer.
+
+        Raises ApiError if all fail.
+        """
+        takes_long = len(self._call.request.body) > LONG_BODY_BYTES
+        while self._done_count < len(self._items):
+            if takes_long:
+                await trio.lowlevel.checkpoint()
+            places, commands = self._slice()
+            if takes_long:
+                await trio.lowlevel.checkpoint()
             if self._room_bytes > 0:
-                commands = [asked.command for asked in some]
-                replies = await ask_together(
+                answers = await ask_together(
                     self._api.shards, commands, self._call.request.held, self._room_bytes
                 )
+                self._answer(places, answers.replies)
+                self._write(is_long=answers.size > LARGE_BODY_BYTES)
             else:
-                replies = [None] * len(some)
+                self._answer(places, [None] * len(places))
+                self._write(is_long=False)
                 await trio.lowlevel.checkpoint()
-            for asked, reply in zip(some, replies, strict=True):
-                self._answer(asked, reply)
+        if self._is_lines:
+            return b"".join(self._texts)
+        return b"[%b]" % b",".join(self._texts)
 
-    def _slice(self) -> list[_Asked]:
-        """Take what is carried out together, and answer what is refused without asking."""
-        some: list[_Asked] = []
-        completions_count = 0
-        first = len(self.answers)
-        for place, item in enumerate(self._items[first : first + BATCH_SLICE_COUNT], first):
-            self.answers.append(b"")
-            try:
-                asked = self._asked(place, self._decoder.decoded(item))
-            except ApiError as error:
-                self._refuse(place, error)
-                continue
-            some.append(asked)
-            completions_count += asked.asking is complete_promise
-            if completions_count == BATCH_COMPLETIONS_COUNT:
+    def _slice(self) -> tuple[list[int], list[Command]]:
+        """Return what is asked together, and the places in the slice of those that ask it.
+
+        What is refused without asking is answered.
+        """
+        items = self._items[self._done_count : self._done_count + BATCH_SLICE_COUNT]
+        places: list[int] = []
+        commands: list[Command] = []
+        answers = self._answers = [None] * len(items)
+        completions_count = size_bytes = 0
+        for place, item in enumerate(items):
+            if size_bytes > BATCH_SLICE_BYTES:
+                del answers[place:]
                 break
-        return some
+            if isinstance(item, bytes):
+                size_bytes += len(item)
+            try:
+                command = self._command(self._decoder.decoded(item))
+            except ApiError as error:
+                answers[place] = self._refusal(error)
+                continue
+            places.append(place)
+            commands.append(command)
+            if type(command) is CompletePromise:
+                completions_count += 1
+                if completions_count == BATCH_COMPLETIONS_COUNT:
+                    del answers[place + 1 :]
+                    break
+        self._done_count += len(answers)
+        return places, commands
 
-    def _asked(self, place: int, item: BatchItemBody) -> _Asked:
-        """Return what a call asks. Raises ApiError."""
-        given = [body for body in (item.create, item.complete, item.read) if body is not None]
-        if len(given) != 1:
+    def _command(self, item: BatchItemBody) -> Command:
+        """Return what a call asks, if its sender may. Raises ApiError."""
+        create, complete, read = item.create, item.complete, item.read
+        if (create is None) + (complete is None) + (read is None) != 2:
             raise invalid("body", _ONE_OF)
-        (body,) = given
-        if isinstance(body, BatchReadBody):
-            asking, scope = read_promise, Scope.PROMISES_READ
+        command: Command
+        if create is not None:
+            require_scope(self._call, Scope.PROMISES_WRITE)
+            command = creation(create, self._headers(create))
+        elif complete is not None:
+            require_scope(self._call, Scope.PROMISES_WRITE)
+            command = completion(complete.id or "", complete, self._headers(complete))
         else:
-            asking = create_promise if body is item.create else complete_promise
-            scope = Scope.PROMISES_WRITE
-        require_scope(self._call, scope)
-        path = {} if body is item.create else {"id": body.id or ""}
-        headers = NO_HEADERS
-        if not isinstance(body, BatchReadBody):
-            own = self._call.headers
-            headers = CallHeaders(body.idempotency_key, bool(body.strict), own.fence, own.trace)
-        call = Call(self._call.request, path, headers, body)
-        return _Asked(place, call, asking, asking.question(self._api, call))
+            assert read is not None, "it is just one of these"
+            require_scope(self._call, Scope.PROMISES_READ)
+            command = ReadPromise(read.id or "")
+        refuse_unless_permitted(self._call.request.principal, command)
+        return command
 
-    def _answer(self, asked: _Asked, reply: Reply | None) -> None:
-        """Note the answer to a call that was carried out; without a reply it was not."""
-        if reply is None:
-            self._refuse(asked.place, ApiError(Code.OVERLOADED, message=_FULL))
-            return
-        try:
-            status, body = asked.asking.rendered(self._api, asked.call, reply)
-        except ApiError as error:
-            self._refuse(asked.place, error)
+    def _headers(self, body: BatchCreateBody | BatchCompleteBody) -> CallHeaders:
+        """Return what a call alone would say in its headers."""
+        own = self._own_headers
+        if body.idempotency_key is None and not body.strict:
+            return own
+        return CallHeaders(body.idempotency_key, bool(body.strict), own.fence, own.trace)
+
+    def _answer(self, places: list[int], replies: list[Reply | None]) -> None:
+        """Note the answers to calls that were carried out; those without a reply were not."""
+        answers = self._answers
+        for place, reply in zip(places, replies, strict=True):
+            if reply is None:
+                answers[place] = self._refusal(ApiError(Code.OVERLOADED, message=_FULL))
+            elif reply.code >= REFUSALS_FROM:
+                answers[place] = self._refusal(ApiError(reply.code))
+            else:
+                assert reply.promise is not None, "all these calls show a promise"
+                shown = promise_object(reply.promise)
+                answers[place] = BatchAnswerObject(reply.code.status, shown)
+
+    def _refusal(self, error: ApiError) -> BatchAnswerObject:
+        refused = error_object(error, self._api.url, self._call.request.id)
+        return BatchAnswerObject(error.code.status, refused)
+
+    def _write(self, *, is_long: bool) -> None:
+        """Write the answers of a slice: together, unless that would make one long text twice."""
+        answers = [answer for answer in self._answers if answer is not None]
+        if self._is_lines:
+            texts = [dump(answer) + b"\n" for answer in answers]
+        elif is_long:
+            texts = [dump(answer) for answer in answers]
         else:
-            self._put(asked.place, status, body)
-
-    def _refuse(self, place: int, error: ApiError) -> None:
-        body = error_body(error, self._api.url, self._call.request.id)
-        self._put(place, error.code.status, body)
-
-    def _put(self, place: int, status: int, body: bytes) -> None:
-        self.answers[place] = answer = b'{"status":%d,"body":%b}' % (status, body)
-        self._room_bytes -= len(answer)
+            texts = [dump(answers)[1:-1]]
+        self._room_bytes -= sum([len(text) for text in texts])
+        self._texts += texts
 
 
 ENDPOINTS = (

@@ -61,7 +61,7 @@ def _promise(_api: Api, reply: Reply) -> bytes:
 
 
 def _create(_api: Api, call: Call) -> Command:
-    return _creation(call.body, call.headers, None)
+    return creation(call.body, call.headers)
 
 
 def _create_with_task(_api: Api, call: Call) -> Command:
@@ -69,7 +69,7 @@ def _create_with_task(_api: Api, call: Call) -> Command:
     assert body.promise is not None
     assert body.task is not None
     claim = ClaimRequest(body.task.process_id or "", granted_ttl(body.task.ttl or 0))
-    return _creation(body.promise, call.headers, claim)
+    return creation(body.promise, call.headers, claim)
 
 
 def _promise_and_task(_api: Api, reply: Reply) -> bytes:
@@ -78,19 +78,20 @@ def _promise_and_task(_api: Api, reply: Reply) -> bytes:
     return dump(PromiseAndTaskObject(promise_object(reply.promise), task))
 
 
-def _creation(
-    body: CreatePromiseBody, headers: CallHeaders, claim: ClaimRequest | None
+def creation(
+    body: CreatePromiseBody, headers: CallHeaders, claim: ClaimRequest | None = None
 ) -> CreatePromise:
+    """Return the command that creates a promise."""
     return CreatePromise(
-        id=body.id or "",
-        timeout=body.timeout or 0,
-        param=value(body.param),
-        tags=string_map(body.tags),
-        idempotency_key=headers.idempotency_key,
-        strict=headers.strict,
-        trace=headers.trace,
-        fence=headers.fence,
-        claim=claim,
+        body.id or "",
+        body.timeout or 0,
+        value(body.param),
+        string_map(body.tags),
+        headers.idempotency_key,
+        headers.strict,
+        headers.trace,
+        headers.fence,
+        claim,
     )
 
 
@@ -114,14 +115,18 @@ def _read(_api: Api, call: Call) -> Command:
 
 
 def _complete(_api: Api, call: Call) -> Command:
-    body: CompletePromiseBody = call.body
+    return completion(call.path["id"], call.body, call.headers)
+
+
+def completion(promise_id: str, body: CompletePromiseBody, headers: CallHeaders) -> CompletePromise:
+    """Return the command that completes a promise."""
     return CompletePromise(
-        id=call.path["id"],
-        state=PromiseState((body.state or "").upper()),
-        value=value(body.value),
-        idempotency_key=call.headers.idempotency_key,
-        strict=call.headers.strict,
-        fence=call.headers.fence,
+        promise_id,
+        PromiseState((body.state or "").upper()),
+        value(body.value),
+        headers.idempotency_key,
+        headers.strict,
+        headers.fence,
     )
 
 

@@ -1,7 +1,8 @@
 """The bodies of all requests: types for the decoder, markers for validation and documentation.
 
 JSON names are the fields' names in camel case. Every field may be null or absent as far as decoding
-goes; the markers say what is required.
+goes; the markers say what is required. Bodies that a request may have hundreds of are not for the
+garbage collector (`gc=False`): none can be part of a cycle.
 """
 
 from typing import Annotated
@@ -51,7 +52,7 @@ _DeliveryTime = Annotated[
 _Receiver = Annotated[Raw, AnyJson(_RECEIVER, "poll://any@default/worker-1", required=True)]
 
 
-class ValueBody(Struct):
+class ValueBody(Struct, gc=False):
     """A promise's param or value."""
 
     headers: Annotated[
@@ -64,7 +65,7 @@ class ValueBody(Struct):
     ] = None
 
 
-class CreatePromiseBody(Struct, rename="camel"):
+class CreatePromiseBody(Struct, rename="camel", gc=False):
     """The new promise."""
 
     id: _PromiseId = None
@@ -103,7 +104,7 @@ class CreatePromiseAndTaskBody(Struct, rename="camel"):
     task: Annotated[ClaimBody | None, Nested("The claim.", body=ClaimBody)] = None
 
 
-class CompletePromiseBody(Struct, rename="camel"):
+class CompletePromiseBody(Struct, rename="camel", gc=False):
     """The completion of a promise."""
 
     state: Annotated[
@@ -129,14 +130,14 @@ _IdempotencyKey = Annotated[
 _Strict = Annotated[bool | None, Flag("As the header `Strict`.", example=False)]
 
 
-class BatchCreateBody(CreatePromiseBody, rename="camel"):
+class BatchCreateBody(CreatePromiseBody, rename="camel", gc=False):
     """The creation of a promise, in a batch."""
 
     idempotency_key: _IdempotencyKey = None
     strict: _Strict = None
 
 
-class BatchCompleteBody(CompletePromiseBody, rename="camel"):
+class BatchCompleteBody(CompletePromiseBody, rename="camel", gc=False):
     """The completion of a promise, in a batch."""
 
     id: _PromiseId = None
@@ -144,13 +145,13 @@ class BatchCompleteBody(CompletePromiseBody, rename="camel"):
     strict: _Strict = None
 
 
-class BatchReadBody(Struct):
+class BatchReadBody(Struct, gc=False):
     """The reading of a promise, in a batch."""
 
     id: _PromiseId = None
 
 
-class BatchItemBody(Struct):
+class BatchItemBody(Struct, gc=False):
     """One call of a batch: just one of these."""
 
     create: Annotated[
@@ -343,7 +344,7 @@ class RetentionBody(Struct, rename="camel", forbid_unknown_fields=True):
     ] = None
 
 
-class ImportedPromiseBody(Struct, rename="camel"):
+class ImportedPromiseBody(Struct, rename="camel", gc=False):
     """A promise of another server, in the form in which the API shows promises."""
 
     id: _PromiseId = None

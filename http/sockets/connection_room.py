@@ -103,9 +103,10 @@ class ConnectionRoom:
         )
         wanted_count = max(1, self.limit_count // _SHARE)
         chosen = heapq.nsmallest(wanted_count, idle, key=lambda one: one[0])
+        # Before they are: some of them have left by then.
+        self._leaving_count = min(self._leaving_count + len(chosen), self._count)
         for _, close in chosen:
             close()
-        self._leaving_count = min(self._leaving_count + len(chosen), self._count)
         self._shed_count += len(chosen)
         if chosen and now - self._warned_at >= _WARN_INTERVAL_S:
             self._warned_at = now

@@ -9,7 +9,10 @@ end of an execution.
 What the lane serves is derived from the endpoint table (`is_served`): what answers in one piece,
 and streams that it can write, with the dispatcher and the handlers that every way in uses. Its
 answers are, byte for byte, those of the Quart path. A connection with anything else is handed over
-to that path for good (`serve` returns it).
+to that path for good (`Port.take_over`).
+
+Connections are accepted in the same passes, some at a time, and read immediately: clients that make
+one for each request cost no task and no further wake-up.
 """
 
 import os
@@ -17,7 +20,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,16 +34,18 @@ from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
 from troth.http.api.rows import Endpoint, Renewals
 from troth.http.wire.errors import ApiError
-from troth.http.wire.in_flight import SMALL_BYTES, Hold
+from troth.http.wire.in_flight import SMALL_BYTES
 from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 from troth.shards.together import shared_end_s
 from troth.shards.turns import Asker
 
+from .accepting import Acceptor, Port
 from .connection_limits import ConnectionLimits
+from .departures import ENDPOINT, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
-from .lane_parsing import NotServed, Parsed, Parser
+from .lane_parsing import Fields, NotServed, Parsed, Parser
 
 LANE_GROUPS: Final = frozenset(
     {
@@ -66,7 +71,8 @@ STREAM_GROUPS: Final = frozenset({"Workers"})
 _OTHERS: Final = frozenset({"openapi"})
 """Long documents, which clients seldom ask for."""
 
-_EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_EVENTS_AND_ROOM: Final = _EVENTS | select.EPOLLOUT
 # Other tasks run between passes: what is ready beyond this waits for the next one.
 _EVENTS_LIMIT_COUNT: Final = 256
 _ROUNDS_LIMIT_COUNT: Final = 8
@@ -75,6 +81,8 @@ _QUIET_CHECK_INTERVAL_S: Final = 1.0
 """While nothing comes in there is no need to look more often, unless a limit is short."""
 _CHECKS_A_LIMIT_COUNT: Final = 10
 _DEFERRED_AT_ONCE_COUNT: Final = 2  # each may take milliseconds to write down
+_PARSERS_KEPT_COUNT: Final = 64
+"""Of connections that have ended: the next ones are often of clients that say the same."""
 _log = structlog.get_logger("troth.http.lane")
 
 
@@ -87,23 +95,11 @@ class LaneStatistics:
     requests_total_count: int
     handed_over_total_count: int
     failed_total_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class HandedOver:
-    """A connection that leaves the lane: what was read of its next request, and since when.
-
-    `hold` counts what was read, if that is much; the new owner releases it.
-    """
-
-    stream: trio.SocketStream
-    received: bytes
-    since: float
-    hold: Hold | None = None
+    handed_over_by_reason: Mapping[str, int]
 
 
 class Lane:
-    """The hot lane of one port. Use: `run` in a nursery; `serve` for each connection."""
+    """The hot lane of one port. Use: `run` in a nursery; then `accept_from` its sockets."""
 
     def __init__(
         self,
@@ -123,11 +119,15 @@ class Lane:
         self._match = self._dispatcher.router.match
         self._new_id = RequestIds().new
         self._connections: dict[int, LaneConnection] = {}
+        self._parsers: list[Parser] = []
+        self._emptied = trio.Event()
+        self._texts: dict[bytes, Fields] = {}
         self._again: list[LaneConnection] = []
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
         self._nursery: trio.Nursery | None = None
+        self._acceptor: Acceptor | None = None
         self._occupied = trio.Event()
         self._stirred: trio.Event | None = None  # while `_check` sleeps longer than usual
         self._is_stopping = False
@@ -138,51 +138,78 @@ class Lane:
         self.now = self._began_s = 0.0
         self._passes_count = 0
         self._requests_count = 0
-        self._handed_over_count = 0
+        self._handed_over_counts = dict.fromkeys(REASONS, 0)
         self._failed_count = 0
 
     # Connections
 
-    async def serve(self, stream: trio.SocketStream) -> HandedOver | None:
-        """Serve a connection until it ends (None) or asks for something else."""
-        if self._is_over:  # the server ends, of whatever; the listener is about to hear of it
-            await trio.aclose_forcefully(stream)
-            return None
-        peer = peer_of(stream)
-        connected = socket.socket(fileno=stream.socket.detach())
-        connected.setblocking(False)
+    def accept_from(self, sockets: Sequence[socket.socket], port: Port) -> None:
+        """Accept the connections of sockets that listen, until `accept_no_more`; serve them."""
+        assert self._nursery is not None, "connections come only while the lane runs"
+        self._acceptor = Acceptor(self._epoll, self._nursery, sockets, port, self._serve)
+
+    def accept_no_more(self) -> None:
+        """Accept no further connections; those that there are go on."""
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None and not self._is_over:
+            acceptor.stop()
+
+    def _serve(self, connected: socket.socket, peer: str | None, port: Port) -> None:
+        """Serve a connection that was accepted; `port` hears how it ends."""
         number = connected.fileno()
-        ended = trio.Event()
+        parser = self._parsers.pop() if self._parsers else self._new_parser()
 
         def leave() -> None:
             self._epoll.unregister(number)
             del self._connections[number]
-            ended.set()
-
-        self.now = trio.current_time()
-        parser = Parser(self._limits.header_limit_bytes, self._api.limits.body_limit_bytes)
-        connection = LaneConnection(self, connected, peer, parser, leave)
-        self._connections[number] = connection
-        self._epoll.register(number, _EVENTS)
-        self._occupied.set()
-        if self._is_stopping:
-            connection.stop()
-        try:
-            await ended.wait()
-        except trio.Cancelled:
+            if len(self._parsers) < _PARSERS_KEPT_COUNT:
+                self._parsers.append(parser)
             if connection.is_handed_over:
-                connected.close()
-                if (hold := connection.take_hold()) is not None:
-                    hold.release()
-            connection.close()
-            raise
-        if not connection.is_handed_over:
-            return None
-        self._handed_over_count += 1
-        taken_over = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
-        return HandedOver(
-            taken_over, connection.received, connection.partial_since, connection.take_hold()
+                self._handed_over_counts[connection.reason] += 1
+                since, hold = connection.partial_since, connection.take_hold()
+                port.take_over(HandedOver(connected, connection.received, since, hold), peer)
+            else:
+                port.ended(peer)
+            if not self._connections:
+                self._emptied.set()
+
+        connection = LaneConnection(self, connected, peer, parser, leave)
+        self._epoll.register(number, _EVENTS)
+        self._connections[number] = connection
+        if not self._occupied.is_set():
+            self._occupied.set()
+        try:
+            # Most clients have sent their request by now.
+            if self._is_stopping:
+                connection.stop()
+            else:
+                connection.on_event(select.EPOLLIN)
+        except Exception:
+            self._give_up(connection)
+
+    def _new_parser(self) -> Parser:
+        return Parser(
+            self._limits.header_limit_bytes, self._api.limits.body_limit_bytes, self._texts
         )
+
+    @property
+    def connections_count(self) -> int:
+        """The number of connections on the lane now."""
+        return len(self._connections)
+
+    async def wait_empty(self) -> None:
+        """Wait until there are no connections."""
+        while self._connections:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def cut(self) -> None:
+        """End all connections immediately."""
+        for connection in list(self._connections.values()):
+            try:
+                connection.close()
+            except Exception:  # it must not hide what ends the server
+                self._give_up(connection)
 
     def stop(self) -> None:
         """End idle connections, and the others when their request has been answered."""
@@ -204,8 +231,9 @@ class Lane:
             connections_count=len(self._connections),
             passes_total_count=self._passes_count,
             requests_total_count=self._requests_count,
-            handed_over_total_count=self._handed_over_count,
+            handed_over_total_count=sum(self._handed_over_counts.values()),
             failed_total_count=self._failed_count,
+            handed_over_by_reason=self._handed_over_counts,
         )
 
     # The loop
@@ -223,12 +251,8 @@ class Lane:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
                     self._pass()
         finally:
+            self.cut()
             self._is_over = True
-            for connection in list(self._connections.values()):
-                try:
-                    connection.close()
-                except Exception:  # it must not hide what ends the server
-                    self._give_up(connection)
             self._epoll.close()
             os.close(self._bell)
 
@@ -239,19 +263,27 @@ class Lane:
         self.now = trio.current_time()
         self._began_s = time.perf_counter()
         connections = self._connections
+        is_any_to_accept = False
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
             if number == self._bell:
                 os.eventfd_read(number)
                 self._is_rung = False
                 continue
             connection = connections.get(number)
-            if connection is not None:
+            if connection is None:
+                is_any_to_accept = True
+            else:
                 if self._stirred is not None:
                     self._stirred.set()
                 try:
                     connection.on_event(mask)
                 except Exception:
                     self._give_up(connection)
+        # After the events of others: a new connection may have the number of one that has ended.
+        if is_any_to_accept and self._acceptor is not None:
+            if self._stirred is not None:
+                self._stirred.set()
+            self._acceptor.accept()
         if self._deferred and not self.in_flight.is_full:
             self._go_on_with_deferred()
         for _ in range(_ROUNDS_LIMIT_COUNT):
@@ -307,10 +339,10 @@ class Lane:
             # All rows take part in matching, so that a path means the same here as there.
             match = match_of(parsed.method, parsed.path)
         except ApiError:
-            raise NotServed from None
+            raise NotServed(ENDPOINT) from None
         endpoint = match.endpoint
         if endpoint.name not in self._served or (parsed.is_last and may_be_stream(endpoint)):
-            raise NotServed
+            raise NotServed(ENDPOINT)
         self._requests_count += 1
         fields = parsed.fields
         headers, is_plain = fields.headers, fields.is_plain
@@ -345,6 +377,38 @@ class Lane:
             return True
         is_short = int(headers.get(b"content-length", b"0")) <= SMALL_BYTES
         return is_short and b"transfer-encoding" not in headers
+
+    def wants_body(self, connection: LaneConnection, parsed: Parsed) -> bool:
+        """Return whether a body is wanted, as far as its head says. Raises NotServed.
+
+        What the head alone forbids, credentials first, is refused away from the lane.
+        """
+        headers = parsed.fields.headers
+        credentials = self._api.credentials
+        if not (credentials.is_open or is_known(credentials, headers)):
+            return False
+        try:
+            endpoint = self._match(parsed.method, parsed.path).endpoint
+            if endpoint.name not in self._served:
+                raise NotServed(ENDPOINT)
+            self._dispatcher.judge_head(
+                Request(
+                    parsed.method,
+                    parsed.path,
+                    parsed.query,
+                    headers,
+                    peer=connection.peer,
+                    id=self._new_id(),
+                    repeated=parsed.fields.repeated,
+                )
+            )
+        except ApiError:
+            return False
+        return True
+
+    def await_room(self, number: int) -> None:
+        """Call `on_event` of a connection when its socket has room, too."""
+        self._epoll.modify(number, _EVENTS_AND_ROOM)
 
     def defer(self, exchange: Exchange, reply: Reply) -> None:
         """Hand an exchange a reply, whose answer is large, when there is room for that."""
@@ -412,12 +476,3 @@ def quiet_interval_s(*limits_s: float) -> float:
     """Return how often connections are looked at while nothing comes in, given their limits."""
     wanted_s = min(limits_s) / _CHECKS_A_LIMIT_COUNT
     return min(max(wanted_s, _CHECK_INTERVAL_S), _QUIET_CHECK_INTERVAL_S)
-
-
-def peer_of(stream: trio.SocketStream) -> str | None:
-    """Return the address that a connection comes from, if it is one of a network."""
-    try:
-        address = stream.socket.getpeername()
-    except OSError:
-        return None  # the client has reset the connection already; reading will say so
-    return address[0] if isinstance(address, tuple) else None

@@ -24,7 +24,8 @@ from troth.http.wire.in_flight import SMALL_BYTES, Hold, InFlight
 from troth.http.wire.requests import Request
 from troth.shards.held import HeldMessages
 
-from .lane_exchange import Exchange
+from .departures import CREDENTIALS, ENDPOINT, EXPECTATION, FIELDS, ROOM, SLOW, UNFINISHED
+from .lane_exchange import Exchange, render_continue
 from .lane_parsing import NotServed, Parsed, Parser, without_empty_lines
 from .lane_streams import LaneStream
 
@@ -63,12 +64,20 @@ class Surroundings(Protocol):
         """Call `work` again soon."""
         ...
 
+    def await_room(self, number: int) -> None:
+        """Call `on_event` of the connection with this descriptor when its socket has room."""
+        ...
+
+    def wants_body(self, connection: "LaneConnection", parsed: Parsed) -> bool:
+        """Return whether the body of a request is wanted, as far as its head says."""
+        ...
+
 
 class LaneConnection:
     """A connection while it is on the lane. `ended` is called when it no longer is.
 
     Then `is_handed_over` says whether the socket is open, and `received` what was read of it; the
-    first of that came at `partial_since`.
+    first of that came at `partial_since`; `reason` says why (`departures.py`).
     """
 
     __slots__ = (
@@ -77,6 +86,7 @@ class LaneConnection:
         "_idle_since",
         "_is_at_end",
         "_is_busy",
+        "_is_continued",
         "_is_hung_up",
         "_is_last",
         "_is_readable",
@@ -94,6 +104,7 @@ class LaneConnection:
         "is_handed_over",
         "partial_since",
         "peer",
+        "reason",
         "received",
         "socket",
     )
@@ -106,7 +117,7 @@ class LaneConnection:
         parser: Parser,
         ended: Callable[[], None],
     ) -> None:
-        """Take over a non-blocking socket."""
+        """Take over a socket. It is never waited for, blocking or not: to say so costs a call."""
         self._lane = lane
         self._parser = parser
         self.socket = connected
@@ -116,6 +127,7 @@ class LaneConnection:
         self.partial_since = 0.0
         self.is_closed = False
         self.is_handed_over = False
+        self.reason = ENDPOINT
         self._idle_since = lane.now
         self._write_since = 0.0
         self._out: memoryview | None = None
@@ -130,6 +142,7 @@ class LaneConnection:
         self._is_stopping = False
         self._is_working = False
         self._is_to_work = False
+        self._is_continued = False  # its client was told to send the body of the next request
         self._stream: LaneStream | None = None
 
     # What the lane calls
@@ -178,7 +191,7 @@ class LaneConnection:
             return
         elif self.received:
             if now - self.partial_since > PARTIAL_LIMIT_S:
-                self._hand_over()
+                self._hand_over(SLOW)
         elif now - self._idle_since > keep_alive_timeout_s:
             self.close()
 
@@ -206,7 +219,7 @@ class LaneConnection:
         if self._is_busy or self._out is not None or self.is_closed:
             return
         if self.received:
-            self._hand_over()
+            self._hand_over(UNFINISHED)
         else:
             self.close()
 
@@ -215,7 +228,7 @@ class LaneConnection:
         if self.is_closed:
             return
         self.is_closed = True
-        self.ended()
+        self._end()
         self.socket.close()
         self._out = None
         self._release()
@@ -243,7 +256,7 @@ class LaneConnection:
             if parsed is not None:
                 if parsed.is_last:
                     if parsed.end < len(received):
-                        raise NotServed
+                        raise NotServed(FIELDS)
                     self._is_last = True
                 exchange = self._lane.exchange(self, parsed)
                 self.received = received[parsed.end :]
@@ -254,23 +267,42 @@ class LaneConnection:
                 self._request = exchange.request
                 if self._is_hung_up:
                     self._request.leave()
+                self._is_continued = False
                 exchange.run()
                 return not self._is_busy
-        except NotServed:
+            if self._parser.is_waited_for and not self._is_continued:
+                self._ask_for_body(received)
+        except NotServed as why:
             rest = without_empty_lines(received)
             if len(rest) < len(received):
                 self.received = rest
                 return True
-            self._hand_over()
+            self._hand_over(why.reason)
+            return False
+        if self.is_closed:
             return False
         if self._is_at_end:
-            self._hand_over()
+            self._hand_over(UNFINISHED)
             return False
         return self._is_readable and self._read()
 
+    def _ask_for_body(self, received: bytes) -> None:
+        """Tell a client that waits for it to send its body, once. Raises NotServed if it is not to.
+
+        The head has been judged then: a body that nothing can be done with is not asked for.
+        """
+        awaited = self._parser.awaited(received)
+        if awaited is None:
+            return
+        if not self._lane.wants_body(self, awaited):
+            raise NotServed(EXPECTATION)
+        self._is_continued = True
+        if not self._send(render_continue()):
+            self.close()  # it takes nothing, not even this
+
     def _read(self) -> bool:
         try:
-            data = self.socket.recv(_READ_BYTES)
+            data = self.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             self._is_readable = False
             return False
@@ -283,7 +315,7 @@ class LaneConnection:
             if not self._may_collect(len(data)):
                 # There it is judged, and answered, with what was read.
                 self.received += data
-                self._hand_over()
+                self._hand_over(ROOM if self._hold is not None else CREDENTIALS)
                 return False
             self.received += data
         else:
@@ -299,7 +331,7 @@ class LaneConnection:
             headers = self._parser.awaited_headers(self.received)
             if headers is not None and not self._lane.may_send_more(headers):
                 return False
-            self._hold = self._lane.in_flight.hold(self._hand_over)
+            self._hold = self._lane.in_flight.hold(self._give_room)
             self._hold.grow_anyway(len(self.received))
         return self._hold.grow(count_bytes)
 
@@ -313,11 +345,20 @@ class LaneConnection:
         if hold is not None:
             hold.release()
 
-    def _hand_over(self) -> None:
+    def _give_room(self) -> None:
+        self._hand_over(ROOM)
+
+    def _hand_over(self, reason: str) -> None:
+        self.reason = reason
         if self._hold is not None:
             self._hold.pin()  # what was received stays in memory until it has been judged
         self.is_closed = self.is_handed_over = True
-        self.ended()
+        self._end()
+
+    def _end(self) -> None:
+        """Say that it is over, once; what is told knows this, and so would keep both alive."""
+        ended, self.ended = self.ended, _nothing
+        ended()
 
     # Writing
 
@@ -377,7 +418,7 @@ class LaneConnection:
     def _send(self, data: bytes) -> bool:
         """Send something, when all before was; whether the socket has taken all of it."""
         try:
-            sent_bytes = self.socket.send(data)
+            sent_bytes = self.socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent_bytes = 0
         except OSError:
@@ -386,6 +427,7 @@ class LaneConnection:
         if sent_bytes < len(data):
             self._write_since = self._lane.now
             self._out = memoryview(data)[sent_bytes:]
+            self._lane.await_room(self.socket.fileno())
             if len(data) > SMALL_BYTES:
                 self._hold = self._lane.in_flight.hold(self.close)
                 self._hold.grow_anyway(len(data))
@@ -396,7 +438,7 @@ class LaneConnection:
         """Go on with an answer that the client was too slow for."""
         assert self._out is not None, "called only with something to write"
         try:
-            sent_bytes = self.socket.send(self._out)
+            sent_bytes = self.socket.send(self._out, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -431,3 +473,7 @@ class LaneConnection:
         held, self._held = self._held, None
         if held is not None:
             held.release()
+
+
+def _nothing() -> None:
+    """Stands for what was told that a connection is over."""

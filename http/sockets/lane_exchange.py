@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from troth.core.codes import Code
 from troth.core.commands import Command
+from troth.core.limits import LONG_BODY_BYTES
 from troth.core.replies import Reply
 from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher, no_memory
@@ -96,9 +97,12 @@ class Exchange(Struct, eq=False):
     awaited_count: int = 1
 
     def run(self) -> None:
-        """Ask the shards, or have a task run the handler if it does more than ask."""
+        """Ask the shards, or have a task run the handler if it does more than ask.
+
+        A task, too, for a long body: others get their turn between looking at it and writing it.
+        """
         handler = self.match.endpoint.in_halves
-        if handler is None:
+        if handler is None or len(self.request.body) > LONG_BODY_BYTES:
             self.questions.start(self)
             return
         dispatcher = self.dispatcher
@@ -305,6 +309,11 @@ def render(response: Response) -> bytes:
     parts.append(b"date: %s\r\n\r\n" % _date.text())
     parts.append(body)
     return b"".join(parts)
+
+
+def render_continue() -> bytes:
+    """Return what tells a client to send its body, as hypercorn would write it."""
+    return b"%bdate: %b\r\n\r\n" % (STATUS_LINES[100], _date.text())
 
 
 def render_head(response: Response) -> bytes:

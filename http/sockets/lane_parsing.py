@@ -6,10 +6,10 @@ So no byte is judged by two parsers that could differ, and this one need not exp
 
 Accepted are: HTTP/1.1, and HTTP/1.0 without chunks; GET, POST, PATCH and DELETE; targets that begin
 with a slash; names that are tokens; values of visible characters, spaces and tabs; exactly one
-Host; at most one Content-Length; no Expect, no Transfer-Encoding but chunked (without extensions
-and trailers), no Upgrade but h2c, which is ignored (Java's HTTP client sends it with every
-request), no Connection but `close` and what these need, no Content-Encoding but identity. Lines end
-in CR LF; a bare CR or LF, NUL and folded lines are left to hypercorn.
+Host; at most one Content-Length; no Expect but 100-continue, no Transfer-Encoding but chunked
+(without extensions and trailers), no Upgrade but h2c, which is ignored (Java's HTTP client sends it
+with every request), no Connection but `close` and what these need, no Content-Encoding but
+identity. Lines end in CR LF; a bare CR or LF, NUL and folded lines are left to hypercorn.
 """
 
 import re
@@ -19,6 +19,8 @@ from typing import Final
 from msgspec import Struct
 
 from troth.http.wire.requests import add_repeated
+
+from .departures import CHUNKS, FIELDS, LARGE, REQUEST_LINE
 
 BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
@@ -30,10 +32,11 @@ _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _VALUE_BYTES 
 _NO_LINE: Final = b"\r\n"
 """Stands for the line of a request before the first one: no line is equal to it, empty or not."""
 _FIRST_BYTES: Final = b"GPD"
-_NOT_HERE: Final = frozenset({b"expect", b"trailer", b"te"})
+_NOT_HERE: Final = frozenset({b"trailer", b"te"})
 _ONLY: Final = {
     b"connection": frozenset({b"keep-alive", b"close", b"upgrade, http2-settings"}),
     b"content-encoding": frozenset({b"identity"}),
+    b"expect": frozenset({b"100-continue"}),
     b"transfer-encoding": frozenset({b"chunked"}),
     b"upgrade": frozenset({b"h2c"}),
 }
@@ -56,7 +59,14 @@ def without_empty_lines(buffer: bytes) -> bytes:
 
 
 class NotServed(Exception):
-    """These bytes are not for the lane; they say nothing about whether they are a good request."""
+    """These bytes are not for the lane; they say nothing about whether they are a good request.
+
+    `reason` is one of `departures.py`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Parsed(Struct, gc=False):
@@ -80,9 +90,19 @@ _KINDS_KEPT_COUNT: Final = 4
 _FIELDS_KEPT_BYTES: Final = 2 * 1024
 """Longer ones are not kept: what a connection remembers is not counted as in flight."""
 
+TEXTS_KEPT_COUNT: Final = 128
+"""Of so many different texts of fields, for all connections of a lane: requests of one program have
+the same, but for a few lengths."""
+
+_NEVER_AGAIN: Final = frozenset({b"idempotency-key", b"request-id", b"traceparent"})
+"""Fields that differ in each request: a text with one of them is not kept."""
+
 
 class Fields(Struct, gc=False):
-    """What the fields of a head say. `is_plain` is what `Dispatcher.is_plain_head` says of them."""
+    """What the fields of a head say. `is_plain` is what `Dispatcher.is_plain_head` says of them.
+
+    `is_waited_for` says that the body comes only when it was asked for (100).
+    """
 
     headers: Mapping[bytes, bytes]
     repeated: Mapping[bytes, bytes] | None
@@ -90,6 +110,7 @@ class Fields(Struct, gc=False):
     is_chunked: bool
     is_last: bool = False
     is_plain: bool | None = None
+    is_waited_for: bool = False
 
 
 _LENGTH: Final = b"content-length"
@@ -105,18 +126,27 @@ class _KnownFields(Struct, gc=False):
 class Parser:
     """Finds the requests of one connection.
 
-    Clients repeat themselves. What was found out about a request's line or its fields is used again
-    when they are, byte for byte, those of the request before. Of one of the last few kinds of
-    requests, with as many fields of the same names, only those are read whose values have changed.
+    Clients repeat themselves. What was found out about a request's line is used again when it is,
+    byte for byte, that of the request before; of its fields, when another request had the same. Of
+    one of the last few kinds of requests, with as many fields of the same names, only those are
+    read whose values have changed.
     """
 
     __slots__ = (
         *("_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kinds"),
-        *("_is_old", "_line", "_method", "_path", "_query", "_text"),
+        *("_is_old", "_line", "_method", "_path", "_query", "_text", "_texts"),
     )
 
-    def __init__(self, head_limit_bytes: int, body_limit_bytes: int) -> None:
-        """Take the limits beyond which a request is not served here."""
+    def __init__(
+        self,
+        head_limit_bytes: int,
+        body_limit_bytes: int,
+        texts: dict[bytes, Fields] | None = None,
+    ) -> None:
+        """Take the limits beyond which a request is not served here.
+
+        `texts` is what several parsers know of texts of fields, and fill together.
+        """
         self._head_limit_bytes = head_limit_bytes
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
         self._head = self._text = b""
@@ -126,6 +156,7 @@ class Parser:
         self._path = self._query = b""
         self._fields = _NO_FIELDS
         self._kinds: dict[int, _KnownFields] = {}  # by the number of fields
+        self._texts = {} if texts is None else texts
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """Return the request that a buffer begins with, or None if it is not complete.
@@ -143,7 +174,7 @@ class Parser:
         fields = self._fields
         if fields.is_chunked:
             if self._is_old:
-                raise NotServed
+                raise NotServed(CHUNKS)
             found = self._read_chunks(buffer, body_start)
             if found is None:
                 return None
@@ -164,52 +195,65 @@ class Parser:
             head = _CHUNK_HEAD.match(buffer, start)
             if head is None:
                 if _CHUNK_HEAD_BEGUN.fullmatch(buffer, start) is None:
-                    raise NotServed
+                    raise NotServed(CHUNKS)
                 return None
             length_bytes = int(head[1], 16)
             size_bytes += length_bytes
             if size_bytes > self._body_limit_bytes:
-                raise NotServed
+                raise NotServed(LARGE)
             start, end = head.end(), head.end() + length_bytes
             if not b"\r\n".startswith(buffer[end : end + 2]):
-                raise NotServed
+                raise NotServed(CHUNKS)
             if len(buffer) < end + 2:
                 return None
             if not length_bytes:
                 return b"".join(chunks), end + 2
             chunks.append(buffer[start:end])
             start = end + 2
-        raise NotServed
+        raise NotServed(CHUNKS)
 
     def awaited_headers(self, buffer: bytes) -> Mapping[bytes, bytes] | None:
         """Return the headers of a request that `parse` found incomplete, or None if they are."""
         return self._fields.headers if b"\r\n\r\n" in buffer else None
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Return whether the client of the head that was read last waits until it is asked."""
+        return self._fields.is_waited_for and not self._is_old
+
+    def awaited(self, buffer: bytes) -> Parsed | None:
+        """Return a request that `parse` found incomplete without its body, if that is all of it."""
+        if not buffer.endswith(b"\r\n\r\n"):
+            return None  # the body has begun to come, so its client no longer waits
+        fields = self._fields
+        return Parsed(
+            self._method, self._path, self._query, fields, b"", len(buffer), fields.is_last
+        )
+
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
-        if (
-            len(buffer) > self._head_limit_bytes
-            or buffer[0] not in _FIRST_BYTES
-            or buffer.count(b"\n") != buffer.count(b"\r\n")
-        ):
-            raise NotServed
+        if len(buffer) > self._head_limit_bytes:
+            raise NotServed(LARGE)
+        if buffer[0] not in _FIRST_BYTES or buffer.count(b"\n") != buffer.count(b"\r\n"):
+            raise NotServed(REQUEST_LINE)
 
     def _read_head(self, head: bytes) -> None:
         if len(head) > self._head_limit_bytes:
-            raise NotServed
+            raise NotServed(LARGE)
         self._head = b""  # until all of it has been understood
         line, _, text = head.partition(b"\r\n")
         if line != self._line:
             found = _REQUEST_LINE.fullmatch(line)
             if found is None:
-                raise NotServed
+                raise NotServed(REQUEST_LINE)
             method, target, version = found.groups()
             self._is_old = version == b"0"
             self._method = _METHODS[method]
             self._path, _, self._query = target.partition(b"?")
             self._line = line
         if text != self._text:
-            self._fields = self._find_fields(text)
+            fields = self._texts.get(text)
+            self._fields = self._find_fields(text) if fields is None else fields
             self._text = text
         self._head = head
 
@@ -217,13 +261,17 @@ class Parser:
         """Return what fields mean. Those that another request had are not read."""
         lines = text[:-4].split(b"\r\n")
         kind = self._kinds.get(len(lines))
-        if kind is not None and (fields := self._like(kind, lines)) is not None:
-            return fields
-        fields = self._read_fields(text[:-2])
-        if len(text) <= _FIELDS_KEPT_BYTES and fields.repeated is None:
-            if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
-                del self._kinds[next(iter(self._kinds))]
-            self._kinds[len(lines)] = _KnownFields(lines, fields)
+        fields = None if kind is None else self._like(kind, lines)
+        if fields is None:
+            fields = self._read_fields(text[:-2])
+            if len(text) <= _FIELDS_KEPT_BYTES and fields.repeated is None:
+                if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
+                    del self._kinds[next(iter(self._kinds))]
+                self._kinds[len(lines)] = _KnownFields(lines, fields)
+        if len(text) <= _FIELDS_KEPT_BYTES and _NEVER_AGAIN.isdisjoint(fields.headers):
+            if len(self._texts) == TEXTS_KEPT_COUNT:
+                del self._texts[next(iter(self._texts))]
+            self._texts[text] = fields
         return fields
 
     def _like(self, kind: _KnownFields, lines: list[bytes]) -> Fields | None:
@@ -244,19 +292,29 @@ class Parser:
             if name == _LENGTH:
                 length_bytes = self._length(value)
             headers[name] = value
-        return Fields(headers, None, length_bytes, like.is_chunked, like.is_last, like.is_plain)
+        return Fields(
+            headers,
+            None,
+            length_bytes,
+            like.is_chunked,
+            like.is_last,
+            like.is_plain,
+            like.is_waited_for,
+        )
 
     def _length(self, value: bytes) -> int:
         """Return the length of a body. Raises NotServed if it is none, or beyond the limit."""
-        if not value.isdigit() or len(value) > _LENGTH_DIGITS_COUNT:
-            raise NotServed
+        if not value.isdigit():
+            raise NotServed(FIELDS)
+        if len(value) > _LENGTH_DIGITS_COUNT:
+            raise NotServed(LARGE)
         if (length_bytes := int(value)) > self._body_limit_bytes:
-            raise NotServed
+            raise NotServed(LARGE)
         return length_bytes
 
     def _read_fields(self, text: bytes) -> Fields:
         if _FIELDS.fullmatch(text) is None:
-            raise NotServed
+            raise NotServed(FIELDS)
         headers: dict[bytes, bytes] = {}
         repeated: dict[bytes, bytes] = {}
         hosts_count = lengths_count = 0
@@ -271,21 +329,24 @@ class Parser:
                 lengths_count += 1
             elif name in _ONLY:
                 if value.lower() not in _ONLY[name] or (name in headers and name in _ONCE):
-                    raise NotServed
+                    raise NotServed(FIELDS)
                 if name == b"transfer-encoding":
                     value = b"chunked"
                 is_last |= name == b"connection" and value.lower() == b"close"
             elif name in _NOT_HERE:
-                raise NotServed
+                raise NotServed(FIELDS)
             if name in headers:
                 add_repeated(repeated, name, headers[name], value)
             else:
                 headers[name] = value
         is_chunked = b"transfer-encoding" in headers
         if hosts_count != 1 or lengths_count > 1 or (lengths_count and is_chunked):
-            raise NotServed
+            raise NotServed(FIELDS)
         length_bytes = self._length(headers.get(_LENGTH, b"0"))
-        return Fields(headers, repeated or None, length_bytes, is_chunked, is_last)
+        is_waited_for = b"expect" in headers
+        return Fields(
+            headers, repeated or None, length_bytes, is_chunked, is_last, None, is_waited_for
+        )
 
 
 _NO_FIELDS: Final = Fields({}, None, 0, is_chunked=False)

@@ -13,7 +13,7 @@ What this module promises:
 
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,10 +28,12 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import InFlight
 from troth.persistence.shortage import SHORTAGES
 
+from .accepting import PAUSE_S
 from .connection_limits import WRITE_TIMEOUT_MS, ASGIApplication, ConnectionLimits
 from .connection_room import ConnectionRoom, Idle
+from .departures import HandedOver
 from .early_answers import BEGINNING_BYTES, early_body
-from .lane import Lane, peer_of
+from .lane import Lane
 from .slow_gate import SlowGate
 from .slow_side import SlowSide
 
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from .hypercorn_connection import HypercornConnection
 
 _BACKLOG_COUNT: Final = 1024
-_ACCEPT_PAUSE_S: Final = 0.1
 _REFUSAL_TIMEOUT_S: Final = 1.0
 _DISCARDED_BYTES: Final = 65536
 _SHORTAGE_INTERVAL_S: Final = 10.0
@@ -103,11 +104,12 @@ class SocketListener:
         )
         self._slow_side = SlowSide(application, self._limits)
         self._listeners: list[trio.SocketListener] = []
+        self._sockets: list[socket.socket] = []  # those that the lane accepts from
+        self._nursery: trio.Nursery | None = None
         self._connections: set[HypercornConnection] = set()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._ended = trio.Event()
-        self._on_lane_count = 0
         self._refusing_count = 0
         # They have descriptors of the reserve, which is for files.
         self._refusals_limit_count = max(1, min(REFUSALS_AT_ONCE_COUNT, self.room.limit_count // 4))
@@ -160,20 +162,44 @@ class SocketListener:
         assert self._listeners, "open() comes first"
         try:
             with self._serving:
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as self._nursery:
                     task_status.started()
                     with self._accepting:
-                        async with trio.open_nursery() as accepting:
-                            for listener in self._listeners:
-                                accepting.start_soon(self._accept, listener, nursery)
+                        if self.lane is None:
+                            await self._accept_here()
+                        else:
+                            await self._accept_on(self.lane)
                     # The port is free from here on; connections go on.
                     await self._close_sockets()
+                    if self.lane is not None:
+                        await self.lane.wait_empty()
         finally:
+            if self.lane is not None:
+                self.lane.cut()
             self._ended.set()
             with trio.CancelScope(shield=True):
                 await self._close_sockets()
 
+    async def _accept_here(self) -> None:
+        """Accept connections in a task for each address, until canceled."""
+        async with trio.open_nursery() as accepting:
+            for listener in self._listeners:
+                accepting.start_soon(self._accept, listener)
+
+    async def _accept_on(self, lane: Lane) -> None:
+        """Leave accepting to the lane, until canceled."""
+        self._sockets = [
+            socket.socket(fileno=listener.socket.detach()) for listener in self._listeners
+        ]
+        lane.accept_from(self._sockets, self)
+        try:
+            await trio.sleep_forever()
+        finally:
+            lane.accept_no_more()
+
     async def _close_sockets(self) -> None:
+        for one in self._sockets:
+            one.close()
         for listener in self._listeners:
             await listener.aclose()
 
@@ -207,32 +233,60 @@ class SocketListener:
 
     @property
     def _connections_count(self) -> int:
-        return len(self._connections) + self._on_lane_count
+        on_lane_count = 0 if self.lane is None else self.lane.connections_count
+        return len(self._connections) + on_lane_count
 
-    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+    async def _accept(self, listener: trio.SocketListener) -> None:
         while True:
             try:
                 stream = await listener.accept()
             except OSError as error:
                 if error.errno not in SHORTAGES:
                     raise
-                self.room.shed()
-                self._note_shortage(error)
-                await trio.sleep(_ACCEPT_PAUSE_S)
+                self.run_short(error)
+                await trio.sleep(PAUSE_S)
                 continue
-            self._accepted_count += 1
-            peer = peer_of(stream)
-            problem = self._problem(peer)
-            if problem is None:
-                self.room.enter(peer)
-                nursery.start_soon(self._serve, stream, peer)
-                continue
-            self._refused_count += 1
-            if self._refusing_count < self._refusals_limit_count:
-                self._refusing_count += 1
-                nursery.start_soon(self._refuse, stream, problem)
-            else:
-                self._refuse_at_once(stream, problem)
+            connected = socket.socket(fileno=stream.socket.detach())
+            peer = _peer_of(connected)
+            if self.admit(connected, peer):
+                self.take_over(HandedOver(connected, b"", 0.0), peer)
+
+    # What accepts connections may ask: `accepting.Port`.
+
+    def run_short(self, error: Exception) -> None:
+        """Note that a connection could not be accepted; idle ones are closed."""
+        self.room.shed()
+        now = trio.current_time()
+        if now - self._shortage_noted_at >= _SHORTAGE_INTERVAL_S:
+            self._shortage_noted_at = now
+            _log.error("connections cannot be accepted for now", reason=str(error))
+
+    def admit(self, connected: socket.socket, peer: str | None) -> bool:
+        """Return whether there is room for a connection; if not, it is told so."""
+        self._accepted_count += 1
+        problem = self._problem(peer)
+        if problem is None:
+            self.room.enter(peer)
+            return True
+        self._refused_count += 1
+        if self._refusing_count < self._refusals_limit_count:
+            self._refusing_count += 1
+            self._start(self._refuse, connected, problem)
+        else:
+            self._refuse_at_once(connected, problem)
+        return False
+
+    def ended(self, peer: str | None) -> None:
+        """Note the end of a connection that was admitted."""
+        self.room.leave(peer)
+
+    def take_over(self, handed_over: HandedOver, peer: str | None) -> None:
+        """Serve a connection away from the lane."""
+        self._start(self._serve, handed_over, peer)
+
+    def _start(self, act: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        assert self._nursery is not None, "connections come only while this runs"
+        self._nursery.start_soon(act, *arguments)
 
     def _problem(self, peer: str | None) -> str | None:
         """Return why a connection cannot be served; None if it can, for which others may go."""
@@ -245,12 +299,6 @@ class SocketListener:
             return f"All {room.limit_count} connections are in use."
         return None
 
-    def _note_shortage(self, error: OSError) -> None:
-        now = trio.current_time()
-        if now - self._shortage_noted_at >= _SHORTAGE_INTERVAL_S:
-            self._shortage_noted_at = now
-            _log.error("connections cannot be accepted for now", reason=str(error))
-
     def _idle(self) -> Iterator[Idle]:
         """Yield the connections that wait for a request."""
         if self.lane is not None:
@@ -260,37 +308,24 @@ class SocketListener:
             if since is not None:
                 yield since, connection.shed
 
-    async def _serve(self, stream: trio.SocketStream, peer: str | None) -> None:
+    async def _serve(self, handed_over: HandedOver, peer: str | None) -> None:
         try:
-            await self._serve_contained(stream)
+            await self._serve_contained(handed_over)
         finally:
             self.room.leave(peer)
 
-    async def _serve_contained(self, stream: trio.SocketStream) -> None:
+    async def _serve_contained(self, handed_over: HandedOver) -> None:
         """Serve a connection; whatever fails ends that one and no other."""
         try:
-            received, since, hold = b"", 0.0, None
-            if self.lane is not None:
-                self._on_lane_count += 1
+            with handed_over.socket:  # its stream has closed it, unless there is none yet
+                connection = await self._connection(handed_over)
+                self._connections.add(connection)
+                if self._is_stopping:
+                    connection.stop()
                 try:
-                    handed_over = await self.lane.serve(stream)
+                    await connection.run()
                 finally:
-                    self._on_lane_count -= 1
-                if handed_over is None:
-                    return
-                stream = handed_over.stream
-                received, since = handed_over.received, handed_over.since
-                hold = handed_over.hold
-            connection = await self._slow_side.connection(
-                stream, self.url, received, since, self.in_flight, self.gate, hold
-            )
-            self._connections.add(connection)
-            if self._is_stopping:
-                connection.stop()
-            try:
-                await connection.run()
-            finally:
-                self._connections.discard(connection)
+                    self._connections.discard(connection)
         except BaseExceptionGroup as group:
             # What is canceled, when the server ends, may fail too: that must not become the reason
             # which the operator is told.
@@ -304,10 +339,27 @@ class SocketListener:
             self._failed_count += 1
             _log.exception("a connection failed")
 
-    async def _refuse(self, stream: trio.SocketStream, problem: str) -> None:
+    async def _connection(self, handed_over: HandedOver) -> "HypercornConnection":
+        try:
+            return await self._slow_side.connection(
+                _stream_of(handed_over.socket),
+                self.url,
+                handed_over.received,
+                handed_over.since,
+                self.in_flight,
+                self.gate,
+                handed_over.hold,
+            )
+        except BaseException:
+            if handed_over.hold is not None:
+                handed_over.hold.release()
+            raise
+
+    async def _refuse(self, connected: socket.socket, problem: str) -> None:
         """Answer 503 to a request that is not read, if the client takes the answer."""
         try:
-            await self._say_refused(stream, problem)
+            async with _stream_of(connected) as stream:
+                await self._say_refused(stream, problem)
         finally:
             self._refusing_count -= 1
 
@@ -318,21 +370,20 @@ class SocketListener:
                 beginning = bytes(await stream.receive_some(BEGINNING_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # then it hears nothing, as below
-        async with stream:
-            try:
-                with trio.move_on_after(_REFUSAL_TIMEOUT_S):
-                    await stream.send_all(self._refusal(beginning, problem))
-                    await stream.send_eof()
-                    await stream.receive_some(_DISCARDED_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._failed_count += 1
+        try:
+            with trio.move_on_after(_REFUSAL_TIMEOUT_S):
+                await stream.send_all(self._refusal(beginning, problem))
+                await stream.send_eof()
+                await stream.receive_some(_DISCARDED_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._failed_count += 1
 
-    def _refuse_at_once(self, stream: trio.SocketStream, problem: str) -> None:
+    def _refuse_at_once(self, connected: socket.socket, problem: str) -> None:
         """Say 503 without waiting for anything: nothing is kept of a connection in a flood.
 
         Who has not sent its request yet is not known, and hears it as the REST API says it.
         """
-        with socket.socket(fileno=stream.socket.detach()) as connected:
+        with connected:
             connected.setblocking(False)
             try:
                 received = connected.recv(_DISCARDED_BYTES)  # unread, it would undo the answer
@@ -354,3 +405,16 @@ class SocketListener:
             f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
         )
         return head.encode() + body
+
+
+def _stream_of(connected: socket.socket) -> trio.SocketStream:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(connected))
+
+
+def _peer_of(connected: socket.socket) -> str | None:
+    """Return the address that a connection comes from, if it is one of a network."""
+    try:
+        address = connected.getpeername()
+    except OSError:
+        return None  # the client has reset the connection already; reading will say so
+    return address[0] if isinstance(address, tuple) else None

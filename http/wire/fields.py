@@ -7,12 +7,11 @@ JSON null counts as absent; "required" means: not absent, not "", not 0 (rest.md
 
 # ruff: noqa: ARG002 — markers share one signature, and not every one needs the limits.
 
-import binascii
 import functools
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -268,9 +267,9 @@ class Base64(Field):
         if not value:
             return None
         try:
-            decode_base64(value)
+            canonical_base64(value)
         except ValueError as error:
-            return f"must be standard base64 with padding ({error})"
+            return _not_base64(error)
         return None
 
     def strict(self, limits: RequestLimits) -> Any:
@@ -368,6 +367,13 @@ class BodyList(Field):
             return f"must have at most {self.limit_count} entries (got {len(value)})"
         return None
 
+    def strict(self, limits: RequestLimits) -> Any:
+        """Return a list of the strict form of the inner body."""
+        inner: Any = strict_body(self.body, limits)
+        if inner is None:
+            return None
+        return Annotated[list[inner], Meta(min_length=1, max_length=self.limit_count)]
+
     def schema(self, limits: RequestLimits) -> Schema:
         """Return an array of the inner body."""
         inner = reference(self.body.__name__)
@@ -390,7 +396,10 @@ def rules(body: type[Struct]) -> tuple[tuple[str, str, Field], ...]:
 
 
 def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[FieldProblem]:
-    """Check all fields of a decoded body and say everything that is wrong."""
+    """Check all fields of a decoded body and say everything that is wrong.
+
+    Base64 is made canonical while it is checked, since either takes a look at all of it.
+    """
     found = []
     for attribute, name, marker in rules(type(body)):
         value = getattr(body, attribute)
@@ -400,13 +409,28 @@ def problems(body: Struct, limits: RequestLimits, prefix: str = "") -> list[Fiel
             inner = marker.body() if value is None else value
             found.extend(problems(inner, limits, f"{prefix}{name}."))
             continue
-        problem = marker.check(value, limits)
+        if isinstance(marker, Base64):
+            problem = _make_canonical(body, attribute, value)
+        else:
+            problem = marker.check(value, limits)
         if isinstance(marker, BodyList) and problem is None:
             for place, entry in enumerate(value):
                 found.extend(problems(entry, limits, f"{prefix}{name}[{place}]."))
         if problem is not None:
             found.append(FieldProblem(prefix + name, problem))
     return found
+
+
+def _make_canonical(body: Struct, attribute: str, text: str) -> str | None:
+    try:
+        setattr(body, attribute, canonical_base64(text))
+    except ValueError as error:
+        return _not_base64(error)
+    return None
+
+
+def _not_base64(error: ValueError) -> str:
+    return f"must be standard base64 with padding ({error})"
 
 
 def strict_body(body: type[Body], limits: RequestLimits) -> type[Body] | None:
@@ -491,21 +515,38 @@ def example(body: type[Struct]) -> dict[str, Any]:
     return made
 
 
-def decode_base64(text: str) -> bytes:
-    """Decode standard base64 with padding; line breaks are skipped. Raises ValueError."""
+_BASE64_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_USED_BITS: Final = {b"": 0b111111, b"=": 0b111100, b"==": 0b110000}
+"""Those of the last character that belong to a byte, by the padding."""
+
+
+def canonical_base64(text: str) -> str:
+    """Return the one spelling of what a text says in standard base64 with padding.
+
+    Line breaks are skipped, and so are bits after the last byte. Raises ValueError. To decode the
+    text and encode it again would take five times as long: 14 ms for 4 MiB.
+    """
     if not text.isascii():
         raise ValueError("there are characters outside ASCII")
-    if "\n" in text or "\r" in text:
-        text = text.replace("\n", "").replace("\r", "")
-    if len(text) % 4:
-        raise ValueError("Incorrect padding")  # binascii takes one `=` too many, up to Python 3.11
-    return binascii.a2b_base64(text, strict_mode=True)
-
-
-def canonical_base64(given: str | bytes) -> str:
-    """Return the one spelling of some bytes, or of a text that `Base64.check` accepts."""
-    content = given if isinstance(given, bytes) else decode_base64(given)
-    return b2a_base64(content, newline=False).decode()
+    content = text.encode()
+    if b"\n" in content or b"\r" in content:
+        content = content.translate(None, b"\r\n")
+    others = content.translate(None, _BASE64_CHARACTERS)
+    wrong = others.translate(None, b"=")
+    if wrong:
+        raise ValueError(f"there is {chr(wrong[0])!r}")
+    if len(content) % 4 or others not in _USED_BITS:
+        raise ValueError("incorrect padding")
+    if not content.endswith(others):
+        raise ValueError("there is something behind the padding")
+    is_as_given = len(content) == len(text)
+    if others:
+        last = -len(others) - 1
+        bits = _BASE64_CHARACTERS.index(content[last]) & _USED_BITS[others]
+        if content[last] != _BASE64_CHARACTERS[bits]:
+            is_as_given = False
+            content = b"%b%c%b" % (content[:last], _BASE64_CHARACTERS[bits], others)
+    return text if is_as_given else content.decode()
 
 
 def _too_much(value: object, depth_count: int) -> str | None:

@@ -50,14 +50,15 @@ class CheckpointStatistics:
 
 @final
 class Checkpoints:
-    """The checkpoints of one data directory.
+    """The checkpoints of one group of a data directory: of these shards, or of the first ones.
 
-    Opening raises CheckpointDamaged if the store belongs to other data or has another format.
+    Opening raises CheckpointDamaged if the store belongs to other data, to another group, or has
+    another format.
     """
 
-    def __init__(self, store: Store, data_id: bytes, shard_count: int) -> None:
+    def __init__(self, store: Store, data_id: bytes, shards: range | int) -> None:
+        shards = range(shards) if isinstance(shards, int) else shards
         self._store = store
-        self._shard_count = shard_count
         self._decoder = RowDecoder()
         self._checkpoints_count = 0
         self._rows_count = 0
@@ -65,9 +66,9 @@ class Checkpoints:
         view = store.view()
         self._is_new = self._check(view, data_id)
         self._data_id = data_id
-        self._headers = loading.read_headers(view, self._decoder, shard_count)
+        self._headers = loading.read_headers(view, self._decoder, shards)
         self._ids = StoredIds(is_empty=_is_empty(view))
-        self.reader = ColdReader(view, self._ids, shard_count)
+        self.reader = ColdReader(view, self._ids, shards)
 
     def _check(self, view: View, data_id: bytes) -> bool:
         """Check which data directory this store belongs to; return whether it is new."""

@@ -8,8 +8,8 @@ surely not stored (`id_filter.py`) is not looked for.
 
 import heapq
 import itertools
-from collections.abc import Iterator
-from typing import Final, final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar, final
 
 from troth.core.grammar import task_ids
 from troth.core.lifecycles import FINAL_STATES
@@ -40,6 +40,7 @@ READS_BETWEEN_LOOKS_COUNT: Final = 256
 SEARCH_READS_COUNT: Final = 20
 """How often to look at that, in reads of one row, and how many of them a search is like."""
 
+Entity = TypeVar("Entity", Promise, Task)
 Place = tuple[int, bytes]
 """A serial and the id's bytes, as an index has them."""
 
@@ -48,12 +49,12 @@ Place = tuple[int, bytes]
 class ColdReader:
     """The cold side of all shards of a process, for the thread that runs them."""
 
-    def __init__(self, view: View, ids: StoredIds, shard_count: int) -> None:
+    def __init__(self, view: View, ids: StoredIds, shards: range) -> None:
         self.view = view
         self.ids = ids
         self.decoder = RowDecoder()
         self._reads_count = 0
-        self.shards = [ShardColdStore(self, shard) for shard in range(shard_count)]
+        self.shards = {shard: ShardColdStore(self, shard) for shard in shards}
 
     def renew(self, view: View) -> None:
         """Read a newer view from here on."""
@@ -84,19 +85,20 @@ class ShardColdStore:
 
     def promise(self, promise_id: str) -> Promise | None:
         """See ColdStore."""
-        if not self._ids.filter.may_hold(promise_id):
-            return None
-        return self._read_promise(promise_id)
+        return self._find(rows.PROMISE_IDS, promise_id, self._promise_at)
 
-    def _read_promise(self, promise_id: str) -> Promise | None:
+    def _find(self, table: str, identifier: str, read: Callable[[bytes], Entity]) -> Entity | None:
+        """Look an id up, and read the row that it names."""
+        if not self._ids.filter.may_hold(identifier):
+            return None
         self._reader.note_reads(1)
-        number = self._reader.view.get(rows.PROMISE_IDS, rows.id_key(self._shard, promise_id))
+        number = self._reader.view.get(table, rows.id_key(self._shard, identifier))
         if number is None:
             return None
-        promise = self._promise_at(number)
-        if promise.id != promise_id:
-            raise CheckpointDamaged(rows.PROMISE_IDS, "an id names the row of another")
-        return promise
+        found = read(number)
+        if found.id != identifier:
+            raise CheckpointDamaged(table, "an id names the row of another")
+        return found
 
     def _promise_at(self, number: bytes) -> Promise:
         """Read the promise with a serial, given as the bytes that name it."""
@@ -107,16 +109,7 @@ class ShardColdStore:
 
     def task(self, task_id: str) -> Task | None:
         """See ColdStore."""
-        if not self._ids.filter.may_hold(task_id):
-            return None
-        self._reader.note_reads(1)
-        number = self._reader.view.get(rows.TASK_IDS, rows.id_key(self._shard, task_id))
-        if number is None:
-            return None
-        task = self._task_at(number)
-        if task.id != task_id:
-            raise CheckpointDamaged(rows.TASK_IDS, "an id names the row of another")
-        return task
+        return self._find(rows.TASK_IDS, task_id, self._task_at)
 
     def _task_at(self, number: bytes) -> Task:
         key = rows.shard_key(self._shard) + number

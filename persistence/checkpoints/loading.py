@@ -12,13 +12,13 @@ from .port import View
 from .rows import RowDecoder
 
 
-def read_headers(view: View, decoder: RowDecoder, shard_count: int) -> dict[int, ShardHeader]:
+def read_headers(view: View, decoder: RowDecoder, shards: range) -> dict[int, ShardHeader]:
     """Return the header of each shard, or none at all. Raises CheckpointDamaged."""
     found = {}
     for key, value in view.scan(rows.HEADERS, b"", b"\xff" * 8):
         header = decoder.header(key, value)
         found[header.shard] = header
-    if found and sorted(found) != list(range(shard_count)):
+    if found and sorted(found) != list(shards):
         raise CheckpointDamaged(rows.HEADERS, "headers of shards are missing")
     return found
 

@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Final
 
 from troth.core.bulk import BulkJob, BulkState
-from troth.core.limits import SHARDS_LIMIT_COUNT
+from troth.core.limits import GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
+from troth.persistence.building import BuildingInTheWay, Mark, marked
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
-    CHECKPOINTS_NAME,
     CONVERTING_SUFFIX,
-    FORMAT_VERSION,
     GROUPS_NAME,
-    IDENTITY_NAME,
-    Identity,
+    RUN_NAME,
+    checkpoints_name,
     write_identity,
     write_new_log,
 )
@@ -37,18 +36,19 @@ from troth.persistence.errors import (
     DataDirectoryLocked,
     PersistenceError,
 )
-from troth.persistence.files import DIRECTORY_MODE, RealFiles
-from troth.persistence.placement import PlacementRule
+from troth.persistence.files import RealFiles
+from troth.persistence.identity import FORMAT_VERSION, IDENTITY_NAME, Identity
+from troth.persistence.placement import PlacementRule, dealt_shards
 from troth.persistence.wal.frames import DATA_ID_BYTES
 
 from .dealing import Dealer
 from .old_data import OldData, read_identity
 
 BEFORE_SUFFIX: Final = ".before-conversion"
-MARK_NAME: Final = "being-converted"
+MARK: Final = Mark("being-converted", "a conversion")
 
 _NOT_COPIED: Final = frozenset(
-    {"log", "checkpoints", GROUPS_NAME, IDENTITY_NAME, "lost+found", MARK_NAME}
+    {"log", "checkpoints", GROUPS_NAME, IDENTITY_NAME, RUN_NAME, "lost+found", MARK.name}
 )
 """What a conversion makes itself, or has no use for."""
 
@@ -71,6 +71,7 @@ class NewPlacement:
 
     placement: PlacementRule | None = None
     shard_count: int | None = None
+    groups_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Converted:
     data_id: str
     placement: PlacementRule
     shard_count: int
+    groups_count: int
     entities_count: int | None
 
 
@@ -113,14 +115,19 @@ def convert(
             if made is not None:
                 _refuse_to_lose(data, before, remove_old=remove_old)
                 identity = replace(made, data_id=random_bytes(DATA_ID_BYTES))
-                with _marked(building):
+                with marked(building, MARK):
                     entities_count = _build(data, building, identity, now_ms, progress)
                 if remove_old and before.exists():
                     shutil.rmtree(before)
                 _exchange(data, building, before)
-        (data / MARK_NAME).unlink(missing_ok=True)
+        (data / MARK.name).unlink(missing_ok=True)
         if remove_old and before.exists():
             shutil.rmtree(before)
+    except BuildingInTheWay as error:
+        raise ConversionError(str(error)) from error
+    except CheckpointFailed as error:
+        problem = error.__cause__ or error
+        raise ConversionError(f"{building} cannot be written: {problem}. {_AS_IT_WAS}") from error
     except OSError as error:
         raise ConversionError(
             f"{data} cannot be converted: {error.strerror or error}. {_AS_IT_WAS}"
@@ -131,6 +138,7 @@ def convert(
         identity.data_id.hex(),
         identity.placement,
         identity.shard_count,
+        identity.groups_count,
         entities_count,
     )
 
@@ -149,7 +157,7 @@ def _finish_renaming(data: Path, building: Path, before: Path) -> None:
     """Give the new directory its name, if an interruption left it without one."""
     if data.exists() or not before.exists() or not (building / IDENTITY_NAME).exists():
         return
-    if (building / MARK_NAME).exists():
+    if (building / MARK.name).exists():
         _rename(building, data)
 
 
@@ -169,17 +177,21 @@ def _locked(data: Path) -> Iterator[None]:
 def _new_identity(version: int, old: Identity, wanted: NewPlacement) -> Identity | None:
     """Return what the new directory is to be, or None if the old one is that already."""
     placement, shard_count = wanted.placement, wanted.shard_count or old.shard_count
+    groups_count = wanted.groups_count or old.groups_count
     if not 1 <= shard_count <= SHARDS_LIMIT_COUNT:
         raise ConversionError(
             f"the number of shards is 1 to {SHARDS_LIMIT_COUNT}, not {shard_count}. Nothing was "
             "changed."
         )
+    if not 1 <= groups_count <= min(shard_count, GROUPS_LIMIT_COUNT):
+        raise ConversionError(
+            f"{shard_count} shards cannot be dealt to {groups_count} groups: each group needs one, "
+            "and there may be more shards (--shards). Nothing was changed."
+        )
     if placement is None:
         placement = old.placement if version == FORMAT_VERSION else PlacementRule.ORIGIN
-    is_same = (placement, shard_count) == (old.placement, old.shard_count)
-    if version == FORMAT_VERSION and is_same:
-        return None
-    return replace(old, placement=placement, shard_count=shard_count)
+    made = replace(old, placement=placement, group_shards=dealt_shards(shard_count, groups_count))
+    return None if version == FORMAT_VERSION and made == old else made
 
 
 def _refuse_to_lose(data: Path, before: Path, *, remove_old: bool) -> None:
@@ -196,66 +208,39 @@ def _refuse_to_lose(data: Path, before: Path, *, remove_old: bool) -> None:
         )
 
 
-@contextlib.contextmanager
-def _marked(building: Path) -> Iterator[None]:
-    """Create the directory to build in, replacing a leftover one; remove it if that fails."""
-    if building.exists():
-        if any(building.iterdir()) and not (building / MARK_NAME).exists():
-            raise ConversionError(
-                f"{building} is in the way, and it was not left by an interrupted conversion. "
-                "Nothing was changed. Move it."
-            )
-        shutil.rmtree(building)
-    try:
-        building.mkdir(DIRECTORY_MODE)
-        mark = building / MARK_NAME
-        mark.write_text("A conversion of a data directory was interrupted, or is going on, here.\n")
-        _sync(building)
-        yield
-    except CheckpointFailed as error:
-        shutil.rmtree(building, ignore_errors=True)
-        problem = error.__cause__ or error
-        raise ConversionError(f"{building} cannot be written: {problem}. {_AS_IT_WAS}") from error
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-
-
 def _build(
     data: Path, building: Path, identity: Identity, now_ms: int, progress: EntitiesDone
 ) -> int:
     """Write all of the new directory, its identity last; how many entities it has."""
     files = RealFiles()
-    write_new_log(files, str(building), identity.data_id)
-    store = LmdbStore(building / CHECKPOINTS_NAME, rows.TABLES)
-    with (
-        contextlib.closing(OldData(data, now_ms)) as old,
-        contextlib.closing(Checkpoints(store, identity.data_id, identity.shard_count)) as new,
-    ):
+    with contextlib.ExitStack() as closing:
+        old = closing.enter_context(contextlib.closing(OldData(data, now_ms)))
         _refuse_running_jobs(data, old)
-        dealer = Dealer(new, identity.placement, identity.shard_count, old.states)
+        new = []
+        for group in range(identity.groups_count):
+            write_new_log(files, str(building), identity.data_id, group=group)
+            store = LmdbStore(building / checkpoints_name(group), rows.TABLES)
+            checkpoints = Checkpoints(store, identity.data_id, identity.shards_of(group))
+            new.append(closing.enter_context(contextlib.closing(checkpoints)))
+        dealer = Dealer(new, identity.placement, identity.group_shards, old.states)
         for promise in old.cold_promises():
             dealer.deal_promise(promise)
             progress(dealer.entities_count)
-        for task in old.cold_tasks():
-            dealer.deal_task(task)
-            progress(dealer.entities_count)
-        tasks = []
         for state, hot in old.hot():
             for memory_promise in hot.promises.values():
                 if memory_promise is not None:
                     dealer.deal_promise(memory_promise)
-            tasks += [row for row in hot.tasks.values() if row is not None]
             dealer.deal_others(state, hot)
         # Those of one root are of one shard, and stay in their order.
-        for task in sorted(tasks, key=lambda row: row.sequence):
+        for task in old.tasks():
             dealer.deal_task(task)
-        progress(dealer.entities_count)
+            progress(dealer.entities_count)
         dealer.finish()
-        new.renew()
-        new.verify()
-        for index in range(identity.shard_count):
-            new.load(index)  # what is counted is there
+        for group, checkpoints in enumerate(new):
+            checkpoints.renew()
+            checkpoints.verify()
+            for index in identity.shards_of(group):
+                checkpoints.load(index)  # what is counted is there
     _copy_others(data, building)
     write_identity(files, str(building), identity)
     return dealer.entities_count

@@ -5,7 +5,7 @@ shards count is counted again, since entities of several shards come together: t
 tasks, and the places of who waits. Serials stay, so the order of creation stays.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 
 from troth.core.executions import Usage, added
@@ -96,13 +96,17 @@ class Dealer:
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: Sequence[Checkpoints],
         placement: PlacementRule,
-        shard_count: int,
+        group_shards: Sequence[int],
         old: list[ShardState],
     ) -> None:
-        """Begin with empty shards. `old` are the states that all comes from."""
-        self._checkpoints = checkpoints
+        """Begin with empty shards. `old` are the states that all comes from.
+
+        `checkpoints` are those of the groups, which have so many shards each.
+        """
+        shard_count = sum(group_shards)
+        self._groups = list(zip(checkpoints, _parts(group_shards), strict=True))
         self._of_promise = by_rule(placement, shard_count)
         self._of_name = by_id(shard_count)
         self._old = old
@@ -175,13 +179,22 @@ class Dealer:
 
     def _write(self) -> None:
         self._unwritten_count = 0
-        self._checkpoints.write([shard.capture(self._old) for shard in self._shards])
+        for checkpoints, shards in self._groups:
+            checkpoints.write([shard.capture(self._old) for shard in self._shards[shards]])
 
     def finish(self) -> None:
         """Write what is left, with headers that say all of it."""
         for usage in self._usage.values():
             self._named(usage.function_id).keep("usage", usage.function_id, usage)
         self._write()
+
+
+def _parts(counts: Sequence[int]) -> Iterator[slice]:
+    """Yield which part of the shards is each group's."""
+    first = 0
+    for count in counts:
+        yield slice(first, first + count)
+        first += count
 
 
 def _there(rows: Mapping[Any, _Row | None]) -> list[_Row]:

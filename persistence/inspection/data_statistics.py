@@ -12,20 +12,19 @@ from troth.core.state.captures import ShardHeader
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.rows import RowDecoder
 from troth.persistence.checkpoints.store import DATA_NAME, MAP_BYTES_SMALLEST
-from troth.persistence.data_directory import CHECKPOINTS_NAME
+from troth.persistence.data_directory import checkpoints_name
 from troth.persistence.errors import DataDirectoryUnreadable
 from troth.persistence.files import Files
 
-from .log_tools import LogReader
+from .log_tools import LogReader, list_groups
 
 
 @dataclass(frozen=True, slots=True)
 class DataStatistics:
     """All of one directory. `rows` counts what is in the checkpoints, by table.
 
-    The log holds the records from `first_sequence` to before `next_sequence`; those up to
-    `checkpoint_position` are in the checkpoints too. `busiest_share` is the part of all promises
-    that is in the shard with the most; None while there are none.
+    `groups` has what differs from group to group. `busiest_share` is the part of all promises that
+    is in the shard with the most; None while there are none.
     """
 
     path: str
@@ -36,10 +35,22 @@ class DataStatistics:
     busiest_share: float | None
     created_at_ms: int
     rows: dict[str, int]
-    checkpoint_bytes: int
-    checkpoint_position: int
     promises_count: int  # as of the checkpoint
     tasks_count: int
+    groups: tuple["GroupStatistics", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """The log and the checkpoints of one group.
+
+    The log holds the records from `first_sequence` to before `next_sequence`; those up to
+    `checkpoint_position` are in the checkpoints too.
+    """
+
+    shard_count: int
+    checkpoint_bytes: int
+    checkpoint_position: int
     first_sequence: int
     next_sequence: int
     segments_count: int
@@ -49,33 +60,52 @@ class DataStatistics:
 
 def read_statistics(files: Files, path: Path) -> DataStatistics:
     """Look at a directory. Raises a DataDirectoryError."""
-    reader = LogReader(files, path)
-    with _locked_unless_in_use(files, reader.path) as in_use:
-        counts, headers, size_bytes = _read_checkpoints(path / CHECKPOINTS_NAME, in_use=in_use)
-        segments = reader.list_segments()
-        last_sequence = segments[-1].first_sequence if segments else 1
-        for _ in reader.batches(last_sequence):
-            continue  # only to find the end
-        assert reader.end is not None, "all batches were read"
+    readers = [LogReader(files, path, group) for group in list_groups(files, path)]
+    identity = readers[0].identity
+    with _locked_unless_in_use(files, readers[0].path) as in_use:
+        counts = dict.fromkeys(rows.TABLES, 0)
+        headers: list[ShardHeader] = []
+        groups = []
+        for reader in readers:
+            own_counts, own_headers, size_bytes = _read_checkpoints(
+                path / checkpoints_name(reader.group), in_use=in_use
+            )
+            groups.append(_group_statistics(reader, own_headers, size_bytes))
+            headers += own_headers
+            counts = {table: counts[table] + own_counts[table] for table in counts}
         return DataStatistics(
-            path=reader.path,
+            path=readers[0].path,
             in_use=in_use,
-            data_id=reader.identity.data_id.hex(),
-            shard_count=reader.identity.shard_count,
-            placement=str(reader.identity.placement),
+            data_id=identity.data_id.hex(),
+            shard_count=identity.shard_count,
+            placement=str(identity.placement),
             busiest_share=_busiest_share(headers),
-            created_at_ms=reader.identity.created_at_ms,
+            created_at_ms=identity.created_at_ms,
             rows=counts,
-            checkpoint_bytes=size_bytes,
-            checkpoint_position=min((header.position for header in headers), default=0),
             promises_count=sum(header.promises_count for header in headers),
             tasks_count=sum(header.tasks_count for header in headers),
-            first_sequence=reader.segments[0].first_sequence,
-            next_sequence=reader.end.next_sequence,
-            segments_count=len(reader.segments),
-            log_bytes=sum(segment.size_bytes for segment in reader.segments),
-            torn_bytes=reader.end.torn_bytes,
+            groups=tuple(groups),
         )
+
+
+def _group_statistics(
+    reader: LogReader, headers: list[ShardHeader], size_bytes: int
+) -> GroupStatistics:
+    segments = reader.list_segments()
+    last_sequence = segments[-1].first_sequence if segments else 1
+    for _ in reader.batches(last_sequence):
+        continue  # only to find the end
+    assert reader.end is not None, "all batches were read"
+    return GroupStatistics(
+        shard_count=len(reader.shards),
+        checkpoint_bytes=size_bytes,
+        checkpoint_position=min((header.position for header in headers), default=0),
+        first_sequence=reader.segments[0].first_sequence,
+        next_sequence=reader.end.next_sequence,
+        segments_count=len(reader.segments),
+        log_bytes=sum(segment.size_bytes for segment in reader.segments),
+        torn_bytes=reader.end.torn_bytes,
+    )
 
 
 def _busiest_share(headers: list[ShardHeader]) -> float | None:

@@ -13,7 +13,7 @@ import lmdb
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.rows import RowDecoder
 from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbView
-from troth.persistence.data_directory import CHECKPOINTS_NAME
+from troth.persistence.data_directory import checkpoints_name
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailed, DataDirectoryUnreadable
 from troth.persistence.files import Files
 
@@ -23,12 +23,12 @@ ATTEMPTS_COUNT: Final = 5
 """How often a log is verified again when a server has removed segments during the reading."""
 
 
-def covered_sequence(path: str | os.PathLike[str], data_id: bytes) -> int:
-    """Return the last record of the log that the checkpoints cover, or 0 if there are none.
+def covered_sequence(path: str | os.PathLike[str], data_id: bytes, group: int = 0) -> int:
+    """Return the last record of a group's log that its checkpoints cover, or 0 without any.
 
     Raises `CheckpointDamaged` or `CheckpointFailed` if they cannot be read.
     """
-    directory = Path(path) / CHECKPOINTS_NAME
+    directory = Path(path) / checkpoints_name(group)
     if not (directory / DATA_NAME).exists():
         return 0
     try:
@@ -69,22 +69,26 @@ def _position(view: LmdbView, data_id: bytes) -> int:
     return min((decoder.header(key, value).position for key, value in headers), default=0)
 
 
-def verify_directory(files: Files, path: str | os.PathLike[str]) -> tuple[LogReport, int]:
-    """Verify a log with its directory's checkpoints; return the report, and how far they reach.
+def verify_directory(
+    files: Files, path: str | os.PathLike[str], group: int | None = None
+) -> tuple[LogReport, int]:
+    """Verify a log with its group's checkpoints; return the report, and how far they reach.
 
+    With None the directory must have only one group.
     Raises what `verify` and `covered_sequence` raise.
     """
-    data_id = LogReader(files, path).identity.data_id
-    covered = covered_sequence(path, data_id)
+    reader = LogReader(files, path, group)
+    data_id, group = reader.identity.data_id, reader.group
+    covered = covered_sequence(path, data_id, group)
     for attempt in range(1, ATTEMPTS_COUNT + 1):
         report, failure = None, None
         try:
-            report = verify(files, path, covered + 1)
+            report = verify(files, path, covered + 1, group=group)
         except DataDirectoryUnreadable as error:
             failure = error
         before = covered
         if (report is None or not report.is_sound) and attempt < ATTEMPTS_COUNT:
-            covered = covered_sequence(path, data_id)
+            covered = covered_sequence(path, data_id, group)
         if covered == before:
             break
     if report is None:

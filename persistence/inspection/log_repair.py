@@ -88,15 +88,18 @@ class RepairPlan:
 
 
 class LogRepair:
-    """A data directory, locked to be repaired. Use it in a `with` block."""
+    """A data directory, locked to repair the log of a group. Use it in a `with` block."""
 
-    def __init__(self, files: Files, path: str | os.PathLike[str]) -> None:
-        """Lock the directory.
+    def __init__(
+        self, files: Files, path: str | os.PathLike[str], group: int | None = None
+    ) -> None:
+        """Lock the directory; with None there must be one group.
 
-        Raises `DataDirectoryLocked`, `DataDirectoryUnreadable` or `UnknownFormatVersion`.
+        Raises `DataDirectoryLocked`, `DataDirectoryUnreadable`, `UnknownFormatVersion` or
+        `GroupsMismatch`.
         """
         self._files = files
-        self._reader = LogReader(files, path)
+        self._reader = LogReader(files, path, group)
         self._lock = _lock(files, self._reader.path)
 
     def __enter__(self) -> Self:
@@ -104,6 +107,11 @@ class LogRepair:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    @property
+    def group(self) -> int:
+        """The group whose log it is."""
+        return self._reader.group
 
     @property
     def data_id(self) -> bytes:
@@ -116,7 +124,7 @@ class LogRepair:
         The log has to hold the records from `from_sequence` on. Raises `RepairRefused` where
         cutting does not help, and what `verify` raises.
         """
-        report = verify(self._files, self._reader.path, from_sequence)
+        report = self._verified(from_sequence)
         _refuse_unreadable_records(report)
         damage = report.break_in_log
         if damage is None:
@@ -127,7 +135,7 @@ class LogRepair:
                 f"{log_path} is missing, so there is nothing to cut. {UNCHANGED} Restore a backup."
             )
         self._reader.list_segments()
-        needed = verify(self._files, self._reader.path, from_sequence, only_needed=True)
+        needed = self._verified(from_sequence, only_needed=True)
         broken = needed.break_in_log
         next_sequence = needed.next_sequence
         covered: list[str] = []
@@ -152,6 +160,12 @@ class LogRepair:
             self._epoch(dropped),
         )
 
+    def _verified(self, from_sequence: int, *, only_needed: bool = False) -> LogReport:
+        reader = self._reader
+        return verify(
+            *(self._files, reader.path, from_sequence), only_needed=only_needed, group=reader.group
+        )
+
     def _paths(self) -> list[str]:
         log_path = self._reader.log_path
         return [segment_path(log_path, first) for first, _ in self._reader.segments]
@@ -167,7 +181,9 @@ class LogRepair:
 
     def dropped_path(self, plan: RepairPlan) -> str:
         """Return a name in the data directory that is free for the file with what is dropped."""
-        base = f"{self._reader.path}/dropped-from-{plan.next_sequence}"
+        reader = self._reader
+        of_group = f"group-{reader.group}-" if reader.identity.groups_count > 1 else ""
+        base = f"{reader.path}/dropped-{of_group}from-{plan.next_sequence}"
         path, number = f"{base}.jsonl", 1
         while self._files.exists(path):
             number += 1
@@ -195,7 +211,7 @@ class LogRepair:
             self._cut(plan)
         except OSError as error:
             raise RepairInterrupted(self._reader.log_path, error, dropped_path) from error
-        left = verify(self._files, self._reader.path, plan.from_sequence)
+        left = self._verified(plan.from_sequence)
         assert left.is_sound, f"the repaired log is still damaged: {left.damages[0]}"
         assert left.next_sequence == plan.next_sequence
         return dropped

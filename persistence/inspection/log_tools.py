@@ -15,9 +15,15 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from troth.core.records import Record
-from troth.persistence.data_directory import IDENTITY_NAME, LOG_NAME, Identity, decode_identity
-from troth.persistence.errors import DataDirectoryError, DataDirectoryUnreadable, LogDamaged
+from troth.persistence.data_directory import log_name
+from troth.persistence.errors import (
+    DataDirectoryError,
+    DataDirectoryUnreadable,
+    GroupsMismatch,
+    LogDamaged,
+)
 from troth.persistence.files import Files
+from troth.persistence.identity import IDENTITY_NAME, Identity, decode_identity
 from troth.persistence.wal.frames import (
     FRAME_HEADER_BYTES,
     RECORD_HEADER_BYTES,
@@ -58,14 +64,23 @@ class Batch(NamedTuple):
 
 
 class LogReader:
-    """Reads the log of a data directory, in use or not. It holds nothing open."""
+    """Reads the log of a group of a data directory, in use or not. It holds nothing open."""
 
-    def __init__(self, files: Files, path: str | os.PathLike[str]) -> None:
-        """Read who the directory is. Raises `DataDirectoryUnreadable`, `UnknownFormatVersion`."""
+    def __init__(
+        self, files: Files, path: str | os.PathLike[str], group: int | None = None
+    ) -> None:
+        """Read who the directory is. None: it must have only one group.
+
+        Raises `DataDirectoryUnreadable`, `UnknownFormatVersion` or `GroupsMismatch`.
+        """
         self.files = files
         self.path = os.fspath(path).rstrip("/") or "/"
-        self.log_path = f"{self.path}/{LOG_NAME}"
         self.identity = _read_identity(files, self.path)
+        self.group = group or 0
+        if group is None and self.identity.groups_count > 1:
+            raise GroupsMismatch(self.path, self.identity.groups_count, 1)
+        self.shards = self.identity.shards_of(self.group)
+        self.log_path = f"{self.path}/{log_name(self.group)}"
         self.segments: list[Segment] = []  # as last listed
         self.end: LogEnd | None = None  # when `batches` has been exhausted
 
@@ -140,6 +155,14 @@ class LogReader:
             )
 
 
+def list_groups(files: Files, path: str | os.PathLike[str]) -> range:
+    """Return the groups of a data directory.
+
+    Raises `DataDirectoryUnreadable` or `UnknownFormatVersion`.
+    """
+    return range(_read_identity(files, os.fspath(path).rstrip("/") or "/").groups_count)
+
+
 def _read_identity(files: Files, path: str) -> Identity:
     identity_path = f"{path}/{IDENTITY_NAME}"
     try:
@@ -178,16 +201,19 @@ class Entry(NamedTuple):
     log_record: LogRecord
     record: Record | None
     time_ms: int | None  # of its own
+    group: int = 0
 
 
-def dump(files: Files, path: str | os.PathLike[str], selection: Selection) -> Iterator[Entry]:
-    """Yield the selected records in the log's order.
+def dump(
+    files: Files, path: str | os.PathLike[str], selection: Selection, group: int | None = None
+) -> Iterator[Entry]:
+    """Yield the selected records in the log's order; with None there must be one group.
 
     A record without a time of its own is taken for as old as the record before it in the log, and
     before any time for as old as can be. A record that cannot be decoded is never left out for its
     ids. Raises what `LogReader` raises; what was yielded before is intact.
     """
-    reader = LogReader(files, path)
+    reader = LogReader(files, path, group)
     # The time of a record may come from one before it, so then all are read.
     timed = selection.since_ms is not None or selection.until_ms is not None
     start = 1 if timed else selection.from_sequence
@@ -200,7 +226,9 @@ def dump(files: Files, path: str | os.PathLike[str], selection: Selection) -> It
             own_time_ms = None if record is None else record_time_ms(record)
             time_ms = time_ms if own_time_ms is None else own_time_ms
             if _is_selected(selection, sequence, log_record.shard, record, time_ms):
-                yield Entry(sequence, batch.file, offset, log_record, record, own_time_ms)
+                yield Entry(
+                    *(sequence, batch.file, offset, log_record, record, own_time_ms, reader.group)
+                )
 
 
 def _is_selected(
@@ -229,6 +257,7 @@ class LogReport:
     """What verifying has found. The numbers are of the part before the first damage of the log."""
 
     path: str
+    group: int = 0
     segments_count: int = 0
     size_bytes: int = 0  # of all segments
     batches_count: int = 0
@@ -264,6 +293,7 @@ def verify(
     from_sequence: int = 1,
     *,
     only_needed: bool = False,
+    group: int | None = None,
 ) -> LogReport:
     """Read everything and report; damage is in the report, not raised.
 
@@ -271,11 +301,11 @@ def verify(
     `only_needed` the segments before that are not looked at. Raises `DataDirectoryUnreadable` and
     `UnknownFormatVersion`: then nothing can be said about the whole.
     """
-    reader = LogReader(files, path)
-    report = LogReport(reader.path, next_sequence=from_sequence)
+    reader = LogReader(files, path, group)
+    report = LogReport(reader.path, next_sequence=from_sequence, group=reader.group)
     try:
         for batch in reader.batches(from_sequence if only_needed else 1, from_sequence):
-            _count_batch(report, batch, reader.identity.shard_count)
+            _count_batch(report, batch, reader.shards)
         _take_end(report, reader, from_sequence)
     except LogDamaged as damage:
         report.break_in_log = damage
@@ -305,7 +335,7 @@ def _take_end(report: LogReport, reader: LogReader, from_sequence: int) -> None:
         report.torn_bytes = end.torn_bytes
 
 
-def _count_batch(report: LogReport, batch: Batch, shard_count: int) -> None:
+def _count_batch(report: LogReport, batch: Batch, shards: range) -> None:
     """Take a verified batch into the report, and check that its records can be used."""
     if report.first_sequence is None:
         report.first_sequence = batch.first_sequence
@@ -318,8 +348,9 @@ def _count_batch(report: LogReport, batch: Batch, shard_count: int) -> None:
         problem = ""
         if record is None:
             problem = "is of a type unknown to this version of Troth"
-        elif shard >= shard_count:
-            problem = f"is of shard {shard}, but there are only the shards 0 to {shard_count - 1}"
+        elif shard not in shards:
+            ours = f"{shards.start} to {shards.stop - 1}"
+            problem = f"is of shard {shard}, but there are only the shards {ours}"
         else:
             time_ms = record_time_ms(record)
             report.last_time_ms = report.last_time_ms if time_ms is None else time_ms

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from troth.persistence.data_directory import IDENTITY_NAME, LOG_NAME
+from troth.persistence.data_directory import LOG_NAME
 from troth.persistence.errors import DataDirectoryError
 from troth.persistence.files import DIRECTORY_MODE, RealFiles
+from troth.persistence.identity import IDENTITY_NAME
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES
 from troth.persistence.wal.log import LogRecord
 from troth.persistence.wal.recovery import LogScan
@@ -43,11 +44,18 @@ class ArchiveStatistics:
 class Archive:
     """The archive of one log. `keep_ms` is how long copies are kept.
 
+    `group` is the group whose log it is, of several; None: there is one.
+
     All methods block; they may be called from several threads.
     """
 
-    def __init__(self, directory: Path, data_id: bytes, keep_ms: int) -> None:
-        self.path = directory / data_id.hex()
+    def __init__(
+        self, directory: Path, data_id: bytes, keep_ms: int, group: int | None = None
+    ) -> None:
+        self._directories = [directory, directory / data_id.hex()]
+        if group is not None:
+            self._directories.append(self._directories[-1] / str(group))
+        self.path = self._directories[-1]
         self._keep_ms = keep_ms
         self._lock = threading.Lock()
         self._known: dict[int, int] = {}  # first sequence to size, of what is known to be there
@@ -94,9 +102,9 @@ class Archive:
         self._last_sequence = max(self._last_sequence, segment.first_sequence)
 
     def _make_directory(self) -> None:
-        for path in (self.path.parent, self.path):
+        for path in self._directories:
             if not path.is_dir():
-                path.mkdir(DIRECTORY_MODE)
+                path.mkdir(DIRECTORY_MODE, exist_ok=True)  # other groups make them too
                 _sync_directory(path.parent)
 
     def _set_aside(self, target: Path) -> None:

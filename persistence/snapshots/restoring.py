@@ -12,14 +12,14 @@ not be mixed up with the archived log of the old one.
 
 import contextlib
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from troth.core.limits import SEGMENT_BYTES
+from troth.persistence.building import BuildingInTheWay, Mark, marked
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import Write
@@ -27,12 +27,12 @@ from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
     CHECKPOINTS_NAME,
     LOG_NAME,
-    Identity,
     write_identity,
     write_new_log,
 )
 from troth.persistence.errors import CheckpointFailed, LogFailed
-from troth.persistence.files import DIRECTORY_MODE, RealFiles
+from troth.persistence.files import RealFiles
+from troth.persistence.identity import Identity
 from troth.persistence.inspection.log_records import read_record, record_time_ms
 from troth.persistence.wal.frames import DATA_ID_BYTES, SEGMENT_HEADER_BYTES
 from troth.persistence.wal.log import LogRecord
@@ -52,7 +52,7 @@ from .snapshot_rules import (
 )
 
 RESTORING_SUFFIX: Final = ".restoring"
-MARK_NAME: Final = "being-restored"
+MARK: Final = Mark("being-restored", "a restore")
 _COMMIT_BYTES: Final = 16 << 20
 _FRAME_BYTES: Final = 1 << 20
 _PERMITTED: Final = frozenset({"lost+found"})
@@ -99,18 +99,16 @@ def restore(
         _check_until(file, reader.header, until, tuple(archives))
         building = data.with_name(data.name + RESTORING_SUFFIX)
         try:
-            with _locked(building):
+            with marked(building, MARK):
                 restoration = _Restoration(
                     reader, building, until, random_bytes, progress, segment_bytes
                 )
-                try:
-                    restored = restoration.run(tuple(archives))
-                    os.rename(building, data)
-                except BaseException:
-                    shutil.rmtree(building, ignore_errors=True)
-                    raise
+                restored = restoration.run(tuple(archives))
+                os.rename(building, data)
                 sync_directory(data.parent)
-                (data / MARK_NAME).unlink()
+                (data / MARK.name).unlink()
+        except BuildingInTheWay as error:
+            raise SnapshotError(str(error)) from error
         except OSError as error:
             raise _failed(data, error.strerror or str(error)) from error
         except (LogFailed, CheckpointFailed) as error:
@@ -167,34 +165,6 @@ def _check_until(
             f"{file} ends with record {header.until_sequence}, and {until.sequence} was asked "
             "for. Nothing was changed. Name the archived log with --archive to go on from there."
         )
-
-
-@contextlib.contextmanager
-def _locked(building: Path) -> Iterator[None]:
-    """Create the directory to build in, replacing a leftover one, for us alone."""
-    files = RealFiles()
-    if not building.is_dir():
-        building.mkdir(DIRECTORY_MODE)
-    try:
-        lock = files.lock(str(building))
-    except BlockingIOError as error:
-        raise SnapshotError(
-            f"{building} is being restored by another process. Nothing was changed."
-        ) from error
-    with contextlib.closing(lock):
-        names = set(os.listdir(building))
-        if names and MARK_NAME not in names:
-            raise SnapshotError(
-                f"{building} is in the way, and it was not left by an interrupted restore. "
-                "Nothing was changed. Move it, or choose another directory."
-            )
-        for name in sorted(names - {MARK_NAME}):
-            path = building / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        mark = building / MARK_NAME
-        mark.write_text("A restore of a snapshot was interrupted, or is going on, here.\n")
-        sync_directory(building)
-        yield
 
 
 class _Restoration:
@@ -344,7 +314,7 @@ class _Restoration:
         """Write the identity, which makes the directory one."""
         identity = Identity(
             self.data_id,
-            self._header.shard_count,
+            (self._header.shard_count,),
             self._header.directory_created_at_ms,
             bytes.fromhex(self._header.secret),
             self._header.placement,

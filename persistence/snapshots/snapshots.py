@@ -21,9 +21,10 @@ from troth.persistence.checkpoints.digests import Digest
 from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import RowDecoder
 from troth.persistence.checkpoints.store import DATA_NAME, LmdbStore
-from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory, Identity
+from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryLocked
 from troth.persistence.files import RealFiles
+from troth.persistence.identity import Identity
 from troth.persistence.inspection.log_tools import LogReader
 
 from .snapshot_file import (

@@ -9,15 +9,16 @@ leaves room for others:
 3. All calls together: a place goes to the account with the fewest calls (`execution_queues.py`).
 
 A place is free again when the call has really ended, not when its execution has: that may be
-earlier.
+earlier. Calls of a suspended account pass no gate but the first.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import final
 
 from .execution_queues import ExecutionQueues
 from .executions import Host, Need, PlacedExecution, Stage
+from .oldest_first import OldestFirst
 
 
 def _anything(_: Need) -> bool:
@@ -43,7 +44,7 @@ class _AccountGate:
 
     def __init__(self) -> None:
         self.passed_count = 0
-        self.parked: deque[PlacedExecution] = deque()
+        self.parked: OrderedDict[str, PlacedExecution] = OrderedDict()
 
 
 @final
@@ -65,34 +66,43 @@ class CallGates:
         self._hosts: dict[Need, _HostGate] = {}
         self._accounts: dict[str, _AccountGate] = {}
         self._ready = ExecutionQueues()
-        self._waiting: dict[str, int] = {}
-        self._is_paused = False
+        self._waiting: dict[str, OldestFirst] = {}
+        self._suspended: set[str] = set()
         self.waiting_count = 0
         self.running_count = 0
 
     def waiting_count_of(self, account_id: str) -> int:
         """Return how many calls of an account wait, at whatever gate."""
-        return self._waiting.get(account_id, 0)
+        return len(self._waiting.get(account_id, ()))
 
     def waiting_counts(self) -> dict[str, int]:
         """Return how many calls wait, by account."""
-        return dict(self._waiting)
+        return {account_id: len(waiting) for account_id, waiting in self._waiting.items()}
 
     def oldest(self, account_id: str | None = None) -> PlacedExecution | None:
-        """Return the oldest call that waits, of one account or of all; looks at every gate."""
-        found = [host.queues.oldest(account_id) for host in self._hosts.values()]
-        found.append(self._ready.oldest(account_id))
-        for name, account in self._accounts.items():
-            if account_id is None or account_id == name:
-                found += account.parked
-        return min(
-            [one for one in found if one is not None], key=lambda one: one.order, default=None
-        )
+        """Return the oldest call that waits, of one account or of all."""
+        if account_id is not None:
+            waiting = self._waiting.get(account_id)
+            return None if waiting is None else waiting.first()
+        firsts = [waiting.first() for waiting in self._waiting.values()]
+        return min(firsts, key=lambda one: one.order, default=None)
+
+    def suspend(self, account_id: str) -> None:
+        """Stop beginning calls of an account; those that wait can be removed."""
+        self._suspended.add(account_id)
+        self._ready.suspend(account_id)
+
+    def resume(self, account_id: str) -> None:
+        """Begin calls of an account again; none of it waits."""
+        assert account_id not in self._waiting
+        self._suspended.remove(account_id)
+        self._ready.resume(account_id)
 
     def put(self, execution: PlacedExecution) -> None:
         """Queue a call until it may begin, which may be before this returns."""
         assert isinstance(execution.need, Host)
-        self._count_waiting(execution, 1)
+        self._waiting.setdefault(execution.account_id, OldestFirst()).put(execution)
+        self.waiting_count += 1
         host = self._hosts.get(execution.need)
         if host is None:
             host = self._hosts[execution.need] = _HostGate()
@@ -104,7 +114,7 @@ class CallGates:
         """Forget a call that waits."""
         assert execution.stage is Stage.QUEUED
         host = self._hosts[execution.need]
-        self._count_waiting(execution, -1)
+        self._waits_no_longer(execution)
         if host.queues.holds(execution):
             host.queues.remove(execution)
             self._forget_if_idle(execution, host)
@@ -112,25 +122,17 @@ class CallGates:
         account = self._accounts[execution.account_id]
         if self._ready.holds(execution):
             self._ready.remove(execution)
-            self._leave_account(account)
+            self._leave_account(execution.account_id)
         else:
-            account.parked.remove(execution)
+            del account.parked[execution.promise_id]
         self._leave_host(host, execution)
-        self._begin()
-
-    def remove_all(self, executions: Iterable[PlacedExecution]) -> None:
-        """Forget calls that wait; none of them begins because another made room."""
-        self._is_paused = True
-        for execution in executions:
-            self.remove(execution)
-        self._is_paused = False
         self._begin()
 
     def ended(self, execution: PlacedExecution) -> None:
         """Note that a call that was started is over."""
         self.running_count -= 1
         self._ready.ended(execution.account_id)
-        self._leave_account(self._accounts[execution.account_id])
+        self._leave_account(execution.account_id)
         self._leave_host(self._hosts[execution.need], execution)
         self._begin()
 
@@ -142,29 +144,32 @@ class CallGates:
                 return
             host.passed_count += 1
             account = self._accounts.setdefault(execution.account_id, _AccountGate())
-            account.parked.append(execution)
-            self._admit(account)
+            account.parked[execution.promise_id] = execution
+            self._admit(execution.account_id, account)
 
-    def _admit(self, account: _AccountGate) -> None:
+    def _admit(self, account_id: str, account: _AccountGate) -> None:
         """Pass calls through the second gate."""
+        if account_id in self._suspended:
+            return
         while account.parked and account.passed_count < self._per_account_count:
             account.passed_count += 1
-            self._ready.put(account.parked.popleft())
+            self._ready.put(account.parked.popitem(last=False)[1])
 
     def _begin(self) -> None:
         """Pass calls through the third gate."""
-        while self.running_count < self._concurrency_count and not self._is_paused:
+        while self.running_count < self._concurrency_count:
             execution = self._ready.take(_anything)
             if execution is None:
                 return
-            self._count_waiting(execution, -1)
+            self._waits_no_longer(execution)
             self.running_count += 1
             execution.stage = Stage.SENT
             self._start(execution)
 
-    def _leave_account(self, account: _AccountGate) -> None:
+    def _leave_account(self, account_id: str) -> None:
+        account = self._accounts[account_id]
         account.passed_count -= 1
-        self._admit(account)
+        self._admit(account_id, account)
 
     def _leave_host(self, host: _HostGate, execution: PlacedExecution) -> None:
         host.passed_count -= 1
@@ -179,10 +184,9 @@ class CallGates:
         if account is not None and not account.passed_count and not account.parked:
             del self._accounts[execution.account_id]
 
-    def _count_waiting(self, execution: PlacedExecution, change: int) -> None:
-        self.waiting_count += change
-        count = self._waiting.get(execution.account_id, 0) + change
-        if count:
-            self._waiting[execution.account_id] = count
-        else:
+    def _waits_no_longer(self, execution: PlacedExecution) -> None:
+        self.waiting_count -= 1
+        waiting = self._waiting[execution.account_id]
+        waiting.drop(execution)
+        if not len(waiting):
             del self._waiting[execution.account_id]

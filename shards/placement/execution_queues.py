@@ -9,8 +9,10 @@ What this module promises:
 - An event costs the same however many executions wait. It grows with the number of *different*
   requirements that executions wait with (a handful), by a logarithm with everything else.
 
-Heaps are lazy: what has left a queue stays in its heap until it comes to the top, or until the heap
-is mostly such entries and is rebuilt.
+- An account that is suspended keeps what waits, and is not next until it is resumed.
+
+The heaps of kinds are lazy: an entry that is outdated stays until it comes to the top, or until the
+heap is mostly such entries and is rebuilt.
 """
 
 import heapq
@@ -18,7 +20,8 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Final, final
 
-from .executions import Need, Order, PlacedExecution
+from .executions import Need, PlacedExecution
+from .oldest_first import OldestFirst
 
 _SPARE_COUNT: Final = 64  # outdated entries that are not worth rebuilding a heap
 
@@ -29,33 +32,13 @@ Fits = Callable[[Need], bool]
 class _Line:
     """The queued executions of one account with one requirement."""
 
-    __slots__ = ("account", "entry", "executions", "heap", "kind")
+    __slots__ = ("account", "entry", "executions", "kind")
 
     def __init__(self, account: "_Account", kind: "_Kind") -> None:
         self.account = account
         self.kind = kind
-        self.executions: dict[str, PlacedExecution] = {}
-        self.heap: list[tuple[Order, int, PlacedExecution]] = []
+        self.executions = OldestFirst()
         self.entry: _KindEntry | None = None
-
-    def put(self, execution: PlacedExecution, number: int) -> None:
-        self.executions[execution.promise_id] = execution
-        heapq.heappush(self.heap, (execution.order, number, execution))
-
-    def drop(self, execution: PlacedExecution) -> None:
-        del self.executions[execution.promise_id]
-        if len(self.heap) > 2 * len(self.executions) + _SPARE_COUNT:
-            self.heap = [entry for entry in self.heap if self._is_here(entry[2])]
-            heapq.heapify(self.heap)
-
-    def first(self) -> PlacedExecution:
-        """Return the oldest; there always is one, or the line would be gone."""
-        while not self._is_here(self.heap[0][2]):
-            heapq.heappop(self.heap)
-        return self.heap[0][2]
-
-    def _is_here(self, execution: PlacedExecution) -> bool:
-        return self.executions.get(execution.promise_id) is execution
 
 
 _KindEntry = tuple[int, int, int, _Line]
@@ -82,11 +65,11 @@ class _Kind:
             self.heap = [entry for entry in self.heap if entry[3].entry is entry]
             heapq.heapify(self.heap)
 
-    def first(self) -> _Line:
-        """Return the line to serve next; there is one, or the kind would be gone."""
-        while self.heap[0][3].entry is not self.heap[0]:
+    def first(self) -> _Line | None:
+        """Return the line to serve next; None if all of them are of suspended accounts."""
+        while self.heap and self.heap[0][3].entry is not self.heap[0]:
             heapq.heappop(self.heap)
-        return self.heap[0][3]
+        return self.heap[0][3] if self.heap else None
 
 
 @final
@@ -115,6 +98,7 @@ class ExecutionQueues:
         """Start empty."""
         self._accounts: dict[str, _Account] = {}
         self._kinds: dict[Need, _Kind] = {}
+        self._suspended: set[str] = set()
         self._numbers = count(1)
         self._queued_count = 0
 
@@ -131,7 +115,7 @@ class ExecutionQueues:
         """Return whether this execution waits here."""
         account = self._accounts.get(execution.account_id)
         line = None if account is None else account.lines.get(execution.need)
-        return line is not None and line.executions.get(execution.promise_id) is execution
+        return line is not None and execution in line.executions
 
     def counts(self) -> list[tuple[str, int, int]]:
         """Return each account's id, its queued and its running tasks."""
@@ -154,11 +138,31 @@ class ExecutionQueues:
             if account_id is None or account.id == account_id
             for line in _lines(account)
         ]
-        firsts = [line.first() for line in lines]
+        firsts = [line.executions.first() for line in lines]
         return min(firsts, key=lambda execution: execution.order, default=None)
 
+    def any_of(self, account_id: str) -> PlacedExecution | None:
+        """Return one that waits, of an account; None if none does."""
+        account = self._accounts.get(account_id)
+        line = None if account is None else next(iter(account.lines.values()), None)
+        return None if line is None else line.executions.first()
+
+    def suspend(self, account_id: str) -> None:
+        """Stop taking what waits of an account; it can be removed."""
+        self._suspended.add(account_id)
+        account = self._accounts.get(account_id)
+        if account is not None:
+            for line in _lines(account):
+                line.entry = None
+
+    def resume(self, account_id: str) -> None:
+        """Take executions of an account again; nothing of it waits."""
+        assert self.any_of(account_id) is None
+        self._suspended.remove(account_id)
+
     def put(self, execution: PlacedExecution) -> None:
-        """Queue an execution."""
+        """Queue an execution. Its account is not suspended."""
+        assert execution.account_id not in self._suspended
         account = self._account(execution.account_id)
         if not account.queued_count:
             account.waiting_since = next(self._numbers)
@@ -170,7 +174,7 @@ class ExecutionQueues:
             line = account.lines[execution.need] = _Line(account, kind)
             kind.lines_count += 1
             kind.enter(line, next(self._numbers))
-        line.put(execution, next(self._numbers))
+        line.executions.put(execution)
         account.queued_count += 1
         self._queued_count += 1
 
@@ -183,9 +187,9 @@ class ExecutionQueues:
     def take(self, fits: Fits, account_id: str | None = None) -> PlacedExecution | None:
         """Take the next one that fits, of one account or of all; it counts as running then."""
         account = self._next_account(fits) if account_id is None else self._accounts.get(account_id)
-        if account is None:
+        if account is None or account.id in self._suspended:
             return None
-        executions = [line.first() for line in _lines(account) if fits(line.kind.need)]
+        executions = [line.executions.first() for line in _lines(account) if fits(line.kind.need)]
         if not executions:
             return None
         execution = min(executions, key=lambda one: one.order)
@@ -208,15 +212,16 @@ class ExecutionQueues:
         self._forget_if_idle(account)
 
     def _next_account(self, fits: Fits) -> _Account | None:
-        firsts = [kind.first().account for kind in self._kinds.values() if fits(kind.need)]
-        return min(firsts, key=lambda account: account.standing, default=None)
+        firsts = [kind.first() for kind in self._kinds.values() if fits(kind.need)]
+        accounts = [line.account for line in firsts if line is not None]
+        return min(accounts, key=lambda account: account.standing, default=None)
 
     def _take_out(self, account: _Account, execution: PlacedExecution) -> None:
         line = account.lines[execution.need]
-        line.drop(execution)
+        line.executions.drop(execution)
         account.queued_count -= 1
         self._queued_count -= 1
-        if line.executions:
+        if len(line.executions):
             return
         del account.lines[execution.need]
         line.entry = None
@@ -226,6 +231,8 @@ class ExecutionQueues:
 
     def _add_running(self, account: _Account, change: int) -> None:
         account.running_count += change
+        if account.id in self._suspended:
+            return
         for line in _lines(account):
             line.kind.enter(line, next(self._numbers))
 

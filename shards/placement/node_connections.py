@@ -43,18 +43,23 @@ class NodeConnection(Generic[Carried]):
     """One node's stream. Made by `Placement.connect`; `close` ends it."""
 
     __slots__ = (
-        *("_handed_out", "_left", "_sent", "_waiting", "_wake", "delivered_count", "is_closed"),
-        *("peer", "since_ms"),
+        *("_handed_out", "_left", "_sent", "_takes_back", "_waiting", "_wake"),
+        *("delivered_count", "is_closed", "peer", "since_ms"),
     )
 
     def __init__(
         self,
         sent: Callable[[list[Carried]], None],
         left: Callable[["NodeConnection[Carried]", list[Carried]], None],
+        takes_back: Callable[[Carried], bool],
     ) -> None:
-        """Initialize. `sent` is told what was written, `left` what was not at the end."""
+        """Initialize. `sent` is told what was written, `left` what was not at the end.
+
+        `takes_back` is asked for each before it is written; with True its message is dropped.
+        """
         self._sent = sent
         self._left = left
+        self._takes_back = takes_back
         self._waiting: list[tuple[NodeMessage, Carried | None]] = []
         self._handed_out: list[Carried] = []
         self._wake = trio.Event()
@@ -80,12 +85,6 @@ class NodeConnection(Generic[Carried]):
         if execution in self._handed_out:
             self._handed_out.remove(execution)
             return False
-        return self.take_back(execution)
-
-    def take_back(self, execution: Carried) -> bool:
-        """Forget an execution's message if it has not been taken for writing yet; whether that is
-        so.
-        """
         before_count = len(self._waiting)
         self._waiting = [entry for entry in self._waiting if entry[1] is not execution]
         return len(self._waiting) < before_count
@@ -93,15 +92,25 @@ class NodeConnection(Generic[Carried]):
     async def receive(self) -> list[NodeMessage]:
         """Wait for messages; nothing is lost if the wait is canceled. Raises ConnectionEnded."""
         await trio.lowlevel.checkpoint()
-        while not self._waiting and not self.is_closed:
-            self._wake = trio.Event()
-            await self._wake.wait()
-        if self.is_closed:
-            raise ConnectionEnded
-        # From here on there is no checkpoint: a canceled receive() has taken nothing.
+        while not self.is_closed:
+            if not self._waiting:
+                self._wake = trio.Event()
+                await self._wake.wait()
+            elif messages := self.take():
+                # Since they were taken there was no checkpoint: a canceled receive() took nothing.
+                return messages
+        raise ConnectionEnded
+
+    def take(self) -> list[NodeMessage]:
+        """Take the messages that wait, for writing them."""
         waiting, self._waiting = self._waiting, []
-        self._handed_out = [execution for _, execution in waiting if execution is not None]
-        return [message for message, _ in waiting]
+        kept = [
+            (message, execution)
+            for message, execution in waiting
+            if execution is None or not self._takes_back(execution)
+        ]
+        self._handed_out = [execution for _, execution in kept if execution is not None]
+        return [message for message, _ in kept]
 
     def confirm(self) -> None:
         """Say that what the last `receive` returned has been written to the socket."""

@@ -130,8 +130,13 @@ class Placement:
             concurrency_count=calls_concurrency_count,
             per_host_count=calls_per_host_count,
         )
-        self._withheld = Withheld()
         self._alarms = Alarms()
+        self._withheld = Withheld(
+            self._queues,
+            self._gates,
+            self._place_now,
+            lambda action: self._alarms.call_after(0, action),
+        )
         self._totals: Counter[str] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -207,45 +212,25 @@ class Placement:
     # What is told about accounts
 
     def withhold(self, account_ids: Collection[str] | None) -> None:
-        """Start no executions of these accounts, or of any (None), from now on; all others may
-        start.
+        """Start no executions of these accounts from now on; all others may start.
 
-        Executions on their way to a node, but not written, are taken back.
+        None, for all accounts, comes before the first execution. What waits moves in slices.
+        Executions on their way to a node are taken back where they would be written.
         """
-        freed = self._withheld.change(account_ids)
-        reached = [
-            execution
-            for execution in self._executions.values()
-            if self._withheld.reaches(execution.account_id)
-        ]
-        queued = [
-            execution
-            for execution in reached
-            if execution.stage is Stage.QUEUED and not self._withheld.holds(execution)
-        ]
-        self._gates.remove_all(
-            [execution for execution in queued if isinstance(execution.need, Host)]
-        )
-        for execution in queued:
-            if not isinstance(execution.need, Host):
-                self._queues.remove(execution)
-            self._withheld.put(execution)
-        for execution in reached:
-            if execution.stage is Stage.HANDED:
-                self._take_back(execution)
-        for execution in freed:
-            self._place(execution)
+        self._withheld.change(account_ids)
 
-    def _take_back(self, execution: PlacedExecution) -> None:
-        assert execution.node is not None, "what is handed out is with a node"
-        connection = execution.node.connection
-        if connection is None or not connection.take_back(execution):
-            return  # it is being written: so it has started
+    def _take_back(self, execution: PlacedExecution) -> bool:
+        """Take an execution back that is about to be written, if it may not start; whether so."""
+        if execution.stage is not Stage.HANDED:
+            return False  # a node has claimed it unasked
+        if not self._withheld.is_disabled(execution.account_id):
+            return False
         node = self._release(execution)
+        assert node is not None, "what is handed out is with a node"
         execution.stage = Stage.QUEUED
         self._withheld.put(execution)
-        assert node is not None
         self._fill(node)
+        return True
 
     # What the nodes' endpoints tell and ask
 
@@ -278,7 +263,9 @@ class Placement:
         node = self._nodes[node_id]
         older = node.connection
         connection = NodeConnection(
-            self._written, lambda closed, unsent: self._left(node, closed, unsent)
+            self._written,
+            lambda closed, unsent: self._left(node, closed, unsent),
+            self._take_back,
         )
         node.connection = connection
         connection.put(NodeMessage(NodeMessageKind.HELLO))
@@ -384,7 +371,8 @@ class Placement:
         ]
         return PlacementView(
             stage=execution.stage,
-            is_withheld=self._withheld.holds(execution),
+            is_withheld=execution.stage is Stage.QUEUED
+            and self._withheld.is_disabled(execution.account_id),
             host=need.name if isinstance(need, Host) else None,
             node_id=None if execution.node is None else execution.node.id,
             suitable_count=len(suitable),
@@ -448,7 +436,10 @@ class Placement:
         """Give an execution to a free node, or let it wait."""
         if self._withheld.reaches(execution.account_id):
             self._withheld.put(execution)
-            return
+        else:
+            self._place_now(execution)
+
+    def _place_now(self, execution: PlacedExecution) -> None:
         need = execution.need
         if isinstance(need, Host):
             self._gates.put(execution)

@@ -63,6 +63,7 @@ ENTRIES = (
     "two undeliverable tasks spin forever",
     "much that is due at once stops everything",
     "a backlog makes the server unstartable",
+    "an account with a long queue is disabled, and everybody waits",
     "a group nobody listens to gives no word",
     "the SDK claims with a ttl of 0 and beats at once",
     "locks of older SDKs say expiryInMilliseconds",

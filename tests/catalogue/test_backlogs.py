@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.helpers.server import ServerProcess
-from tests.shards import test_delivery, test_passes
+from tests.shards import test_delivery, test_passes, test_withheld
 from tests.shards.delivery_world import World, message
 from troth.shards.delivery.missed import MISSED_AFTER_MS
 
@@ -42,6 +42,11 @@ def test_a_backlog_makes_the_server_unstartable(tmp_path: Path) -> None:
         assert server.terminate() == 0
         server.start()
         assert server.request("GET", "/promises/p0")[1]["state"] == "PENDING"
+
+
+async def test_an_account_with_a_long_queue_is_disabled(autojump_clock: MockClock) -> None:
+    """ "an account with a long queue is disabled, and everybody waits": it moves in slices."""
+    await test_withheld.test_what_moves_starts_in_no_slice(autojump_clock)
 
 
 async def test_a_group_nobody_listens_to(autojump_clock: MockClock) -> None:

@@ -150,6 +150,7 @@ def test_a_dump_for_scripts(run: Run, data: Path) -> None:
     lines = [json.loads(line) for line in shown.splitlines()]
     assert lines[1] == {
         "sequence": 2,
+        "group": 0,
         "shard": 2,
         "shard_sequence": 2,
         "file": "00000000000000000001.log",

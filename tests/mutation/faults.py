@@ -8,8 +8,10 @@ from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
+from .mesh_faults import MESH_FAULTS
 from .node_faults import NODE_FAULTS
 from .operator_faults import OPERATOR_FAULTS
+from .process_faults import PROCESS_FAULTS
 from .question_faults import QUESTION_FAULTS
 from .trace_faults import TRACE_FAULTS
 from .waiting_faults import WAITING_FAULTS
@@ -78,13 +80,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "self._segments[0].first_sequence <= to_sequence",
         "persistence/test_segmented_log.py",
         CRASHES,
-    ),
-    fault(
-        "the identity file gets its name before its content is on disk",
-        "persistence/data_directory.py",
-        "encode_identity(identity))\n        file.sync()",
-        "encode_identity(identity))",
-        "persistence/test_data_directory.py",
     ),
     fault(
         "the checksum of a batch is not checked",
@@ -591,4 +586,6 @@ FAULTS = (
     + OPERATOR_FAULTS
     + WAITING_FAULTS
     + WEB_FAULTS
+    + MESH_FAULTS
+    + PROCESS_FAULTS
 )

@@ -8,9 +8,9 @@ from .fault import Fault, fault
 DECISIONS, EXECUTION_STATE, DECIDING = (
     f"core/{name}.py" for name in ("decisions/executions", "state/executions", "deciding")
 )
-PLACEMENT, QUEUES, GATES, WORK = (
+PLACEMENT, QUEUES, GATES, WORK, WITHHELD = (
     f"shards/placement/{name}.py"
-    for name in ("placement", "execution_queues", "call_gates", "executions")
+    for name in ("placement", "execution_queues", "call_gates", "executions", "withheld")
 )
 CREDENTIALS, PERMISSIONS, ENDPOINTS = (
     f"http/{name}.py"
@@ -19,6 +19,7 @@ CREDENTIALS, PERMISSIONS, ENDPOINTS = (
 EXECUTIONS, ENTRIES = "core/test_executions.py", "core/test_entries.py"
 CORE_MODEL, REPLAY = "core/test_functions_against_model.py", "core/test_replay.py"
 PLACING, CALLING = "shards/test_placement.py", "shards/test_call_gates.py"
+DISABLING = "shards/test_withheld.py"
 ACCOUNTS, TOKENS = "http/admin/test_accounts.py", "http/api/test_authentication.py"
 TASKS, BUILDS, NODE_ENDPOINTS = (
     f"http/{name}.py"
@@ -370,6 +371,36 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         "",
         TOKENS,
         "http/identity/test_attempts.py",
+    ),
+    # Disabled accounts
+    fault(
+        "others do not start while an account that was disabled is being set aside",
+        QUEUES,
+        "                line.entry = None\n",
+        "                pass\n",
+        DISABLING,
+    ),
+    fault(
+        "an account that is disabled while it is released goes on",
+        WITHHELD,
+        "            self._released.pop(account_id, None)\n",
+        "",
+        DISABLING,
+        is_quick=True,
+    ),
+    fault(
+        "what comes while an account is released starts before what has waited",
+        WITHHELD,
+        "            or account_id in self._released\n",
+        "",
+        DISABLING,
+    ),
+    fault(
+        "what is on its way to a node when its account is disabled starts",
+        PLACEMENT,
+        "if not self._withheld.is_disabled(execution.account_id):\n            return False",
+        "if True:\n            return False",
+        DISABLING,
     ),
     # Credentials
     fault(

@@ -99,7 +99,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "a fence is let through after the workflow's own deadline",
         VIEWS,
-        "    if context.state.promises[fence.id].timeout <= now_ms:",
+        "    if timeout <= now_ms:",
         "    if False:",
         CASES,
     ),

@@ -3,25 +3,24 @@
 That all kinds of entities survive is in `test_golden.py`.
 """
 
+import functools
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.persistence import groups
 from tests.shards.stage import EPOCH_MS, FAR_MS, WORKER, Outgoing, make_shards
-from troth.core import bulk, records
+from troth.core import bulk
 from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.deciding import Options
 from troth.core.grammar import task_ids
-from troth.core.machine import Machine
 from troth.core.model import PromiseState
 from troth.persistence.conversion import convert as conversion
 from troth.persistence.conversion.convert import ConversionError, Converted, NewPlacement, convert
-from troth.persistence.data_directory import DataDirectory, Identity, write_identity
 from troth.persistence.errors import (
     DataDirectoryError,
     DataDirectoryLocked,
@@ -29,7 +28,6 @@ from troth.persistence.errors import (
 )
 from troth.persistence.files import RealFiles
 from troth.persistence.placement import PlacementRule
-from troth.persistence.wal.log import LogRecord
 from troth.shards.clock import SystemClock
 from troth.shards.hashing import Homes
 from troth.shards.shards import Shards
@@ -39,32 +37,7 @@ SHARD_COUNT = 4
 GOLDEN = Path(__file__).parent / "golden"
 OLD = PlacementRule.ID
 
-
-def write(data: Path, commands: Sequence[c.Command], options: Options | None = None) -> None:
-    """Make a directory in which each shard did what it was asked, and heard of no other."""
-    files = RealFiles()
-    directory = DataDirectory.open(data, files, SHARD_COUNT, created_at_ms=1)
-    assert list(directory.recover()) == []
-    serials, homes = count(1), Homes(OLD, SHARD_COUNT)
-    machines = [
-        Machine(index, homes.of_promise, lambda: next(serials), options)
-        for index in range(SHARD_COUNT)
-    ]
-    for machine in machines:
-        machine.neighbor = lambda name: machines[homes.of_promise(name)]
-    sequences = [0] * SHARD_COUNT
-    for command in commands:
-        index = homes.of_command[type(command)](command)
-        entries = []
-        for record in machines[index].step(command, EPOCH_MS).records:
-            sequences[index] += 1
-            entries.append(LogRecord(index, sequences[index], records.encode(record)))
-        directory.log.append(entries, directory.log.next_sequence)
-    old = directory.identity
-    directory.close()
-    identity = Identity(old.data_id, SHARD_COUNT, 1, old.secret, OLD)
-    (data / "troth.json").unlink()
-    write_identity(files, str(data), identity)
+write = functools.partial(groups.write, shard_count=SHARD_COUNT, rule=OLD)
 
 
 def opened(data: Path) -> Shards:
@@ -305,9 +278,9 @@ def test_an_interruption_is_made_good(
             DirectoryStorage(data)
         assert not data.exists()
     if place == 2:
-        assert (data / conversion.MARK_NAME).exists()
+        assert (data / conversion.MARK.name).exists()
     made = converted(data)
     assert made.old == data.with_name("data.before-conversion")
     assert sorted(path.name for path in data.parent.iterdir()) == ["data", made.old.name]
-    assert not (data / conversion.MARK_NAME).exists()
+    assert not (data / conversion.MARK.name).exists()
     assert opened(data).counts().promises[PromiseState.PENDING] > 0

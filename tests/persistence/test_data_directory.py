@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
-from troth.persistence.data_directory import DataDirectory, decode_identity
+from troth.persistence.data_directory import DataDirectory, open_identity
 from troth.persistence.errors import (
     DataDirectoryError,
     DataDirectoryLocked,
@@ -21,6 +21,7 @@ from troth.persistence.errors import (
     UnknownFormatVersion,
 )
 from troth.persistence.files import RealFiles
+from troth.persistence.identity import decode_identity
 from troth.persistence.wal.log import LogRecord
 
 from .lives import PATH, constant_bytes, open_directory, opened, recover
@@ -216,10 +217,74 @@ def identity_of(**changes: object) -> bytes:
     return json.dumps({**fields, "checksum": f"{crc32c(canonical):08x}"}).encode()
 
 
-def test_more_groups_than_this_version_runs_are_refused() -> None:
+def test_a_directory_of_several_groups_is_no_directory_of_one() -> None:
+    """In one line that names the command."""
     files = made()
     edited(files, identity_of(groups=2, group_shards=[8, 8]))
-    assert "has 2 groups; this version of Troth runs 1" in refused(files, GroupsMismatch)
+    message = refused(files, GroupsMismatch)
+    assert "has 2 groups of shards, one for each process of a server, but 1 is wanted" in message
+    assert f"`troth data convert {PATH} --groups 1`" in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"groups": 2, "group_shards": [16]},
+        {"groups": 0, "group_shards": []},
+        {"groups": 2, "group_shards": [16, 0]},
+        {"groups": 1, "group_shards": ["16"]},
+        {"groups": 1025, "group_shards": [1] * 1025},
+    ],
+)
+def test_groups_that_cannot_be_are_refused(changes: dict[str, object]) -> None:
+    files = made()
+    edited(files, identity_of(**changes))
+    assert "is damaged or was edited" in refused(files, DataDirectoryUnreadable)
+
+
+def test_a_directory_of_several_groups_has_a_log_for_each() -> None:
+    files = SimulatedFiles()
+    _, lock, identity = open_identity(PATH, files, 8, 3, created_at_ms=5)
+    assert identity.group_shards == (3, 3, 2)
+    assert [identity.shards_of(group) for group in range(3)] == [
+        *(range(3), range(3, 6), range(6, 8))
+    ]
+    assert decode_identity(IDENTITY_PATH, files.read(IDENTITY_PATH)) == identity
+    for group in range(3):
+        one = DataDirectory.open_group(lock, PATH, files, group)
+        assert list(one.recover()) == []
+        one.log.append([LogRecord(one.shards.start, 1, b"x")], 1)
+        one.log.close()
+    again = [DataDirectory.open_group(lock, PATH, files, group) for group in range(3)]
+    assert [next(one.recover())[1].shard for one in again] == [0, 3, 6]
+    with pytest.raises(GroupsMismatch):
+        DataDirectory.open_group(lock, PATH, files, 3)
+    lock.close()
+    _, lock, same = open_identity(PATH, files, None, 3, created_at_ms=6)
+    assert same == identity
+    lock.close()
+    with pytest.raises(GroupsMismatch, match=r"has 3 groups .* 2 are wanted"):
+        open_identity(PATH, files, None, 2, created_at_ms=6)
+    files.lock(PATH).close()  # a refusal keeps no lock
+
+
+def test_the_log_of_another_group_is_refused() -> None:
+    """What a directory's operator has exchanged must not be taken for the group's own."""
+    files = SimulatedFiles()
+    _, lock, _ = open_identity(PATH, files, 8, 2, created_at_ms=5)
+    one = DataDirectory.open_group(lock, PATH, files, 1)
+    assert list(one.recover()) == []
+    one.log.append([LogRecord(4, 1, b"x")], 1)
+    one.log.close()
+    for name in files.list_names(f"{PATH}/groups/0/log"):
+        files.remove(f"{PATH}/groups/0/log/{name}")
+    for name in files.list_names(f"{PATH}/groups/1/log"):
+        files.create(f"{PATH}/groups/0/log/{name}").write_at(
+            0, files.read(f"{PATH}/groups/1/log/{name}")
+        )
+    other = DataDirectory.open_group(lock, PATH, files, 0)
+    with pytest.raises(LogDamaged, match="of shard 4, but this group has only the shards 0 to 3"):
+        list(other.recover())
 
 
 def test_an_unknown_placement_is_refused() -> None:
@@ -348,6 +413,25 @@ def test_a_crash_in_every_operation_of_making_a_directory() -> None:
                 assert recover(files.crash(Random(f"{operations_count}/{seed}"))) == []
 
     assert operations_count > 10
+
+
+def test_a_crash_in_every_operation_of_making_groups() -> None:
+    """The same for a directory of several groups."""
+    operations_count = 0
+    while True:
+        operations_count += 1
+        files = SimulatedFiles()
+        files.crash_before_operation = operations_count
+        try:
+            open_identity(PATH, files, 8, 3, created_at_ms=5)
+            break
+        except SimulatedCrash:
+            for seed in range(10):
+                after = files.crash(Random(f"{operations_count}/{seed}"))
+                _, _, identity = open_identity(PATH, after, 8, 3, created_at_ms=5)
+                assert len(after.list_names(f"{PATH}/groups")) == identity.groups_count == 3
+
+    assert operations_count > 30
 
 
 @pytest.mark.slow

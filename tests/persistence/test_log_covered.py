@@ -135,11 +135,11 @@ def test_reading_that_fails_is_repeated_only_while_the_server_moves_on(
     path, _ = trimmed
     failures = [1, 1]
 
-    def failing(files: RealFiles, path: Path, from_sequence: int) -> LogReport:
+    def failing(files: RealFiles, path: Path, from_sequence: int, group: int) -> LogReport:
         if failures:
             failures.pop()
             raise DataDirectoryUnreadable(str(path), "has gone", "Again.")
-        return verify(files, path, from_sequence)
+        return verify(files, path, from_sequence, group=group)
 
     monkeypatch.setattr(log_covered, "verify", failing)
     moving = iter([3, 5, 13])

@@ -4,7 +4,11 @@
 every event what placement promises (`check`).
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+import trio
 
 from troth.core.catalog import Capabilities, FunctionKind, Language, Node, execution_promise_id
 from troth.core.commands import Command, TaskSent
@@ -45,11 +49,7 @@ class FakeNode:
     def read(self) -> list[NodeMessage]:
         """Take what waits, as the socket would, without waiting; `confirm` comes separately."""
         assert self.connection is not None
-        messages = [message for message, _ in self.connection._waiting]
-        self.connection._handed_out = [
-            execution for _, execution in self.connection._waiting if execution is not None
-        ]
-        self.connection._waiting = []
+        messages = self.connection.take()
         self.told += messages
         return messages
 
@@ -215,12 +215,14 @@ class World:
             for execution in placement._executions.values()
             if execution.stage is Stage.QUEUED
             and isinstance(execution.need, Requirement)
-            and not placement._withheld.reaches(execution.account_id)
+            and not placement._withheld.holds(execution)
         ]
         assert len(waiting) == len(placement._queues)
         free = [node for node in placement.nodes.values() if node.has_room]
         assert len(free) == len(placement._free)
         for execution in waiting:
+            if execution.account_id in placement._withheld._gathered:
+                continue
             for node in free:
                 assert not (
                     node.offer.meets(execution.need) and node.pool in (None, execution.account_id)
@@ -234,3 +236,12 @@ class World:
                 if promise_id not in node.ending
             )
         assert set(placement._executions) == set(self.tasks)
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[None]:
+    """What placement does later is done, as time passes."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.placement.run)
+        yield
+        nursery.cancel_scope.cancel()

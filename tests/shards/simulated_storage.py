@@ -54,6 +54,14 @@ class SimulatedStorage:
         return self._directory.shard_count
 
     @property
+    def group(self) -> int:
+        return self._directory.group
+
+    @property
+    def group_shards(self) -> tuple[int, ...]:
+        return self._directory.identity.group_shards
+
+    @property
     def placement(self) -> PlacementRule:
         return self._directory.identity.placement
 

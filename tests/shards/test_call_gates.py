@@ -1,7 +1,5 @@
 """Calls of HTTP functions take turns, and whoever waits for a function task is woken."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 
 import pytest
@@ -11,7 +9,7 @@ import trio.testing
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.executions import Host
 
-from .placement_world import World
+from .placement_world import World, running
 
 
 def test_calls_are_limited_by_host_and_wait_for_each_other() -> None:
@@ -64,15 +62,6 @@ def test_a_call_whose_lease_ran_out_is_stopped_and_made_again() -> None:
     world.finish(promise_id)
     world.placement.call_ended(world.calls.begun[1])
     assert world.placement.statistics().running_calls_count == 0
-
-
-@asynccontextmanager
-async def running(world: World) -> AsyncIterator[None]:
-    """What placement does later is done, as time passes."""
-    async with trio.open_nursery() as nursery:
-        await nursery.start(world.placement.run)
-        yield
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_call_that_ended_before_it_had_a_lease_is_made_again(

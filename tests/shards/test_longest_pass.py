@@ -23,6 +23,7 @@ from troth.core.bulk import BulkAction, BulkCounts, BulkFilter, BulkJob, BulkSub
 from troth.core.codes import Code
 from troth.core.limits import (
     BULK_RATE_LIMIT_COUNT,
+    FUNCTION_QUEUE_LIMIT_COUNT,
     RENEWALS_SLICE_COUNT,
     SCHEDULE_CATCH_UP_COUNT,
     UNBLOCK_LIMIT_MS,
@@ -41,6 +42,7 @@ from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.wheel import DEADLINE_MAX_MS
 
+from . import placement_world
 from .passing import FAR_MS, LongestPass, ask_all, measured, pass_time, running, set_back, until
 from .test_bulk_jobs import NoTasks, job_of
 
@@ -50,6 +52,7 @@ TARGET = {"resonate:target": GROUP}
 LEASE_MS = 30_000
 SET_BACK_MS = 3_600_000
 WAITERS_COUNT = 9_900
+ENDED_COUNT = 20
 BULK_COUNT = 20_000
 SCHEDULES_COUNT = 32
 MANY_COUNT = 100_000
@@ -425,6 +428,28 @@ async def missed_runs(shards: Shards, _: int) -> LongestPass:
     return found
 
 
+async def account_disabled(shards: Shards, _: int) -> LongestPass:
+    """An account with as many executions and calls as it may have is disabled, and enabled."""
+    world = placement_world.World()
+    count = FUNCTION_QUEUE_LIMIT_COUNT
+    names = [
+        world.create(f"e{number}", url="http://x/" if number % 4 == 0 else None)
+        for number in range(count)
+    ]
+    begun_count = len(world.calls.begun)
+    placement = world.placement
+    async with placement_world.running(world), measured(shards) as found:
+        placement.withhold({"a"})
+        await until(lambda: placement.statistics().withheld_count == count - begun_count)
+        placement.withhold(())
+        await until(lambda: not placement.statistics().withheld_count)
+        for first in range(0, count, ENDED_COUNT):
+            for name in names[first : first + ENDED_COUNT]:
+                world.finish(name)
+            await trio.lowlevel.checkpoint()
+    return found
+
+
 IN_ONE_SHARD: Final = ("callbacks", "awaiters", "root", "bulk", "capture", "set back")
 """Those that are tested with one shard, too: most of their work is in one."""
 
@@ -444,6 +469,7 @@ SCENARIOS: dict[str, Callable[[Shards, int], Awaitable[LongestPass]]] = {
     "schedules": missed_runs,
     "bulk": bulk_cancel,
     "retry": bulk_retry,
+    "disabled": account_disabled,
 }
 
 

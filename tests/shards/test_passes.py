@@ -349,7 +349,7 @@ async def many_renewals(s: Stage, costly: list[str]) -> tuple[list[int], list[in
 async def test_a_heartbeat_of_very_many_tasks_comes_in_passes(
     costly: list[str], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("troth.shards.shards.RENEWALS_SLICE_COUNT", 2)
+    monkeypatch.setattr("troth.shards.gathering.RENEWALS_SLICE_COUNT", 2)
     async with stage(4) as s:
         renewed, counts = await many_renewals(s, costly)
         assert max(counts) <= 2 * 2  # those of two slices may fall into one pass
@@ -361,7 +361,7 @@ async def test_a_heartbeat_of_very_many_tasks_comes_in_passes(
 async def test_a_heartbeat_of_very_many_tasks_fails_with_the_log(
     costly: list[str], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("troth.shards.shards.RENEWALS_SLICE_COUNT", 2)
+    monkeypatch.setattr("troth.shards.gathering.RENEWALS_SLICE_COUNT", 2)
     with pytest.raises(BaseExceptionGroup):  # noqa: PT012
         async with stage(4) as s:
             renewed, _ = await many_renewals(s, costly)

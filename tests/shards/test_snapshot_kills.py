@@ -16,9 +16,10 @@ import trio
 
 from troth.persistence import files
 from troth.persistence.checkpoints.store import LOCK_NAME, LmdbStore
-from troth.persistence.data_directory import CHECKPOINTS_NAME, GROUPS_NAME, IDENTITY_NAME
+from troth.persistence.data_directory import CHECKPOINTS_NAME, GROUPS_NAME
 from troth.persistence.errors import CheckpointDamaged
-from troth.persistence.snapshots.restoring import MARK_NAME, Until, restore
+from troth.persistence.identity import IDENTITY_NAME
+from troth.persistence.snapshots.restoring import MARK, Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.snapshots.snapshots import (
     cut_stopped_directory,
@@ -131,13 +132,13 @@ def test_a_restore_killed_anywhere_leaves_all_or_nothing(
             whole_count += 1
         else:
             if (building / IDENTITY_NAME).exists():
-                assert (building / MARK_NAME).exists()
+                assert (building / MARK.name).exists()
                 shutil.copytree(building, tmp_path / "copy")
                 assert state_of(tmp_path / "copy") == shown, "what looks whole is whole"
                 shutil.rmtree(tmp_path / "copy")
             restore(file, target, until=Until(), segment_bytes=SEGMENT_BYTES)
             assert state_of(target) == shown
-        assert sorted(target.iterdir())[0].name in (MARK_NAME, GROUPS_NAME)
+        assert sorted(target.iterdir())[0].name in (MARK.name, GROUPS_NAME)
         assert not building.exists()
         shutil.rmtree(target)
     assert file.read_bytes() == before

@@ -17,6 +17,7 @@ from troth.core.limits import (
     BATCH_COMPLETIONS_COUNT,
     BATCH_ITEMS_LIMIT_COUNT,
     BATCH_SLICE_COUNT,
+    LARGE_BODY_BYTES,
 )
 from troth.core.model import Trace
 from troth.shards.shards import Shards
@@ -232,6 +233,29 @@ async def test_trace_and_fence_of_the_request_are_those_of_its_calls() -> None:
         reply = await world.api.shards.ask(ReadPromise("a"))
         assert reply.promise is not None
         assert reply.promise.trace == Trace(trace)
+
+
+async def test_a_batch_waits_for_room_and_keeps_its_order() -> None:
+    """All of it belongs to one shard, whose mailbox takes three."""
+    ids = [f"a.{number}" for number in range(BATCH_SLICE_COUNT // 2)]
+    async with running(mailbox_limit_count=3) as world:
+        items = [item for promise_id in ids for item in (create(promise_id), complete(promise_id))]
+        answers = await batch(world, items)
+
+        assert [answer["status"] for answer in answers] == [201] * len(items)
+        states = [answer["body"]["state"] for answer in answers]
+        assert states == ["PENDING", "RESOLVED"] * len(ids)
+        assert [answer["body"]["id"] for answer in answers[::2]] == ids
+
+
+async def test_long_answers_are_whole_beside_refusals() -> None:
+    data = "a" * 4 * (LARGE_BODY_BYTES // 8)
+    async with running() as world:
+        await world.create("long", param={"data": data})
+        answers = await batch(world, [TWO, *[{"read": {"id": "long"}}] * 3, {"read": {"id": "no"}}])
+
+        assert [answer["status"] for answer in answers] == [400, 200, 200, 200, 404]
+        assert [answer["body"]["param"]["data"] for answer in answers[1:4]] == [data] * 3
 
 
 async def test_others_get_their_turn_between_two_slices() -> None:

@@ -95,6 +95,18 @@ def test_the_longest_idle_go_first() -> None:
     assert visitors.closed == ["a", "b"]
 
 
+def test_one_that_leaves_while_it_is_told_to_go_is_counted_once() -> None:
+    room = ConnectionRoom(2, now=lambda: 10.0)
+    room.add_source(lambda: [(1.0, lambda: room.leave("a"))])
+    room.enter("a")
+    room.enter("b")
+
+    assert room.shed() == 1
+    assert room.statistics().connections_count == 1
+    room.enter("c")
+    assert room.is_full
+
+
 def test_nobody_goes_who_has_just_been_answered() -> None:
     room = ConnectionRoom(1, now=lambda: 10.0)
     visitors = Visitors(room)

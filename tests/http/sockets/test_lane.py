@@ -19,11 +19,10 @@ import pytest
 import trio
 
 from tests.helpers.server import REPOSITORY, ServerProcess
-from tests.proofs.corpus import BROKEN_HTTP, wrong_fields
+from tests.proofs.corpus import BROKEN_HTTP
 from tests.proofs.wire import Wire
-from troth.http.documents.table import API_ENDPOINTS
-from troth.http.sockets.lane import LANE_GROUPS
-from troth.http.wire.fields import example
+
+from .random_requests import DAY_MS, random_request, request
 
 FAR_MS: Final = 4_102_444_800_000
 SEED: Final = int(os.environ.get("TROTH_LANE_SEED", "20261122"))
@@ -38,6 +37,7 @@ _MOMENTS: Final = re.compile(
 """Times, request ids, cursors, and fencing tokens, which are serials and so begin with the time."""
 _RATES: Final = re.compile(rb'"(?:rate(?:In|Out)|through)":[^,]*')
 """Of the last 10 s of either server; and how far a page has looked, reckoned by serials."""
+_TIMERS: Final = b'"timers":['
 _LENGTH: Final = re.compile(rb"content-length: [^\r]*")
 
 pytestmark = pytest.mark.slow
@@ -148,21 +148,16 @@ async def is_awake(server: ServerProcess) -> bool:
 
 def same(content: bytes) -> bytes:
     """An answer without what depends on the moment."""
+    head, separator, body = content.partition(b"\r\n\r\n")
+    if _TIMERS in body:
+        # In the order of time: what is renewed together, in several shards, is due in any order.
+        page = json.loads(body)
+        page["timers"].sort(key=lambda row: (row["what"], row["id"]))
+        content = head + separator + json.dumps(page).encode()
     content, rates_count = _RATES.subn(b"~", content)
     if rates_count:  # they are of different lengths
         content = _LENGTH.sub(b"~", content, count=1)
     return _MOMENTS.sub(b"~", content)
-
-
-def request(
-    method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-) -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: troth\r\n".encode()
-    for name, value in (headers or {}).items():
-        head += f"{name}: {value}\r\n".encode()
-    if body is not None:
-        head += b"Content-Length: %d\r\n" % len(body)
-    return head + b"\r\n" + (body or b"")
 
 
 async def exchange(server: ServerProcess, contents: list[bytes]) -> list[bytes]:
@@ -234,45 +229,29 @@ async def test_all_recorded_requests_are_answered_alike(servers: Servers) -> Non
     assert lane_numbers(servers[0])["requests_total"] - before > 3000
 
 
-CHOOSING: Final = frozenset({"Bulk jobs", "Sessions"})
-"""Groups whose answers have ids and secrets that the server has chosen."""
+def test_requests_ask_for_nothing_that_ends_while_the_tests_run() -> None:
+    chance = random.Random(SEED)
+    bodies = [
+        random_request(chance).partition(b"\r\n\r\n")[2] for _ in range(RANDOM_REQUESTS_COUNT)
+    ]
+    asked = [
+        found for body in bodies for found in re.findall(rb'"(?:ttl|promiseTimeout)": (\w+)', body)
+    ]
+    assert set(asked) == {b"%d" % DAY_MS}
+    assert not any(b"timestamp" in body for body in bodies)
 
 
-def random_request(chance: random.Random) -> bytes:
-    """A request for a row of the lane, good or bad in one of many ways."""
-    row = chance.choice([row for row in API_ENDPOINTS if row.group in LANE_GROUPS - CHOOSING])
-    name = chance.choice(["a", "b/c", "ä%2F", "%2e%2e", "a%00b", "%zz", "", "x" * 20, "r.1"])
-    path = re.sub(r"\{id\.\.\.\}", name, row.path).replace("{counter}", chance.choice("01x"))
-    path = path.encode("ascii", "replace").decode()
-    if row.method == "GET":
-        path += chance.choice(["", "?", "?id=*", "?id=a&limit=2", "?id=*&state=x", "?limit=0&id=%"])
-    headers = {
-        key: chance.choice(values)
-        for key, values in {
-            "Request-Id": ["one", "", "ünü", "x" * 300, "a\tb", "zwei drei"],
-            "Idempotency-Key": ["", "k", "k2", "k" * 5000],
-            "Strict": ["true", "false", "yes", ""],
-            "Task-Id": ["__invoke:a", ""],
-            "Task-Counter": ["1", "x", ""],
-            "traceparent": ["00-1-2-01"],
-            "Connection": ["keep-alive", "Keep-Alive"],
-            "Content-Type": ["text/plain", "application/json"],
-            "Origin": ["http://elsewhere", "http://friend", "http://troth"],
-            "Authorization": ["Basic eDp5", "Basic eDp6", "basic  eDp5", "Basic !", "Bearer x"],
-        }.items()
-        if chance.random() < (0.5 if key == "Authorization" else 0.15)
-    }
-    body = None
-    if row.body is not None:
-        good = example(row.body)
-        if chance.random() < 0.5:
-            body = json.dumps(good).encode()
-        else:
-            mutants = [made for _, made in wrong_fields(good) if len(made) < 100_000]
-            body = chance.choice([*mutants, b"", b"null", b"[]", b"{", b"\xff"])
-    elif chance.random() < 0.1:
-        body = b"{}"
-    return request(row.method, path, body, headers)
+def test_what_is_due_within_a_moment_may_come_in_any_order() -> None:
+    rows = [
+        b'{"at":1796000000001,"what":"lock","id":"b"}',
+        b'{"at":1796000000000,"what":"lock","id":"a"}',
+    ]
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n"
+    one, other = (
+        head + b'{"cursor":null,"timers":[%b]}' % b",".join(some) for some in (rows, rows[::-1])
+    )
+    assert same(one) == same(other)
+    assert same(one) != same(one.replace(b'"b"', b'"c"'))
 
 
 async def test_random_requests_are_answered_alike(servers: Servers) -> None:
@@ -350,7 +329,14 @@ STRICT: Final[dict[str, list[bytes]]] = {
     "a page in the middle": [_GET + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" + _GET],
     "HEAD in the middle": [_GET + _GET.replace(b"GET", b"HEAD") + _GET],
     "OPTIONS in the middle": [_GET + _GET.replace(b"GET", b"OPTIONS") + _GET],
-    "Expect": [_POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n", b"{}"],
+    "slow body that is waited for": [
+        _POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+        b"{}",
+    ],
+    "1.0 and a body that is waited for": [
+        _POST.replace(b"1.1", b"1.0") + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}"
+    ],
+    "something else is expected": [_POST + b"Expect: 200-ok\r\nContent-Length: 2\r\n\r\n{}" + _GET],
     "upgrade": [_GET[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + _GET],
     "upgrade as Java asks for it": [_GET[:-2] + _AS_JAVA + b"\r\n" + _GET],
     "a target with a host": [_GET.replace(b"GET /", b"GET http://x/")],

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from troth.core.replies import Message
+from troth.http.sockets.departures import ENDPOINT, EXPECTATION
 from troth.http.sockets.lane_connection import PARTIAL_LIMIT_S, LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
 from troth.http.wire.in_flight import InFlight
-from troth.shards.held import HeldMessages
+from troth.shards.held import HeldMessages, Notice
 
 KEEP_ALIVE_S = 10.0
 WRITE_S = 5.0
@@ -26,6 +27,7 @@ class Lane:
     knows_all: bool = True
     in_flight: InFlight = field(default_factory=lambda: InFlight(1 << 20, now=lambda: 100.0))
     worked_again: list[LaneConnection] = field(default_factory=list)
+    looked_at: list[Parsed] = field(default_factory=list)
     asked: list[tuple[LaneConnection, Parsed]] = field(default_factory=list)
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
@@ -33,7 +35,14 @@ class Lane:
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         self.asked.append((connection, parsed))
-        raise NotServed
+        raise NotServed(ENDPOINT)
+
+    def wants_body(self, connection: LaneConnection, parsed: Parsed) -> bool:  # noqa: ARG002
+        self.looked_at.append(parsed)
+        return self.knows_all
+
+    def await_room(self, number: int) -> None:
+        """Nothing to do: `on_event` is called by hand."""
 
     def again(self, connection: LaneConnection) -> None:
         self.worked_again.append(connection)
@@ -47,7 +56,7 @@ class Pair:
     connection: LaneConnection
     client: socket.socket
     ended: list[bool]
-    sent: list[Message] = field(default_factory=list)
+    sent: list[Message | Notice] = field(default_factory=list)
 
     def arrive(self, content: bytes) -> None:
         self.client.sendall(content)
@@ -155,3 +164,35 @@ def test_stopping_serves_what_lies_in_the_socket(pair: Pair) -> None:
 
     ((_, parsed),) = pair.lane.asked
     assert parsed.method == "POST"
+
+
+EXPECTING = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+
+
+def test_a_body_that_is_waited_for_is_asked_for_once(pair: Pair) -> None:
+    pair.arrive(EXPECTING)
+    assert pair.client.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\ndate: ")
+    pair.arrive(b"12")
+    pair.client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        pair.client.recv(1000)
+    pair.arrive(b"34")
+    ((_, parsed),) = pair.lane.asked
+    assert parsed.body == b"1234"
+    assert [one.body for one in pair.lane.looked_at] == [b""]
+
+
+def test_a_body_that_came_without_being_asked_for_is_not_asked_for(pair: Pair) -> None:
+    pair.arrive(EXPECTING + b"12")
+    pair.client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        pair.client.recv(1000)
+    assert pair.lane.looked_at == []
+
+
+def test_a_body_that_is_not_wanted_is_judged_elsewhere(pair: Pair) -> None:
+    pair.lane.knows_all = False
+    pair.arrive(EXPECTING)
+    assert pair.connection.is_handed_over
+    assert pair.connection.reason == EXPECTATION
+    assert pair.connection.received == EXPECTING

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from troth.http.sockets.lane_parsing import (
     _FIELDS_KEPT_BYTES,
     _KINDS_KEPT_COUNT,
+    TEXTS_KEPT_COUNT,
     Fields,
     NotServed,
     Parsed,
@@ -164,8 +165,11 @@ def means_the_same_to_h11(content: bytes) -> bool:
         body += event.data
     assert isinstance(event, h11.EndOfMessage)
     assert body == parsed.body
-    assert parsed.is_last == (connection.their_state is h11.MUST_CLOSE)
     rest, _ = connection.trailing_data
+    # Only an answer says what becomes of an upgrade.
+    connection.send(h11.Response(status_code=200, headers=[(b"content-length", b"0")]))
+    connection.send(h11.EndOfMessage())
+    assert parsed.is_last == (connection.our_state is h11.MUST_CLOSE)
     assert rest == content[parsed.end :]
     return True
 
@@ -176,6 +180,7 @@ def means_the_same_to_h11(content: bytes) -> bool:
 @example(b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nConnection: Close\r\n\r\n")
 @example(b"\r\nHost: x\r\n\r\n")
+@example(b"GET / HTTP/1.0\r\nHost: x\r\nUpgrade: h2c\r\n\r\n")
 def test_what_is_accepted_means_the_same_to_h11(content: bytes) -> None:
     means_the_same_to_h11(content)
 
@@ -357,6 +362,34 @@ def test_what_a_parser_remembers_is_little() -> None:
     kept = list(parser._kinds.values())
     assert 0 < len(kept) <= _KINDS_KEPT_COUNT
     assert max(sum(map(len, kind.lines)) for kind in kept) <= _FIELDS_KEPT_BYTES
+
+
+def test_the_fields_of_many_connections_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: dict[bytes, Fields] = {}
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    first = Parser(1024, 1024, texts).parse(head)
+    monkeypatch.setattr(Parser, "_find_fields", None)
+
+    assert first is not None
+    assert Parser(1024, 1024, texts).parse(head) == first
+
+
+@pytest.mark.parametrize("name", [b"Idempotency-Key", b"request-id", b"TraceParent"])
+def test_fields_that_differ_in_each_request_are_not_kept(name: bytes) -> None:
+    texts: dict[bytes, Fields] = {}
+    assert Parser(1024, 1024, texts).parse(b"GET / HTTP/1.1\r\nHost: x\r\n%b: 1\r\n\r\n" % name)
+    assert not texts
+
+
+def test_what_many_connections_know_of_fields_is_little() -> None:
+    texts: dict[bytes, Fields] = {}
+    for number in range(2 * TEXTS_KEPT_COUNT):
+        fields = b"Host: x\r\nX: %d%s\r\n" % (number, b"y" * (20 * number))
+        parsed = Parser(100_000, 100_000, texts).parse(b"GET / HTTP/1.1\r\n" + fields + b"\r\n")
+        assert parsed is not None
+        assert parsed.fields.headers[b"x"].rstrip(b"y") == b"%d" % number
+        assert len(texts) <= TEXTS_KEPT_COUNT
+    assert max(map(len, texts)) <= _FIELDS_KEPT_BYTES
 
 
 @given(st.lists(st.sampled_from(CHANGED_FIELDS), min_size=2, max_size=6))

@@ -19,6 +19,7 @@ from troth.http.api.streams import CONNECTED, KEEP_ALIVE, PollStream, limited
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.credentials import Credentials, new_secret
 from troth.http.identity.digests import digest_of
+from troth.http.sockets.departures import ENDPOINT
 from troth.http.sockets.lane_connection import LaneConnection
 from troth.http.sockets.lane_exchange import Exchange
 from troth.http.sockets.lane_parsing import NotServed, Parsed, Parser
@@ -27,7 +28,8 @@ from troth.http.wire.in_flight import InFlight
 from troth.http.wire.requests import ReadyStream
 from troth.shards.delivery.polls import PollConnection, Polls
 
-from .test_lane import FAR_MS, lane_numbers, port_of, request, running, same
+from .random_requests import request
+from .test_lane import FAR_MS, lane_numbers, port_of, running, same
 
 KEEP_ALIVE_MS: Final = 10_000
 _WRITE_S: Final = 5.0
@@ -49,7 +51,13 @@ class Lane:
         return self.knows_all or b"authorization" in headers
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:  # noqa: ARG002
-        raise NotServed
+        raise NotServed(ENDPOINT)
+
+    def wants_body(self, connection: LaneConnection, parsed: Parsed) -> bool:  # noqa: ARG002
+        return True
+
+    def await_room(self, number: int) -> None:
+        """Nothing to do: `on_event` is called by hand."""
 
     def again(self, connection: LaneConnection) -> None:
         self.to_work.append(connection)

@@ -1,0 +1,240 @@
+"""The other end of a link: another process asks, and this process's shards answer. No I/O.
+
+What comes in a pass goes into the mailboxes, and the owner of the connection runs one turn for all
+of it. What the turn answers immediately, and receipts of messages, are there for `take` after it;
+other answers when the log is durable. When the connection ends, commands are carried out all the
+same (I3), and messages to workers that waited for its word go.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, final
+
+from msgspec import Struct
+
+from troth.core.commands import Command, Receive
+from troth.core.limits import LINK_PING_MS, LINK_SILENCE_MS
+from troth.core.replies import Reply
+from troth.shards.errors import ShardsError
+from troth.shards.held import HeldMessages
+from troth.shards.turns import Asker
+
+from .codec import decode_command, encode_content
+from .frames import (
+    FrameFlag,
+    Kind,
+    LinkDamaged,
+    LinkFrame,
+    LinkReader,
+    decode_numbers,
+    encode_frame,
+    encode_numbers,
+)
+from .passes import GivenPasses
+from .place import Greeting, ProcessPlace, checked_hello, encode_hello
+from .refusals import name_of
+
+
+class AskedGroup(Protocol):
+    """What the answering end needs of the shards of this process; see `shards.Shards`."""
+
+    @property
+    def hold(self) -> Callable[[], HeldMessages]:
+        """Make what one request's messages to workers wait in."""
+        ...  # pragma: no cover
+
+    def submit_to(
+        self, index: int, command: Command, held: HeldMessages | None, asker: Asker
+    ) -> None:
+        """Put a command of a client into a shard's mailbox. Raises ShardsError."""
+        ...  # pragma: no cover
+
+    def tell_shard(self, index: int, command: Command, held: HeldMessages | None = None) -> None:
+        """Put an internal command into a shard's mailbox."""
+        ...  # pragma: no cover
+
+    def with_leaf(self, reply: Reply) -> Reply:
+        """Complete a reply. Raises StorageFailed."""
+        ...  # pragma: no cover
+
+
+class _AnswerBack(Struct, eq=False, gc=False):
+    """The asker of one question that came by a link: what it is told goes back."""
+
+    end: "Answering"
+    correlation: int
+    held: HeldMessages | None
+
+    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  a question has one answer
+        """Send the reply back."""
+        self.end.answer(self.correlation, self.held, reply)
+
+    def refuse(self, error: ShardsError) -> None:
+        """Send the error back."""
+        self.end.refuse(self.correlation, error)
+
+
+@final
+class Answering:
+    """This process's end of what another one asks. `now_s` is a monotonic clock.
+
+    `wake` is called when there is something to send outside of `received`.
+    """
+
+    def __init__(
+        self,
+        place: ProcessPlace,
+        group: AskedGroup,
+        passes: GivenPasses,
+        *,
+        now_s: Callable[[], float],
+        wake: Callable[[], None],
+    ) -> None:
+        self.peer: Greeting | None = None
+        self._place = place
+        self._group = group
+        self._passes = passes
+        self._now_s = now_s
+        self._wake = wake
+        self._own = place.shards_of(place.process)
+        self._reader = LinkReader()
+        self._outgoing: list[bytes] = []
+        self._receipts: list[int] = []
+        self._held: dict[int, HeldMessages] = {}
+        self._is_closed = False
+        self._heard_s = self._said_s = now_s()
+
+    # The connection
+
+    def received(self, data: bytes) -> bool:
+        """Take what has come; return whether there is something for a turn.
+
+        Raises LinkDamaged: the connection is to be closed.
+        """
+        self._heard_s = self._now_s()
+        has_work = False
+        for frame in self._reader.read(data):
+            if self.peer is not None:
+                has_work |= self._take(frame)
+            elif frame.kind == Kind.HELLO:
+                self.peer = checked_hello(frame.body, self._place, None)
+                self._send(encode_frame(Kind.HELLO, encode_hello(self._place)))
+            else:
+                raise LinkDamaged("it does not say who it is")
+        return has_work
+
+    def take(self) -> bytes:
+        """Return what is to be sent now; it counts as said.
+
+        After `received` it is called when the turn has been run, not before.
+        """
+        if self._receipts:
+            receipts, self._receipts = self._receipts, []
+            self._outgoing.append(encode_frame(Kind.RECEIVED, encode_numbers(receipts)))
+        if not self._outgoing:
+            return b""
+        self._said_s = self._now_s()
+        outgoing, self._outgoing = self._outgoing, []
+        return b"".join(outgoing)
+
+    def look(self) -> bool:
+        """Look at the time, some times a second; return whether the connection is still good."""
+        now_s = self._now_s()
+        if now_s - self._heard_s > LINK_SILENCE_MS / 1000:
+            return False
+        is_quiet = now_s - self._said_s >= LINK_PING_MS / 1000 and not self._outgoing
+        if is_quiet and self.peer is not None:
+            self._send(encode_frame(Kind.PING))
+        return True
+
+    def closed(self) -> None:
+        """Note that the connection has ended: what waits for its word waits no longer."""
+        self._is_closed = True
+        self._outgoing = []
+        self._receipts = []
+        held, self._held = self._held, {}
+        for messages in held.values():
+            messages.release()
+
+    # What comes
+
+    def _take(self, frame: LinkFrame) -> bool:
+        """Take one frame; return whether a turn is needed."""
+        kind = frame.kind
+        if kind == Kind.ASK:
+            self._ask(frame)
+            return True
+        if kind == Kind.POST:
+            self._receive(frame)
+            return True
+        if kind == Kind.TELL:
+            self._group.tell_shard(self._own_index(frame), decode_command(frame.body, frame.flags))
+            return True
+        if kind == Kind.RELEASED:
+            self._release(decode_numbers(frame.body))
+        elif kind == Kind.RETURNED:
+            self._passes.take_back(frame.body.decode())
+            return True  # what has waited for it
+        elif kind != Kind.PING:
+            raise LinkDamaged(f"a frame of kind {kind} has no place in a question")
+        return False
+
+    def _ask(self, frame: LinkFrame) -> None:
+        command = decode_command(frame.body, frame.flags)
+        index, correlation = self._own_index(frame), frame.correlation
+        held = self._group.hold() if frame.flags & FrameFlag.HOLDS else None
+        asker = _AnswerBack(self, correlation, held)
+        try:
+            self._group.submit_to(index, command, held, asker)
+        except ShardsError as error:
+            self.refuse(correlation, error)
+
+    def _receive(self, frame: LinkFrame) -> None:
+        message = decode_command(frame.body, frame.flags)
+        if not isinstance(message, Receive) or self._is_own(message.source):
+            raise LinkDamaged("a message that is not from an outbox of another group")
+        held = None
+        if frame.flags & FrameFlag.HOLDS:
+            held = self._held[frame.correlation] = self._group.hold()
+        self._group.tell_shard(self._own_index(frame), message, held)
+        self._receipts.append(frame.correlation)
+
+    def _release(self, correlations: Iterable[int]) -> None:
+        for correlation in correlations:
+            held = self._held.pop(correlation, None)
+            if held is not None:
+                held.release()
+
+    def _own_index(self, frame: LinkFrame) -> int:
+        if not self._is_own(frame.index):
+            raise LinkDamaged(f"shard {frame.index} is not in this group")
+        return frame.index
+
+    def _is_own(self, index: int) -> bool:
+        return index in self._own
+
+    # What goes back
+
+    def answer(self, correlation: int, held: HeldMessages | None, reply: Reply) -> None:
+        """Answer a question."""
+        if self._is_closed:
+            if held is not None:
+                held.release()
+            return
+        try:
+            body, flags = encode_content(self._group.with_leaf(reply))
+        except ShardsError as error:
+            self.refuse(correlation, error)
+            return
+        if held is not None and held.will_hold:
+            flags |= FrameFlag.HOLDS
+            self._held[correlation] = held
+        self._send(encode_frame(Kind.REPLY, body, correlation, 0, flags))
+
+    def refuse(self, correlation: int, error: ShardsError) -> None:
+        """Refuse a question."""
+        if not self._is_closed:
+            self._send(encode_frame(Kind.REFUSE, name_of(error), correlation))
+
+    def _send(self, frame: bytes) -> None:
+        self._outgoing.append(frame)
+        self._wake()

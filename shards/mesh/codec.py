@@ -1,0 +1,111 @@
+"""How commands and replies are written between processes: msgpack, arrays with tags.
+
+What msgpack cannot write (a client's JSON may have numbers of any size) is written as JSON; a flag
+of the frame says so. A process that cannot read what another has sent ends the link.
+"""
+
+from collections.abc import Iterator
+from functools import reduce
+from operator import or_
+from types import MappingProxyType, ModuleType
+from typing import Any, Final, get_args
+
+import msgspec
+
+from troth.core import commands, workflow_commands
+from troth.core.catalog import Entry
+from troth.core.commands import Command
+from troth.core.json_bytes import BUFFER_KEPT_BYTES, encoder
+from troth.core.json_errors import UNREADABLE_JSON
+from troth.core.replies import Reply
+
+from .frames import FrameFlag, LinkDamaged
+
+LOCAL_COMMANDS: Final = frozenset(
+    {commands.Expire, commands.ResumeTime, commands.RearmTimers, commands.GoOn}
+)
+"""Commands that a shard gives itself; no other process asks for them."""
+
+
+def _defined_in(module: ModuleType) -> Iterator[type[Command]]:
+    for found in vars(module).values():
+        if (
+            isinstance(found, type)
+            and issubclass(found, Command)
+            and found.__module__ == module.__name__
+            and found not in {Command, *LOCAL_COMMANDS}
+        ):
+            yield found
+
+
+COMMANDS: Final = (*_defined_in(commands), *_defined_in(workflow_commands))
+"""All types of commands that one process may send another."""
+
+_ENTRIES: Final = {kind.__name__: kind for kind in get_args(Entry)}
+
+
+def _plain(value: Any) -> Any:
+    """Return what stands for a value that no format has: a type of entries, a frozen mapping."""
+    if type(value) is MappingProxyType:
+        return dict(value)
+    if isinstance(value, type) and value.__name__ in _ENTRIES:
+        return value.__name__
+    raise NotImplementedError(f"{value!r} cannot be sent to another process")
+
+
+def _made_of(kind: Any, value: Any) -> Any:
+    """Return what was written for a field that is any JSON, or a type of entries."""
+    if kind is object:
+        return value
+    try:
+        return _ENTRIES[value]
+    except (KeyError, TypeError):
+        raise ValueError(f"no entries are called {value!r}") from None
+
+
+_COMMAND: Any = reduce(or_, COMMANDS)
+# Not `encode`: it ends the process where there is no memory for a long text (`json_bytes.py`).
+_encode_into: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode_into
+_buffer: Final = bytearray()
+_encode_json: Final = encoder()
+_decoders: Final[dict[int, tuple[Any, Any]]] = {
+    0: (
+        msgspec.msgpack.Decoder(_COMMAND, dec_hook=_made_of).decode,
+        msgspec.msgpack.Decoder(Reply).decode,
+    ),
+    FrameFlag.JSON: (
+        msgspec.json.Decoder(_COMMAND, dec_hook=_made_of).decode,
+        msgspec.json.Decoder(Reply).decode,
+    ),
+}
+
+
+def encode_content(content: Command | Reply) -> tuple[bytes, int]:
+    """Return a body, and the flags that say how it is written."""
+    try:
+        _encode_into(content, _buffer, 0)
+    except OverflowError:
+        plain = msgspec.to_builtins(content, enc_hook=_plain)
+        return _encode_json(plain), FrameFlag.JSON
+    body = bytes(_buffer)
+    if len(body) > BUFFER_KEPT_BYTES:
+        _buffer.clear()
+    return body, 0
+
+
+def decode_command(body: bytes, flags: int) -> Command:
+    """Read what `encode_content` wrote. Raises LinkDamaged."""
+    try:
+        command: Command = _decoders[flags & FrameFlag.JSON][0](body)
+    except UNREADABLE_JSON as error:
+        raise LinkDamaged(f"a command cannot be read: {error}") from error
+    return command
+
+
+def decode_reply(body: bytes, flags: int) -> Reply:
+    """Read what `encode_content` wrote. Raises LinkDamaged."""
+    try:
+        reply: Reply = _decoders[flags & FrameFlag.JSON][1](body)
+    except UNREADABLE_JSON as error:
+        raise LinkDamaged(f"a reply cannot be read: {error}") from error
+    return reply

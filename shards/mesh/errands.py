@@ -1,0 +1,347 @@
+"""Errands: commands that take more than one group to carry out.
+
+Each runs in a task of its own: it asks other groups first, then has its own shard carry the command
+out in the light of what they have said. If another group is away, nothing was done, so the caller
+is told that (`OutOfReach`).
+
+- A request on behalf of a task of another group takes a pass (`passes.py`).
+- A resume task of this group is claimed after its leaf was read, which may live elsewhere. It has
+  completed, so it never changes.
+- A task that waits for promises of other groups asks what they are; then it is suspended, and
+  registered there by messages.
+- A promise that clients delete must not be awaited by a task of any group.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, final
+
+import structlog
+import trio
+
+from troth.core import commands as c
+from troth.core import workflow_commands as w
+from troth.core.codes import Code
+from troth.core.commands import Command
+from troth.core.grammar import task_ids
+from troth.core.limits import (
+    ERRANDS_LIMIT_COUNT,
+    FENCE_PASSES_LIMIT_COUNT,
+    LINEAGE_LIMIT_COUNT,
+)
+from troth.core.lineage import origin_of
+from troth.core.machine import Machine
+from troth.core.model import PENDING, RESUME, Fence, Promise, replace
+from troth.core.replies import Reply
+from troth.core.state.shard_state import ShardState
+from troth.core.workflows import WorkflowFence
+from troth.persistence.placement import ShardOf
+from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError, Stopping
+from troth.shards.held import HeldMessages
+from troth.shards.turns import Asker, Seat
+from troth.shards.waiting import Waiter
+
+from .passes import PASS_IS_OVER, PassedFence, PassedWorkflowFence
+from .place import ProcessPlace
+
+Errand = Callable[[int, Any, HeldMessages | None], Awaitable[Reply]]
+"""Carries a command out in the shard with an index; raises ShardsError."""
+
+_log = structlog.get_logger("troth.mesh")
+
+_DEFECT: Final = Reply(Code.INTERNAL)
+
+
+@final
+class Errands:
+    """The errands of one group. `now_s` is a monotonic clock.
+
+    `shard_of` gives the index of a promise's shard. `return_pass` says that a pass of a shard's
+    group is over.
+    """
+
+    def __init__(
+        self,
+        place: ProcessPlace,
+        now_s: Callable[[], float],
+        return_pass: Callable[[int, str], None],
+    ) -> None:
+        self._place = place
+        self._own_indexes = place.shards_of(place.process)
+        self._now_s = now_s
+        self._return_pass = return_pass
+        self._shard_of: ShardOf = lambda _: 0
+        self._states: Mapping[int, ShardState] = {}
+        self._seats: Sequence[Seat] = ()
+        self._nursery: trio.Nursery | None = None
+        self._passes_count = 0
+        self.running_count = 0
+        self._free: Counter[str] = Counter()
+        self.far = Machine(0, lambda _: 0, lambda: 0)
+        """Looks like a shard that has what is known just now of promises of other groups."""
+        self._needed: Final[dict[type[Command], Callable[[Any], Errand | None]]] = {
+            c.CreatePromise: self._needs_fence,
+            c.CompletePromise: self._needs_fence,
+            c.CreateCallback: self._needs_fence,
+            w.EnsurePromise: self._needs_workflow_fence,
+            w.SettlePromise: self._needs_workflow_fence,
+            c.ClaimTask: self._needs_leaf,
+            w.RegisterAwait: self._needs_awaiter,
+            w.SuspendWorkflow: self._needs_awaited,
+            c.DeletePromise: lambda _: self._delete,
+        }
+
+    def attach(
+        self, seats: Sequence[Seat], states: Sequence[ShardState], shard_of: ShardOf
+    ) -> None:
+        """Learn what to ask: the shards of this group themselves, and the ways to others."""
+        self._seats = seats
+        self._states = {state.index: state for state in states}
+        self._shard_of = shard_of
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run errands until canceled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def errand_of(self, command: Command) -> Errand | None:
+        """Return how a command is carried out, or None if its shard can do that alone."""
+        needed = self._needed.get(type(command))
+        return None if needed is None else needed(command)
+
+    def start(
+        self,
+        errand: Errand,
+        index: int,
+        command: Command,
+        asker: Asker,
+        place: int,
+        held: HeldMessages | None,
+    ) -> None:
+        """Begin an errand. Raises Overloaded if there are too many."""
+        if self._nursery is None or self.running_count >= ERRANDS_LIMIT_COUNT:
+            raise Overloaded
+        self.running_count += 1
+        self._nursery.start_soon(self._run, errand, index, command, asker, place, held)
+
+    def is_free(self, promise_id: str) -> bool:
+        """Return whether it is known that no task of another group is about a promise."""
+        return promise_id in self._free
+
+    async def _run(
+        self,
+        errand: Errand,
+        index: int,
+        command: Command,
+        asker: Asker,
+        place: int,
+        held: HeldMessages | None,
+    ) -> None:
+        try:
+            reply = await errand(index, command, held)
+        except ShardsError as error:
+            asker.refuse(error)
+        except trio.Cancelled:
+            asker.refuse(Stopping())
+            raise
+        except Exception as error:
+            _log.error("an errand failed", command=type(command).__name__, exc_info=error)
+            asker.answer(place, _DEFECT)
+        else:
+            asker.answer(place, reply)
+        finally:
+            self.running_count -= 1
+
+    # What needs one
+
+    def _is_far(self, promise_id: str) -> bool:
+        return self._shard_of(promise_id) not in self._own_indexes
+
+    def _needs_fence(self, command: Any) -> Errand | None:
+        fence: Fence | None = command.fence
+        if fence is None or not self._is_far(task_ids.home(fence.task_id)):
+            return None
+        return self._fenced
+
+    def _needs_workflow_fence(self, command: Any) -> Errand | None:
+        fence: WorkflowFence | None = command.fence
+        return self._fenced if fence is not None and self._is_far(fence.id) else None
+
+    def _needs_leaf(self, command: c.ClaimTask) -> Errand | None:
+        name = task_ids.parse(command.id)
+        is_resume = name is not None and name.kind is RESUME
+        return self._claim if is_resume and self._is_far(name.leaf) else None  # type: ignore[union-attr]
+
+    def _needs_awaiter(self, command: w.RegisterAwait) -> Errand | None:
+        return self._register if self._is_far(command.awaiter) else None
+
+    def _needs_awaited(self, command: w.SuspendWorkflow) -> Errand | None:
+        return self._suspend if any(map(self._is_far, command.awaited)) else None
+
+    # Asking
+
+    async def _ask(self, index: int, command: Command, held: HeldMessages | None = None) -> Reply:
+        (reply,) = await self._ask_all([(index, command)], held)
+        return reply
+
+    async def _ask_all(
+        self, questions: Sequence[tuple[int, Command]], held: HeldMessages | None = None
+    ) -> list[Reply]:
+        waiter = Waiter(len(questions))
+        try:
+            for place, (index, command) in enumerate(questions):
+                self._seats[index].ask(command, waiter, place, held)
+        except Overloaded:
+            waiter.abandon()
+            raise
+        return await waiter.wait()
+
+    async def _ask_first(self, questions: Sequence[tuple[int, Command]]) -> list[Reply]:
+        """Ask other groups what has to be known first. Raises OutOfReach if one is away."""
+        try:
+            return await self._ask_all(questions)
+        except LinkBroken:
+            raise OutOfReach from None  # nothing was done
+
+    # Errands
+
+    async def _fenced(self, index: int, command: Any, held: HeldMessages | None) -> Reply:
+        """Carry out a request on behalf of a task of another group."""
+        fence: Fence | WorkflowFence = command.fence
+        for _ in range(FENCE_PASSES_LIMIT_COUNT):
+            self._passes_count += 1
+            pass_id = f"{self._place.process}.{self._place.incarnation}.{self._passes_count}"
+            asked_s = self._now_s()
+            task_shard, check = self._check_of(fence, pass_id)
+            (reply,) = await self._ask_first([(task_shard, check)])
+            until_s = asked_s + reply.count / 1000
+            give_back = _Once(lambda: self._return_pass(task_shard, pass_id))  # noqa: B023
+            passed: PassedFence | PassedWorkflowFence
+            is_held = reply.code is Code.OK
+            is_over = give_back if is_held else None
+            if isinstance(fence, Fence):
+                passed = PassedFence(fence.task_id, fence.counter, is_held, until_s, is_over)
+            else:
+                passed = PassedWorkflowFence(fence.id, fence.version, reply.code, until_s, is_over)
+            try:
+                reply = await self._ask(index, replace(command, fence=passed), held)
+            finally:
+                if is_held:
+                    give_back()
+            if reply is not PASS_IS_OVER:
+                return reply
+        raise Overloaded
+
+    def _check_of(self, fence: Fence | WorkflowFence, pass_id: str) -> tuple[int, Command]:
+        if isinstance(fence, Fence):
+            home_id = task_ids.home(fence.task_id)
+            return self._shard_of(home_id), c.CheckFence(fence, pass_id)
+        return self._shard_of(fence.id), w.CheckWorkflowFence(fence, pass_id)
+
+    async def _claim(self, index: int, command: c.ClaimTask, held: HeldMessages | None) -> Reply:
+        """Claim a resume task whose leaf lives elsewhere: the leaf is read first."""
+        name = task_ids.parse(command.id)
+        assert name is not None, "it was looked at before"
+        read = (self._shard_of(name.leaf), c.ReadPromise(name.leaf))
+        (found,) = await self._ask_first([read])
+        leaf = found.promise
+        if leaf is not None and leaf.state is PENDING:
+            # There is no such task; or just now it has come to be, and the leaf is complete.
+            reply = await self._ask(index, command, held)
+            if reply.claimed is None:
+                return reply
+            leaf = (await self._ask(*read)).promise
+        else:
+            reply = await self._ask(index, command, held)
+        if reply.claimed is None:
+            return reply
+        return replace(reply, claimed=replace(reply.claimed, leaf=leaf))
+
+    async def _register(
+        self, index: int, command: w.RegisterAwait, held: HeldMessages | None
+    ) -> Reply:
+        """Register a task of another group to be woken, if it can be."""
+        home = self._shard_of(command.awaiter)
+        (reply,) = await self._ask_first([(home, w.ReadWorkflow(command.awaiter))])
+        state = None if reply.workflow is None else reply.workflow.state
+        judged = replace(command, is_judged=True, awaiter_state=state)
+        return await self._ask(index, judged, held)
+
+    async def _suspend(
+        self, index: int, command: w.SuspendWorkflow, held: HeldMessages | None
+    ) -> Reply:
+        """Suspend a task that waits for promises of other groups."""
+        homes: dict[int, list[str]] = {}
+        for promise_id in dict.fromkeys(command.awaited):
+            home = self._shard_of(promise_id)
+            if home not in self._own_indexes:
+                homes.setdefault(home, []).append(promise_id)
+        replies = await self._ask_first(
+            [(home, w.JudgeAwaited(tuple(ids), command.id)) for home, ids in homes.items()]
+        )
+        judged: dict[str, Code] = {}
+        for ids, reply in zip(homes.values(), replies, strict=True):
+            judged.update(zip(ids, reply.codes, strict=True))
+        return await self._ask(index, replace(command, judged=judged), held)
+
+    async def _delete(
+        self, index: int, command: c.DeletePromise, held: HeldMessages | None
+    ) -> Reply:
+        """Delete a promise, unless a task of any group is about it or its origin has to stay.
+
+        A completed promise whose messages are acknowledged gets no new task: so what the other
+        groups say stays true.
+        """
+        state = self._states[index]
+        promise = state.find_promise(command.id)
+        if promise is None or promise.state is PENDING or state.outbox.resumes_for(command.id):
+            return await self._ask(index, command, held)
+        far = [seat.index for seat in self._seats if seat.index not in self._own_indexes]
+        replies = await self._ask_first([(one, c.CountAwaiting(command.id)) for one in far])
+        origins = await self._origins(promise)
+        if not any(reply.count for reply in replies):
+            self._free[command.id] += 1
+        self.far.state.promises.update(origins)
+        try:
+            return await self._ask(index, command, held)
+        finally:
+            self._free[command.id] -= 1
+            self._free += Counter()  # without those whose count is zero
+            for origin_id in origins:
+                self.far.state.promises.pop(origin_id, None)
+
+    async def _origins(self, promise: Promise) -> dict[str, Promise]:
+        """Return the promises of other groups that a promise stems from, up to a pending one."""
+        found: dict[str, Promise] = {}
+        seen = {promise.id}
+        current: Promise | None = promise
+        while current is not None and len(seen) <= LINEAGE_LIMIT_COUNT:
+            origin_id = origin_of(current.tags)
+            if origin_id is None or origin_id in seen:
+                break
+            seen.add(origin_id)
+            home = self._shard_of(origin_id)
+            if home in self._own_indexes:
+                current = self._states[home].find_promise(origin_id)
+                continue
+            (reply,) = await self._ask_first([(home, c.ReadPromise(origin_id))])
+            current = reply.promise
+            if current is not None:
+                found[origin_id] = current
+                if current.state is PENDING:
+                    break
+        return found
+
+
+@final
+class _Once:
+    """Calls something once, however often it is called itself."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act: Callable[[], None] | None = act
+
+    def __call__(self) -> None:
+        act, self._act = self._act, None
+        if act is not None:
+            act()

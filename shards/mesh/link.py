@@ -1,0 +1,309 @@
+"""A link: what this process asks and tells one other, and what comes back. No I/O.
+
+The owner of the connection calls `opened`, `received`, `closed` and now and then `look`, and sends
+what `take` returns. The link is up when the other end has said who it is.
+
+- A question is answered once: with the other's reply, or an error. When the link breaks, what was
+  in flight is refused with `LinkBroken`: it may have been done or not. Only what may be asked again
+  (`is_repeatable`) is asked again, as soon as there is a link, until its time is over.
+- New questions wait for a link that is down, for `LINK_WAIT_MS`, or `LINK_PATIENCE_MS` if they come
+  from clients that cannot be told of it; then they are refused with `OutOfReach`. So are those that
+  there is no room for.
+- Messages from outboxes are sent only while the link is up. Each receipt is passed on; a link that
+  breaks counts as one, since who waits for it must not wait for a process that is gone.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, final
+
+import structlog
+from msgspec import Struct
+
+from troth.core.commands import Command, Receive
+from troth.core.limits import (
+    LINK_OUTGOING_LIMIT_BYTES,
+    LINK_PATIENCE_MS,
+    LINK_PING_MS,
+    LINK_SILENCE_MS,
+    LINK_WAIT_MS,
+    LINK_WAITING_LIMIT_COUNT,
+    MAILBOX_LIMIT_COUNT,
+)
+from troth.core.workflow_commands import EnsurePromise, SettlePromise
+from troth.shards.errors import LinkBroken, OutOfReach, Overloaded
+from troth.shards.held import HeldMessages, Notice
+from troth.shards.turns import Asker
+from troth.shards.waiting import AfterReceipts
+
+from .codec import decode_reply, encode_content
+from .frames import (
+    FrameFlag,
+    Kind,
+    LinkDamaged,
+    LinkFrame,
+    LinkReader,
+    decode_numbers,
+    encode_frame,
+    encode_numbers,
+)
+from .place import ProcessPlace, checked_hello, encode_hello
+from .refusals import error_of
+
+_REPEATABLE: Final = (EnsurePromise, SettlePromise)
+
+_log = structlog.get_logger("troth.mesh")
+
+
+def is_repeatable(command: Command) -> bool:
+    """Return whether a command may be asked again without knowing whether it was carried out."""
+    return isinstance(command, _REPEATABLE)
+
+
+class _Question(Struct, eq=False, gc=False):
+    """A question and who asked; after `until_s` it is refused, if it cannot be asked by then."""
+
+    index: int
+    command: Command
+    asker: Asker
+    place: int
+    held: HeldMessages | None
+    until_s: float
+
+
+@final
+class MeshLink:
+    """This process's end of what it asks process `peer`. `now_s` is a monotonic clock.
+
+    `wake` is called when there is something to send outside of `received`. `when_up` is called
+    when the link has come up, before anything else is sent, with the other's incarnation.
+    """
+
+    def __init__(
+        self,
+        place: ProcessPlace,
+        peer: int,
+        *,
+        now_s: Callable[[], float],
+        wake: Callable[[], None],
+        when_up: Callable[["MeshLink", int], None],
+        questions_limit_count: int = MAILBOX_LIMIT_COUNT,
+        outgoing_limit_bytes: int = LINK_OUTGOING_LIMIT_BYTES,
+    ) -> None:
+        self.peer = peer
+        self.is_up = False
+        self._place = place
+        self._now_s = now_s
+        self._wake = wake
+        self._when_up = when_up
+        self._questions_limit_count = questions_limit_count
+        self._outgoing_limit_bytes = outgoing_limit_bytes
+        self._is_open = False
+        self._reader = LinkReader()
+        self._outgoing: list[bytes] = []
+        self._outgoing_bytes = 0
+        self._released: list[int] = []
+        self._last_correlation = 0
+        self._in_flight: dict[int, _Question] = {}
+        self._waiting: deque[_Question] = deque()
+        self._receipts: dict[int, AfterReceipts] = {}
+        self._heard_s = self._said_s = now_s()
+
+    # What this process says
+
+    def ask(
+        self, index: int, command: Command, asker: Asker, place: int, held: HeldMessages | None
+    ) -> None:
+        """Ask a shard there. Raises Overloaded; then nothing was asked."""
+        patience_ms = LINK_PATIENCE_MS if is_repeatable(command) else LINK_WAIT_MS
+        until_s = self._now_s() + patience_ms / 1000
+        question = _Question(index, command, asker, place, held, until_s)
+        if self.is_up:
+            if self.is_full:
+                raise Overloaded
+            self._send_question(question)
+        elif len(self._waiting) >= LINK_WAITING_LIMIT_COUNT:
+            raise OutOfReach
+        else:
+            self._waiting.append(question)
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether a question would be refused."""
+        if not self.is_up:
+            return len(self._waiting) >= LINK_WAITING_LIMIT_COUNT
+        return (
+            len(self._in_flight) >= self._questions_limit_count
+            or self._outgoing_bytes >= self._outgoing_limit_bytes
+        )
+
+    def tell(self, index: int, command: Command) -> None:
+        """Tell a shard there something, if the link is up."""
+        if self.is_up:
+            body, flags = encode_content(command)
+            self._send(encode_frame(Kind.TELL, body, 0, index, flags))
+
+    def post(
+        self, index: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
+    ) -> None:
+        """Send a message from an outbox, if the link is up; then the gate expects the receipt."""
+        if not self.is_up:
+            return
+        body, flags = encode_content(message)
+        self._last_correlation = correlation = self._last_correlation + 1
+        if gate is not None:
+            gate.expect()
+            self._receipts[correlation] = gate
+        if held is not None:
+            flags |= FrameFlag.HOLDS
+            held.add((Notice(lambda: self._release(correlation)),))
+        self._send(encode_frame(Kind.POST, body, correlation, index, flags))
+
+    def return_pass(self, pass_id: str) -> None:
+        """Say that a pass is over; if the link is broken, it runs out there."""
+        if self.is_up:
+            self._send(encode_frame(Kind.RETURNED, pass_id.encode()))
+
+    def _send_question(self, question: _Question) -> None:
+        body, flags = encode_content(question.command)
+        self._last_correlation = correlation = self._last_correlation + 1
+        self._in_flight[correlation] = question
+        if question.held is not None:
+            flags |= FrameFlag.HOLDS
+        self._send(encode_frame(Kind.ASK, body, correlation, question.index, flags))
+
+    def _release(self, correlation: int) -> None:
+        """Release the messages to workers that wait there; a broken link releases them."""
+        if self.is_up:
+            self._released.append(correlation)
+            self._wake()
+
+    def _send(self, frame: bytes) -> None:
+        self._outgoing.append(frame)
+        self._outgoing_bytes += len(frame)
+        self._wake()
+
+    # The connection
+
+    def opened(self) -> None:
+        """Greet the other end of a new connection."""
+        assert not self._is_open, "a link has one connection at a time"
+        self._is_open = True
+        self._reader = LinkReader()
+        self._heard_s = self._said_s = self._now_s()
+        self._send(encode_frame(Kind.HELLO, encode_hello(self._place)))
+
+    def received(self, data: bytes) -> None:
+        """Take what the other end has said. Raises LinkDamaged: the connection is to be closed."""
+        self._heard_s = self._now_s()
+        for frame in self._reader.read(data):
+            if self.is_up:
+                self._take(frame)
+            elif frame.kind == Kind.HELLO:
+                hello = checked_hello(frame.body, self._place, self.peer)
+                self._came_up(hello.incarnation)
+            else:
+                raise LinkDamaged("it does not say who it is")
+
+    def take(self) -> bytes:
+        """Return what is to be sent now; it counts as said."""
+        if self._released:
+            released, self._released = self._released, []
+            self._outgoing.append(encode_frame(Kind.RELEASED, encode_numbers(released)))
+        if not self._outgoing:
+            return b""
+        self._said_s = self._now_s()
+        outgoing, self._outgoing = self._outgoing, []
+        self._outgoing_bytes = 0
+        return b"".join(outgoing)
+
+    def look(self) -> bool:
+        """Look at the time, some times a second; return whether the connection is still good.
+
+        If not, it is to be closed.
+        """
+        now_s = self._now_s()
+        self._refuse_late(now_s)
+        if not self._is_open:
+            return True
+        if now_s - self._heard_s > LINK_SILENCE_MS / 1000:
+            return False
+        if now_s - self._said_s >= LINK_PING_MS / 1000 and not self._outgoing:
+            self._send(encode_frame(Kind.PING))
+        return True
+
+    def closed(self) -> None:
+        """Note that the connection has ended, or could not be made good."""
+        self._is_open = self.is_up = False
+        self._outgoing = []
+        self._outgoing_bytes = 0
+        self._released = []
+        in_flight, self._in_flight = self._in_flight, {}
+        receipts, self._receipts = self._receipts, {}
+        again: list[_Question] = []
+        now_s = self._now_s()
+        for question in in_flight.values():
+            if is_repeatable(question.command) and now_s < question.until_s:
+                again.append(question)
+            else:
+                question.asker.refuse(LinkBroken())
+        self._waiting.extendleft(reversed(again))
+        for gate in receipts.values():
+            gate.received()
+
+    def refuse_all(self, error: type[OutOfReach | LinkBroken] = OutOfReach) -> None:
+        """Refuse what waits: this process ends."""
+        waiting, self._waiting = self._waiting, deque()
+        for question in waiting:
+            question.asker.refuse(error())
+
+    @property
+    def is_quiet(self) -> bool:
+        """Return whether no question is open."""
+        return not self._in_flight and not self._waiting
+
+    def _refuse_late(self, now_s: float) -> None:
+        """Refuse what has waited for too long. Those in flight have no such time."""
+        late = [one for one in self._waiting if one.until_s <= now_s]
+        if late:
+            self._waiting = deque(one for one in self._waiting if one.until_s > now_s)
+            for question in late:
+                question.asker.refuse(OutOfReach())
+
+    def _came_up(self, incarnation: int) -> None:
+        self.is_up = True
+        _log.info("linked", process=self.peer, incarnation=incarnation)
+        self._when_up(self, incarnation)
+        waiting, self._waiting = self._waiting, deque()
+        while waiting:
+            self._send_question(waiting.popleft())
+
+    # What comes back
+
+    def _take(self, frame: LinkFrame) -> None:
+        kind, correlation = frame.kind, frame.correlation
+        if kind == Kind.REPLY:
+            reply = decode_reply(frame.body, frame.flags)  # first: it may have to be refused
+            question = self._answered(correlation)
+            if frame.flags & FrameFlag.HOLDS and question.held is not None:
+                question.held.add((Notice(lambda: self._release(correlation)),))
+            question.asker.answer(question.place, reply)
+        elif kind == Kind.REFUSE:
+            error = error_of(frame.body)
+            self._answered(correlation).asker.refuse(error)
+        elif kind == Kind.RECEIVED:
+            self._note_received(decode_numbers(frame.body))
+        elif kind != Kind.PING:
+            raise LinkDamaged(f"a frame of kind {kind} has no place in an answer")
+
+    def _answered(self, correlation: int) -> _Question:
+        question = self._in_flight.pop(correlation, None)
+        if question is None:
+            raise LinkDamaged("an answer to a question that was not asked")
+        return question
+
+    def _note_received(self, correlations: Iterable[int]) -> None:
+        for correlation in correlations:
+            gate = self._receipts.pop(correlation, None)
+            if gate is not None:
+                gate.received()

@@ -1,0 +1,142 @@
+"""Passes: a task stays held while a request on its behalf is carried out in another group.
+
+The group of the promise asks the task's group (`CheckFence`). If the task is held, that one gives a
+*pass*: for `FENCE_PASS_MS` at most, and no longer than the lease and the promise's deadline, what
+would end the task's hold waits. The asker carries the request out within that time, counted from
+before it asked; so its time is over first, whatever the way takes. Then it returns the pass. What
+is too late is not carried out, and asks again.
+
+Both ends count on a monotonic clock of their own.
+"""
+
+from collections.abc import Callable
+from typing import Final, final
+
+from troth.core import commands as c
+from troth.core import workflow_commands as w
+from troth.core.codes import Code
+from troth.core.commands import Command
+from troth.core.deciding import DONE
+from troth.core.machine import Machine, Step
+from troth.core.model import Fence
+from troth.core.replies import Reply
+from troth.core.workflows import WorkflowFence
+from troth.shards.hashing import home_of
+
+PASS_IS_OVER: Final = Reply(Code.INTERNAL)
+"""The reply to a command that was not carried out, since its pass had run out."""
+
+ENDING: Final = frozenset(
+    {
+        *(c.CompletePromise, c.ClaimTask, c.CompleteTask, c.DropTask, c.RetryTask),
+        *(c.CancelExecution, c.AssignExecution, c.ReturnExecution, c.FinishExecution),
+        *(c.ReportExecution, c.DeletePromise),
+        *(w.SettlePromise, w.CreateWorkflow, w.AcquireWorkflow, w.SuspendWorkflow),
+        *(w.FulfillWorkflow, w.ReleaseWorkflow, w.HaltWorkflow, w.ContinueWorkflow),
+        *(w.RetryExecute,),
+    }
+)
+"""Commands that may end a task's hold, if they are about its promise."""
+
+ENDING_ANY: Final = frozenset({c.RunBulk, w.ResetShard})
+"""Commands that may end the hold of any task of the shard."""
+
+_CHECKS: Final = frozenset({c.CheckFence, w.CheckWorkflowFence})
+_FENCED: Final = frozenset(
+    {c.CreatePromise, c.CompletePromise, c.CreateCallback, w.EnsurePromise, w.SettlePromise}
+)
+
+
+class PassedFence(Fence, frozen=True):
+    """A fence that another group has judged. If the task is held, that is so until `until_s`."""
+
+    until_s: float = 0.0
+    is_over: Callable[[], None] | None = None
+    """What is told when the command has been carried out, or is not going to be."""
+
+
+class PassedWorkflowFence(WorkflowFence, frozen=True):
+    """The same for a workflow task."""
+
+    until_s: float = 0.0
+    is_over: Callable[[], None] | None = None
+
+
+@final
+class GivenPasses:
+    """The passes that this group has given to others. `now_s` is a monotonic clock.
+
+    `when_over` is called when what has waited for one can go on.
+    """
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self.when_over: Callable[[], None] = lambda: None
+        self._given: dict[str, dict[str, float]] = {}
+        self._tasks: dict[str, str] = {}
+
+    def give(self, home_id: str, pass_id: str, duration_ms: int) -> None:
+        """Keep the tasks of a promise held for a while."""
+        self._given.setdefault(home_id, {})[pass_id] = self._now_s() + duration_ms / 1000
+        self._tasks[pass_id] = home_id
+
+    def take_back(self, pass_id: str) -> None:
+        """Note that a pass is over; it may have run out before."""
+        home_id = self._tasks.pop(pass_id, None)
+        if home_id is None:
+            return
+        of_home = self._given[home_id]
+        del of_home[pass_id]
+        if not of_home:
+            del self._given[home_id]
+            self.when_over()
+
+    def are_out(self) -> bool:
+        """Return whether any pass is out."""
+        for home_id in list(self._given):
+            self.is_held(home_id)
+        return bool(self._given)
+
+    def is_held(self, home_id: str) -> bool:
+        """Return whether a promise's tasks have to stay as they are."""
+        of_home = self._given.get(home_id)
+        if of_home is None:
+            return False
+        now_s = self._now_s()
+        for pass_id in [one for one, until_s in of_home.items() if until_s <= now_s]:
+            self.take_back(pass_id)
+        return home_id in self._given
+
+
+@final
+class GroupMachine(Machine):
+    """The machine of a shard of a server with several groups: it respects passes."""
+
+    passes: GivenPasses
+    now_s: Callable[[], float]
+
+    def step(self, command: Command, now_ms: int) -> Step:
+        """Carry out a command, or leave it for later while a pass says so."""
+        kind = type(command)
+        if kind in _CHECKS:
+            step = super().step(command, now_ms)
+            if step.reply.code is Code.OK:
+                self.passes.give(home_of(command), command.pass_id, step.reply.count)  # type: ignore[attr-defined]
+            return step
+        if self._has_to_wait(kind, command):
+            return Step(DONE, (), (), again=command, waits=True)
+        if kind in _FENCED:
+            fence = command.fence  # type: ignore[attr-defined]
+            if isinstance(fence, (PassedFence, PassedWorkflowFence)) and fence.is_over is not None:
+                if self.now_s() >= fence.until_s:
+                    fence.is_over()
+                    return Step(PASS_IS_OVER, (), ())
+                step = super().step(command, now_ms)
+                fence.is_over()
+                return step
+        return super().step(command, now_ms)
+
+    def _has_to_wait(self, kind: type[Command], command: Command) -> bool:
+        if kind in ENDING:
+            return self.passes.is_held(home_of(command))
+        return kind in ENDING_ANY and self.passes.are_out()

@@ -1,0 +1,83 @@
+"""The place of a process among those of its server, and what processes say to greet each other.
+
+Processes of one server have the same data id, speak the same version of the protocol, and know
+each other's numbers. A process that starts again has a larger incarnation.
+"""
+
+from functools import cached_property
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from .frames import LinkDamaged
+
+PROTOCOL_VERSION: Final = 1
+
+
+class ProcessPlace(Struct, frozen=True, dict=True):
+    """One process of a server: its number, which is that of its group, and what all of them share.
+
+    `group_shards` says how many shards each group has; those of a group follow one another.
+    `links_directory` is where the sockets of links are; only this user may enter it.
+    """
+
+    process: int
+    group_shards: tuple[int, ...]
+    data_id: str
+    links_directory: str
+    incarnation: int
+
+    @property
+    def count(self) -> int:
+        """The number of processes."""
+        return len(self.group_shards)
+
+    @cached_property
+    def groups(self) -> tuple[int, ...]:
+        """The group of each shard, by its index."""
+        return tuple(group for group, count in enumerate(self.group_shards) for _ in range(count))
+
+    def shards_of(self, group: int) -> range:
+        """Return the indexes of a group's shards."""
+        ends = list(accumulate(self.group_shards, initial=0))
+        return range(ends[group], ends[group + 1])
+
+
+class Greeting(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The first that is said in each direction of a link."""
+
+    protocol: int
+    data_id: str
+    process: int
+    incarnation: int
+
+
+_decode: Final = msgspec.msgpack.Decoder(Greeting).decode
+
+
+def encode_hello(place: ProcessPlace) -> bytes:
+    """Return how a process says who it is."""
+    return msgspec.msgpack.encode(
+        Greeting(PROTOCOL_VERSION, place.data_id, place.process, place.incarnation)
+    )
+
+
+def checked_hello(body: bytes, place: ProcessPlace, peer: int | None) -> Greeting:
+    """Read what another process has said of itself. Raises LinkDamaged unless it belongs here.
+
+    `peer` is its number, if that is known.
+    """
+    try:
+        hello = _decode(body)
+    except msgspec.DecodeError as error:
+        raise LinkDamaged(f"a greeting cannot be read: {error}") from error
+    if hello.protocol != PROTOCOL_VERSION:
+        raise LinkDamaged(f"it speaks version {hello.protocol}, this process {PROTOCOL_VERSION}")
+    if hello.data_id != place.data_id:
+        raise LinkDamaged("it belongs to another data directory")
+    is_other = 0 <= hello.process < place.count and hello.process != place.process
+    if not is_other or peer not in (None, hello.process):
+        raise LinkDamaged(f"it says that it is process {hello.process}")
+    return hello

@@ -1,0 +1,84 @@
+"""Seats: what is asked for each shard of a server of several groups, by the shard's index.
+
+Those of the own group lead to its shards, those of other groups to links. So a caller does not see
+where a shard is.
+"""
+
+from typing import final
+
+from troth.core.commands import Acknowledge, Command
+from troth.shards.held import HeldMessages
+from troth.shards.turns import Asker, Seat, Turn
+
+from .acknowledgments import Acknowledgments
+from .errands import Errands
+from .link import MeshLink
+
+
+@final
+class NearSeat:
+    """The way to a shard of this group: an errand, if other groups have to be asked as well."""
+
+    def __init__(self, shard: Seat, errands: Errands) -> None:
+        self.index = shard.index
+        self._shard = shard
+        self._errands = errands
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether `put` would refuse a command."""
+        return self._shard.is_full
+
+    def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
+        """Take a client's command; `run_turn` is called soon. Raises Overloaded."""
+        errand = self._errands.errand_of(command)
+        if errand is None:
+            self._shard.put(command, asker, place, held)
+        else:
+            self._errands.start(errand, self.index, command, asker, place, held)
+
+    def ask(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
+        """Do as `put`; `run_turn` need not be called. Raises Overloaded."""
+        errand = self._errands.errand_of(command)
+        if errand is None:
+            self._shard.ask(command, asker, place, held)
+        else:
+            self._errands.start(errand, self.index, command, asker, place, held)
+
+    def tell(self, command: Command, held: HeldMessages | None = None) -> None:
+        """Take an internal command; `run_turn` is called soon."""
+        self._shard.tell(command, held)
+
+    def run_turn(self, now_ms: int, turn: Turn) -> None:
+        """Run the shard's part of a turn."""
+        self._shard.run_turn(now_ms, turn)
+
+
+@final
+class FarSeat:
+    """The way to a shard of another group."""
+
+    def __init__(self, index: int, link: MeshLink, acknowledgments: Acknowledgments) -> None:
+        self.index = index
+        self._link = link
+        self._acknowledgments = acknowledgments
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether `put` would refuse a command."""
+        return self._link.is_full
+
+    def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
+        """Ask by the link. Raises Overloaded."""
+        self._link.ask(self.index, command, asker, place, held)
+
+    ask = put
+
+    def tell(self, command: Command, held: HeldMessages | None = None) -> None:  # noqa: ARG002
+        """Tell by the link, if it is up. What has to arrive is told again when it comes up."""
+        if isinstance(command, Acknowledge):
+            self._acknowledgments.note(self.index, command)
+        self._link.tell(self.index, command)
+
+    def run_turn(self, now_ms: int, turn: Turn) -> None:
+        """Do nothing: that group runs its own turns."""

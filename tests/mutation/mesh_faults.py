@@ -1,0 +1,160 @@
+"""Planted faults between the groups of a server: links, messages, passes. See `faults.py`."""
+
+from .fault import Fault, fault
+
+LINK, ANSWERING, MESH, PASSES, ERRANDS, ACKNOWLEDGMENTS = (
+    f"shards/mesh/{name}.py"
+    for name in ("link", "answering", "mesh", "passes", "errands", "acknowledgments")
+)
+TURNS, WAITING = "shards/turns.py", "shards/waiting.py"
+BETWEEN, FENCES, ALONE, QUESTIONS = (
+    f"shards/mesh/{name}.py"
+    for name in ("test_between_groups", "test_fences", "test_errands", "test_links")
+)
+
+MESH_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a message leaves before its outbox record is durable",
+        TURNS,
+        "turn.posts.append((target, message, held, gate))",
+        "elsewhere.post(target, message, held, gate)",
+        BETWEEN,
+        is_quick=True,
+    ),
+    fault(
+        "after a reconnect a message leaves before its outbox record is durable",
+        MESH,
+        " and sequence <= self._sent.get((state.index, target), 0)",
+        "",
+        BETWEEN,
+    ),
+    fault(
+        "messages are not sent again after a reconnect",
+        MESH,
+        "for state in self._states():",
+        "for state in ():",
+        BETWEEN,
+    ),
+    fault(
+        "acknowledgments are not said again after a reconnect",
+        ACKNOWLEDGMENTS,
+        "if source in sources:",
+        "if False:",
+        BETWEEN,
+    ),
+    fault(
+        "a message that comes again is applied again",
+        "core/decisions/between_shards.py",
+        "if command.sequence > applied:",
+        "if command.sequence >= applied:",
+        BETWEEN,
+    ),
+    fault(
+        "an answer does not wait until other groups have received what it caused",
+        WAITING,
+        "if self._expected_count:",
+        "if False:",
+        BETWEEN,
+        QUESTIONS,
+    ),
+    fault(
+        "an answer waits for a group that is gone",
+        LINK,
+        "for gate in receipts.values():",
+        "for gate in ():",
+        BETWEEN,
+    ),
+    fault(
+        "that an answer is written is not told to the group that has the messages",
+        LINK,
+        "self._released.append(correlation)",
+        "pass",
+        BETWEEN,
+        is_quick=True,
+    ),
+    fault(
+        "messages wait on after the link has ended",
+        ANSWERING,
+        "for messages in held.values():",
+        "for messages in ():",
+        BETWEEN,
+    ),
+    fault(
+        "what was in flight when a link broke is asked again",
+        LINK,
+        "if is_repeatable(question.command) and",
+        "if",
+        QUESTIONS,
+    ),
+    fault(
+        "a process that hangs counts as alive",
+        LINK,
+        "if now_s - self._heard_s > LINK_SILENCE_MS / 1000:",
+        "if False:",
+        QUESTIONS,
+    ),
+    fault(
+        "questions wait for a link forever",
+        LINK,
+        "if one.until_s <= now_s]",
+        "if False]",
+        QUESTIONS,
+    ),
+    fault(
+        "a pass does not keep a task held",
+        PASSES,
+        "return self.passes.is_held(home_of(command))",
+        "return False",
+        FENCES,
+        is_quick=True,
+    ),
+    fault(
+        "a pass is counted from the answer instead of the question",
+        ERRANDS,
+        "until_s = asked_s + reply.count / 1000",
+        "until_s = self._now_s() + reply.count / 1000",
+        FENCES,
+    ),
+    fault(
+        "a command is carried out after its pass has run out",
+        PASSES,
+        "if self.now_s() >= fence.until_s:",
+        "if False:",
+        FENCES,
+    ),
+    fault(
+        "a pass is not returned",
+        ANSWERING,
+        "self._passes.take_back(frame.body.decode())",
+        "pass",
+        FENCES,
+    ),
+    fault(
+        "a fence of another group is taken as held",
+        ERRANDS,
+        "is_held = reply.code is Code.OK",
+        "is_held = True",
+        FENCES,
+    ),
+    fault(
+        "a claim is made before the leaf of another group was read",
+        ERRANDS,
+        "return self._claim if is_resume and",
+        "return self._claim if False and",
+        ALONE,
+    ),
+    fault(
+        "a promise is deleted without asking other groups",
+        ERRANDS,
+        "if not any(reply.count for reply in replies):",
+        "if True:",
+        ALONE,
+    ),
+    fault(
+        "a promise is deleted whose origin in another group is pending",
+        ERRANDS,
+        "self.far.state.promises.update(origins)",
+        "pass",
+        ALONE,
+    ),
+)

@@ -1,0 +1,201 @@
+"""Requests on behalf of a task of another group: its hold stays while they are carried out."""
+
+from random import Random
+
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import MockClock
+
+from tests.helpers.seeds import seeds
+from tests.shards.stage import FAR_MS, WORKER
+from troth.core.codes import Code
+from troth.core.commands import (
+    ClaimTask,
+    Command,
+    CompletePromise,
+    CompleteTask,
+    CreateCallback,
+    CreatePromise,
+    ReadPromise,
+)
+from troth.core.grammar import task_ids
+from troth.core.model import RESOLVED, Fence
+from troth.core.workflow_commands import (
+    CreateWorkflow,
+    EnsurePromise,
+    FulfillWorkflow,
+    SettlePromise,
+)
+from troth.core.workflows import WorkflowFence
+from troth.shards.errors import LinkBroken, OutOfReach
+
+from .world import World, world
+
+
+async def claimed_task(server: World, group: int) -> Fence:
+    """Make a promise with a task in a group, and claim it."""
+    name = server.id_of(group, "work")
+    await server.call(0, CreatePromise(name, FAR_MS, tags={"resonate:invoke": WORKER}))
+    task_id = task_ids.invoke_id(name)
+    reply = await server.call(0, ClaimTask(task_id, 1, "worker", 3_600_000))
+    assert reply.code is Code.CREATED
+    return Fence(task_id, 1)
+
+
+def passes_are_out(server: World, group: int) -> bool:
+    """Return whether a group has given passes that are not over."""
+    return server.processes[group].mesh.passes.are_out()
+
+
+async def test_a_fenced_request_about_another_group(autojump_clock: MockClock) -> None:
+    async with world(2, delay_s=0.01) as server:
+        fence = await claimed_task(server, 1)
+        for process in range(2):
+            child = server.id_of(0, f"child-{process}")
+            reply = await server.call(process, CreatePromise(child, FAR_MS, fence=fence))
+            assert reply.code is Code.CREATED
+            root = fence.task_id.removeprefix("__invoke:")
+            reply = await server.call(
+                process, CreateCallback(child, root, FAR_MS, WORKER, fence=fence)
+            )
+            assert reply.code is Code.CREATED
+            other = Fence(fence.task_id, 2)
+            reply = await server.call(process, CompletePromise(child, RESOLVED, fence=other))
+            assert reply.code is Code.TASK_FENCED
+            reply = await server.call(process, CompletePromise(child, RESOLVED, fence=fence))
+            assert reply.code is Code.CREATED
+        await trio.sleep(0.1)
+        assert not passes_are_out(server, 1), "all are returned"
+        await server.call(0, CompleteTask(fence.task_id, 1))
+        reply = await server.call(0, CreatePromise("late", FAR_MS, fence=fence))
+        assert reply.code is Code.TASK_FENCED
+
+
+async def test_a_fence_of_a_workflow_task_of_another_group(autojump_clock: MockClock) -> None:
+    async with world(2, delay_s=0.01) as server:
+        name = server.id_of(1, "flow")
+        tags = {"resonate:target": WORKER}
+        reply = await server.call(0, CreateWorkflow(name, FAR_MS, "worker", 60_000, tags=tags))
+        assert reply.workflow is not None
+        fence = WorkflowFence(name, reply.workflow.version)
+        child = server.id_of(0, "child")
+        reply = await server.call(1, EnsurePromise(child, FAR_MS, fence=fence))
+        assert reply.code is Code.OK
+        wrong = WorkflowFence(name, fence.version + 1)
+        reply = await server.call(1, SettlePromise(child, RESOLVED, fence=wrong))
+        assert reply.code is Code.WORKFLOW_VERSION
+        reply = await server.call(1, SettlePromise(child, RESOLVED, fence=fence))
+        assert reply.promise is not None
+        assert reply.promise.state is RESOLVED
+        await server.call(0, FulfillWorkflow(name, fence.version, RESOLVED))
+        reply = await server.call(1, EnsurePromise(child, FAR_MS, fence=fence))
+        assert reply.code is Code.WORKFLOW_STATE
+
+
+async def given_to_one_that_hangs(server: World, fence: Fence, command: Command) -> None:
+    """Give a pass to process 0, which then is silent and carries its command out late."""
+    server.ask(0, command)
+    await trio.lowlevel.checkpoint()
+    with trio.fail_after(5):
+        while not passes_are_out(server, 1):  # noqa: ASYNC110  nothing tells of it
+            await trio.sleep(0.001)
+    server.wires[0, 1].is_silent = True
+
+
+async def test_what_would_end_the_hold_waits_for_the_pass(autojump_clock: MockClock) -> None:
+    async with world(2, delay_s=0.01) as server:
+        fence = await claimed_task(server, 1)
+        child = server.id_of(0, "child")
+        await given_to_one_that_hangs(server, fence, CreatePromise(child, FAR_MS, fence=fence))
+        completed = server.ask(1, CompleteTask(fence.task_id, 1))
+        await trio.sleep(0.4)
+        assert not completed.is_done
+        await trio.sleep(0.4)
+        assert completed.reply is not None, "the pass has run out"
+
+
+async def test_a_command_whose_pass_has_run_out_is_not_carried_out(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(2, delay_s=0.01) as server:
+        fence = await claimed_task(server, 1)
+        child = server.id_of(0, "child")
+        asked_reply = server.ask(0, CreatePromise(child, FAR_MS, fence=fence))
+        with trio.fail_after(5):
+            while not passes_are_out(server, 1):  # noqa: ASYNC110  nothing tells of it
+                await trio.sleep(0.000_1)
+        server.wires[0, 1].is_silent = True
+        await trio.sleep(0.55)
+        reply = await server.call(1, CompleteTask(fence.task_id, 1))
+        assert reply.task is not None
+        server.wires[0, 1].is_silent = False  # only now the pass arrives
+        await trio.sleep(1)
+        assert asked_reply.reply is not None
+        assert asked_reply.reply.code is Code.TASK_FENCED, "it has asked again"
+        assert (await server.call(0, ReadPromise(child))).promise is None
+
+
+async def test_a_pass_ends_before_the_lease(autojump_clock: MockClock) -> None:
+    async with world(2) as server:
+        name = server.id_of(1, "work")
+        await server.call(0, CreatePromise(name, FAR_MS, tags={"resonate:invoke": WORKER}))
+        fence = Fence(task_ids.invoke_id(name), 1)
+        await server.call(0, ClaimTask(fence.task_id, 1, "worker", 1))
+        child = server.id_of(0, "child")
+        await trio.sleep(10)  # the lease is over
+        reply = await server.call(0, CreatePromise(child, FAR_MS, fence=fence))
+        assert reply.code is Code.TASK_FENCED
+
+
+async def test_nothing_is_done_while_the_tasks_group_is_away(autojump_clock: MockClock) -> None:
+    async with world(2) as server:
+        fence = await claimed_task(server, 1)
+        child = server.id_of(0, "child")
+        server.cut_off(1)
+        await trio.sleep(0.1)
+        asked = server.ask(0, CreatePromise(child, FAR_MS, fence=fence))
+        await trio.sleep(3)
+        assert isinstance(asked.error, OutOfReach)
+        assert (await server.call(0, ReadPromise(child))).promise is None
+
+
+@pytest.mark.seeds
+@pytest.mark.parametrize("seed", seeds(0, 4, 60))
+async def test_nothing_is_done_for_a_task_that_has_ended(
+    autojump_clock: MockClock, seed: int
+) -> None:
+    """A fenced request that begins after the task's end was answered is refused.
+
+    And one that was carried out was so before the end: whatever links do in between.
+    """
+    luck = Random(seed)
+    async with world(3, seed=seed, delay_s=0.3) as server:
+        for number in range(6):
+            task_group, child_group = luck.sample(range(3), 2)
+            name = server.id_of(task_group, f"work-{number}")
+            tags = {"resonate:invoke": WORKER}
+            await server.call(task_group, CreatePromise(name, FAR_MS, tags=tags))
+            fence = Fence(task_ids.invoke_id(name), 1)
+            await server.call(task_group, ClaimTask(fence.task_id, 1, "worker", 3_600_000))
+            child = server.id_of(child_group, f"child-{number}")
+            fenced = server.ask(child_group, CreatePromise(child, FAR_MS, fence=fence))
+            await trio.sleep(luck.random() * 1.2)
+            if luck.random() < 0.3:
+                server.wires[child_group, task_group].cut()
+            was_there_at_end: list[bool] = []
+            ending = server.ask(task_group, CompleteTask(fence.task_id, 1))
+            with trio.fail_after(60):
+                while not ending.is_done:  # noqa: ASYNC110  nothing tells of it
+                    await trio.sleep(0.001)
+            reply = await server.processes[child_group].shards.ask(ReadPromise(child))
+            was_there_at_end.append(reply.promise is not None)
+            server.mend_all()
+            await trio.sleep(4)
+            reply = await server.processes[child_group].shards.ask(ReadPromise(child))
+            assert (reply.promise is not None) == was_there_at_end[0], "it came after the end"
+            if fenced.reply is not None:
+                is_created = fenced.reply.code is Code.CREATED
+                assert is_created == was_there_at_end[0]
+            else:
+                assert isinstance(fenced.error, (OutOfReach, LinkBroken))
