@@ -6,9 +6,10 @@ protocol (`resonate:parent`, `resonate:origin`, ids like `order:7.2`). One rule 
 parent is the first of `possible_parents` that exists. `parents_of` applies it to a whole tree.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from itertools import takewhile
 
-from .model import TAG_ORIGIN, TAG_PARENT, TAG_ROOT, TAG_TARGET
+from .model import TAG_ORIGIN, TAG_PARENT, TAG_ROOT
 
 Tags = Mapping[str, str]
 
@@ -40,40 +41,50 @@ def possible_parents(promise_id: str, tags: Tags | None) -> Iterator[str]:
         yield origin
 
 
-def parents_of(root_id: str, tags_of: Mapping[str, Tags | None]) -> dict[str, str]:
+def parents_of(
+    root_id: str, tags_of: Mapping[str, Tags | None], elsewhere: Container[str] = ()
+) -> dict[str, str]:
     """Return the parent of every promise below the root, by id.
 
-    `tags_of` has the tags of every promise that exists, by id. It may hold promises that are not
-    below the root; they are left out. Tags may name parents in a circle: it leads nowhere.
+    `tags_of` has the tags of the root and of every promise that may be below it, by id. It may hold
+    others; they are left out, and so is what belongs to one of the promises `elsewhere`. Tags may
+    name parents in a circle: it leads nowhere.
     """
     claimed = {
         promise_id: parent
         for promise_id, tags in tags_of.items()
         if promise_id != root_id
-        and (parent := _first_known(possible_parents(promise_id, tags), tags_of)) is not None
+        and (parent := _first_known(possible_parents(promise_id, tags), tags_of, elsewhere))
+        is not None
     }
     below = {root_id}
-    elsewhere: set[str] = set()
+    not_below: set[str] = set()
     for promise_id in claimed:
         chain: dict[str, None] = {}
         step = promise_id
         # No step is taken twice in all.
-        while step in claimed and step not in below and step not in elsewhere and step not in chain:
+        while step in claimed and step not in below and step not in not_below and step not in chain:
             chain[step] = None
             step = claimed[step]
-        (below if step in below else elsewhere).update(chain)
+        (below if step in below else not_below).update(chain)
     return {child: parent for child, parent in claimed.items() if child in below}
 
 
-def shared_tags(root_id: str, tags: Tags | None) -> dict[str, str]:
-    """Return the tags that promises below the root may have, one of them or more."""
-    found = {name: tags[name] for name in (TAG_ROOT, TAG_ORIGIN) if name in tags} if tags else {}
-    if not found and tags and TAG_PARENT in tags:
-        found[TAG_ROOT] = root_id
-    if tags and TAG_TARGET in tags:
-        found.setdefault(TAG_ORIGIN, root_id)
-    return found
+def unknown_parents(promise_id: str, tags: Tags | None, known: Container[str]) -> Iterator[str]:
+    """Yield the ids that come before the first known one of those that its parent may have."""
+    return takewhile(lambda name: name not in known, possible_parents(promise_id, tags))
 
 
-def _first_known(possible: Iterator[str], tags_of: Mapping[str, Tags | None]) -> str | None:
-    return next((parent for parent in possible if parent in tags_of), None)
+def shared_tags(root_id: str, tags: Tags | None) -> list[tuple[str, str]]:
+    """Return the tags that promises below the root may have, one of them or more.
+
+    They name the root as the beginning of their lineage, or the one that it has itself.
+    """
+    origins = dict.fromkeys((root_id, origin_of(tags) or root_id))
+    return [(name, origin) for name in (TAG_ROOT, TAG_ORIGIN) for origin in origins]
+
+
+def _first_known(
+    possible: Iterator[str], known: Container[str], elsewhere: Container[str]
+) -> str | None:
+    return next((parent for parent in possible if parent in known or parent in elsewhere), None)

@@ -14,7 +14,7 @@ from typing import Final, final
 from troth.core.grammar.patterns import Pattern
 from troth.core.lifecycles import FINAL_STATES
 from troth.core.limits import INTEGER_MAX
-from troth.core.lineage import SEPARATORS, parents_of, shared_tags
+from troth.core.lineage import SEPARATORS, parents_of, shared_tags, unknown_parents
 from troth.core.model import PENDING, Promise, replace
 from troth.core.state.cold import Query
 from troth.core.state.shard_state import ShardState
@@ -64,7 +64,8 @@ class Trees:
                 if len(found) > CANDIDATES_LIMIT_COUNT or self._pace.is_spent:
                     is_cut = True
                     break
-        parents = parents_of(root.id, {name: one.tags for name, one in found.items()})
+        elsewhere = {name async for name in self._elsewhere(root, found)}
+        parents = parents_of(root.id, {name: one.tags for name, one in found.items()}, elsewhere)
         await self._pace.rest()
         calls: list[TreeCall] = []
         for promise, depth in _in_order(root.id, found, parents, depth_count):
@@ -91,11 +92,31 @@ class Trees:
     def _cause(self, state: ShardState, promise: Promise) -> Cause | None:
         return self._causes.look(state, promise, self._now_ms).cause
 
+    async def _elsewhere(
+        self, root: Promise, found: Mapping[str, Promise]
+    ) -> AsyncGenerator[str, None]:
+        """Yield promises that are not in the tree, and which something belongs to that was found.
+
+        Where libraries made the promises there are none.
+        """
+        looked: set[str] = set()
+        for promise in found.values():
+            if promise is root:
+                continue
+            for name in unknown_parents(promise.id, promise.tags, found):
+                if name in looked:
+                    continue
+                looked.add(name)
+                here = self._states[self._shards.shard_of(name)]
+                if name in here.promises or here.find_cold_promise(name) is not None:
+                    yield name
+                await self._pace.rest()
+
     async def _candidates(self, root: Promise) -> AsyncGenerator[Promise, None]:
         """Yield what may be below the root, some perhaps twice; what is found fastest first."""
         tags = shared_tags(root.id, root.tags)
         for state in self._states:
-            for name, value in tags.items():
+            for name, value in tags:
                 async with aclosing(self._tagged(state, {name: value})) as tagged:
                     async for promise in tagged:
                         yield promise

@@ -115,6 +115,7 @@ class History(Pair):
         weights |= {"heartbeat tasks": 3, "heartbeat locks": 3, "run bulk job": 2}
         weights |= {"delete promise": 2, "count": 0.3}
         weights |= dict.fromkeys(("list tasks", "list locks", "list waiting"), 0.3)
+        weights |= {"send all now": 0.5}
         names = list(FIELDS)
         (name,) = self.random.choices(names, [weights.get(one, 1) for one in names])
         arguments = getattr(self, name.replace(" ", "_"))()

@@ -106,6 +106,21 @@ class OperatorHistory(History):
         """What waits for a promise."""
         return self.read_promise()
 
+    def show_tree(self) -> Arguments:
+        """What is below a promise."""
+        return self.read_promise()
+
+    def tell_why(self) -> Arguments:
+        """Why a promise has not completed, mostly one that has not."""
+        pending = [name for name, one in self.reference.promises.items() if is_pending(one)]
+        if pending and self.random.random() < 0.8:
+            return {"id": self.random.choice(pending)}
+        return self.read_promise()
+
+    def send_all_now(self) -> Arguments:
+        """All that waits for a group."""
+        return {"receiver": self.random.choice(("poll://g", "poll://default", "poll://none"))}
+
     def count(self) -> Arguments:
         """The counts by state."""
         return {}
@@ -116,7 +131,8 @@ class OperatorHistory(History):
         await self.ask("list tasks", {})
         await self.ask("list locks", {})
         for promise_id in WATCHED:
-            await self.ask("list waiting", {"id": promise_id})
+            for name in ("list waiting", "show tree", "tell why"):
+                await self.ask(name, {"id": promise_id})
         await self.ask("count", {})
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .objects import Json
-from .operators import About, FullReference
+from .operators import About
+from .questions import WholeReference
 from .wire import CLAIM_TIMEOUT_MS, START_MS, URL, WATCHED, Wire, running
 
 Action = tuple[Any, ...]
@@ -24,7 +25,7 @@ class Pair:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
-        self.reference = FullReference(START_MS, URL, CLAIM_TIMEOUT_MS, shard_of=wire.shard_of)
+        self.reference = WholeReference(START_MS, URL, CLAIM_TIMEOUT_MS, shard_of=wire.shard_of)
         self.actions: list[Action] = []
 
     async def do(self, action: Action) -> tuple[str, int] | None:

@@ -144,8 +144,13 @@ EXPECTED: set[Row] = {
     *((verb, "absent", 40403) for verb in ("give task back", "send task now")),
     *(("break lock", "free", 40402), ("break lock", "held", 20400)),
     *((name, "-", 20000) for name in ("list tasks", "list locks")),
-    ("list waiting", "absent", 40400),
-    *(("list waiting", state, 20000) for state in ("PENDING", *ENDED)),
+    *((name, "absent", 40400) for name in ("list waiting", "show tree", "tell why")),
+    *(
+        (name, state, 20000)
+        for name in ("list waiting", "show tree", "tell why")
+        for state in ("PENDING", *ENDED)
+    ),
+    *(("send all now", "-", code) for code in (20000, 40000)),
 }
 
 # Codes that are not a matter of what the objects are like: overload, credentials, other endpoints.

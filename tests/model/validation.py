@@ -67,6 +67,9 @@ FIELDS: dict[str, dict[str, str]] = {
     "list tasks": {},
     "list locks": {},
     "list waiting": {},
+    "show tree": {},
+    "tell why": {},
+    "send all now": {"receiver": "text*"},
     "count": {},
     "acquire lock": {
         "resourceId": "text*",

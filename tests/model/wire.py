@@ -5,7 +5,7 @@ is moved, and messages to workers stay in `under_way` until somebody says what b
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, unquote
@@ -16,6 +16,7 @@ import trio.testing
 from tests.http.client import ManualClock, NoPlacement, Outbox
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
 from troth.core.deciding import Options
+from troth.core.grammar.addresses import PollAddress
 from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher
@@ -28,8 +29,10 @@ from troth.http.wire.principals import ANONYMOUS
 from troth.http.wire.requests import Request
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.delivery.polls import Polls
+from troth.shards.delivery.shipments import ReceiverView, targets_of
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
+from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 
 from .objects import Answer, Arguments, Json
@@ -61,6 +64,7 @@ BODIES = {
     "give task back": ("POST", "/tasks/release"),
     "send task now": ("POST", "/tasks/retry"),
     "break lock": ("POST", "/locks/break"),
+    "send all now": ("POST", "/queues/retry"),
 }
 PATHS = {
     "read promise": ("GET", "/promises/"),
@@ -69,6 +73,8 @@ PATHS = {
     "delete schedule": ("DELETE", "/schedules/"),
     "update schedule": ("PATCH", "/schedules/"),
     "delete promise": ("DELETE", "/promises/"),
+    "show tree": ("GET", "/tree/"),
+    "tell why": ("GET", "/why/"),
 }
 LISTS = {
     "list tasks": ("tasks", ("id", "kind", "type", "state", "promiseId", "counter", "processId")),
@@ -76,6 +82,7 @@ LISTS = {
     "list waiting": ("waiting", ("kind", "id", "promiseId")),
 }
 """Where a list is asked for, and what is compared of its rows."""
+SHOWN_CALL = ("id", "parent", "depth", "state")
 SHOWN_TASK = ("id", "promiseId")
 """What is compared of a task that was acted on: in which state it is shown is a matter of time."""
 WATCHED = ("a", "b", "c", "a:b", "p/q r")
@@ -88,12 +95,14 @@ class Delivery:
     def __init__(self) -> None:
         self.under_way: dict[str, TaskMessage] = {}
         self.stalled: dict[str, int] = {}
+        self.receivers: dict[str, object] = {}
 
     def send(self, message: Message) -> None:
         """Take a message."""
         assert isinstance(message, TaskMessage)
         assert message.task.id not in self.under_way, "handed over twice"
         self.under_way[message.task.id] = message
+        self.receivers[message.task.id] = message.task.receiver
 
     def withdraw(self, task_id: str) -> None:
         """Forget a message."""
@@ -119,6 +128,14 @@ class Messages(Outbox):
             return False
         self._tell(RetryTask(key, counter))
         return True
+
+    def receivers(self) -> Iterator[ReceiverView]:
+        """Yield what is stalled, one message after the other."""
+        for task_id in self._delivery.stalled:
+            address = self.resolve(self._delivery.receivers[task_id])
+            if isinstance(address, PollAddress):
+                target = targets_of(f"poll://{address.group}")[0]
+                yield ReceiverView(target, 0, 0, 1, 0, None, None, None, None, None)
 
 
 class Wire:
@@ -158,6 +175,12 @@ class Wire:
         status, made = await self._send(method, target, body, headers)
         if status >= 400:
             return Answer(made["error"]["code"])
+        if name == "show tree":
+            assert not made["cut"], "it is small"
+            rows = [{field: call[field] for field in SHOWN_CALL} for call in made["calls"]]
+            return Answer(20000, {"calls": sorted(rows, key=lambda row: row["id"])})
+        if name == "tell why":
+            made = {"reason": made["cause"]["reason"], "awaitsCount": made["awaitsCount"]}
         if name.endswith(("task back", "task now")):
             made = {field: made[field] for field in SHOWN_TASK}
         return Answer(status * 100, decoded(made))
@@ -369,6 +392,7 @@ async def running(shard_count: int) -> AsyncIterator[Wire]:
     messages = Messages(delivery, shards.tell)
     surveys = Surveys(shards, messages, polls, NoPlacement(), clock.now_ms)
     api.surveys = surveys
+    api.queues = Queues(shards, polls, messages)
     api.credentials.operator_key = OPERATOR_KEY
     api.bulk = BulkJobs(shards, surveys, clock.now_ms, lambda job: note_end(api.audit, job))
     async with trio.open_nursery() as nursery:

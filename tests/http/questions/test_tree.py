@@ -49,6 +49,31 @@ async def test_calls_are_found_by_ids_and_tags(mock_clock: MockClock) -> None:
         assert "param" not in found["calls"][0]
 
 
+async def test_a_promise_made_by_hand_is_below_the_origin_that_it_names(
+    mock_clock: MockClock,
+) -> None:
+    """Nothing says of the origin that it is one."""
+    async with running() as world:
+        await world.create("o")
+        await world.create("of-o", tags={"resonate:origin": "o"})
+        await world.create("x", tags={"resonate:origin": "o"})
+        await world.create("of-x", tags={"resonate:root": "x"})
+        assert drawn(await tree(world, "o")) == [("o", None, 0), ("of-o", "o", 1), ("x", "o", 1)]
+        assert drawn(await tree(world, "x")) == [("x", None, 0), ("of-x", "x", 1)]
+
+
+async def test_what_belongs_to_another_promise_is_not_in_the_tree(mock_clock: MockClock) -> None:
+    async with running() as world:
+        await world.create("b")
+        await world.create("b:c", tags={"resonate:origin": "a"})
+        await world.create("a")
+        assert drawn(await tree(world, "a")) == [("a", None, 0)]
+        assert drawn(await tree(world, "b")) == [("b", None, 0), ("b:c", "b", 1)]
+        await world.send("PATCH", "/promises/b", {"state": "RESOLVED"})
+        await world.send("DELETE", "/promises/b")
+        assert drawn(await tree(world, "a")) == [("a", None, 0), ("b:c", "a", 1)]
+
+
 async def test_the_tree_of_a_workflow(mock_clock: MockClock) -> None:
     """The envelope protocol's tags say the same in other words."""
     async with running() as world:
