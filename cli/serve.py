@@ -5,8 +5,10 @@ the help text shows it; a setting that no heading names would be shown under "Ot
 """
 
 import os
-from collections.abc import Mapping
-from typing import Any, Final
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
 import click
 
@@ -107,6 +109,27 @@ CLIENT_VARIABLES: Final = (
 """What the commands that talk to a server read from the environment; see `client.py`."""
 
 
+LEFT_OUT: Final = ("rich", "pygments", "h2", "colorama")
+"""What libraries of the server load if it is there: structlog for tracebacks in color, httpx for a
+command of its own, httpcore for HTTP/2. A server uses none of it."""
+
+
+@contextmanager
+def leaving_out(*names: str) -> Iterator[None]:
+    """Import in this block as if these modules were not installed, but those that are loaded.
+
+    Afterwards they can be imported. Libraries that were imported in the block do without for good.
+    """
+    modules = cast("dict[str, object]", sys.modules)
+    missing = [name for name in names if name not in modules]
+    modules.update(dict.fromkeys(missing))  # None: the import fails
+    try:
+        yield
+    finally:
+        for name in missing:
+            del modules[name]
+
+
 class SectionedCommand(click.Command):
     """A command whose help lists its options under `SECTIONS`."""
 
@@ -156,6 +179,7 @@ def serve_command(context: click.Context, settings: Settings) -> None:
       troth serve --config troth.toml --listen 0.0.0.0:8001
     """
     # Only here: no other command needs the server's libraries.
-    from troth.http.serve import serve
+    with leaving_out(*LEFT_OUT):
+        from troth.http.serve import serve
 
     context.exit(serve(settings))

@@ -65,3 +65,31 @@ def test_help_comes_soon(command: tuple[str, ...]) -> None:
     used_s = processor_time_s(HELP_LIMIT_S, "-m", "troth", *command, "--help")
 
     assert used_s <= HELP_LIMIT_S
+
+
+LATE = ("colorama", "croniter", "h2", "hypercorn", "prometheus_client", "pygments", "quart", "rich")
+"""Libraries that no start of a server needs. Some are loaded a little later, others never."""
+LOADED = """
+import sys
+from troth.cli.serve import LEFT_OUT, leaving_out
+with leaving_out(*LEFT_OUT):
+    import troth.http.serve
+print(*[name for name in sys.argv[1:] if name in sys.modules])
+import trio, rich
+from troth.http.sockets import slow_side
+trio.run(slow_side.load)
+print(*[name for name in sys.argv[1:] if name in sys.modules])
+"""
+
+
+def test_a_server_starts_without_what_it_needs_later() -> None:
+    """What is left out can be loaded afterwards, and what is needed later is."""
+    environment = {**os.environ, "PYTHONPATH": str(IMPORT_ROOT)}
+    command = [sys.executable, "-c", LOADED, *LATE]
+    shown = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+
+    before, after = shown.stdout.split("\n")[:2]
+    assert before == ""
+    assert {"croniter", "h2", "hypercorn", "prometheus_client", "quart", "rich"} <= {*after.split()}

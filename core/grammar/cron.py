@@ -25,8 +25,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-from croniter import CroniterBadDateError, croniter
-
 from troth.core.limits import INTEGER_MAX
 
 from . import durations
@@ -93,6 +91,9 @@ class _FieldCron(Cron):
     __slots__ = ("_walls", "_zone")
 
     def __init__(self, expression: str, fields: str, zone: Zone) -> None:
+        # Here: it takes a twentieth of the time of a start, and many servers have no schedules.
+        from croniter import croniter
+
         super().__init__(expression)
         self._zone = zone
         self._walls = croniter(
@@ -154,6 +155,8 @@ class _FieldCron(Cron):
 
     def _next_wall_s(self, wall_s: int) -> int | None:
         """Return the first matching wall-clock time after this one, in seconds as if UTC."""
+        from croniter import CroniterBadDateError
+
         self._walls.set_current(float(wall_s), force=True)
         try:
             return int(self._walls.get_next(float))
@@ -161,6 +164,8 @@ class _FieldCron(Cron):
             return None
 
     def _previous_wall_s(self, wall_s: int) -> int | None:
+        from croniter import CroniterBadDateError
+
         self._walls.set_current(float(wall_s), force=True)
         try:
             return int(self._walls.get_prev(float))

@@ -9,14 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
 import trio
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.openmetrics import exposition as openmetrics
 
 from troth.shards.surveys.first_comers import FirstComers
 from troth.shards.surveys.pace import Pace
@@ -40,10 +32,6 @@ class Metrics:
         self.count: Final = self.requests.count
         self._sources: list[tuple[Group[Any], Callable[[], Any]]] = []
         self._labels: dict[str, FirstComers] = {}
-        self._process = CollectorRegistry()
-        ProcessCollector(registry=self._process)
-        PlatformCollector(registry=self._process)
-        GCCollector(registry=self._process)
         self._under_way: dict[tuple[bool, bool], _Scrape] = {}
         self.add(REQUESTS, lambda: self.requests)
 
@@ -77,9 +65,11 @@ class Metrics:
         return scrape.text
 
     async def _render(self, *, names_accounts: bool, is_open: bool) -> bytes:
+        # The first scrape needs it, and it is loaded by then: see `slow_side.py`.
+        from .of_process import text_of_process
+
         pace = Pace()
-        of_process = openmetrics.generate_latest if is_open else generate_latest
-        parts = [of_process(self._process).removesuffix(_END)]
+        parts = [text_of_process(is_open=is_open).removesuffix(_END)]
         await pace.rest()
         for group, read in self._sources:
             source = read()

@@ -2,8 +2,9 @@
 
 They take a fifth of the time of a start, and most connections need neither. So they are loaded in a
 thread when the server is ready (`load_soon`), not later, since files of another version may be
-installed while a server runs. What a thread does holds up no client; a connection that needs them
-before waits.
+installed while a server runs, and descriptors may run out. What a thread does holds up no client; a
+connection that needs them before waits. Other libraries that no start needs are loaded along with
+them: what schedules and `/metrics` use.
 """
 
 import gc
@@ -26,7 +27,12 @@ from .slow_gate import SlowGate
 if TYPE_CHECKING:
     from .hypercorn_connection import HypercornConnection
 
-_MODULES: Final = ("troth.http.sockets.asgi", "troth.http.sockets.hypercorn_connection")
+_MODULES: Final = (
+    "croniter",
+    "troth.http.metrics.of_process",
+    "troth.http.sockets.asgi",
+    "troth.http.sockets.hypercorn_connection",
+)
 _PAUSE_S: Final = 0.1
 _log = structlog.get_logger("troth.http.slow_side")
 
