@@ -24,6 +24,7 @@ from .rest import (
     Searches,
     Tasks,
 )
+from .steps import Step, Workflow
 
 
 class Mixed(Scenario):
@@ -84,6 +85,8 @@ SCENARIOS: Final[dict[str, type[Scenario]]] = {
             CreateComplete,
             Read,
             Tasks,
+            Step,
+            Workflow,
             FanOut,
             Searches,
             Locks,
