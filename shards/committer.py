@@ -4,6 +4,9 @@ All shards append to one log. What they append within one turn of the event loop
 for the writer, and so shares one fdatasync. A *position* is the log sequence of the last record
 that was handed over; when the log is durable up to a position, `on_durable` is called with it, in
 the event loop. After a failure of the log nothing is durable any more, ever (fail stop).
+
+What nothing waits for, such as a note that a message was sent, need not have a sync of its own: it
+is written with the next batch, or after `LINGER_S`.
 """
 
 import contextlib
@@ -20,6 +23,12 @@ from troth.persistence.wal.writer import Writer
 
 from .errors import StorageFailed
 from .threads import in_thread
+
+LINGER_S: Final = 0.020
+"""How long records may lie that nothing waits for: a crash loses what a crash just before would."""
+
+LINGER_LIMIT_BYTES: Final = 1 << 20
+"""With so much to write, nothing lies any longer."""
 
 _RINGS_COUNT: Final = 4096
 """How many rings are read together; more are read next."""
@@ -145,6 +154,9 @@ class Committer:
         self._pending_bytes = 0
         self._sizes: list[tuple[int, int]] = []
         self._work = trio.Event()
+        self.is_wanted = False
+        """Whether something waits for what is to be written."""
+        self._wanted: trio.Event | None = None  # while `run` lets records lie
         self._changed = trio.Event()
         self._batches_count = 0
         self._records_count = 0
@@ -163,24 +175,36 @@ class Committer:
         self.position = next_sequence - 1
         self.durable_position = next_sequence - 1
 
-    def append(self, records: Sequence[NewRecord]) -> int:
+    def append(self, records: Sequence[NewRecord], *, is_awaited: bool = True) -> int:
         """Add a turn's records to the next batch; the position of the last.
 
-        Raises StorageFailed after a failure of the log.
+        Unless it `is_awaited` that they are durable, they may lie for a while. Raises StorageFailed
+        after a failure of the log.
         """
         if self.failure is not None:
             raise StorageFailed
-        if not self._pending and not self.is_flushed_by_caller:
-            self._work.set()
         self._pending.extend(records)
         size_bytes = sum([len(body) for _, _, body in records])
         self._pending_bytes += size_bytes
         self.position += len(records)
         self._sizes.append((self.position, size_bytes))
         self._new_bytes += size_bytes
+        if is_awaited or self._pending_bytes >= LINGER_LIMIT_BYTES:
+            self.want()
+        elif not self.is_wanted and self._wanted is None:
+            self._work.set()
         if self._new_bytes_wanted is not None and self._new_bytes >= self._new_bytes_wanted:
             self._enough_bytes.set()
         return self.position
+
+    def want(self) -> None:
+        """Note that something waits for all that was appended: it is not to lie any longer."""
+        if self._pending and not self.is_wanted:
+            self.is_wanted = True
+            if self._wanted is not None:
+                self._wanted.set()
+            elif not self.is_flushed_by_caller:
+                self._work.set()
 
     async def wait_bytes(self, count: int) -> None:
         """Wait until this many bytes were appended since `forget_bytes`."""
@@ -199,6 +223,11 @@ class Committer:
         while True:
             await self._work.wait()
             self._work = trio.Event()
+            if self._pending and not self.is_wanted:
+                self._wanted = trio.Event()
+                with trio.move_on_after(LINGER_S):
+                    await self._wanted.wait()
+                self._wanted = None
             self.flush(writer)
 
     def flush(self, writer: BatchWriter) -> None:
@@ -206,9 +235,15 @@ class Committer:
         if not self._pending or self.failure is not None:
             return
         batch, self._pending = self._pending, []
+        self.is_wanted = False
         self._batches_count += 1
         self._records_count += len(batch)
         writer.submit(batch)
+
+    def flush_wanted(self, writer: BatchWriter) -> None:
+        """Hand what there is to the writer now, if something waits for it."""
+        if self.is_wanted:
+            self.flush(writer)
 
     def durable(self, position: int) -> None:
         """Note that the log is durable up to this position. Called in the event loop."""
@@ -241,11 +276,13 @@ class Committer:
     async def wait_room(self, limit_bytes: int) -> None:
         """Wait until fewer than `limit_bytes` are pending, or the log has failed."""
         while self._pending_bytes >= limit_bytes and self.failure is None:
+            self.want()
             await self._changed.wait()
 
     async def wait_durable(self) -> None:
         """Wait until everything appended so far is durable, or the log has failed."""
         position = self.position
+        self.want()
         while self.durable_position < position and self.failure is None:
             await self._changed.wait()
 

@@ -483,9 +483,9 @@ class Shards(Gathering):
         return []
 
     def flush(self) -> None:
-        """Start to write what turns have added to the batch."""
+        """Start to write what turns have added to the batch, unless nothing waits for it."""
         assert self._writer is not None, "commands are submitted only to running shards"
-        self.committer.flush(self._writer)
+        self.committer.flush_wanted(self._writer)
 
     def with_leaf(self, reply: Reply) -> Reply:
         """Add the leaf promise to the reply to a claim. Raises StorageFailed."""

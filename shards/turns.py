@@ -196,17 +196,19 @@ class Turns:
         if committer.failure is not None:
             self.refuse(turn, StorageFailed())
             return
+        is_awaited = bool(turn.answers or turn.messages or turn.finished or turn.posts)
         if turn.records:
-            committer.append(turn.records)
+            committer.append(turn.records, is_awaited=is_awaited)
             turn.records = []
-        elif not (
-            turn.answers or turn.messages or turn.acknowledgments or turn.finished or turn.posts
-        ):
+        elif not (is_awaited or turn.acknowledgments):
             return
         turn.position = committer.position
         if committer.durable_position >= turn.position and not self._held_back:
             self._let_go(turn)
-        elif turn.answers or turn.messages or turn.acknowledgments or turn.finished or turn.posts:
+        elif is_awaited:
+            committer.want()  # it shows what may still lie there
+            self._held_back.append(turn)
+        elif turn.acknowledgments:
             self._held_back.append(turn)
 
     def post(
@@ -243,6 +245,7 @@ class Turns:
             for asker, place, reply in answers:
                 asker.answer(place, reply)
         elif self._held_back and position <= self._held_back[-1].position:
+            committer.want()  # what they were held back for may be in no hurry
             self._held_back[-1].answers += turn.answers[first:]
             del turn.answers[first:]
 

@@ -124,7 +124,6 @@ class Acceptor:
                 self._take(connected, address[0] if type(address) is tuple else None)
 
     def _take(self, connected: socket.socket, peer: str | None) -> None:
-        connected.setblocking(False)
         if not self._port.admit(connected, peer):
             return
         try:

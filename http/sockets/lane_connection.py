@@ -117,7 +117,7 @@ class LaneConnection:
         parser: Parser,
         ended: Callable[[], None],
     ) -> None:
-        """Take over a non-blocking socket."""
+        """Take over a socket. It is never waited for, blocking or not: to say so costs a call."""
         self._lane = lane
         self._parser = parser
         self.socket = connected
@@ -228,7 +228,7 @@ class LaneConnection:
         if self.is_closed:
             return
         self.is_closed = True
-        self.ended()
+        self._end()
         self.socket.close()
         self._out = None
         self._release()
@@ -302,7 +302,7 @@ class LaneConnection:
 
     def _read(self) -> bool:
         try:
-            data = self.socket.recv(_READ_BYTES)
+            data = self.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             self._is_readable = False
             return False
@@ -353,7 +353,12 @@ class LaneConnection:
         if self._hold is not None:
             self._hold.pin()  # what was received stays in memory until it has been judged
         self.is_closed = self.is_handed_over = True
-        self.ended()
+        self._end()
+
+    def _end(self) -> None:
+        """Say that it is over, once; what is told knows this, and so would keep both alive."""
+        ended, self.ended = self.ended, _nothing
+        ended()
 
     # Writing
 
@@ -413,7 +418,7 @@ class LaneConnection:
     def _send(self, data: bytes) -> bool:
         """Send something, when all before was; whether the socket has taken all of it."""
         try:
-            sent_bytes = self.socket.send(data)
+            sent_bytes = self.socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent_bytes = 0
         except OSError:
@@ -433,7 +438,7 @@ class LaneConnection:
         """Go on with an answer that the client was too slow for."""
         assert self._out is not None, "called only with something to write"
         try:
-            sent_bytes = self.socket.send(self._out)
+            sent_bytes = self.socket.send(self._out, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -468,3 +473,7 @@ class LaneConnection:
         held, self._held = self._held, None
         if held is not None:
             held.release()
+
+
+def _nothing() -> None:
+    """Stands for what was told that a connection is over."""

@@ -1,11 +1,19 @@
-"""Planted faults in data directories, their groups of shards, and processes."""
+"""Planted faults in data directories, their groups of shards, processes, and what the log does."""
 
 from .fault import Fault, fault
 
 GROUPS = "persistence/test_conversion_groups.py"
 DIRECTORY = "persistence/test_data_directory.py"
+KILLS = "persistence/test_conversion_kills.py"
 
 PROCESS_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a read of what nobody waited for waits until it is written anyway",
+        "shards/turns.py",
+        "            committer.want()  # it shows what may still lie there\n",
+        "",
+        "shards/test_turns.py",
+    ),
     fault(
         "a conversion reads only the first group",
         "persistence/conversion/old_data.py",
@@ -13,6 +21,28 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "range(1)",
         GROUPS,
         is_quick=True,
+    ),
+    fault(
+        "a conversion that was killed while it built is in the way of the next",
+        "persistence/building.py",
+        "            _empty(building, mark)\n            (building",
+        "            (building",
+        KILLS,
+        is_quick=True,
+    ),
+    fault(
+        "a conversion that was killed between its two names is not made good",
+        "persistence/conversion/convert.py",
+        "    if (building / MARK.name).exists():",
+        "    if False:",
+        KILLS,
+    ),
+    fault(
+        "a conversion removes the old directory instead of keeping it",
+        "persistence/conversion/convert.py",
+        "    _rename(data, before)\n    try:",
+        "    shutil.rmtree(data)\n    try:",
+        KILLS,
     ),
     fault(
         "what has not reached another group is lost in a conversion",

@@ -182,9 +182,11 @@ class Stage:
 
     async def write_all(self) -> None:
         """Let the log write until nothing is left to write."""
+        self.shards.committer.want()
         await settle()
         while self.writer.waiting:
             self.writer.make_all_durable()
+            self.shards.committer.want()
             await settle()
 
     def held(self) -> HeldMessages:

@@ -2,10 +2,18 @@
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord, MemoryLog
-from troth.shards.committer import Committer, DirectWriter, ThreadWriter
+from troth.shards.committer import (
+    LINGER_LIMIT_BYTES,
+    LINGER_S,
+    Committer,
+    DirectWriter,
+    ThreadWriter,
+)
 from troth.shards.errors import StorageFailed
 
 from .stage import ManualWriter, settle
@@ -215,3 +223,54 @@ async def test_closing_reports_what_was_written_last() -> None:
 
     assert committer.durable_position == committer.position
     assert durable == sorted(set(durable))
+
+
+async def test_what_nobody_waits_for_lies_for_a_while(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    committer = committer_with([])
+    writer = ManualWriter(committer)
+    nursery.start_soon(committer.run, writer)
+    committer.append(entries(1), is_awaited=False)
+    await trio.sleep(LINGER_S / 2)
+    committer.append(entries(2), is_awaited=False)
+    assert writer.waiting == []
+    await trio.sleep(LINGER_S / 2 + 0.001)
+    assert [len(batch) for batch in writer.waiting] == [2]
+    assert not committer.is_wanted
+
+
+@pytest.mark.parametrize("how", ["append", "wait", "room", "much"])
+async def test_it_goes_as_soon_as_something_waits_for_it(
+    nursery: trio.Nursery, autojump_clock: MockClock, how: str
+) -> None:
+    committer = committer_with([])
+    writer = ManualWriter(committer)
+    nursery.start_soon(committer.run, writer)
+    committer.append(entries(1), is_awaited=False)
+    await trio.testing.wait_all_tasks_blocked()
+    assert writer.waiting == []
+    began_s = trio.current_time()
+    if how == "append":
+        committer.append(entries(2))
+    elif how == "wait":
+        nursery.start_soon(committer.wait_durable)
+    elif how == "room":
+        nursery.start_soon(committer.wait_room, 1)
+    else:
+        committer.append(entries(LINGER_LIMIT_BYTES), is_awaited=False)
+    await trio.testing.wait_all_tasks_blocked()
+    assert trio.current_time() == began_s
+    assert len(writer.waiting) == 1
+    committer.durable(committer.position)
+    await trio.testing.wait_all_tasks_blocked()
+    # What comes later lies again, and is flushed with what its caller waits for.
+    committer.append(entries(3), is_awaited=False)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(writer.waiting) == 1
+    committer.is_flushed_by_caller = True
+    committer.append(entries(4))
+    committer.is_flushed_by_caller = False
+    assert committer.is_wanted
+    committer.flush(writer)
+    assert [len(batch) for batch in writer.waiting[1:]] == [2]

@@ -190,6 +190,9 @@ async def test_other_shards_learn_at_once_and_acknowledge_when_durable() -> None
         ]
         s.writer.make_all_durable()
         await settle()
+        assert s.writer.waiting == []  # nobody waits for that
+        s.shards.committer.want()
+        await settle()
         assert [type(record) for record in s.writer.records()] == [MessagesAcknowledged]
 
 

@@ -5,8 +5,10 @@ import trio
 from trio.testing import MockClock
 
 from troth.core.codes import Code
-from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
+from troth.core.commands import CompletePromise, CreatePromise, ReadPromise, TaskSent
+from troth.core.grammar.task_ids import invoke_id
 from troth.core.model import PromiseState
+from troth.core.records import TaskEnqueued
 from troth.persistence.errors import LogFailed
 from troth.shards.errors import Overloaded, Stopping, StorageFailed
 
@@ -133,3 +135,32 @@ async def test_a_failing_log_refuses_those_who_are_called_back(has_turn: bool) -
     assert matching(caught.value, LogFailed)
     assert [type(error) for error in asker.errors] == [StorageFailed]
     assert asker.replies == []
+
+
+async def test_a_note_that_nobody_waits_for_lies_until_somebody_asks(
+    autojump_clock: MockClock,
+) -> None:
+    """A read that shows it has it written; one that shows what was before is answered."""
+    tags = {"resonate:invoke": "poll://any@w"}
+    async with stage(2) as s:
+        known, asked = id_in(0, 2, "known"), id_in(1, 2, "asked")
+        await s.call(CreatePromise(known, FAR_MS))
+        await s.call(CreatePromise(asked, FAR_MS, tags=tags))
+        await s.write_all()
+        s.shards.tell(TaskSent(invoke_id(asked), 1))
+        await settle()
+        assert s.writer.waiting == []
+        other, shown = CalledBack(), CalledBack()
+        s.shards.submit(ReadPromise(known), None, other)
+        s.shards.run_turn()
+        assert [reply.code for reply in other.replies] == [Code.OK]
+        assert s.writer.waiting == []
+        began_s = trio.current_time()
+        s.shards.submit(ReadPromise(asked), None, shown)
+        s.shards.run_turn()
+        assert shown.replies == []
+        await settle()
+        assert trio.current_time() == began_s
+        assert [type(record) for record in s.writer.records()] == [TaskEnqueued]
+        s.writer.make_all_durable()
+        assert [reply.code for reply in shown.replies] == [Code.OK]

@@ -38,8 +38,8 @@ def watch_committer(committer: Committer, watch: Watch) -> None:
     """Tell the watch what is appended, and what is durable before anybody else hears of it."""
     append, tell_shards = committer.append, committer._on_durable
 
-    def appended(records: Sequence[NewRecord]) -> int:
-        position = append(records)
+    def appended(records: Sequence[NewRecord], *, is_awaited: bool = True) -> int:
+        position = append(records, is_awaited=is_awaited)
         watch.appended([LogRecord(*record) for record in records])
         return position
 

@@ -111,7 +111,6 @@ async def test_a_pass_accepts_some_and_the_next_the_rest(
             assert len(visitors.served) == ACCEPTS_LIMIT_COUNT + 5
             assert not waits(epoll)
             for one in visitors.served:
-                assert not one.getblocking()
                 assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             acceptor.stop()
             connect(1)
