@@ -21,7 +21,7 @@ _NUMBER_DIGITS: Final = 5
 """So many digits has the number of a worker, so that all addresses have the same length."""
 
 
-class Step(Scenario):
+class WorkerStep(Scenario):
     """A promise that a worker completes, and its caller is told."""
 
     name = "step"
@@ -107,12 +107,12 @@ class Step(Scenario):
                 return
 
 
-class Workflow(Step):
+class WorkerWorkflow(WorkerStep):
     """A step whose worker does three things, and makes the result of each durable."""
 
     name = "workflow"
-    summary = f"a step whose worker creates and completes {WORKFLOW_STEPS_COUNT} promises meanwhile"
-    steps = (*Step.steps, step("create step", 201), step("complete step", 201))
+    summary = f"a step whose worker creates and completes {WORKFLOW_STEPS_COUNT} promises in it"
+    steps = (*WorkerStep.steps, step("create step", 201), step("complete step", 201))
 
     def __init__(self, workload: Workload, requests: Requests) -> None:
         super().__init__(workload, requests)

@@ -24,7 +24,7 @@ from .rest import (
     Searches,
     Tasks,
 )
-from .steps import Step, Workflow
+from .steps import WorkerStep, WorkerWorkflow
 
 
 class Mixed(Scenario):
@@ -85,8 +85,8 @@ SCENARIOS: Final[dict[str, type[Scenario]]] = {
             CreateComplete,
             Read,
             Tasks,
-            Step,
-            Workflow,
+            WorkerStep,
+            WorkerWorkflow,
             FanOut,
             Searches,
             Locks,
