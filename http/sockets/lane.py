@@ -46,6 +46,7 @@ from .departures import ENDPOINT, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import Fields, NotServed, Parsed, Parser
+from .link_sockets import LinkSockets
 
 LANE_GROUPS: Final = frozenset(
     {
@@ -128,6 +129,7 @@ class Lane:
         self._epoll.register(self._bell, select.EPOLLIN)
         self._nursery: trio.Nursery | None = None
         self._acceptor: Acceptor | None = None
+        self._links: LinkSockets | None = None
         self._occupied = trio.Event()
         self._stirred: trio.Event | None = None  # while `_check` sleeps longer than usual
         self._is_stopping = False
@@ -271,7 +273,8 @@ class Lane:
                 continue
             connection = connections.get(number)
             if connection is None:
-                is_any_to_accept = True
+                if self._links is None or not self._links.on_event(number):
+                    is_any_to_accept = True
             else:
                 if self._stirred is not None:
                     self._stirred.set()
@@ -299,6 +302,8 @@ class Lane:
                 self._shards.run_turn()
             if not self._again:
                 break
+        if self._links is not None:
+            self._links.flush()
         self._in_pass = False
 
     def _give_up(self, connection: LaneConnection) -> None:
@@ -446,6 +451,35 @@ class Lane:
         if not self._in_pass:
             self._ring()
         return count
+
+    # What the links to other processes need: `link_sockets.PassLoop`
+
+    def serve_links(self, links: LinkSockets) -> None:
+        """Serve links in the same passes as clients."""
+        self._links = links
+
+    def watch(self, number: int) -> None:
+        """Hear of events of a link's socket from now on, those at hand included."""
+        self._epoll.register(number, _EVENTS_AND_ROOM)
+
+    def tell_again(self, number: int) -> None:
+        """Hear in the next pass of what was left to read."""
+        self._epoll.modify(number, _EVENTS_AND_ROOM)
+
+    def forget(self, number: int) -> None:
+        """Hear no more of it."""
+        if not self._is_over:
+            self._epoll.unregister(number)
+
+    def submitted(self) -> None:
+        """Run a turn in this pass, or the next."""
+        self._has_submitted = True
+        self.stir()
+
+    def stir(self) -> None:
+        """See to it that there will be a pass."""
+        if not self._in_pass and not self._is_over:
+            self._ring()
 
     def _ring(self) -> None:
         """See to it that there will be a pass; who rings before it comes need not ring again."""

@@ -6,6 +6,7 @@ LINK, ANSWERING, MESH, PASSES, ERRANDS, ACKNOWLEDGMENTS = (
     f"shards/mesh/{name}.py"
     for name in ("link", "answering", "mesh", "passes", "errands", "acknowledgments")
 )
+SOCKETS = "http/sockets/link_sockets.py"
 TURNS, WAITING = "shards/turns.py", "shards/waiting.py"
 BETWEEN, FENCES, ALONE, QUESTIONS = (
     f"shards/mesh/{name}.py"
@@ -135,6 +136,21 @@ MESH_FAULTS: tuple[Fault, ...] = (
         "is_held = reply.code is Code.OK",
         "is_held = True",
         FENCES,
+    ),
+    fault(
+        "processes of other users are linked",
+        SOCKETS,
+        "return bool(user == os.geteuid())",
+        "return True",
+        "http/sockets/test_link_sockets.py",
+        is_quick=True,
+    ),
+    fault(
+        "what a link has no room for is forgotten",
+        SOCKETS,
+        "self._unsent = self._unsent[sent_bytes:]",
+        'self._unsent = memoryview(b"")',
+        "http/sockets/test_link_sockets.py",
     ),
     fault(
         "a claim is made before the leaf of another group was read",

@@ -271,15 +271,20 @@ async def world(
 
 
 def make_process(
-    k: int, group_shards: tuple[int, ...], questions_limit_count: int = 1000
+    k: int,
+    group_shards: tuple[int, ...],
+    questions_limit_count: int = 1000,
+    *,
+    links_directory: str = "",
+    wake: Callable[[], None] | None = None,
 ) -> Process:
     """Make one process that does not run yet."""
-    place = ProcessPlace(k, group_shards, "data", "", 1)
+    place = ProcessPlace(k, group_shards, "data", links_directory, 1)
     process: Process
     mesh = Mesh(
         place,
         now_s=trio.current_time,
-        wake=lambda: process.stir(),
+        wake=wake or (lambda: process.stir()),
         questions_limit_count=questions_limit_count,
     )
     outgoing = Outgoing()

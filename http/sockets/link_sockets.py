@@ -1,0 +1,287 @@
+"""The sockets of a mesh's links, in the epoll set of the lane: what comes by them in a pass is
+carried out in the same turn, and written in the same batch, as what clients ask in it.
+
+Process k listens on a Unix socket in a directory that only this user may enter; the others connect
+to it, again and again while it is away. Who connects must be the same user. What a link or its
+other end has to say leaves at the end of the pass, in one piece. `shards/mesh` knows what is said.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol, final
+
+import structlog
+import trio
+
+from troth.shards.mesh.answering import AskedGroup
+from troth.shards.mesh.frames import LinkDamaged
+from troth.shards.mesh.mesh import Mesh
+
+_READ_BYTES: Final = 256 * 1024
+_READS_A_PASS_COUNT: Final = 8
+"""What is left after so many waits for the next pass: a link must not keep clients waiting."""
+_LOOK_S: Final = 0.25
+_RETRY_FIRST_S: Final = 0.02
+_RETRY_LIMIT_S: Final = 0.5
+_BACKLOG_COUNT: Final = 128
+_PEER: Final = struct.Struct("3i")  # process, user, group; see unix(7), SO_PEERCRED
+_log = structlog.get_logger("troth.http.links")
+
+
+class PassLoop(Protocol):
+    """The loop whose passes serve the sockets: a `Lane`."""
+
+    def watch(self, number: int) -> None:
+        """Hear of events of a socket from now on, those at hand included."""
+        ...  # pragma: no cover
+
+    def tell_again(self, number: int) -> None:
+        """Hear in the next pass of what was left to read."""
+        ...  # pragma: no cover
+
+    def forget(self, number: int) -> None:
+        """Hear no more of it."""
+        ...  # pragma: no cover
+
+    def submitted(self) -> None:
+        """Run a turn in this pass, or the next."""
+        ...  # pragma: no cover
+
+    def stir(self) -> None:
+        """See to it that there will be a pass."""
+        ...  # pragma: no cover
+
+
+class LinkEnd(Protocol):
+    """Either end of a link."""
+
+    def take(self) -> bytes:
+        """Return what is to be sent now."""
+        ...  # pragma: no cover
+
+    def look(self) -> bool:
+        """Look at the time; return whether the connection is still good."""
+        ...  # pragma: no cover
+
+    def closed(self) -> None:
+        """Note that the connection has ended."""
+        ...  # pragma: no cover
+
+
+@final
+class _LinkSocket:
+    """One connection. `receive` takes what comes, and returns whether a turn is needed."""
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        end: LinkEnd,
+        receive: Callable[[bytes], bool],
+        loop: PassLoop,
+    ) -> None:
+        self.ended = trio.Event()
+        self.number = connected.fileno()
+        self._socket = connected
+        self._end = end
+        self._receive = receive
+        self._loop = loop
+        self._unsent = memoryview(b"")
+
+    def on_event(self) -> None:
+        """Read what there is, up to a limit, and go on writing."""
+        for _ in range(_READS_A_PASS_COUNT):
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.close()
+                return
+            try:
+                if self._receive(data):
+                    self._loop.submitted()
+            except LinkDamaged as error:
+                self._loop.submitted()  # what came before that
+                _log.error("a link is damaged", problem=str(error))
+                self.close()
+                return
+        else:
+            self._loop.tell_again(self.number)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is to be sent, as far as the socket takes it."""
+        while not self.ended.is_set():
+            if not self._unsent:
+                self._unsent = memoryview(self._end.take())
+                if not self._unsent:
+                    return
+            try:
+                sent_bytes = self._socket.send(self._unsent)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.close()
+                return
+            self._unsent = self._unsent[sent_bytes:]
+
+    def look(self) -> None:
+        """Look at the time."""
+        if not self._end.look():
+            _log.warning("a link says nothing and is closed")
+            self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        if self.ended.is_set():
+            return
+        self.ended.set()
+        self._loop.forget(self.number)
+        self._socket.close()
+        self._end.closed()
+        self._loop.submitted()  # what waits no longer
+
+
+@final
+class LinkSockets:
+    """All connections of a process to and from the others of its server."""
+
+    def __init__(self, mesh: Mesh, group: AskedGroup, loop: PassLoop) -> None:
+        self._mesh = mesh
+        self._group = group
+        self._loop = loop
+        self._sockets: dict[int, _LinkSocket] = {}
+
+    # What the loop calls in a pass
+
+    def on_event(self, number: int) -> bool:
+        """Handle an event of a socket; return whether it is one of these."""
+        link = self._sockets.get(number)
+        if link is None:
+            return False
+        link.on_event()
+        return True
+
+    def flush(self) -> None:
+        """Send what is to be sent: at the end of a pass."""
+        for link in list(self._sockets.values()):
+            link.flush()
+
+    # Connections
+
+    def path_of(self, process: int) -> Path:
+        """Return where a process listens."""
+        return Path(self._mesh.place.links_directory) / f"mesh-{process}"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen, and keep links to all others, until canceled. Raises OSError: cannot listen."""
+        path = self.path_of(self._mesh.place.process)
+        path.unlink(missing_ok=True)
+        listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with listening:
+            await listening.bind(str(path))
+            listening.listen(_BACKLOG_COUNT)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._accept, nursery, listening)
+                    nursery.start_soon(self._look)
+                    for peer in self._mesh.links:
+                        nursery.start_soon(self._keep, peer)
+                    task_status.started()
+            finally:
+                for link in list(self._sockets.values()):
+                    link.close()
+                for one in self._mesh.links.values():
+                    one.refuse_all()
+
+    async def _accept(self, nursery: trio.Nursery, listening: trio.socket.SocketType) -> None:
+        while True:
+            connected, _ = await listening.accept()
+            stream = socket.socket(fileno=connected.detach())
+            if not is_same_user(stream):
+                _log.error("another user has connected to a link, and was cut off")
+                stream.close()
+                continue
+            end = self._mesh.answering(self._group)
+            nursery.start_soon(self._serve, stream, end, end.received)
+
+    async def _keep(self, peer: int) -> None:
+        """Keep a link to a process."""
+        link = self._mesh.links[peer]
+
+        def receive(data: bytes) -> bool:
+            link.received(data)
+            return True  # answers let clients go on
+
+        wait_s = _RETRY_FIRST_S
+        while True:
+            stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            stream.setblocking(False)
+            try:
+                stream.connect(str(self.path_of(peer)))
+            except OSError:  # it is away, or has too many to accept just now
+                stream.close()
+                await trio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
+                continue
+            if not is_same_user(stream):
+                _log.error("another user listens instead of a process", process=peer)
+                stream.close()
+                await trio.sleep(_RETRY_LIMIT_S)
+                continue
+            link.opened()
+            was_up = await self._serve(stream, link, receive, lambda: link.is_up)
+            wait_s = _RETRY_FIRST_S if was_up else min(wait_s * 2, _RETRY_LIMIT_S)
+            await trio.sleep(wait_s)
+
+    async def _serve(
+        self,
+        stream: socket.socket,
+        end: LinkEnd,
+        receive: Callable[[bytes], bool],
+        is_up: Callable[[], bool] = lambda: True,
+    ) -> bool:
+        """Serve a connection until it ends; return whether it has been up."""
+        stream.setblocking(False)
+        was_up = False
+
+        def note(data: bytes) -> bool:
+            nonlocal was_up
+            has_work = receive(data)
+            was_up = was_up or is_up()
+            return has_work
+
+        link = _LinkSocket(stream, end, note, self._loop)
+        self._sockets[link.number] = link
+        self._loop.watch(link.number)
+        self._loop.stir()
+        try:
+            await link.ended.wait()
+        finally:
+            link.close()
+            if self._sockets.get(link.number) is link:
+                del self._sockets[link.number]
+        return was_up
+
+    async def _look(self) -> None:
+        """Look at the time now and then."""
+        while True:
+            await trio.sleep(_LOOK_S)
+            self._mesh.look()
+            for link in list(self._sockets.values()):
+                link.look()
+            for one in self._mesh.links.values():
+                one.look()
+            self._loop.submitted()
+
+
+def is_same_user(connected: socket.socket) -> bool:
+    """Return whether the other end of a Unix socket is a process of this user."""
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, user, _ = _PEER.unpack(credentials)
+    return bool(user == os.geteuid())
