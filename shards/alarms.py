@@ -2,9 +2,11 @@
 
 Actions are plain functions that do not block. They run in the order of their times, on trio's clock
 (so tests can use a MockClock), in batches that end after 200 actions or 3 ms (see `passes.py`),
-with a checkpoint between them. Nothing is polled: while
-nothing is due the task sleeps. Canceling is O(1); canceled entries leave the heap when they come
-to its top, or together when they are the greater part of it.
+with a checkpoint between them. Nothing is polled: while nothing is due the task sleeps.
+
+Canceled entries leave the heap when they come to its top. When they are the greater part of it, the
+others move to a new heap, a few with each alarm that is canceled: so no step takes long, however
+many alarms there are.
 """
 
 import heapq
@@ -18,6 +20,12 @@ import trio
 _BATCH_COUNT: Final = 200  # actions before other trio tasks get their turn
 _BATCH_LIMIT_S: Final = 0.003
 _COMPACT_COUNT: Final = 64  # smaller heaps are not worth compacting
+_MOVES_COUNT: Final = 256
+"""Entries that leave the old heap with an alarm that is canceled: it is empty long before most of
+the new one can be canceled.
+"""
+
+_Entry = tuple[float, int, "Alarm"]
 
 
 @final
@@ -45,7 +53,8 @@ class Alarms:
 
     def __init__(self) -> None:
         """Start empty. Alarms may be set before `run`; they go off once it runs."""
-        self._heap: list[tuple[float, int, Alarm]] = []
+        self._heap: list[_Entry] = []
+        self._old_heap: list[_Entry] = []  # what is left of the one before
         self._numbers = count()
         self._cancelled_count = 0
         self._sleeps_until = -math.inf
@@ -53,7 +62,7 @@ class Alarms:
 
     def __len__(self) -> int:
         """Return how many alarms are set."""
-        return len(self._heap) - self._cancelled_count
+        return len(self._heap) + len(self._old_heap) - self._cancelled_count
 
     def call_after(self, delay_ms: float, action: Callable[[], None]) -> Alarm:
         """Schedule `action` to be called in `delay_ms`. It must not raise."""
@@ -70,9 +79,10 @@ class Alarms:
             end_s = trio.current_time() + _BATCH_LIMIT_S
             for _ in range(_BATCH_COUNT):
                 now_s = trio.current_time()
-                if not self._heap or self._heap[0][0] > now_s or now_s >= end_s:
+                heap = self._first_heap()
+                if not heap or heap[0][0] > now_s or now_s >= end_s:
                     break
-                alarm = heapq.heappop(self._heap)[2]
+                alarm = heapq.heappop(heap)[2]
                 action, alarm.action = alarm.action, None
                 if action is None:
                     self._cancelled_count -= 1
@@ -82,7 +92,8 @@ class Alarms:
     async def _wait_due(self) -> None:
         await trio.lowlevel.checkpoint()
         while True:
-            due = self._heap[0][0] if self._heap else math.inf
+            heap = self._first_heap()
+            due = heap[0][0] if heap else math.inf
             if due <= trio.current_time():
                 return
             self._changed = trio.Event()
@@ -91,9 +102,24 @@ class Alarms:
                 await self._changed.wait()
             self._sleeps_until = -math.inf
 
+    def _first_heap(self) -> list[_Entry]:
+        """Return the heap whose first entry is the first of all; an empty one if there is none."""
+        heap, old = self._heap, self._old_heap
+        return old if old and (not heap or old[0] < heap[0]) else heap
+
     def _cancelled(self) -> None:
         self._cancelled_count += 1
-        if self._cancelled_count > max(_COMPACT_COUNT, len(self._heap) // 2):
-            self._heap = [entry for entry in self._heap if entry[2].action is not None]
-            heapq.heapify(self._heap)
-            self._cancelled_count = 0
+        if self._old_heap:
+            self._move()
+        elif self._cancelled_count > max(_COMPACT_COUNT, len(self._heap) // 2):
+            self._old_heap, self._heap = self._heap, []
+
+    def _move(self) -> None:
+        """Move the last entries of the old heap, which stays a heap, but for canceled ones."""
+        last = self._old_heap[-_MOVES_COUNT:]
+        del self._old_heap[-_MOVES_COUNT:]
+        kept = [entry for entry in last if entry[2].action is not None]
+        self._cancelled_count -= len(last) - len(kept)
+        heap = self._heap
+        for entry in kept:
+            heapq.heappush(heap, entry)

@@ -287,7 +287,7 @@ def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found
     scan = index.above if query.oldest_first else index.below
     for serial, promise_id in scan(query.before_serial, query.scan_count):
         last = serial
-        if promise_id is None or not query.admits(promise_id):
+        if not query.admits(promise_id):
             continue
         promise = context.promise(promise_id, now_ms)
         if promise is not None and query.fits(promise):

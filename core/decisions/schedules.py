@@ -182,7 +182,7 @@ def find(context: DecisionContext, command: SearchSchedules) -> tuple[list[Sched
     index = context.state.schedule_index
     for serial, schedule_id in index.below(command.before_serial, command.scan_count):
         last = serial
-        if schedule_id is None or not pattern.matches(schedule_id):
+        if not pattern.matches(schedule_id):
             continue
         schedule = context.state.schedules[schedule_id]
         tags = schedule.tags or {}

@@ -262,7 +262,7 @@ def search_workflows(context: DecisionContext, command: SearchWorkflows, now_ms:
     index = context.state.promise_index
     for serial, promise_id in index.below(command.before_serial, command.scan_count):
         last = serial
-        if promise_id is None or not pattern.matches(promise_id):
+        if not pattern.matches(promise_id):
             continue
         promise, task = find(context, promise_id, now_ms)
         if promise is None or (task is None and promise.task_version is None):

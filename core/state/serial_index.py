@@ -1,89 +1,146 @@
-"""The order of creation in one shard: serial numbers and ids, newest first.
+"""The order of creation in one shard: serial numbers and ids, in blocks.
 
-Serials only grow, so the index is two parallel rows that are appended to and searched by bisection.
-Deleted entries leave a hole, and the rows are compacted when holes are the majority.
+Serials only grow, so entries are appended to the last block, and found by two bisections. What is
+discarded leaves nothing behind: no step takes longer than a block does, however many entries there
+are and have been.
 """
 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import Final
+
+BLOCK_COUNT: Final = 512
+"""The entries of one block, at most."""
+
+_SMALL_COUNT: Final = BLOCK_COUNT // 4
+"""Of two blocks next to each other at most one has fewer entries."""
 
 
 class SerialIndex:
     """Ids ordered by the serial they were created with."""
 
-    __slots__ = ("_holes", "_ids", "_serials")
+    __slots__ = ("_bounds", "_earlier_count", "_ids", "_last_ids", "_last_serials", "_serials")
 
     def __init__(self) -> None:
-        self._serials = array("q")  # an eighth of what a list of numbers takes
-        self._ids: list[str | None] = []
-        self._holes = 0
+        self._last_serials = array("q")  # an eighth of what a list of numbers takes
+        self._last_ids: list[str] = []
+        self._serials = [self._last_serials]
+        self._ids = [self._last_ids]
+        # No serial of a block is smaller than its bound, and all of the block before are.
+        self._bounds = array("q", (0,))
+        self._earlier_count = 0  # of all blocks but the last
 
     def append(self, serial: int, identifier: str) -> None:
         """Add the newest entry; its serial must be larger than all before."""
-        serials = self._serials
-        assert not serials or serial > serials[-1], "serials only grow"
+        serials = self._last_serials
+        if serials:
+            assert serial > serials[-1], "serials only grow"
+            if len(serials) == BLOCK_COUNT:
+                serials = self._begin_block(serial)
         serials.append(serial)
-        self._ids.append(identifier)
+        self._last_ids.append(identifier)
+
+    def _begin_block(self, serial: int) -> "array[int]":
+        self._last_serials = array("q")
+        self._last_ids = []
+        self._serials.append(self._last_serials)
+        self._ids.append(self._last_ids)
+        self._bounds.append(serial)
+        self._earlier_count += BLOCK_COUNT
+        return self._last_serials
 
     def discard(self, serial: int) -> None:
         """Remove an entry, if it is there."""
-        position = bisect_left(self._serials, serial)
-        if position == len(self._serials) or self._serials[position] != serial:
+        bounds = self._bounds
+        block = bisect_right(bounds, serial, 1) - 1
+        serials = self._serials[block]
+        position = bisect_left(serials, serial)
+        if position == len(serials) or serials[position] != serial:
             return
-        if self._ids[position] is not None:
-            self._ids[position] = None
-            self._holes += 1
-        if self._holes * 2 > len(self._ids):
-            kept = [
-                pair for pair in zip(self._serials, self._ids, strict=True) if pair[1] is not None
-            ]
-            self._serials = array("q", [serial for serial, _ in kept])
-            self._ids = [identifier for _, identifier in kept]
-            self._holes = 0
+        del serials[position]
+        del self._ids[block][position]
+        if len(bounds) > 1:
+            self._earlier_count -= serials is not self._last_serials
+            if len(serials) < _SMALL_COUNT:
+                self._join(block)
 
-    def below(self, serial: int, scan_count: int) -> Iterator[tuple[int, str | None]]:
-        """Yield the entries with smaller serials, newest first, at most `scan_count` of them.
+    def _join(self, block: int) -> None:
+        """Join a small block with one beside it, if that is small, too, or this is empty."""
+        for first in (block - 1, block):
+            if first < 0 or first + 1 == len(self._bounds):
+                continue
+            sizes = len(self._serials[first]), len(self._serials[first + 1])
+            if max(sizes) < _SMALL_COUNT or not min(sizes):
+                if first + 2 == len(self._bounds):
+                    self._earlier_count -= sizes[0]
+                self._serials[first].extend(self._serials.pop(first + 1))
+                self._ids[first].extend(self._ids.pop(first + 1))
+                del self._bounds[first + 1]
+                self._last_serials, self._last_ids = self._serials[-1], self._ids[-1]
+                return
 
-        An id of None is a hole; the caller counts it as looked at.
-        """
-        position = bisect_left(self._serials, serial)
-        for index in range(position - 1, max(position - 1 - scan_count, -1), -1):
-            yield self._serials[index], self._ids[index]
+    def below(self, serial: int, scan_count: int) -> Iterator[tuple[int, str]]:
+        """Yield the entries with smaller serials, newest first, at most `scan_count` of them."""
+        block = bisect_left(self._bounds, serial, 1) - 1
+        end = bisect_left(self._serials[block], serial)
+        while scan_count > 0 and block >= 0:
+            serials, ids = self._serials[block], self._ids[block]
+            first = max(end - scan_count, 0)
+            for index in range(end - 1, first - 1, -1):
+                yield serials[index], ids[index]
+            scan_count -= end - first
+            block -= 1
+            end = len(self._serials[block])
 
-    def above(self, serial: int, scan_count: int) -> Iterator[tuple[int, str | None]]:
+    def above(self, serial: int, scan_count: int) -> Iterator[tuple[int, str]]:
         """Yield the entries with larger serials, oldest first; as `below`."""
-        position = bisect_right(self._serials, serial)
-        for index in range(position, min(position + scan_count, len(self._serials))):
-            yield self._serials[index], self._ids[index]
+        for block, first, end in self._slices_above(serial, scan_count):
+            serials, ids = self._serials[block], self._ids[block]
+            for index in range(first, end):
+                yield serials[index], ids[index]
+
+    def _slices_above(self, serial: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """Yield where entries with larger serials are: block, first position, and behind the last.
+
+        They are `count` together, or all there are.
+        """
+        block = bisect_right(self._bounds, serial, 1) - 1
+        first = bisect_right(self._serials[block], serial)
+        while count > 0 and block < len(self._serials):
+            end = min(first + count, len(self._serials[block]))
+            if first < end:
+                yield block, first, end
+            count -= end - first
+            block, first = block + 1, 0
 
     def next_ids(self, serial: int, count: int) -> tuple[int, list[str]]:
         """Return the ids of at most so many entries with larger serials, and the last one's serial.
 
-        Holes count. Without such entries it is the given serial.
+        Without such entries it is the given serial.
         """
-        first = bisect_right(self._serials, serial)
-        last = min(first + count, len(self._serials)) - 1
-        if last < first:
-            return serial, []
-        ids = self._ids[first : last + 1]
-        return self._serials[last], [one for one in ids if one is not None]
+        found: list[str] = []
+        for block, first, end in self._slices_above(serial, count):
+            found += self._ids[block][first:end]
+            serial = self._serials[block][end - 1]
+        return serial, found
 
     def has_above(self, serial: int) -> bool:
         """Return whether there is any entry with a larger serial."""
-        return bool(self._serials) and self._serials[-1] > serial
-
-    def first(self) -> int | None:
-        """Return the smallest serial, also of a hole; None if there is none."""
-        return self._serials[0] if self._serials else None
-
-    def ids(self) -> list[str | None]:
-        """Return all ids, oldest first, with None for holes."""
-        return list(self._ids)
+        return bool(self._last_serials) and self._last_serials[-1] > serial
 
     def has_below(self, serial: int) -> bool:
         """Return whether there is any entry with a smaller serial."""
-        return bool(self._serials) and self._serials[0] < serial
+        first = self.first()
+        return first is not None and first < serial
+
+    def first(self) -> int | None:
+        """Return the smallest serial; None if there is none."""
+        return self._serials[0][0] if self._serials[0] else None
+
+    def ids(self) -> list[str]:
+        """Return all ids, oldest first."""
+        return [identifier for ids in self._ids for identifier in ids]
 
     def __len__(self) -> int:
-        return len(self._serials) - self._holes
+        return self._earlier_count + len(self._last_serials)

@@ -138,31 +138,20 @@ class _TaskStream:
         self._fill()
 
     def _fill(self) -> None:
-        """Read on, over at most as many entries as may be looked at; holes count, too."""
+        """Read on, over at most as many entries as may be looked at; nothing read is left."""
         read = self._index.below if self._newest_first else self._index.above
-        count = 0
         for place, name in read(self._read_to, LOOK_COUNT):
-            count += 1
             self._read_to = place
-            task = None if name is None else self._tasks.get(name)
-            if task is not None:
-                self._read.append((place, task))
-        self._is_read = count < LOOK_COUNT
-        if not self._read and not self._is_read:
-            self.position = self._read_to  # nothing but holes
+            self._read.append((place, self._tasks[name]))
+        self._is_read = len(self._read) < LOOK_COUNT
 
     @property
     def has_more(self) -> bool:
-        return bool(self._read) or not self._is_read
+        return bool(self._read)
 
     @property
     def time(self) -> int:
-        """Return when what comes next was made, as the heap compares it.
-
-        Where only holes were read, it is this stream's turn.
-        """
-        if not self._read:
-            return -INTEGER_MAX
+        """Return when what comes next was made, as the heap compares it."""
         task = self._read[0][1]
         if isinstance(task, Task):
             made_on = task.created_on or 0
@@ -178,8 +167,6 @@ class _TaskStream:
             if self.found is not None:
                 return
             self.move_on()
-        if not self._read and not self._is_read:
-            self._fill()
 
     def move_on(self) -> None:
         """Count what comes next as looked at."""

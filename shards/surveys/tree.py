@@ -154,7 +154,7 @@ class Trees:
     ) -> AsyncGenerator[Promise, None]:
         wanted = dict(tags)
         for name in state.tag_index.smallest(wanted).ids():
-            promise = None if name is None else state.promises.get(name)
+            promise = state.promises.get(name)
             if promise is not None and promise.id.startswith(self._id_prefix):
                 yield promise
         before: int | None = INTEGER_MAX
