@@ -194,9 +194,10 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     that speaks the same API can be measured. Next to each result is what is possible on this
     machine at all: an echo over the same connections, and the disk with the same bytes.
 
-    SCENARIO: create, create-complete, read, tasks, fan-out, search, locks, heartbeats, schedules,
-    envelope-create, envelope-tasks, hello, rpc, suspend, mixed, timers, memory, recovery, or
-    envelope for it next to REST (--list says what they do). Without one: create and read.
+    SCENARIO: create, batch, create-complete, read, tasks, step, workflow, fan-out, search, locks,
+    heartbeats, schedules, envelope-create, envelope-tasks, hello, rpc, suspend, mixed, timers,
+    memory, recovery, or envelope for it next to REST (--list says what they do). Without one:
+    create and read.
 
     \b
     Examples:

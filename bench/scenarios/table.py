@@ -24,6 +24,7 @@ from .rest import (
     Searches,
     Tasks,
 )
+from .steps import WorkerStep, WorkerWorkflow
 
 
 class Mixed(Scenario):
@@ -84,6 +85,8 @@ SCENARIOS: Final[dict[str, type[Scenario]]] = {
             CreateComplete,
             Read,
             Tasks,
+            WorkerStep,
+            WorkerWorkflow,
             FanOut,
             Searches,
             Locks,

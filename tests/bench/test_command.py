@@ -40,8 +40,13 @@ def test_every_scenario_works_against_our_server(
         assert run.errors == {}, one.title
         assert run.throughput > 0, one.title
         assert (run.server_memory_bytes or 0) > 10**6
-    tasks = next(one for one in found.scenarios if one.scenario == "tasks").runs[0]
+    tasks, step, workflow = (
+        next(one for one in found.scenarios if one.scenario == name).runs[0]
+        for name in ("tasks", "step", "workflow")
+    )
     assert set(tasks.steps_ms) == {"create", "claim", "complete", "delivery"}
+    assert set(step.steps_ms) == {*tasks.steps_ms, "subscribe", "notify"}
+    assert set(workflow.steps_ms) == {*step.steps_ms, "create step", "complete step"}
     shown = capsys.readouterr().out
     assert all(f"\n{name}, 4 conn." in shown for name in PUBLIC)
     assert "<svg" in page.read_text()
