@@ -186,14 +186,19 @@ def check_format(version: bytes) -> None:
 
 def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
     """Return the index entries that a completed promise may have."""
-    serial = number_bytes(promise.serial)
+    serial, ended_on = number_bytes(promise.serial), promise.ended_on
+    # As `shard_key`, `state_prefix` and `end_key` say it, but once: a checkpoint has many of these.
+    of_shard = shard.to_bytes(2, "big")
+    of_state = of_shard + _STATE_BYTE[promise.state]
+    end = ended_on.to_bytes(8, "big") + serial if ended_on >= 0 else bytes(16)
     keys = [
-        (BY_SERIAL, shard_key(shard) + serial),
-        (BY_STATE, state_prefix(shard, promise.state) + serial),
-        (BY_END, end_key(shard, promise.state, (promise.ended_on, promise.serial))),
+        (BY_SERIAL, of_shard + serial),
+        (BY_STATE, of_state + serial),
+        (BY_END, of_state + end),
     ]
-    for key, value in (promise.tags or {}).items():
-        keys.append((BY_TAG, tag_prefix(shard, key, value) + serial))
+    if promise.tags:
+        for key, value in promise.tags.items():
+            keys.append((BY_TAG, tag_prefix(shard, key, value) + serial))
     return keys
 
 
@@ -245,8 +250,8 @@ def unseal(table: str, key: bytes, value: bytes) -> bytes:
 
 
 def _checksum(table: str, key: bytes, content: bytes) -> bytes:
-    value = google_crc32c.extend(_CHECKSUM_OF_NAME[table], b"%b\0%b" % (key, content))
-    return int(value).to_bytes(4, "little")
+    value: int = google_crc32c.extend(_CHECKSUM_OF_NAME[table], key + b"\0" + content)
+    return value.to_bytes(4, "little")
 
 
 class PromiseHead(Struct, frozen=True, array_like=True):

@@ -117,11 +117,12 @@ class LmdbStore:
         view = LmdbView(transaction, tables)
         changed: dict[str, Digest] = {}
         put, pop, replace = transaction.put, transaction.pop, transaction.replace
+        last_table, database = "", None
         for table, key, value in writes:
-            digest = changed.get(table)
-            if digest is None:
-                digest = changed[table] = digests.read(view, table)
-            database = tables[table]
+            if table is not last_table:
+                if table not in changed:
+                    changed[table] = digests.read(view, table)
+                last_table, digest, database = table, changed[table], tables[table]
             if value is None:
                 old = pop(key, db=database)
             elif put(key, value, overwrite=False, db=database):

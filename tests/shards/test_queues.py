@@ -1,126 +1,92 @@
-"""What waits for each receiver: sums, order, rates, and what a look at many costs."""
+"""What is shown of receivers, and sending what waits for one, with delivery as a test says."""
 
-import gc
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import trio
 from trio.testing import MockClock
 
-from tests.http.client import World, running
-from troth.shards.delivery.dialects import Dialect
+from troth.core.executions import RECEIVER_TYPE
+from troth.core.grammar.addresses import Address, Undeliverable, resolve
+from troth.core.model import Json
 from troth.shards.delivery.polls import Polls
-from troth.shards.delivery.shipments import ReceiverView
-from troth.shards.surveys.queues import Queues
+from troth.shards.delivery.shipments import UNDELIVERABLE, ReceiverView
+from troth.shards.surveys.queues import RETRY_COUNT, Queues
 
-HOLD_LIMIT_S = 0.1  # 20 ms is meant; the rest is for machines that do other things, too
+from .stage import Stage, stage
+
+PUSH = "http://worker.test/"
 
 
-class SomeReceivers:
-    """Receivers as a test says them."""
+@dataclass
+class Waiting:
+    """Delivery with what a test says; `again` are the answers to `retry_receiver`, in order."""
 
-    def __init__(self, *views: ReceiverView) -> None:
-        self.views = list(views)
-        self.looks_count = 0
+    views: list[ReceiverView]
+    again: list[int] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
     def receivers(self) -> Iterator[ReceiverView]:
-        """Yield them."""
-        self.looks_count += 1
         return iter(self.views)
 
+    def retry_receiver(self, receiver: str, limit_count: int) -> int:
+        assert limit_count == RETRY_COUNT
+        self.asked.append(receiver)
+        return self.again.pop(0)
 
-def view(target: str, waiting: int = 0, stalled: int = 0, sent: int = 0) -> ReceiverView:
-    """One receiver's numbers."""
-    return ReceiverView(target, waiting, 0, stalled, sent, None, None, None, None, None)
-
-
-def queues_of(world: World, polls: Polls, receivers: SomeReceivers) -> Queues:
-    """The receivers of a server."""
-    shards = world.api.shards
-    return Queues(shards, polls, receivers)  # type: ignore[arg-type]  # it is a Shards
+    def resolve(self, receiver: Json) -> Address | Undeliverable:
+        return resolve(receiver, {})
 
 
-async def test_numbers_of_one_receiver_add_up_and_the_longest_comes_first() -> None:
-    async with running() as world:
-        polls = Polls(connections_limit_count=9, buffer_limit_count=9)
-        polls.connect("g", "w", Dialect.REST)
-        receivers = SomeReceivers(
-            view("poll://g", stalled=1),
-            view("envelope poll://g", stalled=2),
-            view("http://r", waiting=9),
-            view("", stalled=1),
+def view(target: str, stalled_count: int, next_try_s: float | None = None) -> ReceiverView:
+    """Some that is stalled."""
+    return ReceiverView(target, 0, 0, stalled_count, 0, None, "failing", 7, "refused", next_try_s)
+
+
+def queues_of(s: Stage, waiting: Waiting) -> Queues:
+    """The receivers, none of them a group."""
+    return Queues(s.shards, Polls(connections_limit_count=1, buffer_limit_count=1), waiting)
+
+
+async def test_all_that_is_stalled_for_a_receiver_is_sent_in_slices(mock_clock: MockClock) -> None:
+    async with stage(1, direct=True) as s:
+        stalled = [view(PUSH, RETRY_COUNT), view("http://other.test/", 9), view(PUSH, 5)]
+        waiting = Waiting(stalled, [RETRY_COUNT, 5])
+        assert await queues_of(s, waiting).retry(PUSH) == RETRY_COUNT + 5
+        assert waiting.asked == [PUSH, PUSH]
+
+        # What fails again in the meantime is not tried for ever.
+        waiting = Waiting(stalled[:1], [RETRY_COUNT, RETRY_COUNT])
+        assert await queues_of(s, waiting).retry(PUSH) == RETRY_COUNT
+        assert waiting.asked == [PUSH]
+
+        waiting = Waiting([], [0])
+        assert await queues_of(s, waiting).retry(PUSH) == 0
+
+
+async def test_a_receiver_that_fails_says_why_and_when_it_is_tried_next(
+    mock_clock: MockClock,
+) -> None:
+    async with stage(1, direct=True) as s:
+        now_s = trio.current_time()
+        views = [view(PUSH, 1, now_s + 9), view(PUSH, 2, now_s + 3), view("", 4)]
+        page = await queues_of(s, Waiting(views)).longest(10)
+        nowhere, push = page.rows
+        assert (nowhere.receiver, nowhere.health, nowhere.stalled_count) == (
+            UNDELIVERABLE,
+            UNDELIVERABLE,
+            4,
         )
-        page = await queues_of(world, polls, receivers).longest(10)
-
-        assert [(row.receiver, row.backlog_count, row.health) for row in page.rows] == [
-            ("http://r", 9, "no-workers"),
-            ("poll://g", 3, "good"),
-            ("undeliverable", 1, "undeliverable"),
-        ]
-        assert (page.total_count, page.is_complete) == (3, True)
-        assert len((await queues_of(world, polls, receivers).longest(1)).rows) == 1
+        assert nowhere.next_try is None
+        assert (push.receiver, push.health, push.stalled_count) == (PUSH, "failing", 3)
+        assert (push.failing_since, push.last_error) == (7, "refused")
+        assert push.next_try is not None
+        assert 0 <= push.next_try - s.shards.clock.now_ms() <= 3_000
 
 
-async def test_rates_come_from_what_was_delivered_and_what_waits(autojump_clock: MockClock) -> None:
-    async with running() as world:
-        polls = Polls(connections_limit_count=9, buffer_limit_count=9)
-        receivers = SomeReceivers(view("http://r", waiting=10, sent=100))
-        queues = queues_of(world, polls, receivers)
-        await queues.sample(1)
-        assert (await queues.longest(1)).rows[0].rate_in is None
-        await trio.sleep(10)
-        receivers.views = [view("http://r", waiting=30, sent=150)]
-        await queues.sample(1)
-
-        (row,) = (await queues.longest(1)).rows
-        assert (row.rate_in, row.rate_out) == (7.0, 5.0)
-
-
-async def test_a_sample_says_what_waits_with_one_look_at_the_receivers() -> None:
-    async with running() as world:
-        polls = Polls(connections_limit_count=9, buffer_limit_count=9)
-        receivers = SomeReceivers(*(view(f"http://h{number}", number) for number in range(9)))
-
-        found = await queues_of(world, polls, receivers).sample(2)
-
-        assert list(found.items()) == [("http://h8", 8), ("http://h7", 7)]
-        assert receivers.looks_count == 1
-
-
-async def test_a_look_at_many_is_cut_into_slices_and_ends() -> None:
-    async with running() as world:
-        polls = Polls(connections_limit_count=20_000, buffer_limit_count=9)
-        for number in range(5_000):
-            polls.connect(f"g{number % 500}", f"w{number}", Dialect.REST)
-        receivers = SomeReceivers(*(view(f"http://h{number}", 1) for number in range(30_000)))
-        queues = queues_of(world, polls, receivers)
-        gc.disable()  # a running server freezes its state, so collections are short there
-        steps = LongestStep()
-        trio.lowlevel.add_instrument(steps)
-        began_s = time.thread_time()
-        page = await queues.longest(100)
-        used_s = time.thread_time() - began_s
-        rows, has_more = await queues.workers(1_000, None)
-        trio.lowlevel.remove_instrument(steps)
-        gc.enable()
-
-        assert not page.is_complete
-        assert (len(page.rows), len(rows), has_more) == (100, 1_000, True)
-        assert steps.longest_s < HOLD_LIMIT_S
-        assert used_s < 2 * HOLD_LIMIT_S
-
-
-class LongestStep(trio.abc.Instrument):
-    """Measures the CPU time that any task holds the loop for."""
-
-    def __init__(self) -> None:
-        self.longest_s = 0.0
-        self._began_s = time.thread_time()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  its form
-        """Begin to measure."""
-        self._began_s = time.thread_time()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  its form
-        """Keep the longest."""
-        self.longest_s = max(self.longest_s, time.thread_time() - self._began_s)
+async def test_what_metrics_call_a_receiver(mock_clock: MockClock) -> None:
+    async with stage(1, direct=True) as s:
+        queues = queues_of(s, Waiting([]))
+        assert queues.label_of({"type": RECEIVER_TYPE}) == "functions"
+        assert queues.label_of(7) == "other"
+        assert queues.label_of("poll://any@g/x") == "poll://g"

@@ -40,7 +40,10 @@ async def test_what_is_durable_already_is_answered_within_the_turn() -> None:
         assert [reply.code for reply in asker.replies] == [Code.OK]
 
 
-async def test_reads_do_not_wait_for_what_other_shards_write_in_the_same_turn() -> None:
+async def test_reads_do_not_wait_for_what_other_shards_write_in_the_same_turn(
+    autojump_clock: MockClock,
+) -> None:
+    """On a clock that stands still: a pass that is over has time for one command."""
     async with stage(2) as s:
         known, pending, new = id_in(0, 2, "known"), id_in(0, 2, "pending"), id_in(1, 2, "new")
         await s.call(CreatePromise(known, FAR_MS))
