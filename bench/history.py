@@ -32,7 +32,7 @@ HISTORY_COLUMNS: Final = (*("ops/s", "CPU µs", "p99 ms", "of echo", "usually", 
 
 
 @dataclass(frozen=True)
-class Point:
+class Measured:
     """One scenario of one line: medians of its runs."""
 
     throughput: float
@@ -44,14 +44,14 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HistoryLine:
     """A line."""
 
     at: str
     version: str
     commit: str
     machine: str
-    scenarios: dict[str, Point] = field(default_factory=dict)
+    scenarios: dict[str, Measured] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Trend:
     """What a scenario's last line is, compared with those before."""
 
     title: str
-    last: Point
+    last: Measured
     usual_share: float | None
     """The median of the shares before; None if there are too few."""
 
@@ -76,10 +76,10 @@ class Trend:
         return self.ratio is not None and self.ratio < SLOWER_RATIO
 
 
-def entry_of(report: Report, commit: str) -> Entry:
+def entry_of(report: Report, commit: str) -> HistoryLine:
     """Return the line for a report, without what had errors."""
     seen = report.environment
-    return Entry(
+    return HistoryLine(
         str(seen["at"]),
         __version__,
         commit,
@@ -92,14 +92,14 @@ def entry_of(report: Report, commit: str) -> Entry:
     )
 
 
-def _point(runs: Sequence[RunRecord]) -> Point:
+def _point(runs: Sequence[RunRecord]) -> Measured:
     shares = [run.echo_share for run in runs if run.echo_share is not None]
     costs = [
         run.server_share / run.throughput * 1e6
         for run in runs
         if run.server_share is not None and run.throughput
     ]
-    return Point(
+    return Measured(
         round(median([run.throughput for run in runs]), 1),
         round(median(shares), 5) if shares else None,
         round(median(costs), 2) if costs else None,
@@ -130,7 +130,7 @@ def _git(directory: Path, *arguments: str) -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def append(path: Path, entry: Entry) -> None:
+def append(path: Path, entry: HistoryLine) -> None:
     """Add a line to a history, after whole lines only. Raises BenchError."""
     line = json.dumps({"format": FORMAT, **asdict(entry)}, separators=(",", ":"))
     try:
@@ -143,7 +143,7 @@ def append(path: Path, entry: Entry) -> None:
         raise BenchError(f"{path} cannot be written ({error.strerror})") from error
 
 
-def read(path: Path) -> list[Entry]:
+def read(path: Path) -> list[HistoryLine]:
     """Return the whole lines of a history. Raises BenchError."""
     try:
         *lines, _ = path.read_bytes().split(b"\n")
@@ -158,14 +158,14 @@ def read(path: Path) -> list[Entry]:
     return found
 
 
-def _entry(stored: dict[str, Any]) -> Entry:
+def _entry(stored: dict[str, Any]) -> HistoryLine:
     if stored.pop("format") != FORMAT:
         raise ValueError(f"this program reads format {FORMAT}")
-    scenarios = {title: Point(**point) for title, point in stored.pop("scenarios").items()}
-    return Entry(scenarios=scenarios, **stored)
+    scenarios = {title: Measured(**point) for title, point in stored.pop("scenarios").items()}
+    return HistoryLine(scenarios=scenarios, **stored)
 
 
-def trends(entries: Sequence[Entry]) -> list[Trend]:
+def trends(entries: Sequence[HistoryLine]) -> list[Trend]:
     """Return what became of each scenario of the last line."""
     if not entries:
         return []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from .comparison import Verdict
-from .history import HISTORY_COLUMNS, Entry, trends
+from .history import HISTORY_COLUMNS, HistoryLine, trends
 from .results import Report, ScenarioRecord, median_of
 from .svg import Chart, Series, draw, number
 
@@ -51,7 +51,7 @@ def make_page(report: Report, verdicts: Sequence[Verdict] = ()) -> str:
     return _whole(about, parts)
 
 
-def make_history_page(entries: Sequence[Entry]) -> str:
+def make_history_page(entries: Sequence[HistoryLine]) -> str:
     """Return a page that draws what share of the echo each scenario had, one point a line."""
     titles = dict.fromkeys(title for entry in entries for title in entry.scenarios)
     parts = [_drawn(title, entries) for title in titles]
@@ -68,7 +68,7 @@ def make_history_page(entries: Sequence[Entry]) -> str:
     return _whole(f"{len(entries)} measurements{last}", parts)
 
 
-def _drawn(title: str, entries: Sequence[Entry]) -> str:
+def _drawn(title: str, entries: Sequence[HistoryLine]) -> str:
     """Draw one scenario; lines show where the version has changed."""
     numbered = list(enumerate(entries, 1))
     points = [

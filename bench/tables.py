@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .comparison import Verdict
-from .history import HISTORY_COLUMNS, Entry, trends
+from .history import HISTORY_COLUMNS, HistoryLine, trends
 from .load import SLOT_S, Slot
 from .results import Report, RunRecord, ScenarioRecord, median_of
 from .scenarios.table import SCENARIOS
@@ -205,7 +205,7 @@ def show_verdicts(console: Console, before: Report, verdicts: Sequence[Verdict])
     console.print(table)
 
 
-def show_history(console: Console, entries: Sequence[Entry]) -> None:
+def show_history(console: Console, entries: Sequence[HistoryLine]) -> None:
     """Print what became of each scenario of a history's last line."""
     console.print(f"\nThe last of {len(entries)} lines of the history:")
     table = Table(box=None, pad_edge=False, header_style="bold")

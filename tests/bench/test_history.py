@@ -9,7 +9,7 @@ import pytest
 from tests.bench.test_comparison import report
 from troth.bench import history
 from troth.bench.client import BenchError
-from troth.bench.history import BEFORE_COUNT, WINDOW_COUNT, Entry, Point, trends
+from troth.bench.history import BEFORE_COUNT, WINDOW_COUNT, HistoryLine, Measured, trends
 from troth.bench.machine import environment
 from troth.bench.page import make_history_page
 from troth.bench.results import Report
@@ -18,12 +18,12 @@ from troth.cli import command as cli
 TITLE = "create, 64 conn."
 
 
-def line(share: float | None, version: str = "1", title: str = TITLE) -> Entry:
-    point = Point(1000.0, share, 40.0, 3.0, 1)
-    return Entry("2026-11-30T10:00:00Z", version, "abc", "a machine", {title: point})
+def line(share: float | None, version: str = "1", title: str = TITLE) -> HistoryLine:
+    point = Measured(1000.0, share, 40.0, 3.0, 1)
+    return HistoryLine("2026-11-30T10:00:00Z", version, "abc", "a machine", {title: point})
 
 
-def shares(*found: float | None) -> list[Entry]:
+def shares(*found: float | None) -> list[HistoryLine]:
     return [line(share) for share in found]
 
 
