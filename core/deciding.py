@@ -177,9 +177,11 @@ class DecisionContext:
         state = self.state
         if promise_id in state.executions:
             settle_execution(self, promise_id, now_ms)
-        promise = state.promises.get(promise_id)
+        promise = state.promises.open.get(promise_id)
         if promise is None:
-            return state.find_cold_promise(promise_id)  # a completed one, which has left memory
+            if promise_id not in state.promises.folded:
+                return state.find_cold_promise(promise_id)  # a completed one, which has left memory
+            promise = state.promises[promise_id]
         if promise.timeout <= now_ms and promise.state is PENDING:
             timed_out_state = promise.timed_out_state
             state.activity.promise_timed_out(promise, timed_out_state)
@@ -201,11 +203,11 @@ class DecisionContext:
         The deadlines of its tasks that come before are applied first.
         """
         state = self.state
+        promise = state.promises[record.id]
         if record.state is not PromiseState.RESOLVED:
-            promise = state.promises[record.id]
             self.failures.note_completion(promise, record.state, record.value, record.at)
         if effects_count(state, record.id) <= self.options.completion_slice_count:
-            self.settle_tasks(record.id, min(record.at, state.promises[record.id].timeout - 1))
+            self.settle_tasks(record.id, min(record.at, promise.timeout - 1))
             self.emit(record)
         else:
             self.emit(
@@ -218,7 +220,7 @@ class DecisionContext:
                     record.at,
                 )
             )
-        return state.promises[record.id]
+        return state.promises.open[record.id]
 
     def settle_tasks(self, root_id: str, until_ms: int) -> None:
         """Apply the deadlines of a root's tasks up to `until_ms`: its completion comes after them.
@@ -228,7 +230,7 @@ class DecisionContext:
         """
         root = self.state.roots.get(root_id)
         if root is not None:
-            for task in list(root.tasks.values()):
+            for task in list(root.tasks):
                 self.settle_task(task, until_ms)
 
     def settle_task(self, task: Task, until_ms: int) -> None:

@@ -7,13 +7,14 @@ names for its type. It works with a `DecisionContext` (`deciding.py`) and emits 
 shards.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from msgspec import Struct
 
 from troth.core.decisions import leases
 from troth.core.decisions.table import DECISIONS
+from troth.core.state.promise_table import TimedPromise
 from troth.core.state.shard_state import TimerKey
 
 from . import records as r
@@ -39,7 +40,7 @@ from .limits import (
     WORKFLOW_IDLE_LIMIT_MS,
     saturating_add,
 )
-from .model import INIT, PENDING, TAG_TARGET, TAG_TIMER, Promise
+from .model import INIT, TAG_TARGET, TAG_TIMER
 from .replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
 from .workflow_commands import ExecuteNotSent
 from .workflows import ACQUIRED, WAITING
@@ -64,7 +65,7 @@ class Step(Struct, gc=False):
 
     reply: Reply
     records: Sequence[r.Record]
-    promise_timers: Sequence[Promise]
+    promise_timers: Iterable[TimedPromise]
     has_effects: bool = False
     timers: Sequence[tuple[TimerKey, int | None]] = ()
     sends: Sequence[Message] = ()
@@ -117,9 +118,6 @@ class Machine(DecisionContext):
         leases.start(self, now_ms)
         state.promise_timers.clear()
         state.timers.clear()
-        state.promise_timers.extend(
-            promise for promise in state.promises.values() if promise.state is PENDING
-        )
         state.timers.extend(self.deadlines())
         state.touched_roots.update(dict.fromkeys(state.roots))
         state.new_notifications.extend(
@@ -135,7 +133,9 @@ class Machine(DecisionContext):
         )
         state.begun_completions.extend(state.completions)
         state.messages.extend(state.outbox)
-        return self._finish(DONE, now_ms)
+        step = self._finish(DONE, now_ms)
+        step.promise_timers = chain(state.promises.timers(), step.promise_timers)
+        return step
 
     def _finish(self, reply: Reply, now_ms: int) -> Step:
         state = self.state
@@ -150,7 +150,7 @@ class Machine(DecisionContext):
             or state.new_unblocks
         ):
             step.sends = self._dispatch_all(now_ms)
-            step.has_more = bool(state.later_workflows or state.new_unblocks)
+            step.has_more = bool(state.later_workflows or state.later_roots or state.new_unblocks)
             step.has_effects = True
         if state.timers:
             step.timers, state.timers = state.timers, []
@@ -205,10 +205,13 @@ class Machine(DecisionContext):
 
     def _dispatch(self, sends: list[Message], now_ms: int) -> None:
         state = self.state
-        if state.touched_roots:
-            for root_id in state.touched_roots:
-                self._offer(root_id, sends, now_ms)
-            state.touched_roots.clear()
+        touched = state.touched_roots
+        if len(touched) > DISPATCH_LIMIT_COUNT:
+            state.later_roots.extend(islice(touched, DISPATCH_LIMIT_COUNT, None))
+            touched = dict.fromkeys(islice(touched, DISPATCH_LIMIT_COUNT))
+        for root_id in touched:
+            self._offer(root_id, sends, now_ms)
+        state.touched_roots.clear()
         for task in state.new_notifications:
             if task.state is INIT and not task.sending and task.timeout > now_ms:
                 task.sending = True
@@ -225,7 +228,7 @@ class Machine(DecisionContext):
         if root_id in state.completions:
             return  # its tasks are about to end
         while (task_id := root.pop()) is not None:
-            task = root.tasks.get(task_id)
+            task = root.find(task_id)
             if task is None:
                 continue
             task.queued = False

@@ -4,12 +4,23 @@ The tags decide, whichever API made the promise. A target makes a workflow task,
 of invoke tasks is ignored (envelope.md 11.4).
 """
 
+from functools import lru_cache
+
 from troth.core.grammar.addresses import route
 
 from . import records as r
 from .limits import INTEGER_MAX
 from .model import TAG_DELAY, TAG_INVOKE, TAG_TARGET
 from .workflows import WorkflowSeed
+
+
+@lru_cache(maxsize=1_024)
+def shared_receiver(receiver: str) -> str:
+    """Return one and the same text for receivers that are equal and came recently.
+
+    Many tasks may wait for the same.
+    """
+    return receiver
 
 
 def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
@@ -19,6 +30,8 @@ def seed_of(tags: dict[str, str] | None) -> r.TaskSeed | None:
     receiver = route(tags[TAG_INVOKE])
     if receiver is None:
         return None
+    if isinstance(receiver, str):
+        receiver = shared_receiver(receiver)
     return r.TaskSeed(receiver, not_before=_delay(tags))
 
 

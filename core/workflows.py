@@ -161,6 +161,7 @@ class Listener(Struct, frozen=True, array_like=True, gc=False):
 
 
 _EXECUTE: Final = "execute "
+_UNBLOCK: Final = "unblock "
 
 
 def execute_key(workflow_id: str) -> str:
@@ -175,4 +176,12 @@ def workflow_of(key: str) -> str | None:
 
 def unblock_key(promise_id: str, address: str) -> str:
     """Return the name of a listener's message in delivery."""
-    return f"unblock {len(promise_id)} {promise_id} {address}"
+    return f"{_UNBLOCK}{len(promise_id)} {promise_id} {address}"
+
+
+def unblocked_of(key: str) -> tuple[str, str] | None:
+    """Return the promise and address of a name of `unblock_key`; None for any other name."""
+    if not key.startswith(_UNBLOCK):
+        return None
+    length, _, rest = key.removeprefix(_UNBLOCK).partition(" ")
+    return rest[: int(length)], rest[int(length) + 1 :]

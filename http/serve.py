@@ -41,6 +41,7 @@ from troth.shards.collector import Collector, settle_collector
 from troth.shards.storage import DirectoryStorage, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.upkeep.folder import Folder
 from troth.shards.upkeep.place import watch_place
 
 from .announcement import announce
@@ -286,6 +287,7 @@ class Server:
             snapshotter = parts.make_snapshotter(self.checkpointer)
             if snapshotter is not None:
                 nursery.start_soon(snapshotter.run)
+        nursery.start_soon(Folder(self.shards).run)
         nursery.start_soon(parts.make_sweeper().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)

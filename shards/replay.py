@@ -11,6 +11,7 @@ from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.state import apply, checkpointing
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import UnknownRecord
+from troth.persistence.process_memory import trim_heap
 from troth.persistence.wal.log import LogRecord
 
 from .shard import Shard
@@ -40,6 +41,9 @@ def load(shards: Sequence[Shard], checkpoints: Checkpoints, pause: Callable[[], 
         if loaded is not None:
             checkpointing.load(state, loaded)
             shard.sequence = loaded.header.sequence
+    # What was read is in the shards now; the pages that it was read from are not needed.
+    checkpoints.reader.view.release_pages()
+    trim_heap()
 
 
 def replay(

@@ -26,7 +26,7 @@ def carry_on(context: DecisionContext, promise_id: str) -> None:
         return
     left_count = context.options.completion_slice_count
     root = state.roots.get(promise_id)
-    tasks = [] if root is None else list(islice(root.tasks.values(), left_count))
+    tasks = [] if root is None else list(islice(root.tasks, left_count))
     left_count -= len(tasks)
     callbacks = list(islice(state.callbacks.get(promise_id, ()), left_count))
     left_count -= len(callbacks)

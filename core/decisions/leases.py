@@ -76,5 +76,5 @@ def _is_behind_leases(context: DecisionContext, now_ms: int) -> bool:
         task.state is ENQUEUED and task.expires_at > claims_end_on
         for root in state.roots.values()
         if root.active_count
-        for task in root.tasks.values()
+        for task in root.tasks
     )

@@ -82,7 +82,7 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
     )
     if seed is None:
         context.changes_one_promise = True
-        return Reply(_CREATED, promise=context.state.promises[command.id])
+        return Reply(_CREATED, promise=context.state.promises.open[command.id])
     task = None
     if command.claim is not None:
         task = context.state.tasks[task_ids.invoke_id(command.id)].copy()

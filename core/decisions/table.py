@@ -154,14 +154,17 @@ def expire(context: DecisionContext, command: Expire, now_ms: int) -> Reply:
 
 
 def go_on(context: DecisionContext, command: GoOn, now_ms: int) -> Reply:
-    """Look at some of the workflow tasks that earlier steps have left; the step itself sends them.
+    """Look at some of the tasks that earlier steps have left; the step itself sends them.
 
     Listeners that were left are told by any step.
     """
     state = context.state
-    later = state.later_workflows
-    for _ in range(min(len(later), DISPATCH_LIMIT_COUNT)):
-        state.touched_workflows[later.popleft()] = None
+    for later, touched in (
+        (state.later_roots, state.touched_roots),
+        (state.later_workflows, state.touched_workflows),
+    ):
+        for _ in range(min(len(later), DISPATCH_LIMIT_COUNT)):
+            touched[later.popleft()] = None
     return DONE
 
 

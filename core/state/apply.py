@@ -137,6 +137,7 @@ def replay(state: ShardState, record: r.Record) -> None:
     state.messages.clear()
     state.finished.clear()
     state.touched_workflows.clear()
+    state.later_roots.clear()
     state.later_workflows.clear()
     state.new_unblocks.clear()
     state.begun_completions.clear()

@@ -4,6 +4,7 @@ The objects are the state's own where those never change (promises, callbacks, s
 copies where they do (tasks). None stands for something that is gone.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -114,12 +115,16 @@ class Capture(Struct):
 
 
 class Loaded(Struct):
-    """What is live in a shard, as a checkpoint has it; `counts` are of all that it has."""
+    """What is live in a shard, as a checkpoint has it; `counts` are of all that it has.
+
+    There may be millions of promises and tasks. They are read one after the other, once, in the
+    order of their serials and sequences: first the promises, then the tasks.
+    """
 
     header: ShardHeader
     counts: Counts
-    promises: list[Promise]
-    tasks: list[Task]
+    promises: Iterator[Promise]
+    tasks: Iterator[Task]
     callbacks: list[Callback]
     schedules: list[Schedule]
     locks: list[Lock]

@@ -23,12 +23,14 @@ from troth.core.model import (
     Promise,
     Task,
 )
+from troth.core.seeds import shared_receiver
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, PairKey, ShardHeader
 from .changes import Changes
 from .completions import add_callback
-from .shard_state import ACTIVE, Root, ShardState
+from .shard_state import ACTIVE, ShardState
+from .task_notes import Root
 
 _DOUBLINGS_LIMIT_COUNT: Final = 5
 
@@ -313,12 +315,22 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.counts.add(loaded.counts)
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
-    for promise in sorted(loaded.promises, key=lambda row: row.serial):
-        state.promises[promise.id] = promise
+    # One text for each id, as it was before the checkpoint.
+    ids: dict[str, str] = {}
+    for promise in loaded.promises:
+        ids[promise.id] = promise.id
+        state.promises.add_folded(promise)  # it has waited long
+        if promise.tags is not None:
+            for name, value in promise.tags.items():
+                promise.tags[name] = ids.get(value, value)
         state.index_promise(promise)
     for callback in loaded.callbacks:
         add_callback(state, callback)
-    for task in sorted(loaded.tasks, key=lambda row: row.sequence):
+    for task in loaded.tasks:
+        task.root_id = ids.get(task.root_id, task.root_id)
+        task.leaf_id = ids.get(task.leaf_id, task.leaf_id)
+        if isinstance(task.receiver, str):
+            task.receiver = shared_receiver(task.receiver)
         _load_task(state, task)
     for schedule in sorted(loaded.schedules, key=lambda row: row.serial):
         state.load_schedule(schedule)
@@ -335,10 +347,14 @@ def load(state: ShardState, loaded: Loaded) -> None:
     # In the order of creation, which lists of tasks go by.
     in_order = sorted(loaded.workflows, key=lambda row: state.promises[row.id].serial)
     for workflow in in_order:
+        workflow.id = ids[workflow.id]
+        if workflow.awaited is not None:
+            workflow.awaited = tuple([ids.get(one, one) for one in workflow.awaited])
         state.workflows[workflow.id] = workflow
         state.workflow_index.append(state.promises[workflow.id].serial, workflow.id)
     for pair in sorted(loaded.awaits, key=lambda row: row.place):
-        state.awaits.add(pair.awaited, pair.awaiter)
+        awaited, awaiter = pair.awaited, pair.awaiter
+        state.awaits.add(ids.get(awaited, awaited), ids.get(awaiter, awaiter))
     for one in sorted(loaded.listeners, key=lambda row: row.place):
         if one.settled_at is None:
             state.listeners.add(one.promise_id, one.address)
@@ -356,8 +372,8 @@ def _load_task(state: ShardState, task: Task) -> None:
     else:
         root = state.roots.get(task.root_id)
         if root is None:
-            root = state.roots[task.root_id] = Root({})
-        root.tasks[task.id] = task
+            root = state.roots[task.root_id] = Root()
+        root.add(task)
         if task.state in ACTIVE:
             root.active_count += 1
         else:

@@ -42,7 +42,7 @@ def effects_count(state: ShardState, promise_id: str) -> int:
     count = 0
     root = state.roots.get(promise_id)
     if root is not None:
-        count = len(root.tasks)
+        count = root.count
     callbacks = state.callbacks.get(promise_id)
     if callbacks is not None:
         count += len(callbacks)
@@ -73,7 +73,7 @@ def promise_completed(state: ShardState, record: r.PromiseCompleted) -> None:
     workflow = _complete(state, record)
     root = state.roots.get(record.id)
     if root is not None:
-        _end_tasks(state, list(root.tasks.values()), record.state, record.at)
+        _end_tasks(state, list(root.tasks), record.state, record.at)
     callbacks = state.callbacks.get(record.id)
     if callbacks is not None:
         _fire(state, record.id, sorted(callbacks), record.at)

@@ -28,7 +28,7 @@ def _shorten_task_leases(state: ShardState, at: int, claims_end_on: int) -> None
             _shorten(state, task, saturating_add(at, task.ttl))
     for root in state.roots.values():
         if root.active_count:
-            for task in root.tasks.values():
+            for task in root.tasks:
                 if task.state is ENQUEUED:
                     _shorten(state, task, claims_end_on)
 

@@ -6,11 +6,8 @@ for; in addition to the state there are *notes*, which are rebuilt after a repla
 roots and notifications that the dispatcher should look at, messages that may leave the shard.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Callable
-
-from msgspec import Struct
 
 from troth.core import records as r
 from troth.core.bulk import BulkPart
@@ -54,43 +51,14 @@ from .cold import ColdStore, NothingCold
 from .counts import Counts
 from .entries import Entries
 from .outbox import Outbox
+from .promise_table import PromiseTable
 from .serial_index import SerialIndex
 from .tag_index import TagIndex
-from .task_notes import TaskNotes
+from .task_notes import Root, TaskNotes
 from .waiting import Waiting
 
 TimerKey = tuple[TimerKind, str]
 ACTIVE = (ENQUEUED, CLAIMED)
-
-
-class Root(Struct, gc=False):
-    """The unfinished tasks of one root promise. One at a time is in flight.
-
-    `queue` holds (sequence, id) of tasks that wait to be sent, the oldest first; entries that are
-    no longer true are dropped when they come up. It is None while there are none. `active_count`
-    counts enqueued and claimed tasks.
-    """
-
-    tasks: dict[str, Task]
-    queue: list[tuple[int, str]] | None = None
-    active_count: int = 0
-    sending: str | None = None
-
-    def push(self, task: Task) -> None:
-        """Put a task into the queue, which does not hold it."""
-        task.queued = True
-        if self.queue is None:
-            self.queue = []
-        heapq.heappush(self.queue, (task.sequence, task.id))
-
-    def pop(self) -> str | None:
-        """Take the oldest id out of the queue; None if it is empty."""
-        if self.queue is None:
-            return None
-        _, task_id = heapq.heappop(self.queue)
-        if not self.queue:
-            self.queue = None
-        return task_id
 
 
 class ShardState:
@@ -122,7 +90,7 @@ class ShardState:
         self.activity = Activity()
         self.promises_count = 0
         self.tasks_count = 0
-        self.promises: dict[str, Promise] = {}
+        self.promises = PromiseTable()
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
         self.tag_index = TagIndex(self.promises)
@@ -168,7 +136,8 @@ class ShardState:
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
         self.touched_workflows: dict[str, None] = {}
-        self.later_workflows: deque[str] = deque()  # too many to be looked at in one step
+        self.later_roots: deque[str] = deque()  # too many to be looked at in one step
+        self.later_workflows: deque[str] = deque()
         self.new_unblocks: deque[tuple[str, str]] = deque()
         self.begun_completions: list[str] = []
         self.withdrawals: list[str] = []
@@ -182,8 +151,12 @@ class ShardState:
 
     def find_promise(self, promise_id: str) -> Promise | None:
         """Return the promise, wherever it is, or None if there is none."""
-        promise = self.promises.get(promise_id)
-        return self.find_cold_promise(promise_id) if promise is None else promise
+        promise = self.promises.open.get(promise_id)
+        if promise is None:
+            if promise_id in self.promises.folded:
+                return self.promises[promise_id]
+            return self.find_cold_promise(promise_id)
+        return promise
 
     def find_cold_promise(self, promise_id: str) -> Promise | None:
         """Return the promise that is not in memory, or None if there is none."""
@@ -217,8 +190,10 @@ class ShardState:
     def add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
         """Take up a pending promise that is new, with its invoke task if it has one."""
         promise_id, serial = promise.id, promise.serial
-        assert promise_id not in self.promises, "a promise is created once"
-        self.promises[promise_id] = promise
+        promises = self.promises
+        assert promise_id not in promises.open, "a promise is created once"
+        assert promise_id not in promises.folded, "a promise is created once"
+        promises.open[promise_id] = promise
         self.promises_count += 1
         if promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
             self.counts.promise_added(promise_id, PENDING)
@@ -327,8 +302,8 @@ class ShardState:
         else:
             root = self.roots.get(task.root_id)
             if root is None:
-                root = self.roots[task.root_id] = Root({})
-            root.tasks[task.id] = task
+                root = self.roots[task.root_id] = Root()
+            root.add(task)
             self.queue(task)
         self.arm(task)
 
@@ -403,8 +378,8 @@ class ShardState:
                 self._empty_queue(root)
             root.active_count += is_active - (was in ACTIVE)
             if final:
-                del root.tasks[task.id]
-            if not root.tasks:
+                root.remove(task)
+            if not root.count:
                 del self.roots[task.root_id]
             elif state is INIT:
                 self.queue(task)
@@ -418,7 +393,7 @@ class ShardState:
         Nothing is sent while a task is active, and a list for each would cost memory.
         """
         task_id = root.queue[0][1] if root.queue else ""
-        task = root.tasks.get(task_id)
+        task = root.find(task_id)
         if task is None or task.state is not INIT:
             root.queue = None
             if task is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from troth.core.model import Promise, Task
 from troth.core.state.captures import Loaded, ShardHeader
 from troth.core.state.counts import Counts
 from troth.persistence.errors import CheckpointDamaged
@@ -23,7 +24,7 @@ def read_headers(view: View, decoder: RowDecoder, shards: range) -> dict[int, Sh
 
 
 def load(view: View, decoder: RowDecoder, header: ShardHeader, counts: Counts) -> Loaded:
-    """Return what is live in a shard. Raises CheckpointDamaged.
+    """Return what is live in a shard. Raises CheckpointDamaged, also while it is read.
 
     `counts` are of all that it has.
     """
@@ -33,11 +34,25 @@ def load(view: View, decoder: RowDecoder, header: ShardHeader, counts: Counts) -
         prefix = rows.shard_key(shard)
         return view.scan(table, prefix, rows.after(prefix))
 
+    def promises() -> Iterator[Promise]:
+        count = 0
+        for row in scan(rows.LIVE_PROMISES):
+            count += 1
+            yield decoder.promise(rows.LIVE_PROMISES, *row)
+        _check_count(header, rows.LIVE_PROMISES, count, header.live_promises_count)
+
+    def tasks() -> Iterator[Task]:
+        count = 0
+        for row in scan(rows.LIVE_TASKS):
+            count += 1
+            yield decoder.task(rows.LIVE_TASKS, *row)
+        _check_count(header, rows.LIVE_TASKS, count, header.live_tasks_count)
+
     loaded = Loaded(
         header,
         counts.copy(),
-        [decoder.promise(rows.LIVE_PROMISES, *row) for row in scan(rows.LIVE_PROMISES)],
-        [decoder.task(rows.LIVE_TASKS, *row) for row in scan(rows.LIVE_TASKS)],
+        promises(),
+        tasks(),
         [decoder.callback(*row) for row in scan(rows.CALLBACKS)],
         [decoder.schedule(*row) for row in scan(rows.SCHEDULES)],
         [decoder.lock(*row) for row in scan(rows.LOCKS)],
@@ -57,8 +72,6 @@ def _check_counts(loaded: Loaded) -> None:
     """Check that as many rows were read as were written: a lost page must not go unnoticed."""
     header = loaded.header
     for name, found, expected in (
-        (rows.LIVE_PROMISES, len(loaded.promises), header.live_promises_count),
-        (rows.LIVE_TASKS, len(loaded.tasks), header.live_tasks_count),
         (rows.CALLBACKS, len(loaded.callbacks), header.callbacks_count),
         (rows.SCHEDULES, len(loaded.schedules), header.schedules_count),
         (rows.LOCKS, len(loaded.locks), header.locks_count),
@@ -70,7 +83,11 @@ def _check_counts(loaded: Loaded) -> None:
         (rows.AWAITS, len(loaded.awaits), header.awaits_count),
         (rows.LISTENERS, len(loaded.listeners), header.listeners_count),
     ):
-        if found != expected:
-            raise CheckpointDamaged(
-                name, f"shard {header.shard} has {found} rows where {expected} were written"
-            )
+        _check_count(header, name, found, expected)
+
+
+def _check_count(header: ShardHeader, name: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise CheckpointDamaged(
+            name, f"shard {header.shard} has {found} rows where {expected} were written"
+        )

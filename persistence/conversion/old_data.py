@@ -8,7 +8,7 @@ not changed.
 import contextlib
 import heapq
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -282,6 +282,9 @@ class OldData:
                 continue
             counts = header.counts or Counts.zero()  # all is counted again when it is dealt
             loaded = loading.load(group.view, self._decoder, header, counts)
+            # Version 1 had them in the order of their ids.
+            loaded.promises = iter(sorted(loaded.promises, key=attrgetter("serial")))
+            loaded.tasks = iter(sorted(loaded.tasks, key=attrgetter("sequence")))
             checkpointing.load(state, loaded)
             self._sequences[index] = header.sequence
 

@@ -50,6 +50,7 @@ from troth.shards.alarms import Alarms
 
 from .dialects import Dialect
 from .missed import MissedReceivers
+from .parked import Shipments
 from .polls import Item, Polls
 from .push_targets import MessageHold, PushTargets, unlimited
 from .shipments import (
@@ -128,14 +129,14 @@ class Delivery:
         self._random = random
         self._retry_first_ms = retry_first_ms
         self._retry_limit_ms = retry_limit_ms
-        self._shipments: dict[str, Shipment] = {}
+        self._shipments = Shipments()
         self._backing_off: dict[ReceiverKey, dict[Shipment, None]] = {}
         self._totals: dict[type, Counter[str]] = {
             kind: Counter() for kind in (PollAddress, PushAddress, type(None))
         }
         self._alarms = Alarms()
         self._unclaimed = Unclaimed(self._alarms, report)
-        self._stalled = StalledShipments(self._room_count, self._release)
+        self._stalled = StalledShipments(self._room_count, self._release_waiting)
         self._missed = MissedReceivers(self._alarms, polls, self._stalled.is_waiting_for)
         self._push_targets = PushTargets(
             transport=push,
@@ -160,13 +161,13 @@ class Delivery:
         is under way is ignored.
         """
         key = key_of(message)
-        earlier = self._shipments.get(key)
+        earlier = self._shipments.find(key)
         if earlier is not None and counter_of(message) < earlier.counter:
             return
         attempt_count = 0
         if earlier is not None:
             attempt_count = earlier.attempt_count
-            del self._shipments[key]
+            self._shipments.remove(earlier)
             self._forget(earlier)
         self._unclaimed.forget(key)
         address = address_of(message, self._addresses)
@@ -180,14 +181,15 @@ class Delivery:
             shipment = Shipment(key, message, address, self._render, attempt_count)
         if earlier is not None:
             shipment.error = earlier.error
-        self._shipments[key] = shipment
+        self._shipments.add(shipment)
         self._dispatch(shipment)
 
     def withdraw(self, task_id: str) -> None:
         """Forget everything of a task. A message on the wire may still arrive, unreported."""
         self._unclaimed.forget(task_id)
-        shipment = self._shipments.pop(task_id, None)
+        shipment = self._shipments.find(task_id)
         if shipment is not None:
+            self._shipments.remove(shipment)
             self._totals[type(shipment.address)]["withdrawn"] += 1
             self._forget(shipment)
 
@@ -238,7 +240,7 @@ class Delivery:
 
     def look(self, key: str) -> ShipmentView | None:
         """Return what is known of the message about something (`key_of`); None if there is none."""
-        shipment = self._shipments.get(key)
+        shipment = self._shipments.look(key)
         if shipment is None:
             return None
         alarm, error, failing_since_ms = shipment.alarm, shipment.error, None
@@ -273,22 +275,21 @@ class Delivery:
                 target.error,
                 next_try,
             )
-        for kept in (self._stalled.by_receiver, self._backing_off):
-            for key in list(kept):
-                shipments = kept.get(key)
-                if shipments:
-                    first = next(iter(shipments))
-                    due = None if first.alarm is None else first.alarm.due
-                    count = len(shipments)
-                    error = first.error
-                    yield ReceiverView(key[0], 0, 0, count, 0, first, None, None, error, due)
+        for key in list(self._stalled.by_receiver):
+            waiting = self._stalled.by_receiver.get(key)
+            if waiting:
+                yield _view_of(key, len(waiting), self._shipments.look(next(iter(waiting))))
+        for key in list(self._backing_off):
+            shipments = self._backing_off.get(key)
+            if shipments:
+                yield _view_of(key, len(shipments), next(iter(shipments)))
 
     def retry(self, key: str) -> bool:
         """Try a stalled message again now; return whether there is one.
 
         A receiver that fails gets it as its next probe, without waiting until that is due.
         """
-        shipment = self._shipments.get(key)
+        shipment = self._shipments.find(key)
         if shipment is None or shipment.state is not STALLED:
             return False
         self._push_targets.probe_now(shipment.receiver)
@@ -373,7 +374,7 @@ class Delivery:
             self._stall(shipment)
 
     def _sent(self, shipment: Shipment) -> None:
-        del self._shipments[shipment.id]
+        self._shipments.remove(shipment)
         self._totals[type(shipment.address)]["sent"] += 1
         self._report(shipment.sent())
 
@@ -402,9 +403,10 @@ class Delivery:
         address = shipment.address
         if isinstance(address, PollAddress):
             self._missed.waits_for(address.group)
-        if not isinstance(address, PushAddress):
-            return
-        shipment.alarm = self._alarms.call_after(_RECHECK_MS, lambda: self._release(shipment))
+        if isinstance(address, PushAddress):
+            shipment.alarm = self._alarms.call_after(_RECHECK_MS, lambda: self._release(shipment))
+        else:
+            self._shipments.park(shipment)
 
     def _end_back_off(self, shipment: Shipment) -> None:
         """Take a shipment out of those whose back-off runs, if it is there."""
@@ -422,6 +424,11 @@ class Delivery:
             self._stalled.wake(shipment.receiver)
         else:
             self._release(shipment)
+
+    def _release_waiting(self, key: str) -> None:
+        shipment = self._shipments.find(key)
+        assert shipment is not None, "what waits is known"
+        self._release(shipment)
 
     def _release(self, shipment: Shipment) -> None:
         """Ask for this task's message again."""
@@ -445,8 +452,7 @@ class Delivery:
         )
 
     def _remembered_enough(self, shipment: Shipment) -> None:
-        assert self._shipments[shipment.id] is shipment
-        del self._shipments[shipment.id]
+        self._shipments.remove(shipment)
 
     def _forget(self, shipment: Shipment) -> None:
         shipment.cancel_alarm()
@@ -477,3 +483,9 @@ class Delivery:
         # The exponent is bounded so that a million attempts do not make a huge number.
         delay_ms = min(self._retry_limit_ms, self._retry_first_ms << min(attempt_count - 1, 40))
         return delay_ms * self._random.uniform(1 - _JITTER, 1 + _JITTER)
+
+
+def _view_of(key: ReceiverKey, count: int, first: Shipment | None) -> ReceiverView:
+    assert first is not None, "what waits is known"
+    due = None if first.alarm is None else first.alarm.due
+    return ReceiverView(key[0], 0, 0, count, 0, first, None, None, first.error, due)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias, final
 
 from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
 from troth.core.grammar.addresses import (
@@ -37,7 +37,7 @@ from troth.core.workflow_commands import (
     RetryUnblock,
     UnblockSent,
 )
-from troth.core.workflows import execute_key, unblock_key
+from troth.core.workflows import execute_key, unblock_key, unblocked_of, workflow_of
 
 from .dialects import ENVELOPE, REST, Dialect
 
@@ -156,6 +156,17 @@ def key_of(message: Message) -> str:
     return unblock_key(message.promise.id, message.address)
 
 
+def parts_of(key: str) -> tuple[ShipmentKind, str, str]:
+    """Return what a key of `key_of` is about: its kind, task or promise, and listener if any."""
+    workflow_id = workflow_of(key)
+    if workflow_id is not None:
+        return EXECUTE, workflow_id, ""
+    unblocked = unblocked_of(key)
+    if unblocked is not None:
+        return UNBLOCK, *unblocked
+    return TASK, key, ""
+
+
 def counter_of(message: Message) -> int:
     """Return what tells older messages of the same task from newer ones."""
     if isinstance(message, TaskMessage):
@@ -252,6 +263,34 @@ class Shipment:
             self.receiver = poll_receiver(address.group, connection_id, self.dialect)
         elif isinstance(address, PushAddress):
             self.receiver = _push_receiver(address.target)
+
+    @classmethod
+    def revived(
+        cls,
+        key: str,
+        address: Address | None,
+        receiver: ReceiverKey,
+        counter: int,
+        attempt_count: int,
+        exact: bool,
+    ) -> Self:
+        """Return a message that is STALLED, and was forgotten but for this."""
+        self = cls.__new__(cls)
+        self.id = key
+        self.kind, self.subject, self.listener = parts_of(key)
+        self.dialect = REST if self.kind is TASK else ENVELOPE
+        self.counter = counter
+        self.message = None
+        self._render = None
+        self.address = address
+        self.attempt_count = attempt_count
+        self.error = None
+        self.state = STALLED
+        self.alarm = None
+        self.reserved = False
+        self.exact = exact
+        self.receiver = receiver
+        return self
 
     def sent(self) -> Command:
         """Return the report that it has arrived."""

@@ -26,16 +26,17 @@ class StalledShipments:
     def __init__(
         self,
         room_count: Callable[[ReceiverKey, int], int],
-        release: Callable[[Shipment], None],
+        release: Callable[[str], None],
     ) -> None:
         """Remember whom to ask.
 
         `room_count(key, reserved_count)` says how many messages a receiver can take now, besides
-        those that are expected already; `release` takes a shipment out of here and reports it.
+        those that are expected already; `release` takes a shipment, by its key, out of here and
+        reports it.
         """
         self._room_count = room_count
         self._release = release
-        self._by_receiver: dict[ReceiverKey, dict[Shipment, None]] = {}
+        self._by_receiver: dict[ReceiverKey, dict[str, None]] = {}
         self._by_target: dict[str, dict[ReceiverKey, None]] = {}
         self._reserved: Counter[ReceiverKey] = Counter()
         self._woken: dict[ReceiverKey, None] = {}
@@ -49,15 +50,15 @@ class StalledShipments:
         if shipments is None:
             shipments = self._by_receiver[key] = {}
             self._by_target.setdefault(key[0], {})[key] = None
-        shipments[shipment] = None
+        shipments[shipment.id] = None
         self.count += 1
 
     def remove(self, shipment: Shipment) -> None:
         """Take a shipment out, if it is here."""
         shipments = self._by_receiver.get(shipment.receiver)
-        if shipments is None or shipment not in shipments:
+        if shipments is None or shipment.id not in shipments:
             return
-        del shipments[shipment]
+        del shipments[shipment.id]
         self.count -= 1
         if not shipments:
             self._forget_receiver(shipment.receiver)
@@ -70,8 +71,8 @@ class StalledShipments:
             del self._by_target[key[0]]
 
     @property
-    def by_receiver(self) -> Mapping[ReceiverKey, Mapping[Shipment, None]]:
-        """The shipments that wait for each receiver, oldest first; not to be changed."""
+    def by_receiver(self) -> Mapping[ReceiverKey, Mapping[str, None]]:
+        """The keys of what waits for each receiver, oldest first; not to be changed."""
         return self._by_receiver
 
     def is_waiting_for(self, group: str) -> bool:
@@ -125,12 +126,12 @@ class StalledShipments:
 
     def _release_batch(self, key: ReceiverKey) -> None:
         shipments = self._by_receiver.get(key, {})
-        for shipment in list(islice(shipments, _BATCH_COUNT)):
-            if shipment not in shipments:
+        for shipment_id in list(islice(shipments, _BATCH_COUNT)):
+            if shipment_id not in shipments:
                 continue
             if self._room_count(key, self._reserved[key]) <= 0:
                 if not self._reserved[key]:
                     del self._reserved[key]
                 return
-            self._release(shipment)
+            self._release(shipment_id)
         self.wake(key)

@@ -123,7 +123,7 @@ class Causes:
                 rank = 2 if task.sending else 4 if task.not_before is not None else 3
             return rank, task.sequence
 
-        return min(root.tasks.values(), key=place, default=None)
+        return min(root.tasks, key=place, default=None)
 
     # REST's tasks
 

@@ -286,7 +286,7 @@ async def _tasks_of(state: ShardState, promise_id: str, pace: Pace) -> list[Task
     root = state.roots.get(promise_id)
     names = (
         task_ids.invoke_id(promise_id),
-        *(() if root is None else root.tasks),
+        *(() if root is None else [task.id for task in root.tasks]),
         *state.task_notes.unfinished(promise_id),
         *state.task_notes.finished(promise_id),
     )

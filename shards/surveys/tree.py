@@ -186,7 +186,7 @@ class Trees:
 def _tasks(state: ShardState, promise: Promise) -> tuple[TaskRow, ...]:
     """Return the unfinished tasks of a pending promise."""
     root = state.roots.get(promise.id)
-    rows = [] if root is None else [shown_tasks.of_task(state, one) for one in root.tasks.values()]
+    rows = [] if root is None else [shown_tasks.of_task(state, one) for one in root.tasks]
     workflow = state.workflows.get(promise.id)
     if workflow is not None:
         rows.append(shown_tasks.of_workflow(state, workflow, promise))

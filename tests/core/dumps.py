@@ -43,7 +43,8 @@ def dump(state: ShardState) -> dict[str, Any]:
         "task sequence": state.task_sequence,
         "lease floor": state.lease_floor,
         "roots": {
-            key: (sorted(root.tasks), root.active_count) for key, root in state.roots.items()
+            key: (sorted(task.id for task in root.tasks), root.active_count)
+            for key, root in state.roots.items()
         },
         "notifications": sorted(state.notifications),
         "claimed": {key: sorted(group) for key, group in state.claimed.items()},

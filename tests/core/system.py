@@ -43,6 +43,7 @@ from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.shards.hashing import home_of
 
 from .dumps import cold_rows
+from .folds import Folds
 from .model import (
     CALLBACK_FIELDS,
     EXECUTION_FIELDS,
@@ -69,8 +70,7 @@ WORKFLOWS = (c.WORKFLOW_TIMER, c.UNBLOCK_TIMER)
 ACTIVE = (TaskState.ENQUEUED, TaskState.CLAIMED)
 DATA_ID = b"the tests' data."
 DECODER = rows.RowDecoder()
-Log = list[list[tuple[int, bytes]]]
-"""The shared log: the encoded records of each step, with their shards."""
+Log = list[list[tuple[int, bytes]]]  # of each step, with their shards
 
 
 @dataclass
@@ -85,6 +85,7 @@ class System:
 
     def __post_init__(self) -> None:
         self.serial = 0
+        self.folds = Folds()
         self.machines = [
             Machine(
                 index,
@@ -208,9 +209,7 @@ class System:
     def tell(self, index: int, command: c.Command) -> Step:
         """Step one machine."""
         machine = self.machines[index]
-        machine.timers_may_be_late = any(
-            deadline <= self.now for deadline in self.timers[index].values()
-        )
+        machine.timers_may_be_late = any(end <= self.now for end in self.timers[index].values())
         step = machine.step(command, self.now)
         whole = Step(step.reply, step.records, [])
         while step.again is not None:
@@ -219,6 +218,7 @@ class System:
             whole = Step(step.reply, [*whole.records, *step.records], [])
         self._note_transitions(command, whole)
         self._take(index, step)
+        self.folds.after_step(machine.state)
         return step
 
     def _take(self, index: int, step: Step, *, is_checked: bool = True) -> None:

@@ -67,8 +67,8 @@ def live_view(state: ShardState) -> dict[str, Any]:
         "roots": {
             name: (
                 root.active_count,
-                set(root.tasks),
-                {name for _, name in root.queue or () if is_waiting(root.tasks.get(name))},
+                {task.id for task in root.tasks},
+                {name for _, name in root.queue or () if is_waiting(root.find(name))},
             )
             for name, root in state.roots.items()
         },

@@ -14,6 +14,8 @@ from troth.core.deciding import Options
 from troth.core.limits import DISPATCH_LIMIT_COUNT, INTEGER_MAX
 from troth.core.machine import Machine
 from troth.core.model import ClaimRequest, PromiseState
+from troth.core.replies import TaskMessage
+from troth.core.state.apply import replay
 
 from .system import System
 
@@ -308,6 +310,25 @@ def test_after_a_restart_what_was_not_reported_is_sent_again(system: System) -> 
     assert sorted(sent(restarted)) == [("__invoke:s", 1), ("__notify:u:a", 1)]
     restarted.let_time_pass(500)
     assert sent(restarted) == [("__invoke:r", 2), ("__invoke:t", 1)]
+
+
+def test_after_a_start_waiting_tasks_are_offered_a_hundred_in_a_step() -> None:
+    before, machine = (Machine(0, lambda _: 0, count(1).__next__) for _ in range(2))
+    tasks_count = 2 * DISPATCH_LIMIT_COUNT + 50
+    for number in range(tasks_count):
+        command = c.CreatePromise(f"p{number}", INTEGER_MAX, tags={"resonate:invoke": GROUP})
+        for record in before.step(command, 0).records:
+            replay(machine.state, record)
+
+    step = machine.start(1)
+    sends = list(step.sends)
+    while step.has_more:
+        assert len(step.sends) == DISPATCH_LIMIT_COUNT
+        step = machine.step(c.GoOn(), 1)
+        sends += step.sends
+    assert len(step.sends) == 50
+    offered = [message.task.root_id for message in sends if isinstance(message, TaskMessage)]
+    assert offered == [f"p{number}" for number in range(tasks_count)]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from .operator_faults import OPERATOR_FAULTS
 from .process_faults import PROCESS_FAULTS
 from .question_faults import QUESTION_FAULTS
 from .trace_faults import TRACE_FAULTS
+from .waiting_faults import WAITING_FAULTS
 from .web_faults import WEB_FAULTS
 from .workflow_faults import WORKFLOW_FAULTS
 
@@ -165,13 +166,6 @@ SERVER_FAULTS: tuple[Fault, ...] = (
         "catalogue/test_disk.py",
     ),
     fault(
-        "a promise that changed after its capture leaves memory",
-        "core/state/checkpointing.py",
-        "or state.promises.get(promise.id) is not promise:",
-        "or promise.id not in state.promises:",
-        "core/test_retention.py",
-    ),
-    fault(
         "a task that changed after its capture leaves memory",
         "core/state/checkpointing.py",
         "if task is None or not task.is_final or task_id in state.changes.tasks:",
@@ -309,8 +303,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "the timers of promises are forgotten in a crash",
         "core/machine.py",
-        "promise for promise in state.promises.values() if promise.state is PENDING",
-        "promise for promise in ()",
+        "chain(state.promises.timers(), step.promise_timers)",
+        "()",
         REPLAY,
         CORE_MODEL,
     ),
@@ -590,6 +584,7 @@ FAULTS = (
     + TRACE_FAULTS
     + BULK_FAULTS
     + OPERATOR_FAULTS
+    + WAITING_FAULTS
     + WEB_FAULTS
     + MESH_FAULTS
     + PROCESS_FAULTS

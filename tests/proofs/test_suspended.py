@@ -6,8 +6,8 @@ import pytest
 
 from .suspended import measure
 
-BYTES_PER_WORKFLOW_AT_MOST = 2_500
-"""2,100 to 2,210 of 10,000; of 3,000 up to 3,600, since pools of memory grow by steps."""
+BYTES_PER_WORKFLOW_AT_MOST = 1_800
+"""1,200 to 1,280 of 10,000."""
 WAKEUPS_PER_S_AT_MOST = 6.0
 """4.0."""
 IDLE_PERCENT_AT_MOST = 1.0

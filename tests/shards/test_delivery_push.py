@@ -85,7 +85,7 @@ async def test_the_stalled_tasks_go_at_once_when_the_target_answers_again(
         await trio.sleep(30)  # the next probe succeeds
         assert sorted(world.sent_ids(), key=int) == [str(number) for number in range(1_000)]
         assert stalled_count(world.delivery) == 0
-        assert world.delivery._shipments == {}
+        assert not len(world.delivery._shipments)
 
 
 async def test_a_receiver_gets_all_that_is_stalled_on_demand(autojump_clock: MockClock) -> None:
@@ -297,7 +297,7 @@ async def test_withdrawing_from_queue_flight_and_back_off(autojump_clock: MockCl
         await trio.sleep(100)
         assert world.commands() == [TaskNotSent("failed", 1)]
         assert [body for _, body in world.push.arrivals_at("host")] == ["flying/1"]
-        assert world.delivery._shipments == {}
+        assert not len(world.delivery._shipments)
 
 
 async def test_a_withdrawn_probe_lets_another_be_the_probe(autojump_clock: MockClock) -> None:
@@ -397,7 +397,7 @@ def test_once_all_receivers_are_well_every_task_arrives(
         assert len(sent) == len(set(sent))
         assert set(expected.items()) <= set(sent)
         assert world.tasks == {}
-        assert world.delivery._shipments == {}
+        assert not len(world.delivery._shipments)
         asked = [one for one in world.commands() if isinstance(one, RetryTask)]
         failed = [one for one in world.commands() if isinstance(one, TaskNotSent)]
         assert len(asked) <= len(failed)

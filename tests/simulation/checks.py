@@ -192,7 +192,7 @@ def _check_whole(state: ShardState) -> None:
         root_promise = state.find_promise(root_id)
         if root_promise is not None and root_promise.state is not PromiseState.PENDING:
             # Resume tasks of a leaf that ended after its root may come later; invoke tasks may not.
-            kinds = {task.kind for task in root.tasks.values()}
+            kinds = {task.kind for task in root.tasks}
             require(TaskKind.INVOKE not in kinds, f"{root_id} ended and its task did not")
     claimed = {task.id for task in state.tasks.values() if task.state is TaskState.CLAIMED}
     indexed = {task_id for held in state.claimed.values() for task_id in held}

@@ -134,7 +134,7 @@ class Watch:
             task = message.task
             others = [
                 other.id
-                for other in state.roots[task.root_id].tasks.values()
+                for other in state.roots[task.root_id].tasks
                 if (other.state in UNDER_WAY or other.sending) and other.id != task.id
             ]
             require(not others, f"{task.id} goes out while {others} is under way")
@@ -251,7 +251,7 @@ class Watch:
         require(name in state.completions, f"{name}: its completion goes on and was not under way")
         root = state.roots.get(name)
         for task_id in record.tasks:
-            require(root is not None and task_id in root.tasks, f"{task_id} ended twice")
+            require(root is not None and root.find(task_id) is not None, f"{task_id} ended twice")
         for callback_id in record.callbacks:
             require(callback_id in state.callbacks.get(name, {}), f"{callback_id} fired twice")
         for awaiter in record.awaiters:

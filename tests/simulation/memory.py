@@ -86,8 +86,10 @@ def check_memory(shards: list[Shard], placement: Placement, delivery: Delivery) 
         require(claimed_count <= len(tasks), "the index of claimed tasks has grown")
         require(len(state.notifications) <= len(state.tasks), "notifications without tasks remain")
     # Those released are kept for a while by intention, for the count of attempts.
-    shipments = delivery._shipments.values()
-    shipments_count = sum(one.state is not ShipmentState.RELEASED for one in shipments)
+    shipments = map(delivery._shipments.look, list(delivery._shipments))
+    shipments_count = sum(
+        one is not None and one.state is not ShipmentState.RELEASED for one in shipments
+    )
     require(
         shipments_count <= unfinished_count + workflows_count + unblocks_count,
         f"delivery holds {shipments_count} messages of {unfinished_count} unfinished tasks, "

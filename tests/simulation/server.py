@@ -39,6 +39,7 @@ from troth.shards.shards import Shards
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.surveys.totals import RunningTotals
 from troth.shards.upkeep.checkpointer import Checkpointer
+from troth.shards.upkeep.folder import Folder
 from troth.shards.upkeep.retention import Sweeper
 
 from .disk import SimulatedStore, SimulatedWriter
@@ -240,6 +241,7 @@ class Server:
                         self._restore_nodes()
                         await nursery.start(self.bulk.run)
                         nursery.start_soon(self.sweeper.run)
+                        nursery.start_soon(Folder(self.shards).run)
                         nursery.start_soon(self._check_memory)
                         task_status.started()
                 beneath.cancel_scope.cancel()

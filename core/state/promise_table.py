@@ -1,0 +1,233 @@
+"""The promises of a shard that are in memory: as objects, and those that wait long as bytes.
+
+A promise that is new, or completed, is an object. Of one that stays pending nothing is needed for
+most of its life but that it is there; so after a few seconds it is *folded*: its fields become a
+few dozen bytes, in one object instead of ten. What reads it gets an object that is made for it and
+goes again. What completes it puts the completed one there, as an object.
+
+To who asks there is one table of promises, and no way to tell which are folded. Keys of folded ones
+are the texts that others refer to, as before.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from itertools import chain
+from typing import Final, Protocol, final
+
+import msgspec
+from msgspec import Struct
+
+from troth.core.limits import FOLD_SLICE_COUNT
+from troth.core.model import EMPTY_VALUE, PENDING, Promise, PromiseState, Trace, Value
+
+from .serial_index import SerialIndex
+
+SHAPES_LIMIT_COUNT: Final = 256
+"""So many sets of tag names are kept once for all promises that have them, in each shard."""
+
+_SHAPE_NAMES_COUNT: Final = 16
+_SHAPE_CHARACTERS: Final = 512
+"""Sets of more names, or longer ones, are kept with each promise."""
+
+_NO_TAGS: Final = -1
+_OWN_NAMES: Final = -2
+
+
+class _Folded(Struct, array_like=True, omit_defaults=True, gc=False):
+    """A pending promise without its id. What most promises lack is last, and takes nothing.
+
+    `shape` is the number of the set of tag names that `tags` are the values for. With `_OWN_NAMES`
+    they are names and values in turn. None stands for the promise's id, which many tags repeat.
+    """
+
+    serial: int
+    timeout: int
+    created_on: int
+    data: str | None = None
+    shape: int = _NO_TAGS
+    tags: tuple[str | None, ...] = ()
+    headers: dict[str, str] | None = None
+    key_for_create: str | None = None
+    trace: Trace | None = None
+
+
+class TimedPromise(Protocol):
+    """What a timer needs to know of a promise."""
+
+    @property
+    def id(self) -> str:
+        """The promise's id."""
+        ...  # pragma: no cover
+
+    @property
+    def state(self) -> PromiseState:
+        """Its state."""
+        ...  # pragma: no cover
+
+    @property
+    def timeout(self) -> int:
+        """Its timeout, in ms."""
+        ...  # pragma: no cover
+
+
+class _Timer(Struct, frozen=True, gc=False):
+    """A pending promise, as far as it takes to set its timer."""
+
+    id: str
+    timeout: int
+    state: PromiseState = PENDING
+
+
+class _Times(Struct, array_like=True, gc=False):
+    """The beginning of the same."""
+
+    serial: int
+    timeout: int
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Folded).decode
+_decode_times: Final = msgspec.msgpack.Decoder(_Times).decode
+
+
+@final
+class PromiseTable(MutableMapping[str, Promise]):
+    """Promises by id. `open` has those that are objects, `folded` the others, for who is in haste.
+
+    Both are to be changed here only, but that `open` may take up a promise that is new.
+    """
+
+    __slots__ = ("_names", "_shapes", "folded", "folded_through", "open")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.open: dict[str, Promise] = {}
+        self.folded: dict[str, bytes] = {}
+        self.folded_through = -1
+        """The serial of the last promise that was looked at to be folded."""
+        self._shapes: dict[tuple[str, ...], int] = {}
+        self._names: list[tuple[str, ...]] = []
+
+    def __getitem__(self, promise_id: str) -> Promise:
+        promise = self.open.get(promise_id)
+        return self._unfolded(promise_id, self.folded[promise_id]) if promise is None else promise
+
+    def get(self, promise_id: str, default: object = None) -> Promise | None:  # type: ignore[override]
+        """Return a promise, or None."""
+        assert default is None, "no other is asked for"
+        promise = self.open.get(promise_id)
+        if promise is None:
+            folded = self.folded.get(promise_id)
+            if folded is not None:
+                return self._unfolded(promise_id, folded)
+        return promise
+
+    def __contains__(self, promise_id: object) -> bool:
+        return promise_id in self.open or promise_id in self.folded
+
+    def __len__(self) -> int:
+        return len(self.open) + len(self.folded)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.folded, self.open)
+
+    def __setitem__(self, promise_id: str, promise: Promise) -> None:
+        if promise_id not in self.open:
+            self.folded.pop(promise_id, None)
+        self.open[promise_id] = promise
+
+    def __delitem__(self, promise_id: str) -> None:
+        if self.open.pop(promise_id, None) is None:
+            del self.folded[promise_id]
+
+    def timers(self) -> Iterator[TimedPromise]:
+        """Yield all pending promises, as far as it takes to set their timers."""
+        for promise_id, folded in self.folded.items():
+            yield _Timer(promise_id, _decode_times(folded).timeout)
+        yield from (promise for promise in self.open.values() if promise.state is PENDING)
+
+    def fold_some(self, index: SerialIndex, through_serial: int) -> bool:
+        """Fold a slice of what is pending, up to this serial; return whether some may be left.
+
+        `index` has the promises by their serials.
+        """
+        last, ids = index.next_ids(self.folded_through, FOLD_SLICE_COUNT)
+        if last == self.folded_through:
+            return False
+        for promise_id in ids:
+            promise = self.open.get(promise_id)
+            if promise is not None:
+                if promise.serial > through_serial:
+                    return False
+                self.fold(promise)
+                self.folded_through = promise.serial
+        self.folded_through = last
+        return True
+
+    def fold(self, promise: Promise) -> None:
+        """Fold a promise that is here as an object, if it is pending."""
+        if promise.state is PENDING:
+            del self.open[promise.id]
+            self.folded[promise.id] = self._fold(promise)
+
+    def add_folded(self, promise: Promise) -> None:
+        """Take up a pending promise that is new, folded."""
+        self.folded[promise.id] = self._fold(promise)
+        if promise.serial > self.folded_through:
+            self.folded_through = promise.serial
+
+    def _fold(self, promise: Promise) -> bytes:
+        tags, param = promise.tags, promise.param
+        shape: int = _NO_TAGS
+        values: tuple[str | None, ...] = ()
+        if tags is not None:
+            shape, values = self._shape_of(tags)
+            if promise.id in values:
+                values = tuple([None if one == promise.id else one for one in values])
+        return _encode(
+            _Folded(
+                promise.serial,
+                promise.timeout,
+                promise.created_on,
+                param.data,
+                shape,
+                values,
+                param.headers,
+                promise.key_for_create,
+                promise.trace,
+            )
+        )
+
+    def _shape_of(self, tags: dict[str, str]) -> tuple[int, tuple[str, ...]]:
+        """Return the number of a set of names, with the values for it."""
+        names = tuple(tags)
+        shape = self._shapes.get(names)
+        if shape is None:
+            shape = len(self._names)
+            is_long = len(names) > _SHAPE_NAMES_COUNT or sum(map(len, names)) > _SHAPE_CHARACTERS
+            if is_long or shape >= SHAPES_LIMIT_COUNT:
+                return _OWN_NAMES, tuple(chain.from_iterable(tags.items()))
+            self._shapes[names] = shape
+            self._names.append(names)
+        return shape, tuple(tags.values())
+
+    def _unfolded(self, promise_id: str, folded: bytes) -> Promise:
+        row = _decode(folded)
+        shape, headers, data = row.shape, row.headers, row.data
+        tags: dict[str, str] | None = None
+        if shape != _NO_TAGS:
+            values = [promise_id if one is None else one for one in row.tags]
+            if shape == _OWN_NAMES:
+                tags = dict(zip(values[::2], values[1::2], strict=True))
+            else:
+                tags = dict(zip(self._names[shape], values, strict=True))
+        return Promise(
+            promise_id,
+            row.serial,
+            PENDING,
+            row.timeout,
+            row.created_on,
+            EMPTY_VALUE if headers is None and data is None else Value(headers, data),
+            tags,
+            row.key_for_create,
+            trace=row.trace,
+        )

@@ -1,0 +1,28 @@
+"""What waits takes little memory: bytes, which a busy machine does not change."""
+
+from typing import Final
+
+import pytest
+
+from troth.bench.waiting import SUSPENDED, bytes_each, measure_mixed
+
+COUNT: Final = 10_000
+BYTES_AT_MOST: Final = {"pending": 480, "own-tag": 600, "task": 1_150, SUSPENDED: 1_900}
+"""290, 400, 920 and 1,200 of 50,000 (`bench/NOTES.md`). Of fewer the allocator's steps count."""
+RESTARTED_AT_MOST: Final = 1.25
+
+
+@pytest.mark.slow
+@pytest.mark.own_core
+@pytest.mark.parametrize("kind", BYTES_AT_MOST)
+def test_what_waits_takes_few_bytes(kind: str) -> None:
+    assert 0 < bytes_each(kind, COUNT) <= BYTES_AT_MOST[kind]
+
+
+@pytest.mark.slow
+@pytest.mark.own_core
+def test_a_restart_takes_no_more_than_what_it_loads() -> None:
+    grown_mb, restarted = measure_mixed(3 * COUNT)
+
+    assert grown_mb > 0
+    assert restarted <= RESTARTED_AT_MOST

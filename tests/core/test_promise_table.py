@@ -1,0 +1,110 @@
+"""Promises that wait are bytes, and nobody who asks for them can tell."""
+
+from random import Random
+
+import pytest
+
+from troth.core.limits import FOLD_SLICE_COUNT, INTEGER_MAX
+from troth.core.model import EMPTY_VALUE, PENDING, RESOLVED, Promise, Trace, Value, replace
+from troth.core.state.promise_table import SHAPES_LIMIT_COUNT, PromiseTable
+from troth.core.state.shard_state import ShardState
+
+NAMES = ("resonate:origin", "resonate:invoke", "customer", "", "größe", "x" * 300)
+
+
+def any_promise(random: Random, number: int) -> Promise:
+    """A pending promise with some of what promises may have."""
+    promise_id = f"pröm-{number}"
+    texts = ("", promise_id, "c7", "ü" * 40)
+    some = {name: random.choice(texts) for name in random.sample(NAMES, random.randint(0, 6))}
+    param = Value(
+        random.choice((None, {}, {"a": "b", "c": ""})), random.choice((None, "", "aGVsbG8="))
+    )
+    return Promise(
+        promise_id,
+        number,
+        PENDING,
+        random.choice((0, 1, 4_102_444_800_000, INTEGER_MAX)),
+        random.choice((0, 1_760_000_000_000)),
+        param if param != EMPTY_VALUE else EMPTY_VALUE,
+        random.choice((None, some)),
+        random.choice((None, "", "key")),
+        trace=random.choice((None, Trace("00-a-b-01"), Trace("00-a-b-01", "state=1"))),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_folded_promise_is_read_as_it_was(seed: int) -> None:
+    random = Random(seed)
+    table = PromiseTable()
+    expected: dict[str, Promise] = {}
+    for number in range(300):
+        promise = any_promise(random, number)
+        expected[promise.id] = table[promise.id] = promise
+        if random.random() < 0.7:
+            table.fold(promise)
+        if random.random() < 0.2:
+            ended = random.choice(list(expected))
+            expected[ended] = table[ended] = replace(expected[ended], state=RESOLVED)
+        if random.random() < 0.2:
+            gone = random.choice(list(expected))
+            del expected[gone], table[gone]
+    assert table.folded
+    assert dict(table) == expected
+    assert len(table) == len(expected)
+    assert all(name in table for name in expected)
+    assert {name: table.get(name) for name in expected} == expected
+    assert "none" not in table
+    assert table.get("none") is None
+    with pytest.raises(KeyError):
+        table["none"]
+    pending = {one.id: one.timeout for one in expected.values() if one.state is PENDING}
+    assert {one.id: one.timeout for one in table.timers()} == pending
+
+
+def test_sets_of_tag_names_that_are_too_many_or_too_long_are_kept_with_their_promises() -> None:
+    table = PromiseTable()
+    long = {f"{number}" * 10: "a" for number in range(100)}
+    promises = [
+        Promise(f"p{number}", number, PENDING, 9, 5, tags={f"name{number}": "a", "b": f"p{number}"})
+        for number in range(SHAPES_LIMIT_COUNT + 10)
+    ]
+    promises.append(Promise("long", INTEGER_MAX, PENDING, 9, 5, tags=long))
+    for promise in promises:
+        table.add_folded(promise)
+    assert list(table.values()) == promises
+    assert len(table._names) == SHAPES_LIMIT_COUNT
+    assert tuple(long) not in table._shapes
+
+
+def test_what_all_promises_of_a_kind_have_is_kept_once() -> None:
+    table = PromiseTable()
+    tags = {"resonate:origin": "promise-1", "resonate:parent": "promise-1", "resonate:scope": "g"}
+    promise = Promise("promise-1", 7, PENDING, INTEGER_MAX, 1_760_000_000_000, EMPTY_VALUE, tags)
+    table.add_folded(promise)
+    assert table["promise-1"] == promise
+    assert len(table.folded["promise-1"]) <= 45
+
+
+def test_what_is_old_and_pending_is_folded_in_slices() -> None:
+    state = ShardState(0, lambda _: 0)
+    count = 3 * FOLD_SLICE_COUNT
+    for serial in range(count):
+        state.add_promise(Promise(f"p{serial}", serial, PENDING, 9, 5), None)
+    old = range(2 * FOLD_SLICE_COUNT + 7)
+    completed = replace(state.promises["p3"], state=RESOLVED)
+    state.promises["p3"] = state.completed["p3"] = completed
+
+    slices_count = 0
+    while state.promises.fold_some(state.promise_index, old[-1]):
+        slices_count += 1
+    assert slices_count >= 2
+    assert set(state.promises.folded) == {f"p{serial}" for serial in old} - {"p3"}
+    assert not state.promises.fold_some(state.promise_index, old[-1])
+
+    del state.promises["p9"]
+    while state.promises.fold_some(state.promise_index, count):
+        pass
+    assert set(state.promises.open) == {"p3"}
+    assert len(state.promises) == count - 1
+    assert not state.promises.fold_some(state.promise_index, count)

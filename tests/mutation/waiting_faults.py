@@ -1,0 +1,54 @@
+"""The planted faults of what is in memory: evicted and folded promises, parked messages."""
+
+from .fault import Fault, fault
+
+TABLE, TEST_TABLE = "core/state/promise_table.py", "core/test_promise_table.py"
+TEST_PARKED = "shards/test_parked.py"
+
+WAITING_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a promise that changed after its capture leaves memory",
+        "core/state/checkpointing.py",
+        "or state.promises.get(promise.id) is not promise:",
+        "or promise.id not in state.promises:",
+        "core/test_retention.py",
+    ),
+    fault(
+        "a promise that completes is still folded, too",
+        TABLE,
+        "            self.folded.pop(promise_id, None)\n",
+        "            pass\n",
+        TEST_TABLE,
+        is_quick=True,
+    ),
+    fault(
+        "a folded promise forgets its idempotency key",
+        TABLE,
+        "            row.key_for_create,\n",
+        "            None,\n",
+        TEST_TABLE,
+        is_quick=True,
+    ),
+    fault(
+        "a folded promise is taken for one that has left memory",
+        "core/deciding.py",
+        "            if promise_id not in state.promises.folded:\n",
+        "            if True:\n",
+        "core/test_against_model.py",
+    ),
+    fault(
+        "a message that waits forgets its counter",
+        "shards/delivery/parked.py",
+        "address, shipment.receiver, shipment.exact, shipment.counter, shipment.attempt_count",
+        "address, shipment.receiver, shipment.exact, 1, shipment.attempt_count",
+        TEST_PARKED,
+        is_quick=True,
+    ),
+    fault(
+        "after a start only a hundred tasks of a shard are offered",
+        "core/decisions/table.py",
+        "        (state.later_roots, state.touched_roots),\n",
+        "",
+        "core/test_dispatch.py",
+    ),
+)
