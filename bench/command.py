@@ -11,13 +11,13 @@ from typing import Any, Final, NoReturn
 import click
 from rich.console import Console
 
-from . import history
 from .client import BenchError, BenchTarget, BenchUnreachable
 from .comparison import compare
 from .load import SLOT_S
 from .machine import divide_cores, environment
 from .mix import read_mix
-from .page import make_history_page, make_page
+from .reports import history
+from .reports.page import make_history_page, make_page
 from .results import Report
 from .scenarios.table import PUBLIC, SCENARIOS, SETS
 from .session import BenchSession, Plan

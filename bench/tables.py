@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .comparison import Verdict
-from .history import HISTORY_COLUMNS, HistoryLine, trends
 from .load import SLOT_S, Slot
+from .reports.history import HISTORY_COLUMNS, HistoryLine, trends
 from .results import Report, RunRecord, ScenarioRecord, median_of
 from .scenarios.table import SCENARIOS
 

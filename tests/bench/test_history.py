@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.bench.test_comparison import report
-from troth.bench import history
 from troth.bench.client import BenchError
-from troth.bench.history import BEFORE_COUNT, WINDOW_COUNT, HistoryLine, Measured, trends
 from troth.bench.machine import environment
-from troth.bench.page import make_history_page
+from troth.bench.reports import history
+from troth.bench.reports.history import BEFORE_COUNT, WINDOW_COUNT, HistoryLine, Measured, trends
+from troth.bench.reports.page import make_history_page
 from troth.bench.results import Report
 from troth.cli import command as cli
 

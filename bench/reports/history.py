@@ -17,9 +17,8 @@ from statistics import median
 from typing import Any, Final
 
 from troth import __version__
-
-from .client import BenchError
-from .results import Report, RunRecord
+from troth.bench.client import BenchError
+from troth.bench.results import Report, RunRecord
 
 FORMAT: Final = 1
 SLOWER_RATIO: Final = 0.85

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from .comparison import Verdict
+from troth.bench.comparison import Verdict
+from troth.bench.results import Report, ScenarioRecord, median_of
+
 from .history import HISTORY_COLUMNS, HistoryLine, trends
-from .results import Report, ScenarioRecord, median_of
 from .svg import Chart, Series, draw, number
 
 _STYLE: Final = """
