@@ -159,7 +159,8 @@ def node_command(
     """
     # Only here: no other command needs them.
     from troth.http.log_output import configure_logging
-    from troth.http.supervision.service_manager import HandedOverRefused, taken
+    from troth.http.supervision.manager_environment import HandedOverRefused
+    from troth.http.supervision.service_manager import taken
     from troth.node.agent import NodeOptions, run_node
     from troth.node.errors import NodeError
 

@@ -249,7 +249,7 @@ def _alone(settings: Settings, act: Callable[["ApiClient"], None]) -> None:
     """
     # Only here: the commands that talk to a running server need none of its libraries.
     from troth.http.serve import run_meanwhile
-    from troth.http.sockets.listener import ListenError
+    from troth.http.sockets.ports import ListenError
 
     quiet = dataclasses.replace(
         settings,

@@ -109,6 +109,9 @@ CLIENT_VARIABLES: Final = (
 """What the commands that talk to a server read from the environment; see `client.py`."""
 
 
+SEAT_VARIABLE: Final = "TROTH_SEAT"
+"""Set for a process that a supervisor starts; see `http/supervision/seat.py`."""
+
 LEFT_OUT: Final = ("rich", "pygments", "h2", "colorama")
 """What libraries of the server load if it is there: structlog for tracebacks in color, httpx for a
 command of its own, httpcore for HTTP/2. A server uses none of it."""
@@ -140,6 +143,16 @@ class SectionedCommand(click.Command):
         """
         for variable in CLIENT_VARIABLES:
             os.environ.pop(variable, None)
+        if SEAT_VARIABLE in os.environ:
+            # Only here: for `--help` even sockets take too long to load.
+            with leaving_out(*LEFT_OUT):
+                from troth.http.supervision import seat
+                from troth.http.supervision.seated import Seated
+
+            try:
+                ctx.obj = Seated(*seat.take())
+            except seat.SeatRefused as error:
+                raise click.UsageError(str(error)) from error
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -181,5 +194,9 @@ def serve_command(context: click.Context, settings: Settings) -> None:
     # Only here: no other command needs the server's libraries.
     with leaving_out(*LEFT_OUT):
         from troth.http.serve import serve
+        from troth.http.supervision.seated import SupervisorGone
 
-    context.exit(serve(settings))
+    try:
+        context.exit(serve(settings, seated=context.obj))
+    except SupervisorGone:
+        context.exit(1)

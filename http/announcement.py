@@ -10,8 +10,8 @@ from .parts import Parts
 _log = structlog.get_logger("troth.serve")
 
 
-def announce(parts: Parts, recovery: Recovery) -> None:
-    """Log that the server is ready, and what was noticed while it started."""
+def announce(parts: Parts, recovery: Recovery, *, is_one_of_several: bool = False) -> None:
+    """Log that the server, or this process of it, is ready, and what was noticed at its start."""
     if recovery.doubt is not None:
         _log.warning(
             "the log may have lost its end: what was acknowledged from this sequence on may be "
@@ -49,7 +49,8 @@ def announce(parts: Parts, recovery: Recovery) -> None:
         _log.warning("debug operations are on: any program here can delete everything")
     promises = sum(shard.promises_count for shard in parts.shards.statistics().shards)
     _log.info(
-        "ready",
+        # All of them together are ready when their supervisor says so.
+        "this process is ready" if is_one_of_several else "ready",
         version=__version__,
         directory=parts.storage.place,
         promises=promises,

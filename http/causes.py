@@ -13,8 +13,8 @@ from typing import Final
 import structlog
 
 from troth.http.sockets.descriptors import TooFewDescriptors
-from troth.http.sockets.listener import ListenError
-from troth.http.supervision.service_manager import HandedOverRefused
+from troth.http.sockets.ports import ListenError
+from troth.http.supervision.manager_environment import HandedOverRefused
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailed,

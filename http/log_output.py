@@ -12,6 +12,7 @@ log with the standard `logging`; both end in the same place. Rules of this file:
 - A value has a limited length and depth.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -54,15 +55,19 @@ class _Output(logging.StreamHandler[TextIO]):
     """The one handler of ours, told from others so that a second set-up replaces only it."""
 
 
-def configure_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
+def configure_logging(
+    level: str, log_format: str, stream: TextIO | None = None, process: int | None = None
+) -> None:
     """Send all log events of at least `level` (`debug`, `info`, …) to `stream` (None: stderr).
 
+    Those of one process of several say which it is.
     `log_format` is `console` or `json`. May be called again; the last call counts.
     """
     assert log_format in {"console", "json"}, log_format
     output_stream = sys.stderr if stream is None else stream
     level_number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
+        *([] if process is None else [_named(process)]),
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -92,6 +97,23 @@ def configure_logging(level: str, log_format: str, stream: TextIO | None = None)
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level_number),
     )
+
+
+def _named(process: int) -> Processor:
+    def add_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
+    return add_process
+
+
+def say_failed(problem: str, log_format: str) -> None:
+    """Say in one line for an operator why the server has ended."""
+    if log_format == "json":
+        structlog.get_logger("troth.serve").error("the server has failed", problem=problem)
+    else:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"troth: {problem}", file=sys.stderr)
 
 
 def _console_line(stream: TextIO) -> Processor:

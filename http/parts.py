@@ -64,7 +64,7 @@ from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
-from troth.shards.storage import DirectoryStorage, MemoryStorage, Storage
+from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, Storage
 from troth.shards.surveys.queues import Queues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
@@ -75,7 +75,7 @@ from troth.shards.upkeep.snapshotter import Snapshotter
 from .causes import keeping_the_cause
 
 
-def _open_storage(settings: Settings) -> Storage:
+def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
     if settings.in_memory:
         return MemoryStorage(settings.shards)
     return DirectoryStorage(
@@ -84,13 +84,17 @@ def _open_storage(settings: Settings) -> Storage:
         settings.segment_bytes,
         archive_directory=settings.archive_directory,
         archive_keep_ms=settings.archive_keep_ms,
+        place=place,
     )
 
 
 @contextmanager
-def opened_storage(settings: Settings) -> Iterator[Storage]:
-    """Open what the server keeps its records in, and close it; what ended the server counts."""
-    storage = _open_storage(settings)
+def opened_storage(settings: Settings, place: GroupPlace | None = None) -> Iterator[Storage]:
+    """Open what the server keeps its records in, and close it; what ended the server counts.
+
+    `place` is this process's group, if there are several processes.
+    """
+    storage = _open_storage(settings, place)
     try:
         yield storage
     except BaseException:

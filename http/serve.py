@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,13 +31,15 @@ from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
 from troth.http.sockets.doors import Door, addressed, make_doors
-from troth.http.sockets.listener import ListenError, SocketListener
+from troth.http.sockets.listener import SocketListener
+from troth.http.sockets.ports import ListenError
 from troth.http.sockets.slow_side import LateApplication, load_soon
+from troth.http.supervision.seated import Seated
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import save_address_space
 from troth.shards.collector import Collector, settle_collector
-from troth.shards.storage import DirectoryStorage, Storage
+from troth.shards.storage import DirectoryStorage, GroupPlace, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.folder import Folder
@@ -46,7 +47,7 @@ from troth.shards.upkeep.place import watch_place
 
 from .announcement import announce
 from .causes import problem_of
-from .log_output import configure_logging
+from .log_output import configure_logging, say_failed
 from .parts import Parts, opened_storage
 
 EXIT_OK = 0
@@ -62,17 +63,30 @@ WhenReady = Callable[[str, str, str], None]
 """Called in a thread with the server's URL, the operator's key and a one-time code."""
 
 
-def serve(settings: Settings, when_ready: WhenReady | None = None) -> int:
-    """Run a server until it is told to stop; the process's exit status."""
-    configure_logging(settings.log_level, settings.log_format)
+def serve(
+    settings: Settings, when_ready: WhenReady | None = None, seated: Seated | None = None
+) -> int:
+    """Run a server, or one process of several, until it is told to stop; the exit status.
+
+    `seated` is that process's supervisor.
+    """
+    process = None if seated is None else seated.seat.process
+    configure_logging(settings.log_level, settings.log_format, process=process)
     save_address_space()
     try:
-        trio.run(_serve, settings, taken(), when_ready, strict_exception_groups=True)
+        if seated is not None:
+            seated.wait_to_serve()
+        manager = seated or taken()
+        trio.run(_serve, settings, manager, when_ready, strict_exception_groups=True)
     except BaseException as error:
         problem = problem_of(error)
         if problem is None:
             raise
-        return _fail(problem, settings.log_format)
+        if seated is None:
+            say_failed(problem, settings.log_format)
+        else:
+            seated.fatal(problem)  # the supervisor says it, when all have ended
+        return EXIT_FAILED
     return EXIT_OK
 
 
@@ -80,15 +94,6 @@ def _stop_signals() -> list[signal.Signals]:
     """Return the signals that stop the server: not SIGHUP where `nohup` has it ignored."""
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [*_IMPATIENT] if is_ignored else [*_IMPATIENT, signal.SIGHUP]
-
-
-def _fail(problem: str, log_format: str) -> int:
-    if log_format == "json":
-        _log.error("the server has failed", problem=problem)
-    else:
-        with suppress(OSError):  # the terminal may be gone
-            print(f"troth: {problem}", file=sys.stderr)
-    return EXIT_FAILED
 
 
 def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
@@ -136,14 +141,16 @@ def _refuse_exposed(settings: Settings) -> None:
         )
 
 
-async def _serve(settings: Settings, manager: ServiceManager, when_ready: WhenReady | None) -> None:
+async def _serve(
+    settings: Settings, manager: ServiceManager | Seated, when_ready: WhenReady | None
+) -> None:
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     shares = shares_of(raise_limit())
     settings = addressed(settings, manager.handed_over)
     doors = make_doors(settings, shares, manager.handed_over)
     for door in doors:
         await door.open()
-    with opened_storage(settings) as storage:
+    with opened_storage(settings, _place_of(manager)) as storage:
         server = Server(settings, storage, doors, shares, manager)
         if when_ready is None:
             await server.run()
@@ -152,6 +159,13 @@ async def _serve(settings: Settings, manager: ServiceManager, when_ready: WhenRe
             nursery.start_soon(_tell_when_ready, server, when_ready)
             await server.run()
             nursery.cancel_scope.cancel()
+
+
+def _place_of(manager: ServiceManager | Seated) -> GroupPlace | None:
+    """Return which group of the directory is this process's; None: it has the whole directory."""
+    if isinstance(manager, ServiceManager):
+        return None
+    return GroupPlace(manager.seat.data, manager.seat.process, manager.seat.lock)
 
 
 async def _tell_when_ready(server: "Server", when_ready: WhenReady) -> None:
@@ -177,12 +191,13 @@ class Server:
         storage: Storage,
         doors: list[Door],
         shares: DescriptorShares = PLENTY,
-        manager: ServiceManager | None = None,
+        manager: ServiceManager | Seated | None = None,
         *,
         is_alone: bool = False,
     ) -> None:
         self._is_alone = is_alone
         self._manager = manager or ServiceManager()
+        self._seated = manager if isinstance(manager, Seated) else None
         self.settings = settings
         self.storage = storage
         self.doors = doors
@@ -211,6 +226,8 @@ class Server:
         ):
             nursery.start_soon(self._stop_on_signal, nursery, running)
             nursery.start_soon(self._manager.run)
+            if self._seated is not None:
+                nursery.start_soon(self._drain_when_told, self._seated)
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, endpoints in zip(self.doors, tables, strict=False):
                 door.application = LateApplication(self.api, endpoints)
@@ -253,7 +270,7 @@ class Server:
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
             if not self._is_stopping:
-                announce(parts, recovery)
+                announce(parts, recovery, is_one_of_several=self._seated is not None)
                 nursery.start_soon(load_soon)
                 self._manager.ready(f"serving at {parts.url}")
 
@@ -317,6 +334,10 @@ class Server:
                     _log.warning("stopping immediately", signal=name)
                     os._exit(EXIT_FAILED)
 
+    async def _drain_when_told(self, seated: Seated) -> None:
+        await seated.drain.wait()
+        self.stop.set()
+
     async def _stop_when_asked(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         await self.stop.wait()
         await self._stop(nursery, running)
@@ -326,14 +347,27 @@ class Server:
         self.api.readiness = Readiness.STOPPING
         self._manager.stopping()
         self._parts.endings.close()
-        with trio.move_on_after(self.settings.shutdown_timeout_ms / 1000):
+        limit_s = self.settings.shutdown_timeout_ms / 1000
+        with trio.move_on_after(limit_s):
             async with trio.open_nursery() as stopping:
                 for listener in listeners:
                     stopping.start_soon(listener.stop)
-            if was_ready:
-                await self.shards.stop()
-                if self.checkpointer is not None:
-                    await self.checkpointer.checkpoint()
+            if self._seated is None:
+                await self._end_shards(was_ready=was_ready)
+        if self._seated is not None:
+            # Others may still need this group for what their clients have in flight.
+            self._seated.drained()
+            with trio.move_on_after(2 * limit_s):
+                await self._seated.stop.wait()
+            with trio.move_on_after(limit_s):
+                await self._end_shards(was_ready=was_ready)
         for listener in listeners:
             listener.cut()
         nursery.cancel_scope.cancel()
+
+    async def _end_shards(self, *, was_ready: bool) -> None:
+        """Finish what the shards have taken, and write a last checkpoint."""
+        if was_ready:
+            await self.shards.stop()
+            if self.checkpointer is not None:
+                await self.checkpointer.checkpoint()

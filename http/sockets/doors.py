@@ -14,12 +14,13 @@ import trio
 
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
-from troth.http.supervision.service_manager import NO_SOCKETS, GivenSockets
+from troth.http.supervision.manager_environment import NO_SOCKETS, GivenSockets
 
 from .connection_limits import ASGIApplication
 from .connection_room import ConnectionRoom
 from .descriptors import DescriptorShares
 from .listener import SocketListener
+from .ports import address_of
 
 
 class Door:
@@ -33,8 +34,11 @@ class Door:
         flag: str,
         room: ConnectionRoom | None = None,
         handed_over: Sequence[socket.socket] = (),
+        *,
+        are_all: bool = False,
     ) -> None:
         self._handed_over = handed_over
+        self._are_all = are_all
         self.listener = SocketListener(
             self._answer, address, settings, name=name, flag=flag, url=settings.url, room=room
         )
@@ -42,7 +46,7 @@ class Door:
 
     async def open(self) -> None:
         """Listen, if that is not done yet. Raises ListenError."""
-        await self.listener.open(self._handed_over)
+        await self.listener.open(self._handed_over, are_all=self._are_all)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         assert self.application is not None, "the listener runs only when there is a server"
@@ -51,7 +55,15 @@ class Door:
 
 def addressed(settings: Settings, handed_over: GivenSockets) -> Settings:
     """Return settings with the addresses of the sockets that were handed over."""
-    listen, poll_listen = _address(handed_over.api), _address(handed_over.poll)
+    if handed_over.are_all:
+        assert handed_over.api_address is not None, "a supervisor says where the server is"
+        poll_address = handed_over.poll_address
+        return dataclasses.replace(
+            settings,
+            listen=ListenAddress(*handed_over.api_address),
+            poll_listen=None if poll_address is None else ListenAddress(*poll_address),
+        )
+    listen, poll_listen = address_of(handed_over.api), address_of(handed_over.poll)
     given = {"listen": listen, "poll_listen": poll_listen}
     sources = {name: "the service manager" for name, address in given.items() if address}
     return dataclasses.replace(
@@ -60,12 +72,6 @@ def addressed(settings: Settings, handed_over: GivenSockets) -> Settings:
         poll_listen=poll_listen or settings.poll_listen,
         sources={**settings.sources, **sources},
     )
-
-
-def _address(sockets: Sequence[socket.socket]) -> ListenAddress | None:
-    """Return the address that stands for all of them: the one that lets in most."""
-    addresses = [ListenAddress(*one.getsockname()[:2]) for one in sockets]
-    return min(addresses, key=lambda address: address.is_loopback, default=None)
 
 
 def make_doors(
@@ -77,7 +83,12 @@ def make_doors(
         per_address_limit_count=settings.connections_per_address_limit_count,
         now=trio.current_time,
     )
-    doors = [Door(settings.listen, settings, "API", "--listen", room, handed_over.api)]
+    are_all = handed_over.are_all
+    doors = [
+        Door(
+            *(settings.listen, settings, "API", "--listen", room, handed_over.api), are_all=are_all
+        )
+    ]
     if settings.poll_listen is not None:
         doors.append(
             Door(
@@ -87,6 +98,7 @@ def make_doors(
                 "--poll-listen",
                 room,
                 handed_over.poll,
+                are_all=are_all,
             )
         )
     return doors

@@ -11,7 +11,6 @@ What this module promises:
 - `stop` lets requests in flight finish, and ends everything else.
 """
 
-import errno
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,21 +33,17 @@ from .connection_room import ConnectionRoom, Idle
 from .departures import HandedOver
 from .early_answers import BEGINNING_BYTES, early_body
 from .lane import Lane
+from .ports import BACKLOG_COUNT, ListenError, port_problem
 from .slow_gate import SlowGate
 from .slow_side import SlowSide
 
 if TYPE_CHECKING:
     from .hypercorn_connection import HypercornConnection
 
-_BACKLOG_COUNT: Final = 1024
 _REFUSAL_TIMEOUT_S: Final = 1.0
 _DISCARDED_BYTES: Final = 65536
 _SHORTAGE_INTERVAL_S: Final = 10.0
 _log = structlog.get_logger("troth.http.listener")
-
-
-class ListenError(Exception):
-    """An address cannot be listened on. `str()` is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,43 +108,38 @@ class SocketListener:
         self._refusing_count = 0
         # They have descriptors of the reserve, which is for files.
         self._refusals_limit_count = max(1, min(REFUSALS_AT_ONCE_COUNT, self.room.limit_count // 4))
+        self._is_open = False
         self._is_stopping = False
         self._accepted_count = 0
         self._refused_count = 0
         self._failed_count = 0
         self._shortage_noted_at = float("-inf")
 
-    async def open(self, handed_over: Sequence[socket.socket] = ()) -> None:
+    async def open(
+        self, handed_over: Sequence[socket.socket] = (), *, are_all: bool = False
+    ) -> None:
         """Bind and listen; afterwards `port` is the real one. Raises ListenError.
 
-        Sockets that were `handed_over` listen already, and are served instead of the address.
+        Sockets that were `handed_over` listen already, and are served instead of the address. If
+        they `are_all`, there may be none: connections are for other processes.
         """
-        if handed_over:
+        self._is_open = True
+        if handed_over or are_all:
             self._listeners = [
                 trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in handed_over
             ]
             return
         try:
             self._listeners = await trio.open_tcp_listeners(
-                self.port, host=self._host, backlog=_BACKLOG_COUNT
+                self.port, host=self._host, backlog=BACKLOG_COUNT
             )
         except OSError as error:
-            raise ListenError(self._reason(error)) from error
+            address = ListenAddress(self._host, self.port)
+            raise ListenError(port_problem(error, address, self.name, self._flag)) from error
         for surplus in self._listeners[1:] if self.port == 0 else []:
             await surplus.aclose()  # a name with several addresses would get several ports
             self._listeners.remove(surplus)
         self.port = self._listeners[0].socket.getsockname()[1]
-
-    def _reason(self, error: OSError) -> str:
-        place = f"{self._host} port {self.port}"
-        if error.errno == errno.EADDRINUSE:
-            return (
-                f"Cannot serve the {self.name}: {place} is in use by another process. "
-                f"Stop that one or choose another port with {self._flag}."
-            )
-        if error.errno in (errno.EACCES, errno.EPERM):
-            return f"Cannot serve the {self.name}: this user may not listen on {place}."
-        return f"Cannot serve the {self.name} on {place}: {error.strerror or error}."
 
     @property
     def url(self) -> str:
@@ -159,7 +149,7 @@ class SocketListener:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and serve connections; returns after `stop` or `cut`, when all have ended."""
-        assert self._listeners, "open() comes first"
+        assert self._is_open, "open() comes first"
         try:
             with self._serving:
                 async with trio.open_nursery() as self._nursery:

@@ -4,6 +4,8 @@ from .fault import Fault, fault
 
 GROUPS = "persistence/test_conversion_groups.py"
 DIRECTORY = "persistence/test_data_directory.py"
+SUPERVISOR = "cli/supervising/test_supervisor.py"
+LIVES, SEATED = "cli/supervising/test_lives.py", "http/supervision/test_seated.py"
 KILLS = "persistence/test_conversion_kills.py"
 
 PROCESS_FAULTS: tuple[Fault, ...] = (
@@ -86,5 +88,79 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "        if groups_count != identity.groups_count:\n",
         "        if False:\n",
         DIRECTORY,
+    ),
+    fault(
+        "two servers of ours share a port",
+        "http/sockets/ports.py",
+        "        if bound is None:\n",
+        "        if bound is None:\n"
+        "            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n",
+        "http/sockets/test_ports.py",
+        is_quick=True,
+    ),
+    fault(
+        "the processes do not inherit the directory's lock",
+        "cli/supervising/children.py",
+        "pass_fds=(theirs.fileno(), seat.lock, ",
+        "pass_fds=(theirs.fileno(), ",
+        f"{SUPERVISOR}::test_a_process_inherits_what_is_its_own_and_no_more",
+    ),
+    fault(
+        "a process outlives its supervisor",
+        "http/supervision/seated.py",
+        "                self._is_gone = True\n                self.drain.set()\n",
+        "                return\n",
+        SEATED,
+        is_quick=True,
+    ),
+    fault(
+        "programs that a process starts inherit the lock",
+        "http/supervision/seat.py",
+        "            os.set_inheritable(descriptor, False)\n",
+        "            pass\n",
+        SEATED,
+    ),
+    fault(
+        "a process ends its group while others have requests in flight",
+        "cli/supervising/supervisor.py",
+        "not all(child.has_drained for child in children)",
+        "not any(child.has_drained for child in children)",
+        f"{SUPERVISOR}::test_what_is_in_flight_is_finished",
+    ),
+    fault(
+        "a failing disk of one process is no end of all",
+        "cli/supervising/supervisor.py",
+        "        if child.problem is not None:\n",
+        "        if False:\n",
+        f"{SUPERVISOR}::test_an_end_that_concerns_all_ends_all",
+    ),
+    fault(
+        "a restart ends a process before the next program has loaded",
+        "cli/supervising/rolling.py",
+        "if self.successor.has_loaded and old is not None:",
+        "if old is not None:",
+        f"{SUPERVISOR}::test_a_restart_that_cannot_begin_touches_nothing",
+    ),
+    fault(
+        "a hanging process is never down",
+        "cli/supervising/lives.py",
+        "self.has_spoken and silence_s >= DOWN_AFTER_S",
+        "False",
+        LIVES,
+        is_quick=True,
+    ),
+    fault(
+        "a process that cannot start is started again and again without a pause",
+        "cli/supervising/lives.py",
+        "        self.ends_count += 1\n",
+        "",
+        LIVES,
+    ),
+    fault(
+        "a supervisor that stood still takes its processes for hanging",
+        "cli/supervising/lives.py",
+        "        self.heard_at_s += pause_s\n",
+        "        pass\n",
+        LIVES,
     ),
 )

@@ -13,7 +13,8 @@ from troth.core.limits import REFUSALS_AT_ONCE_COUNT
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.asgi import CONNECTION_KEY
-from troth.http.sockets.listener import ListenError, SocketListener
+from troth.http.sockets.listener import SocketListener
+from troth.http.sockets.ports import ListenError
 
 ANY_PORT = ListenAddress("127.0.0.1", 0)
 PING = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -11,13 +11,8 @@ import trio
 
 from troth.http.settings.settings import Settings
 from troth.http.sockets.doors import addressed
-from troth.http.supervision.service_manager import (
-    EXTENSION_S,
-    GivenSockets,
-    HandedOverRefused,
-    ServiceManager,
-    taken,
-)
+from troth.http.supervision.manager_environment import GivenSockets, HandedOverRefused
+from troth.http.supervision.service_manager import EXTENSION_S, ServiceManager, taken
 
 EXTENSION = f"EXTEND_TIMEOUT_USEC={int(EXTENSION_S * 1e6)}"
 
@@ -193,7 +188,7 @@ def test_an_abstract_name_is_one(tmp_path: Path) -> None:
 
 def handed(monkeypatch: pytest.MonkeyPatch, first: int, count: int, names: str) -> dict[str, str]:
     """The environment of a process that got descriptors from `first` on."""
-    monkeypatch.setattr("troth.http.supervision.service_manager.FIRST_DESCRIPTOR", first)
+    monkeypatch.setattr("troth.http.supervision.manager_environment.FIRST_DESCRIPTOR", first)
     return {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": names}
 
 

@@ -1,0 +1,113 @@
+"""One process that the supervisor has started: its socket, what it says, and its end."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Final, final
+
+from troth.http.supervision.seat import VARIABLE, Lines, Message, ProcessSeat, encode, encode_seat
+
+_RECEIVED_BYTES: Final = 65536
+_UNSENT_LIMIT_BYTES: Final = 1 << 20
+"""A process that reads nothing is killed for its silence long before this is reached."""
+
+
+@final
+class Child:
+    """A started process. Nothing here blocks."""
+
+    def __init__(
+        self, seat: ProcessSeat, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Start it. It inherits its sockets and the lock, and nothing else. Raises OSError.
+
+        It has a session of its own: what a terminal sends its programs comes to the supervisor
+        only, which then says what is to be done.
+        """
+        self.seat = seat
+        self.has_loaded = self.has_drained = False
+        self.problem: str | None = None
+        """What it has said of its end that concerns all."""
+        self._lines = Lines()
+        self._unsent = encode_seat(seat)
+        self.control, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  it is this program
+                command,
+                stdin=subprocess.DEVNULL,
+                env={**environment, VARIABLE: str(theirs.fileno())},
+                pass_fds=(theirs.fileno(), seat.lock, *seat.api, *seat.poll),
+                start_new_session=True,
+            )
+        except BaseException:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
+        self.control.setblocking(False)
+        self.is_open = True
+
+    @property
+    def process_id(self) -> int:
+        """The number that the system gave it."""
+        return self._process.pid
+
+    def tell(self, message: Message) -> None:
+        """Say something; what does not fit into the socket now is sent by `send_more`."""
+        if len(self._unsent) < _UNSENT_LIMIT_BYTES:
+            self._unsent += encode(message)
+        self.send_more()
+
+    def send_more(self) -> None:
+        """Send what is left. A process that has gone hears nothing, and its end is seen."""
+        if not self.is_open:
+            return
+        try:
+            while self._unsent:
+                sent_bytes = self.control.send(self._unsent, socket.MSG_NOSIGNAL)
+                self._unsent = self._unsent[sent_bytes:]
+        except BlockingIOError:
+            pass  # the rest follows when it has read some
+        except OSError:
+            self._unsent = b""  # it is ending
+
+    def receive(self) -> list[Message]:
+        """Return what it has said; at the end of its socket `is_open` becomes False."""
+        found: list[Message] = []
+        try:
+            while True:
+                received = self.control.recv(_RECEIVED_BYTES)
+                if not received:
+                    break
+                found += self._lines.feed(received)
+        except BlockingIOError:
+            return found
+        except (OSError, ValueError):
+            self.kill()  # it is ending, or what speaks there is no process of ours
+        self.is_open = False
+        return found
+
+    def kill(self) -> None:
+        """End it immediately."""
+        self._process.send_signal(signal.SIGKILL)
+
+    def exit_status(self) -> int | None:
+        """Return how it ended: its status, or the signal's number below zero; None: it runs."""
+        return self._process.poll()
+
+    def close(self) -> None:
+        """Release the socket of a process that has ended."""
+        self.is_open = False
+        self.control.close()
+
+
+def end_words(status: int) -> dict[str, object]:
+    """Return how a process ended, for the log."""
+    if status < 0:
+        try:
+            return {"signal": signal.Signals(-status).name}
+        except ValueError:
+            return {"signal": -status}
+    return {"status": os.waitstatus_to_exitcode(status << 8)}

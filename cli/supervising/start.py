@@ -1,0 +1,162 @@
+"""Starting a server of several processes: what they need is taken first, then they are started.
+
+The ports come first, then the data directory: what cannot be served must not leave a directory.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from troth.http.log_output import configure_logging, say_failed
+from troth.http.settings.kinds import ListenAddress
+from troth.http.settings.settings import Settings
+from troth.http.sockets.ports import (
+    ListenError,
+    Sockets,
+    address_of,
+    close_all,
+    open_shared,
+)
+from troth.http.supervision.manager_environment import (
+    HandedOverRefused,
+    take_environment,
+)
+from troth.persistence.data_directory import RUN_NAME, open_identity
+from troth.persistence.errors import DataDirectoryUnwritable, PersistenceError
+from troth.persistence.files import DIRECTORY_MODE, LockedDirectory, RealFiles
+
+from .notices import Notices
+from .requests import SOCKET_PATH_LIMIT_BYTES
+from .supervisor import EXIT_FAILED, ServerPlan, Supervisor
+
+SOCKET_NAME_LIMIT_BYTES: Final = 20
+"""The longest name of a socket in the directory for running processes."""
+
+_log = structlog.get_logger("troth.supervisor")
+
+
+def cores_count() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def supervise(
+    settings: Settings,
+    processes_count: int,
+    *,
+    now_ms: int,
+    command: Sequence[str] | None = None,
+) -> int:
+    """Run a server of several processes until it is told to stop; the exit status.
+
+    `command` starts one of them; None: this program, with the same arguments.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    if command is None:
+        command = [sys.executable, "-m", "troth", *sys.argv[1:]]
+    try:
+        with ExitStack() as closing:
+            manager = take_environment()
+            handed_over = manager.handed_over
+            (api, listen), (poll, poll_listen) = (
+                _open_port(*port, processes_count, closing)
+                for port in (
+                    (settings.listen, handed_over.api, "API", "--listen"),
+                    (settings.poll_listen, handed_over.poll, "poll streams", "--poll-listen"),
+                )
+            )
+            assert listen is not None, "there is always an API"
+            path, lock, _ = open_identity(
+                settings.data, RealFiles(), settings.shards, processes_count, created_at_ms=now_ms
+            )
+            closing.callback(lock.close)
+            assert isinstance(lock, LockedDirectory), "locked by these files"
+            run_directory = _make_run_directory(path, lock)
+            closing.callback(_empty, Path(path) / RUN_NAME)
+            if processes_count > cores_count():
+                _log.warning("there are more processes than cores", **_counts(processes_count))
+            plan = ServerPlan(
+                command=command,
+                environment=os.environ,
+                data=path,
+                lock=lock.descriptor,
+                run_directory=run_directory,
+                api=api,
+                poll=poll,
+                api_address=(listen.host, listen.port),
+                poll_address=None if poll_listen is None else (poll_listen.host, poll_listen.port),
+                drain_s=settings.shutdown_timeout_ms / 1000,
+                served_at=settings.url or _url_of(listen),
+            )
+            ended = Supervisor(plan, Notices(manager.address, manager.watchdog_s)).run()
+    except (ListenError, HandedOverRefused, PersistenceError) as error:
+        say_failed(str(error), settings.log_format)
+        return EXIT_FAILED
+    if ended.problem is not None:
+        say_failed(ended.problem, settings.log_format)
+    return ended.status
+
+
+def _counts(processes_count: int) -> dict[str, int]:
+    return {"processes": processes_count, "cores": cores_count()}
+
+
+def _url_of(address: ListenAddress) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"http://{host}:{address.port}"
+
+
+def _open_port(
+    address: ListenAddress | None,
+    given: Sequence[socket.socket],
+    name: str,
+    flag: str,
+    processes_count: int,
+    closing: ExitStack,
+) -> tuple[Sockets, ListenAddress | None]:
+    """Return the sockets of each process for a port, and its address. Raises ListenError."""
+    sockets: Sockets = [[] for _ in range(processes_count)]
+    if given:
+        _log.warning(
+            "the sockets that the service manager handed over go to process 0 only: all "
+            "connections are its",
+            port=name,
+        )
+        sockets[0] = [*given]
+        address = address_of(given)
+    elif address is not None:
+        sockets = open_shared(address, processes_count, name, flag)
+        address = ListenAddress(address.host, sockets[0][0].getsockname()[1])
+    closing.callback(close_all, sockets)
+    return sockets, address
+
+
+def _make_run_directory(path: str, lock: LockedDirectory) -> str:
+    """Make the directory for the sockets of processes, empty; return a short path of it.
+
+    Only this user can enter it. Raises DataDirectoryUnwritable.
+    """
+    directory = Path(path) / RUN_NAME
+    try:
+        directory.mkdir(DIRECTORY_MODE, exist_ok=True)
+        directory.chmod(DIRECTORY_MODE)
+        _empty(directory)
+    except OSError as error:
+        raise DataDirectoryUnwritable(str(directory), error) from error
+    if len(os.fsencode(directory)) + 1 + SOCKET_NAME_LIMIT_BYTES > SOCKET_PATH_LIMIT_BYTES:
+        # Through the lock's descriptor, which all processes have under this number.
+        return f"/proc/self/fd/{lock.descriptor}/{RUN_NAME}"
+    return str(directory)
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        path.unlink()

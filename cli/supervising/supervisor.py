@@ -1,0 +1,409 @@
+"""The supervisor of a server of several processes: starts them, watches them, ends them.
+
+It serves nothing itself. It holds the data directory's lock and the listening sockets, which the
+processes inherit: so a process that is down has its new connections waiting, not refused, and a
+second server is refused until the last process has gone, even if the supervisor was killed.
+
+- A process that ends without having been told to is started again, with back-off (`lives.py`).
+- A process that says that its end concerns all (a failing disk, damage) ends the whole server,
+  with its message and its status.
+- A process that says nothing for 2 s counts as down, which the others are told; after 10 s it is
+  killed.
+- SIGTERM, SIGINT and SIGHUP end all in good order: first they finish what clients have in flight,
+  while all groups still answer, then their groups. A second signal ends them immediately.
+- A restart (`troth restart`) replaces one process after the other (`rolling.py`).
+"""
+
+import contextlib
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, final
+
+import structlog
+
+from troth.http.supervision.seat import Message, ProcessSeat
+
+from .children import Child, end_words
+from .lives import Act, Life, LifeStage, Lives
+from .notices import Notices
+from .requests import ControlRequest, ControlSocket
+from .rolling import Rolling
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+
+STALL_S: Final = 1.0
+"""If a pass comes this much later than it was to, the supervisor itself was held up."""
+
+PASS_S: Final = 1.0
+"""The longest pause between two passes."""
+
+LOADING_LOOK_S: Final = 0.1
+"""How often to look whether a program that is to serve immediately has loaded."""
+
+_IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
+
+_SIGNALS_BYTES: Final = 4096
+_log = structlog.get_logger("troth.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """What is to run. `api` and `poll` have the sockets of each process.
+
+    `command` starts a process. `drain_s` is how long one may take to finish what clients have in
+    flight. `run_directory` is for the sockets of processes; `served_at` is for people.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    data: str
+    lock: int
+    run_directory: str
+    api: Sequence[Sequence[socket.socket]]
+    poll: Sequence[Sequence[socket.socket]]
+    api_address: tuple[str, int]
+    poll_address: tuple[str, int] | None
+    drain_s: float
+    served_at: str
+
+    @property
+    def processes_count(self) -> int:
+        """The number of processes."""
+        return len(self.api)
+
+
+class Phase(Enum):
+    """How far the end of all is."""
+
+    SERVING = 1
+    DRAINING = 2  # what clients have in flight is finished
+    STOPPING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEnd:
+    """How the server has ended. `problem` is one line for an operator, if there was one."""
+
+    status: int
+    problem: str | None
+
+
+@final
+class Supervisor:
+    """Runs the processes of a plan until they are to end."""
+
+    def __init__(
+        self,
+        plan: ServerPlan,
+        notices: Notices,
+        now_s: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._plan = plan
+        self._notices = notices
+        self._now_s = now_s
+        self._now_ns = now_ns
+        self._selector = selectors.DefaultSelector()
+        self._lives = Lives.of(plan.processes_count, now_s())
+        self._children: dict[int, Child] = {}
+        self._rolling: Rolling | None = None
+        self._incarnation = 0
+        self._phase = Phase.SERVING
+        self._phase_ends_s = float("inf")
+        self._told_peers: dict[int, int] = {}
+        self._is_announced = False
+        self._status = EXIT_OK
+        self._problem: str | None = None
+
+    def run(self) -> ServerEnd:
+        """Start all processes and see to them until the last has ended."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._selector.close)
+            requests = ControlSocket(self._plan.run_directory, self._selector, self._asked)
+            closing.callback(requests.close)
+            signals = closing.enter_context(_signals_received())
+            self._selector.register(
+                signals, selectors.EVENT_READ, lambda: self._take_signals(signals)
+            )
+            due_s = self._now_s()
+            while not self._lives.are_gone or self._rolling is not None:
+                due_s = self._pass(due_s)
+        return ServerEnd(self._status, self._problem)
+
+    def _pass(self, due_s: float) -> float:
+        """Wait until `due_s`, or for what happens before, and see to it; when to look next."""
+        ready = self._selector.select(max(0.0, due_s - self._now_s()))
+        now_s = self._now_s()
+        if now_s - due_s >= STALL_S:
+            for life in self._lives.lives:
+                life.excuse(now_s - due_s)
+        for key, _ in ready:
+            key.data()
+        for child in [*self._children.values(), *self._successors()]:
+            self._hear(child, now_s)
+            child.send_more()
+        self._reap(now_s)
+        for life in self._lives.lives:
+            self._look(life, now_s)
+        if self._rolling is not None:
+            self._rolling.go_on(now_s)
+        self._end_phase(now_s)
+        self._tell_peers()
+        self._notices.look(now_s)
+        return min(now_s + PASS_S, self._lives.due_s(), self._phase_ends_s)
+
+    # What happens
+
+    def _take_signals(self, signals: socket.socket) -> None:
+        for number in signals.recv(_SIGNALS_BYTES):
+            if number == signal.SIGCHLD:
+                continue  # that one has ended is seen in every pass
+            name = signal.Signals(number).name
+            if self._phase is Phase.SERVING:
+                _log.info("stopping", signal=name)
+                self.stop()
+            elif number in _IMPATIENT:
+                _log.warning("stopping immediately", signal=name)
+                self._status = EXIT_FAILED
+                for child in self._children.values():
+                    child.kill()
+
+    def _asked(self, request: ControlRequest, message: Message) -> None:
+        match message.get("ask"):
+            case "processes":
+                request.answer({"processes": self._shown()}, is_last=True)
+            case "restart" if self._phase is not Phase.SERVING:
+                request.answer({"refused": "the server is stopping"}, is_last=True)
+            case "restart" if self._rolling is not None:
+                request.answer({"refused": "a restart is under way"}, is_last=True)
+            case "restart":
+                _log.info("restarting one process after the other")
+                self._rolling = Rolling(self, self._lives, request, self._plan.drain_s)
+            case other:
+                request.answer({"refused": f"{other!r} is unknown"}, is_last=True)
+
+    def _shown(self) -> list[dict[str, object]]:
+        return [
+            {
+                "process": life.process,
+                "pid": self._children[life.process].process_id if life.is_alive else None,
+                "stage": str(life.stage),
+                "up": life.is_up,
+                "incarnation": life.incarnation,
+                "starts": life.starts_count,
+            }
+            for life in self._lives.lives
+        ]
+
+    def _hear(self, child: Child, now_s: float) -> None:
+        """Take in what a process has said."""
+        if not child.is_open:
+            return
+        life = self._lives.lives[child.seat.process]
+        is_current = self._children.get(life.process) is child
+        for message in child.receive():
+            if is_current:
+                life.heard(now_s)
+            match message.get("say"):
+                case "loaded":
+                    child.has_loaded = True
+                case "listening" if is_current:
+                    life.is_listening = True
+                case "ready" if is_current:
+                    life.became_ready(now_s)
+                    self._announce()
+                case "drained":
+                    child.has_drained = True
+                case "fatal":
+                    child.problem = str(message.get("problem"))
+        if not child.is_open:
+            self._selector.unregister(child.control)
+
+    def _announce(self) -> None:
+        if not self._lives.are_ready or self._is_announced or self._phase is not Phase.SERVING:
+            return
+        self._is_announced = True
+        count = self._plan.processes_count
+        _log.info("ready", api=self._plan.served_at, directory=self._plan.data, processes=count)
+        self._notices.ready(f"serving at {self._plan.served_at} with {count} processes")
+
+    def _reap(self, now_s: float) -> None:
+        """See to the processes that have ended."""
+        for process, child in [*self._children.items()]:
+            status = child.exit_status()
+            if status is None:
+                continue
+            self._hear(child, now_s)
+            self._release(child)
+            del self._children[process]
+            self._ended(self._lives.lives[process], child, status, now_s)
+        for child in self._successors():
+            if child.exit_status() is not None:
+                self._release(child)
+                assert self._rolling is not None
+                self._rolling.successor_has_ended()
+
+    def _release(self, child: Child) -> None:
+        if child.is_open:
+            self._selector.unregister(child.control)
+        child.close()
+
+    def _ended(self, life: Life, child: Child, status: int, now_s: float) -> None:
+        process = life.process
+        if child.problem is not None:
+            life.ended(now_s, is_wanted=True)
+            self._fail(child.problem, status)
+        elif self._phase is not Phase.SERVING:
+            life.ended(now_s, is_wanted=True)
+            if status != 0 and self._status == EXIT_OK:
+                self._status = EXIT_FAILED
+                _log.error("a process has failed", process=process, **end_words(status))
+        elif life.stage is LifeStage.STOPPING:
+            # To be replaced: the next one is there already.
+            life.ended(now_s, is_wanted=False)
+            life.ends_count, life.start_at_s = 0, now_s
+        else:
+            life.ended(now_s, is_wanted=False)
+            pause_s = round(life.start_at_s - now_s, 1)
+            _log.error(
+                "a process has ended", process=process, restarts_in_s=pause_s, **end_words(status)
+            )
+
+    def _fail(self, problem: str, status: int) -> None:
+        """End all, since what ended one process concerns them all."""
+        if self._problem is None:
+            self._problem, self._status = problem, status if status > 0 else EXIT_FAILED
+        self.stop()
+
+    # What is done
+
+    def stop(self) -> None:
+        """Begin to end all processes in good order."""
+        if self._phase is not Phase.SERVING:
+            return
+        self._phase, self._phase_ends_s = Phase.DRAINING, self._now_s() + self._plan.drain_s
+        self._notices.stopping()
+        if self._rolling is not None:
+            self._rolling.give_up("the server is stopping")
+        for life in self._lives.lives:
+            if not life.is_alive:
+                life.told_to_stop()
+        for child in self._children.values():
+            child.tell({"tell": "drain"})
+
+    def _end_phase(self, now_s: float) -> None:
+        """Go on from finishing requests to ending the groups, when all are done with the former."""
+        if self._phase is not Phase.DRAINING:
+            return
+        children = self._children.values()
+        if now_s < self._phase_ends_s and not all(child.has_drained for child in children):
+            return
+        self._phase, self._phase_ends_s = Phase.STOPPING, float("inf")
+        for child in children:
+            self._lives.lives[child.seat.process].told_to_stop()
+            child.tell({"tell": "stop"})
+
+    def _look(self, life: Life, now_s: float) -> None:
+        match life.act(now_s):
+            case Act.START:
+                self._start(life, now_s)
+            case Act.KILL:
+                child = self._children[life.process]
+                _log.error("a process says nothing and is killed", process=life.process)
+                child.kill()
+
+    def _start(self, life: Life, now_s: float) -> None:
+        """Start a process, unless one that is to replace it has been started already."""
+        rolling = self._rolling
+        if rolling is not None and rolling.process == life.process and rolling.has_successor:
+            child = rolling.take_successor()
+            if child is None:
+                life.start_at_s = now_s + LOADING_LOOK_S
+                return
+        else:
+            try:
+                child = self.spawn(life.process)
+            except OSError as error:
+                life.ended(now_s, is_wanted=False)
+                _log.error("no process can be started", process=life.process, reason=str(error))
+                return
+        life.started(now_s, child.seat.incarnation)
+        self._children[life.process] = child
+        child.tell({"tell": "go"})
+        child.tell(self._peers_told())
+
+    def spawn(self, process: int) -> Child:
+        """Start a program that waits until it is told to serve."""
+        self._incarnation = max(self._incarnation + 1, self._now_ns() // 1000)
+        plan = self._plan
+        seat = ProcessSeat(
+            process=process,
+            processes_count=plan.processes_count,
+            incarnation=self._incarnation,
+            data=plan.data,
+            lock=plan.lock,
+            api=tuple(one.fileno() for one in plan.api[process]),
+            poll=tuple(one.fileno() for one in plan.poll[process]),
+            api_address=plan.api_address,
+            poll_address=plan.poll_address,
+            mesh_directory=plan.run_directory,
+        )
+        child = Child(seat, plan.command, plan.environment)
+        child.send_more()
+        self._selector.register(
+            child.control, selectors.EVENT_READ, lambda: self._hear(child, self._now_s())
+        )
+        return child
+
+    def child_of(self, process: int) -> Child | None:
+        """Return the process that has a seat now, if there is one."""
+        return self._children.get(process)
+
+    def rolled(self) -> None:
+        """Note that a restart has ended, for better or worse."""
+        self._rolling = None
+
+    def _successors(self) -> Iterator[Child]:
+        if self._rolling is not None and self._rolling.successor is not None:
+            yield self._rolling.successor
+
+    def _peers_told(self) -> Message:
+        return {"tell": "peers", "up": [[*pair] for pair in self._lives.peers().items()]}
+
+    def _tell_peers(self) -> None:
+        """Tell all processes which are up, if that is new."""
+        peers = self._lives.peers()
+        if peers == self._told_peers:
+            return
+        for process in sorted(self._told_peers.keys() - peers.keys()):
+            _log.warning("a process is down", process=process)
+        self._told_peers = peers
+        for child in self._children.values():
+            child.tell(self._peers_told())
+
+
+@contextlib.contextmanager
+def _signals_received() -> Iterator[socket.socket]:
+    """Yield a socket with the numbers of the signals that come, for a block."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        yield ours
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        ours.close()
+        theirs.close()

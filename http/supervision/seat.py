@@ -1,0 +1,123 @@
+"""The seat of one server process among several: what it is given, how it talks with its parent.
+
+Several processes serve one data directory, each one group of its shards. Their parent, the
+supervisor, holds the directory's lock and the listening sockets; they inherit both. Each has a
+socket to it, on which both sides send one JSON object a line. The first is the seat. A process
+whose socket ends has lost its supervisor, and stops in good order.
+
+From the supervisor: `go` (open the group and serve), `peers` (the processes that are up, with their
+incarnations), `drain` (finish what clients have in flight), `stop` (end the group too). From a
+process: `alive` (several times a second, by the loop that serves), `loaded` (it waits for `go`),
+`listening` (others may connect to it), `ready`, `drained`, `status` (one line for people), and
+`fatal`: what ended it concerns all, and says for an operator why the whole server stops.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, final
+
+VARIABLE: Final = "TROTH_SEAT"
+"""The environment variable that has the descriptor of a process's socket to its supervisor."""
+
+ALIVE_INTERVAL_S: Final = 0.5
+"""How often a process says that it is alive."""
+
+LINE_LIMIT_BYTES: Final = 1 << 20
+"""No message is longer; more without an end is not from a process of ours."""
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSeat:
+    """What a process is given. `process` is also the number of its group.
+
+    `incarnation` grows with every process that is started, also over supervisors. `lock` is a
+    descriptor of the data directory that carries its lock, and `data` the directory's real path.
+    `api` and `poll` are descriptors of listening sockets of its own, and the addresses are those
+    of the server. `mesh_directory` is for the
+    sockets that processes talk to one another through; no other user can enter it.
+    """
+
+    process: int
+    processes_count: int
+    incarnation: int
+    data: str
+    lock: int
+    api: tuple[int, ...]
+    poll: tuple[int, ...]
+    api_address: tuple[str, int]
+    poll_address: tuple[str, int] | None
+    mesh_directory: str
+
+
+class SeatRefused(Exception):
+    """The parent of this process is no supervisor of this version. `str()` is one line."""
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as a line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+@final
+class Lines:
+    """Takes bytes as they come, and gives whole messages."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, received: bytes) -> list[Message]:
+        """Return the messages that are whole now. Raises ValueError for anything else."""
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        if len(self._rest) > LINE_LIMIT_BYTES:
+            raise ValueError("a line without an end")
+        messages = [json.loads(line) for line in lines]
+        if not all(isinstance(message, dict) for message in messages):
+            raise ValueError("a line that is no object")
+        return messages
+
+
+def encode_seat(seat: ProcessSeat) -> bytes:
+    """Return the first line that a process gets."""
+    return encode({"tell": "seat", **asdict(seat)})
+
+
+def take(environment: MutableMapping[str, str] = os.environ) -> tuple[ProcessSeat, socket.socket]:
+    """Take this process's seat, and the socket to its supervisor; remove it from the environment.
+
+    No process that this one starts inherits any of it. Blocks until the seat is told. Raises
+    SeatRefused.
+    """
+    text = environment.pop(VARIABLE)
+    control: socket.socket | None = None
+    try:
+        control = socket.socket(fileno=int(text))
+        control.set_inheritable(False)
+        seat = _read_seat(control)
+        for descriptor in (seat.lock, *seat.api, *seat.poll):
+            os.set_inheritable(descriptor, False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if control is not None:
+            control.close()
+        raise SeatRefused(
+            f"Cannot serve: {VARIABLE} is set, but its value {text!r} is no socket of a supervisor "
+            f"({error}). It is not for users: remove it from the environment."
+        ) from error
+    return seat, control
+
+
+def _read_seat(control: socket.socket) -> ProcessSeat:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        received = control.recv(1)  # what follows is for others to read
+        if not received or len(line) > LINE_LIMIT_BYTES:
+            raise ValueError("it ended")
+        line += received
+    fields = json.loads(line)
+    del fields["tell"]
+    listed = {name: tuple(found) for name, found in fields.items() if isinstance(found, list)}
+    return ProcessSeat(**{**fields, **listed})

@@ -1,0 +1,162 @@
+"""A server process's side of its supervisor: it says how it is, and hears what to do.
+
+It stands where a service manager stands for a server of one process (`ServiceManager`), so the
+server tells it the same. Sending never blocks: what the supervisor does not read is kept, but for
+signs of life, since the next one follows. If the supervisor has gone, the process stops in good
+order: no one would start it again.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final, final
+
+import structlog
+import trio
+
+from .manager_environment import GivenSockets
+from .seat import ALIVE_INTERVAL_S, Lines, Message, ProcessSeat, encode
+
+_RECEIVED_BYTES: Final = 65536
+_UNSENT_LIMIT_BYTES: Final = 1 << 20
+_log = structlog.get_logger("troth.supervision")
+
+
+class SupervisorGone(Exception):
+    """The supervisor ended before this process was to serve."""
+
+
+@final
+class Seated:
+    """This process's seat, and the socket to its supervisor."""
+
+    def __init__(self, seat: ProcessSeat, control: socket.socket) -> None:
+        """Say nothing yet: `wait_to_serve` or `run` does."""
+        self.seat = seat
+        self.drain = trio.Event()
+        """Set when no new connections are to be taken, and what is in flight to be finished."""
+        self.stop = trio.Event()
+        """Set when the group is to end too."""
+        self.peers: Mapping[int, int] = {}
+        """The processes that the supervisor counts as up, with their incarnations."""
+        self.on_peers: list[Callable[[], None]] = []
+        """Called after each change of `peers`."""
+        self.handed_over = GivenSockets(
+            tuple(socket.socket(fileno=one) for one in seat.api),
+            tuple(socket.socket(fileno=one) for one in seat.poll),
+            are_all=True,
+            api_address=seat.api_address,
+            poll_address=seat.poll_address,
+        )
+        self._control = control
+        control.setblocking(False)
+        self._lines = Lines()
+        self._unsent = b""
+        self._early: list[Message] = []
+        self._is_gone = False
+
+    def wait_to_serve(self) -> None:
+        """Say that this program has loaded, and block until it is to serve.
+
+        Raises SupervisorGone. Before the loop: this process does nothing yet.
+        """
+        self._control.setblocking(True)
+        try:
+            self._control.sendall(encode({"say": "loaded"}))
+            while True:
+                received = self._control.recv(_RECEIVED_BYTES)
+                if not received:
+                    raise SupervisorGone
+                messages = self._lines.feed(received)
+                self._early += [one for one in messages if one["tell"] != "go"]
+                if any(one["tell"] == "go" for one in messages):
+                    return
+        except OSError as error:
+            raise SupervisorGone from error
+        finally:
+            self._control.setblocking(False)
+
+    def listening(self) -> None:
+        """Say that other processes can connect to this one."""
+        self._say({"say": "listening"})
+
+    def ready(self, status: str) -> None:
+        """Say that this process serves. `status` is one line for people."""
+        self._say({"say": "ready", "status": status})
+
+    def stopping(self) -> None:
+        """Say that the end of this process has begun; its supervisor knows that."""
+        self._say({"say": "stopping"})
+
+    def status(self, text: str) -> None:
+        """Say in one line what this process does."""
+        self._say({"say": "status", "status": text})
+
+    def drained(self) -> None:
+        """Say that nothing of clients is in flight here any more."""
+        self._say({"say": "drained"})
+
+    def fatal(self, problem: str) -> None:
+        """Say that this process ends, for a reason that concerns all; the loop may be over."""
+        self._say({"say": "fatal", "problem": problem})
+
+    async def run(self) -> None:
+        """Give signs of life, and take in what the supervisor says, until canceled."""
+        for message in self._early:
+            self._take(message)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._live)
+            nursery.start_soon(self._listen)
+
+    async def _live(self) -> None:
+        """Say that the loop which serves runs: a loop that hangs says nothing."""
+        while not self._is_gone:
+            if self._unsent:
+                self._send()
+            else:
+                self._say({"say": "alive"})
+            await trio.sleep(ALIVE_INTERVAL_S)
+
+    async def _listen(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._control)
+            try:
+                received = self._control.recv(_RECEIVED_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                received = b""  # it has gone while something was on its way
+            if not received:
+                _log.warning("the supervisor has gone; stopping")
+                self._is_gone = True
+                self.drain.set()
+                self.stop.set()
+                return
+            for message in self._lines.feed(received):
+                self._take(message)
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        match message["tell"]:
+            case "peers":
+                self.peers = dict(message["up"])
+                for changed in self.on_peers:
+                    changed()
+            case "drain":
+                self.drain.set()
+            case "stop":
+                self.drain.set()
+                self.stop.set()
+
+    def _say(self, message: Message) -> None:
+        if len(self._unsent) < _UNSENT_LIMIT_BYTES:
+            self._unsent += encode(message)
+        self._send()
+
+    def _send(self) -> None:
+        try:
+            while self._unsent:
+                sent_bytes = self._control.send(self._unsent, socket.MSG_NOSIGNAL)
+                self._unsent = self._unsent[sent_bytes:]
+        except BlockingIOError:
+            pass  # the rest follows with the next sign of life
+        except OSError:
+            self._unsent = b""  # it has gone, which `run` notices

@@ -1,0 +1,111 @@
+"""Stands for a server process: it takes its seat, and does what a connection tells it.
+
+A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight until then), `hold` (in
+flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
+STATUS`, `fatal TEXT`. Other files there, `NAME-k`, say how process k starts: `no-load` (it ends
+before it has loaded), `no-start` (after it).
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import trio
+
+from troth.http.supervision.seat import take
+from troth.http.supervision.seated import Seated
+
+
+class StandIn:
+    """One process."""
+
+    def __init__(self, seated: Seated) -> None:
+        self.seated = seated
+        self.in_flight_count = 0
+        self.accepting = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.seated.run)
+            sockets = (*self.seated.handed_over.api, *self.seated.handed_over.poll)
+            listeners = [
+                trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets
+            ]
+            self.seated.listening()
+            self.seated.ready("serving")
+            nursery.start_soon(self.accept, listeners, nursery)
+            await self.seated.drain.wait()
+            self.accepting.cancel()
+            while self.in_flight_count:  # noqa: ASYNC110  it is a test's server
+                await trio.sleep(0.01)
+            self.seated.drained()
+            await self.seated.stop.wait()
+            nursery.cancel_scope.cancel()
+
+    async def accept(self, listeners: list[trio.SocketListener], nursery: trio.Nursery) -> None:
+        """Take connections until there are to be no more."""
+        if not listeners:
+            return  # all connections are for others
+        with self.accepting:
+            await trio.serve_listeners(self.answer, listeners, handler_nursery=nursery)
+
+    async def answer(self, stream: trio.SocketStream) -> None:
+        """Do what a line says."""
+        self.in_flight_count += 1
+        try:
+            async with stream:
+                line = bytes(await stream.receive_some(1000)).decode().strip()
+                await stream.send_all(await self.answered(line))
+        except trio.BrokenResourceError:
+            pass  # the client has gone
+        finally:
+            self.in_flight_count -= 1
+
+    async def answered(self, line: str) -> bytes:
+        """Return what a line is answered."""
+        word, _, rest = line.partition(" ")
+        if word == "hang":
+            time.sleep(1000)  # noqa: ASYNC251  that is what is asked for
+        if word == "exit":
+            os._exit(int(rest))
+        if word == "fatal":
+            self.seated.fatal(rest)
+            os._exit(1)
+        if word == "hold":
+            while not (Path(self.seated.seat.data) / "release").exists():  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        if word == "slow":
+            await trio.sleep(float(rest))
+        seat = self.seated.seat
+        shown = {
+            "process": seat.process,
+            "incarnation": seat.incarnation,
+            "pid": os.getpid(),
+            "peers": sorted(self.seated.peers),
+            "inheritable": os.get_inheritable(seat.lock),
+            "environment": sorted(name for name in os.environ if "SEAT" in name),
+            "descriptors": sorted(map(int, os.listdir("/proc/self/fd"))),
+        }
+        return json.dumps(shown).encode()
+
+
+def main() -> None:
+    """Take the seat and serve."""
+    seat, control = take()
+    data = Path(seat.data)
+    if (data / f"no-load-{seat.process}").exists():
+        sys.exit(3)
+    seated = Seated(seat, control)
+    seated.wait_to_serve()
+    if (data / f"no-start-{seat.process}").exists():
+        sys.exit(4)
+    with (data / "starts").open("a") as starts:
+        starts.write(f"{seat.process} {time.monotonic()}\n")
+    trio.run(StandIn(seated).run)
+
+
+if __name__ == "__main__":
+    main()

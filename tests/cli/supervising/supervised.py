@@ -1,0 +1,27 @@
+"""A server under the real supervisor: `supervised.py SETTINGS PROCESSES [COMMAND...]`.
+
+Without a command its processes are stand-ins.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from troth.cli.supervising.start import supervise
+from troth.http.settings.sources import load
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+
+
+def main() -> int:
+    """Run it; the exit status."""
+    settings = load(None, {}, json.loads(sys.argv[1]))
+    command = sys.argv[3:] or [sys.executable, str(STAND_IN)]
+    return supervise(
+        settings, int(sys.argv[2]), now_ms=time.time_ns() // 1_000_000, command=command
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

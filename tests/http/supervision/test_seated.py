@@ -1,0 +1,179 @@
+"""A process and its supervisor: the seat, what is said and heard, and an end of either."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from troth.cli.serve import SEAT_VARIABLE
+from troth.http.supervision.seat import (
+    LINE_LIMIT_BYTES,
+    VARIABLE,
+    Lines,
+    ProcessSeat,
+    SeatRefused,
+    encode,
+    encode_seat,
+    take,
+)
+from troth.http.supervision.seated import Seated, SupervisorGone
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The supervisor's end and the process's."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(30)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+@pytest.fixture
+def seat(tmp_path: Path) -> Iterator[ProcessSeat]:
+    """A seat with a lock and a listening socket, as a process inherits them."""
+    lock = os.open(tmp_path, os.O_RDONLY)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        descriptor = os.dup(listening.fileno())
+        os.set_inheritable(descriptor, True)
+        os.set_inheritable(lock, True)
+        address = listening.getsockname()
+        yield ProcessSeat(1, 3, 77, str(tmp_path), lock, (descriptor,), (), address, None, "run")
+    os.close(lock)
+
+
+def said(supervisor: socket.socket, lines: Lines) -> list[Any]:
+    """Wait for what a process has said next."""
+    return list(lines.feed(supervisor.recv(65536)))
+
+
+def test_a_seat_is_taken_from_the_environment(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    supervisor, theirs = pair
+    environment = {VARIABLE: str(os.dup(theirs.fileno())), "OTHER": "1"}
+    supervisor.sendall(encode_seat(seat) + encode({"tell": "go"}))
+    taken, control = take(environment)
+    assert taken == seat
+    assert environment == {"OTHER": "1"}
+    for descriptor in (seat.lock, *seat.api, control.fileno()):
+        assert not os.get_inheritable(descriptor), "no process that it starts has them"
+    seated = Seated(taken, control)
+    seated.wait_to_serve()
+    assert said(supervisor, Lines()) == [{"say": "loaded"}]
+    control.close()
+    for one in seated.handed_over.api:
+        one.close()
+
+
+@pytest.mark.parametrize("text", ["x", "99999", ""])
+def test_a_variable_of_a_user_is_refused(text: str) -> None:
+    with pytest.raises(SeatRefused, match="remove it from the environment"):
+        take({VARIABLE: text})
+
+
+@pytest.mark.parametrize("line", [b"", b"{}\n", b"[]\n", b"x\n", b'{"tell":"seat","process":1}\n'])
+def test_what_is_no_seat_is_refused(line: bytes, pair: tuple[socket.socket, socket.socket]) -> None:
+    supervisor, theirs = pair
+    supervisor.sendall(line)
+    supervisor.shutdown(socket.SHUT_WR)
+    with pytest.raises(SeatRefused):
+        take({VARIABLE: str(os.dup(theirs.fileno()))})
+
+
+def test_lines_are_whole_messages() -> None:
+    lines = Lines()
+    assert lines.feed(b'{"a":1}\n{"b"') == [{"a": 1}]
+    assert lines.feed(b":2}\n") == [{"b": 2}]
+    for wrong in (b"[1]\n", b"x\n", b"y" * (LINE_LIMIT_BYTES + 1)):
+        with pytest.raises(ValueError):  # noqa: PT011
+            Lines().feed(wrong)
+
+
+async def test_signs_of_life_and_what_is_heard(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    supervisor, theirs = pair
+    seated, lines = Seated(replace(seat, api=()), theirs), Lines()
+    heard: list[dict[int, int]] = []
+    seated.on_peers.append(lambda: heard.append(dict(seated.peers)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(seated.run)
+        found: list[Any] = []
+        while len(found) < 2:
+            found += await trio.to_thread.run_sync(said, supervisor, lines)
+        assert found[:2] == [{"say": "alive"}, {"say": "alive"}]
+        seated.listening()
+        seated.ready("serving")
+        while {"say": "ready", "status": "serving"} not in found:
+            found += await trio.to_thread.run_sync(said, supervisor, lines)
+        assert {"say": "listening"} in found
+        supervisor.sendall(encode({"tell": "peers", "up": [[0, 5], [2, 9]]}))
+        supervisor.sendall(encode({"tell": "drain"}))
+        with trio.fail_after(30):
+            await seated.drain.wait()
+        assert heard == [{0: 5, 2: 9}]
+        assert not seated.stop.is_set()
+        supervisor.sendall(encode({"tell": "stop"}))
+        with trio.fail_after(30):
+            await seated.stop.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_supervisor_that_has_gone_stops_the_process(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    supervisor, theirs = pair
+    seated = Seated(replace(seat, api=()), theirs)
+    supervisor.close()
+    with trio.fail_after(30):
+        await seated.run()  # and it ends
+    assert seated.drain.is_set()
+    assert seated.stop.is_set()
+    seated.fatal("nobody hears it")
+
+
+def test_a_supervisor_that_goes_before_the_start(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    supervisor, theirs = pair
+    supervisor.close()
+    with pytest.raises(SupervisorGone):
+        Seated(replace(seat, api=()), theirs).wait_to_serve()
+
+
+async def test_a_supervisor_that_reads_nothing_holds_nothing_up(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """What does not fit into the socket is kept, up to a limit, and follows later."""
+    supervisor, theirs = pair
+    seated, lines = Seated(replace(seat, api=()), theirs), Lines()
+    for number in range(30_000):
+        seated.status(f"{number} {'x' * 100}")
+    found: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(seated.run)
+        with trio.fail_after(60):
+            while {"say": "alive"} not in found:
+                found += await trio.to_thread.run_sync(said, supervisor, lines)
+        nursery.cancel_scope.cancel()
+    numbers = [int(one["status"].split()[0]) for one in found if one["say"] == "status"]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 5_000
+
+
+def test_the_command_looks_for_the_variable_by_its_name() -> None:
+    """It does not load the module that has the name."""
+    assert SEAT_VARIABLE == VARIABLE
+
+
+def test_a_seat_has_no_field_that_is_not_told(seat: ProcessSeat) -> None:
+    (told,) = Lines().feed(encode_seat(seat))
+    assert told.keys() == asdict(seat).keys() | {"tell"}
