@@ -228,7 +228,7 @@ class Supervisor:
             self._selector.unregister(child.control)
 
     def _end_unasked(self, child: Child) -> None:
-        """Let a process end that began to stop by a signal of its own: it waits for that."""
+        """Tell a process to end that began to stop by a signal of its own: it waits for that."""
         rolling = self._rolling
         is_asked = rolling is not None and rolling.process == child.seat.process
         if self._phase is Phase.SERVING and not is_asked:
