@@ -31,7 +31,7 @@ DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fast newest newest-ready installed lint fmt types cover seeds sdks \
-  simulate ui-scale differ mutate fuzz prove vendor screenshots clients constraints docs man deploy-check \
+  simulate speed ui-scale differ mutate fuzz prove vendor screenshots clients constraints docs man deploy-check \
   release-check
 
 help: ## List these targets
@@ -115,6 +115,12 @@ simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 ST
 
 differ: $(DEVELOP_READY) ## Hold the server against the specification's model: SEED=0 RUNS=20 STEPS=300
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
+
+speed: HISTORY = $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/troth-speed.jsonl
+speed: $(DEVELOP_READY) ## Measure, add to a history and draw it (two minutes): HISTORY=FILE
+	@mkdir -p $(dir $(HISTORY))
+	@$(BIN)/troth bench create read batch step workflow -c 64 -n 3 -d 2 --history $(HISTORY)
+	@$(BIN)/troth bench history --history $(HISTORY) --html $(HISTORY:.jsonl=.html) --fail-if-worse
 
 # The directory is kept, since filling it takes 10 to 30 minutes.
 SCALE_STORE = /tmp/troth-ui-scale

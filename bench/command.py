@@ -16,12 +16,13 @@ from .comparison import compare
 from .load import SLOT_S
 from .machine import divide_cores, environment
 from .mix import read_mix
-from .page import make_page
+from .reports import history
+from .reports.page import make_history_page, make_page
 from .results import Report
 from .scenarios.table import PUBLIC, SCENARIOS, SETS
 from .session import BenchSession, Plan
 from .studies import Row, study_memory, study_recovery, study_timers
-from .tables import LoadProgress, show_scenarios, show_study, show_verdicts
+from .tables import LoadProgress, show_history, show_scenarios, show_study, show_verdicts
 from .workload import DISTRIBUTIONS
 
 STUDIES: Final = {
@@ -29,6 +30,7 @@ STUDIES: Final = {
     "memory": "memory of the server per pending promise (started server only)",
     "recovery": "time until a server is ready, by promises stored (started server only)",
 }
+HISTORY: Final = "history"
 DEFAULT_SCENARIOS: Final = ("create", "read")
 UNREACHABLE_STATUS: Final = 3
 FILE_WIDTH: Final = 132
@@ -172,8 +174,11 @@ _OPTIONS: Final = (
             help="File to write a page with charts to."),
     _option("--baseline", type=click.Path(path_type=Path, exists=True, dir_okay=False),
             metavar="FILE", help="Results of an earlier --json to compare with."),
+    _option("--history", "history_path", type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE", help="File to add a line with the results to; history shows it."),
     _option("--fail-if-worse", is_flag=True, show_default=False,
-            help="Exit with status 1 if anything is significantly worse than the baseline."),
+            help="Exit with status 1 if anything is significantly worse than the baseline, or "
+            "slower than in the history."),
 )  # fmt: skip
 
 
@@ -197,16 +202,20 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     SCENARIO: create, batch, create-complete, read, tasks, step, workflow, fan-out, search, locks,
     heartbeats, schedules, envelope-create, envelope-tasks, hello, rpc, suspend, mixed, timers,
     memory, recovery, or envelope for it next to REST (--list says what they do). Without one:
-    create and read.
+    create and read. With history alone nothing is measured: it shows the file of --history.
 
     \b
     Examples:
       troth bench create -c 1,16,64,256 --html report.html
       troth bench create read --runs 5 --json before.json
       troth bench create read --runs 5 --baseline before.json --fail-if-worse
+      troth bench create read step --runs 3 --history speed.jsonl
+      troth bench history --history speed.jsonl --html speed.html
       troth bench envelope
       troth bench tasks --rate 1000 --url http://127.0.0.1:8001 --pid 4711
     """
+    if HISTORY in scenarios:
+        context.exit(_show_history(scenarios, options))
     known = {*PUBLIC, *STUDIES, *SETS}
     for name in scenarios:
         if name not in known:
@@ -215,8 +224,8 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     chosen = scenarios or (("mixed",) if mix else DEFAULT_SCENARIOS)
     # Each once, in the order in which they are named.
     chosen = tuple(dict.fromkeys(one for name in chosen for one in SETS.get(name, (name,))))
-    if options["fail_if_worse"] and options["baseline"] is None:
-        raise click.UsageError("--fail-if-worse needs a --baseline.")
+    if options["fail_if_worse"] and options["baseline"] is options["history_path"] is None:
+        raise click.UsageError("--fail-if-worse needs a --baseline or a --history.")
     if options["url"] is not None and {"memory", "recovery"} & set(chosen):
         raise click.UsageError(
             "The scenarios memory and recovery start their own servers; omit --url."
@@ -228,6 +237,30 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
         raise BenchFailed(error) from error
     if worse and options["fail_if_worse"]:
         context.exit(1)
+
+
+def _show_history(scenarios: tuple[str, ...], options: Mapping[str, Any]) -> int:
+    """Show a history, and draw it; return the exit status."""
+    path, page = options["history_path"], options["html_path"]
+    if len(scenarios) > 1 or path is None:
+        raise click.UsageError("history stands alone, with the file of --history.")
+    try:
+        entries = history.read(path)
+        if page is not None:
+            page.write_text(make_history_page(entries), encoding="utf-8")
+    except OSError as error:
+        raise BenchFailed(BenchError(str(error))) from error
+    except BenchError as error:
+        raise BenchFailed(error) from error
+    show_history(_console(), entries)
+    is_slower = any(one.is_slower for one in history.trends(entries))
+    return int(is_slower and options["fail_if_worse"])
+
+
+def _console() -> Console:
+    """Return where tables go: a file has room for a whole one."""
+    console = Console()
+    return console if console.is_terminal else Console(width=FILE_WIDTH)
 
 
 @contextlib.contextmanager
@@ -245,13 +278,12 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str, Any]) -> bool:
-    """Measure, show, write; return whether anything is significantly worse. Raises BenchError."""
-    console = Console()
-    if not console.is_terminal:
-        # A file has room for the whole table.
-        console = Console(width=FILE_WIDTH)
+    """Measure, show, write; return whether anything is worse. Raises BenchError."""
+    console = _console()
     # What cannot be read is found out before anything is measured.
     before = None if options["baseline"] is None else Report.load(options["baseline"])
+    past = options["history_path"]
+    entries = history.read(past) if past is not None and past.exists() else []
     report = Report(environment())
     target = None
     if options["url"] is not None:
@@ -276,6 +308,12 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
     verdicts = compare(before, report) if before is not None else []
     if before is not None:
         show_verdicts(console, before, verdicts)
+    worse = [one.title for one in verdicts if one.text == "worse"]
+    if past is not None:
+        entries.append(history.entry_of(report, history.commit_here()))
+        history.append(past, entries[-1])
+        show_history(console, entries)
+        worse += [one.title for one in history.trends(entries) if one.is_slower]
     try:
         if options["json_path"] is not None:
             report.save(options["json_path"])
@@ -283,7 +321,7 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
             options["html_path"].write_text(make_page(report, verdicts), encoding="utf-8")
     except OSError as error:
         raise BenchError(str(error)) from error
-    return any(one.text == "worse" for one in verdicts)
+    return bool(worse)
 
 
 def _plan(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str, Any]) -> Plan:

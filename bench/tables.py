@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .comparison import Verdict
 from .load import SLOT_S, Slot
+from .reports.history import HISTORY_COLUMNS, HistoryLine, trends
 from .results import Report, RunRecord, ScenarioRecord, median_of
 from .scenarios.table import SCENARIOS
 
@@ -200,6 +201,23 @@ def show_verdicts(console: Console, before: Report, verdicts: Sequence[Verdict])
             f"{one.ratio_low:.2f}–{one.ratio_high:.2f}",
             f"{one.probability:.3f}",
             Text(one.text, colors.get(one.text, "")),
+        )
+    console.print(table)
+
+
+def show_history(console: Console, entries: Sequence[HistoryLine]) -> None:
+    """Print what became of each scenario of a history's last line."""
+    console.print(f"\nThe last of {len(entries)} lines of the history:")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("scenario", no_wrap=True)
+    for heading in HISTORY_COLUMNS:
+        table.add_column(heading, no_wrap=True, justify="right")
+    for one in trends(entries):
+        last = one.last
+        table.add_row(
+            *(one.title, _cell(last.throughput), _cell(last.server_us), _cell(last.p99_ms)),
+            *(_percent(last.echo_share), _percent(one.usual_share), _cell(one.ratio)),
+            Text("slower", "bold red") if one.is_slower else "",
         )
     console.print(table)
 

@@ -181,7 +181,7 @@ class DecisionContext:
         if promise is None:
             if promise_id not in state.promises.folded:
                 return state.find_cold_promise(promise_id)  # a completed one, which has left memory
-            promise = state.promises[promise_id]
+            promise = state.promises.recent.get(promise_id) or state.promises[promise_id]
         if promise.timeout <= now_ms and promise.state is PENDING:
             timed_out_state = promise.timed_out_state
             state.activity.promise_timed_out(promise, timed_out_state)

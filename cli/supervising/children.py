@@ -84,8 +84,10 @@ class Child:
                 found += self._lines.feed(received)
         except BlockingIOError:
             return found
-        except (OSError, ValueError):
-            self.kill()  # it is ending, or what speaks there is no process of ours
+        except OSError:
+            pass  # it is ending, with something unread; if it is not, its silence is noticed
+        except ValueError:
+            self.kill()  # what speaks there is no process of ours
         self.is_open = False
         return found
 

@@ -221,10 +221,18 @@ class Supervisor:
                     self._announce()
                 case "drained":
                     child.has_drained = True
+                    self._end_unasked(child)
                 case "fatal":
                     child.problem = str(message.get("problem"))
         if not child.is_open:
             self._selector.unregister(child.control)
+
+    def _end_unasked(self, child: Child) -> None:
+        """Tell a process to end that began to stop by a signal of its own: it waits for that."""
+        rolling = self._rolling
+        is_asked = rolling is not None and rolling.process == child.seat.process
+        if self._phase is Phase.SERVING and not is_asked:
+            child.tell({"tell": "stop"})
 
     def _announce(self) -> None:
         if not self._lives.are_ready or self._is_announced or self._phase is not Phase.SERVING:

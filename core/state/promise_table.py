@@ -2,8 +2,8 @@
 
 A promise that is new, or completed, is an object. Of one that stays pending nothing is needed for
 most of its life but that it is there; so after a few seconds it is *folded*: its fields become a
-few dozen bytes, in one object instead of ten. What reads it gets an object that is made for it and
-goes again. What completes it puts the completed one there, as an object.
+few dozen bytes, in one object instead of ten. What reads it gets an object that is made for it, and
+is kept a while for the next. What completes it puts the completed one there, as an object.
 
 To who asks there is one table of promises, and no way to tell which are folded. Keys of folded ones
 are the texts that others refer to, as before.
@@ -23,6 +23,9 @@ from .serial_index import SerialIndex
 
 SHAPES_LIMIT_COUNT: Final = 256
 """So many sets of tag names are kept once for all promises that have them, in each shard."""
+
+RECENT_LIMIT_COUNT: Final = 256
+"""So many folded promises that were read are objects for a while, in each shard."""
 
 _SHAPE_NAMES_COUNT: Final = 16
 _SHAPE_CHARACTERS: Final = 512
@@ -96,25 +99,27 @@ class PromiseTable(MutableMapping[str, Promise]):
     Both are to be changed here only, but that `open` may take up a promise that is new.
     """
 
-    __slots__ = ("_names", "_shapes", "folded", "folded_through", "open")
+    __slots__ = ("_names", "_shapes", "folded", "folded_through", "open", "recent")
 
     def __init__(self) -> None:
         """Start empty."""
         self.open: dict[str, Promise] = {}
         self.folded: dict[str, bytes] = {}
+        self.recent: dict[str, Promise] = {}
+        """Folded ones that were read, as objects: few, forgotten together."""
         self.folded_through = -1
         """The serial of the last promise that was looked at to be folded."""
         self._shapes: dict[tuple[str, ...], int] = {}
         self._names: list[tuple[str, ...]] = []
 
     def __getitem__(self, promise_id: str) -> Promise:
-        promise = self.open.get(promise_id)
+        promise = self.open.get(promise_id) or self.recent.get(promise_id)
         return self._unfolded(promise_id, self.folded[promise_id]) if promise is None else promise
 
     def get(self, promise_id: str, default: object = None) -> Promise | None:  # type: ignore[override]
         """Return a promise, or None."""
         assert default is None, "no other is asked for"
-        promise = self.open.get(promise_id)
+        promise = self.open.get(promise_id) or self.recent.get(promise_id)
         if promise is None:
             folded = self.folded.get(promise_id)
             if folded is not None:
@@ -133,11 +138,13 @@ class PromiseTable(MutableMapping[str, Promise]):
     def __setitem__(self, promise_id: str, promise: Promise) -> None:
         if promise_id not in self.open:
             self.folded.pop(promise_id, None)
+            self.recent.pop(promise_id, None)
         self.open[promise_id] = promise
 
     def __delitem__(self, promise_id: str) -> None:
         if self.open.pop(promise_id, None) is None:
             del self.folded[promise_id]
+            self.recent.pop(promise_id, None)
 
     def timers(self) -> Iterator[TimedPromise]:
         """Yield all pending promises, as far as it takes to set their timers."""
@@ -220,7 +227,9 @@ class PromiseTable(MutableMapping[str, Promise]):
                 tags = dict(zip(values[::2], values[1::2], strict=True))
             else:
                 tags = dict(zip(self._names[shape], values, strict=True))
-        return Promise(
+        if len(self.recent) >= RECENT_LIMIT_COUNT:
+            self.recent.clear()
+        promise = self.recent[promise_id] = Promise(
             promise_id,
             row.serial,
             PENDING,
@@ -231,3 +240,4 @@ class PromiseTable(MutableMapping[str, Promise]):
             row.key_for_create,
             trace=row.trace,
         )
+        return promise

@@ -236,5 +236,6 @@ class Answering:
             self._send(encode_frame(Kind.REFUSE, name_of(error), correlation))
 
     def _send(self, frame: bytes) -> None:
+        if not self._outgoing:
+            self._wake()
         self._outgoing.append(frame)
-        self._wake()

@@ -79,7 +79,8 @@ class Errands:
         self._free: Counter[str] = Counter()
         self.far = Machine(0, lambda _: 0, lambda: 0)
         """Looks like a shard that has what is known just now of promises of other groups."""
-        self._needed: Final[dict[type[Command], Callable[[Any], Errand | None]]] = {
+        # By type of command: how one is carried out, or None if its shard can do that alone.
+        self.needed: Final[dict[type[Command], Callable[[Any], Errand | None]]] = {
             c.CreatePromise: self._needs_fence,
             c.CompletePromise: self._needs_fence,
             c.CreateCallback: self._needs_fence,
@@ -104,11 +105,6 @@ class Errands:
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             await trio.sleep_forever()
-
-    def errand_of(self, command: Command) -> Errand | None:
-        """Return how a command is carried out, or None if its shard can do that alone."""
-        needed = self._needed.get(type(command))
-        return None if needed is None else needed(command)
 
     def start(
         self,

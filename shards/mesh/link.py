@@ -50,14 +50,14 @@ from .frames import (
 from .place import ProcessPlace, checked_hello, encode_hello
 from .refusals import error_of
 
-_REPEATABLE: Final = (EnsurePromise, SettlePromise)
+_REPEATABLE: Final = frozenset({EnsurePromise, SettlePromise})
 
 _log = structlog.get_logger("troth.mesh")
 
 
 def is_repeatable(command: Command) -> bool:
     """Return whether a command may be asked again without knowing whether it was carried out."""
-    return isinstance(command, _REPEATABLE)
+    return type(command) in _REPEATABLE
 
 
 class _Question(Struct, eq=False, gc=False):
@@ -115,7 +115,13 @@ class MeshLink:
         self, index: int, command: Command, asker: Asker, place: int, held: HeldMessages | None
     ) -> None:
         """Ask a shard there. Raises Overloaded; then nothing was asked."""
-        patience_ms = LINK_PATIENCE_MS if is_repeatable(command) else LINK_WAIT_MS
+        is_again = is_repeatable(command)
+        if self.is_up and not is_again:  # then it never waits
+            if self.is_full:
+                raise Overloaded
+            self._send_question(_Question(index, command, asker, place, held, 0.0))
+            return
+        patience_ms = LINK_PATIENCE_MS if is_again else LINK_WAIT_MS
         until_s = self._now_s() + patience_ms / 1000
         question = _Question(index, command, asker, place, held, until_s)
         if self.is_up:
@@ -179,9 +185,10 @@ class MeshLink:
             self._wake()
 
     def _send(self, frame: bytes) -> None:
+        if not self._outgoing:
+            self._wake()
         self._outgoing.append(frame)
         self._outgoing_bytes += len(frame)
-        self._wake()
 
     # The connection
 

@@ -23,6 +23,8 @@ from troth.core.replies import Reply
 from troth.core.workflows import WorkflowFence
 from troth.shards.hashing import home_of
 
+_step: Final = Machine.step
+
 PASS_IS_OVER: Final = Reply(Code.INTERNAL)
 """The reply to a command that was not carried out, since its pass had run out."""
 
@@ -72,12 +74,13 @@ class GivenPasses:
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self.when_over: Callable[[], None] = lambda: None
-        self._given: dict[str, dict[str, float]] = {}
+        self.given: dict[str, dict[str, float]] = {}
+        """Until when they last, by the promise whose tasks are held and the pass."""
         self._tasks: dict[str, str] = {}
 
     def give(self, home_id: str, pass_id: str, duration_ms: int) -> None:
         """Keep the tasks of a promise held for a while."""
-        self._given.setdefault(home_id, {})[pass_id] = self._now_s() + duration_ms / 1000
+        self.given.setdefault(home_id, {})[pass_id] = self._now_s() + duration_ms / 1000
         self._tasks[pass_id] = home_id
 
     def take_back(self, pass_id: str) -> None:
@@ -85,27 +88,27 @@ class GivenPasses:
         home_id = self._tasks.pop(pass_id, None)
         if home_id is None:
             return
-        of_home = self._given[home_id]
+        of_home = self.given[home_id]
         del of_home[pass_id]
         if not of_home:
-            del self._given[home_id]
+            del self.given[home_id]
             self.when_over()
 
     def are_out(self) -> bool:
         """Return whether any pass is out."""
-        for home_id in list(self._given):
+        for home_id in list(self.given):
             self.is_held(home_id)
-        return bool(self._given)
+        return bool(self.given)
 
     def is_held(self, home_id: str) -> bool:
         """Return whether a promise's tasks have to stay as they are."""
-        of_home = self._given.get(home_id)
+        of_home = self.given.get(home_id)
         if of_home is None:
             return False
         now_s = self._now_s()
         for pass_id in [one for one, until_s in of_home.items() if until_s <= now_s]:
             self.take_back(pass_id)
-        return home_id in self._given
+        return home_id in self.given
 
 
 @final
@@ -118,23 +121,32 @@ class GroupMachine(Machine):
     def step(self, command: Command, now_ms: int) -> Step:
         """Carry out a command, or leave it for later while a pass says so."""
         kind = type(command)
-        if kind in _CHECKS:
-            step = super().step(command, now_ms)
-            if step.reply.code is Code.OK:
-                self.passes.give(home_of(command), command.pass_id, step.reply.count)  # type: ignore[attr-defined]
-            return step
-        if self._has_to_wait(kind, command):
+        passes = self.passes
+        if passes.given and self._has_to_wait(kind, command):
             return Step(DONE, (), (), again=command, waits=True)
         if kind in _FENCED:
             fence = command.fence  # type: ignore[attr-defined]
-            if isinstance(fence, (PassedFence, PassedWorkflowFence)) and fence.is_over is not None:
-                if self.now_s() >= fence.until_s:
-                    fence.is_over()
-                    return Step(PASS_IS_OVER, (), ())
-                step = super().step(command, now_ms)
-                fence.is_over()
-                return step
-        return super().step(command, now_ms)
+            if fence is not None and fence.judged is not None:
+                return self._step_fenced(command, fence, now_ms)
+        elif kind in _CHECKS:
+            step = _step(self, command, now_ms)
+            if step.reply.code is Code.OK:
+                passes.give(home_of(command), command.pass_id, step.reply.count)  # type: ignore[attr-defined]
+            return step
+        return _step(self, command, now_ms)
+
+    def _step_fenced(
+        self, command: Command, fence: PassedFence | PassedWorkflowFence, now_ms: int
+    ) -> Step:
+        """Carry out a command whose fence another group has judged, within the pass."""
+        if fence.is_over is None:
+            return _step(self, command, now_ms)
+        if self.now_s() >= fence.until_s:
+            fence.is_over()
+            return Step(PASS_IS_OVER, (), ())
+        step = _step(self, command, now_ms)
+        fence.is_over()
+        return step
 
     def _has_to_wait(self, kind: type[Command], command: Command) -> bool:
         if kind in ENDING:

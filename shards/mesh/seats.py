@@ -23,6 +23,8 @@ class NearSeat:
         self.index = shard.index
         self._shard = shard
         self._errands = errands
+        self._put = shard.put
+        self._needed = errands.needed
 
     @property
     def is_full(self) -> bool:
@@ -31,16 +33,16 @@ class NearSeat:
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """Take a client's command; `run_turn` is called soon. Raises Overloaded."""
-        errand = self._errands.errand_of(command)
-        if errand is None:
-            self._shard.put(command, asker, place, held)
+        needed = self._needed.get(type(command))
+        if needed is None or (errand := needed(command)) is None:
+            self._put(command, asker, place, held)
         else:
             self._errands.start(errand, self.index, command, asker, place, held)
 
     def ask(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """Do as `put`; `run_turn` need not be called. Raises Overloaded."""
-        errand = self._errands.errand_of(command)
-        if errand is None:
+        needed = self._needed.get(type(command))
+        if needed is None or (errand := needed(command)) is None:
             self._shard.ask(command, asker, place, held)
         else:
             self._errands.start(errand, self.index, command, asker, place, held)

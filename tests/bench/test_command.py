@@ -9,10 +9,10 @@ import pytest
 
 from tests.helpers.server import ServerProcess
 from troth.bench.comparison import compare
-from troth.bench.page import make_page
+from troth.bench.reports.page import make_page
+from troth.bench.reports.svg import Chart, Series, draw
 from troth.bench.results import Report
 from troth.bench.scenarios.table import MIXABLE, PUBLIC
-from troth.bench.svg import Chart, Series, draw
 from troth.cli import command as cli
 
 from .test_comparison import report

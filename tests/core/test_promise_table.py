@@ -43,6 +43,8 @@ def test_a_folded_promise_is_read_as_it_was(seed: int) -> None:
         expected[promise.id] = table[promise.id] = promise
         if random.random() < 0.7:
             table.fold(promise)
+        read = random.choice(list(expected))
+        assert table[read] == table.get(read) == expected[read]
         if random.random() < 0.2:
             ended = random.choice(list(expected))
             expected[ended] = table[ended] = replace(expected[ended], state=RESOLVED)

@@ -75,8 +75,10 @@ class StandIn:
             self.seated.fatal(rest)
             os._exit(1)
         if word == "hold":
-            while not (Path(self.seated.seat.data) / "release").exists():  # noqa: ASYNC110
-                await trio.sleep(0.02)
+            # At most this long: a test that has failed leaves no process behind.
+            with trio.move_on_after(120):
+                while not (Path(self.seated.seat.data) / "release").exists():  # noqa: ASYNC110
+                    await trio.sleep(0.02)
         if word == "slow":
             await trio.sleep(float(rest))
         seat = self.seated.seat

@@ -66,6 +66,19 @@ def test_it_serves_and_is_started_again(server: Supervised) -> None:
     assert call_is_refused(server)
 
 
+def test_a_process_that_gets_a_signal_of_its_own_is_started_again(server: Supervised) -> None:
+    """It stops in good order, without waiting for others, and then it is back."""
+    (before,) = server.processes()
+    os.kill(before["pid"], signal.SIGTERM)
+    until(lambda: server.logged("a process has ended"), "its end", 25)
+    until(lambda: call(server, "GET", "/ready") == 200, "it is back")
+    (line,) = server.logged("a process has ended")
+    assert (line["status"], line["process"]) == (0, 0)
+    (after,) = server.processes()
+    assert after["starts"] == 2
+    assert server.end() == 0
+
+
 def call_is_refused(server: Supervised) -> bool:
     """Return whether no one listens any more."""
     try:

@@ -5,8 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from .comparison import Verdict
-from .results import Report, ScenarioRecord, median_of
+from troth.bench.comparison import Verdict
+from troth.bench.results import Report, ScenarioRecord, median_of
+
+from .history import HISTORY_COLUMNS, HistoryLine, trends
 from .svg import Chart, Series, draw, number
 
 _STYLE: Final = """
@@ -40,21 +42,63 @@ vertical-align:middle;background:currentColor}.entry.mark{color:var(--dim)}
 def make_page(report: Report, verdicts: Sequence[Verdict] = ()) -> str:
     """Return the whole page."""
     about = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in _known(report))
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width,initial-scale=1">',
-        f"<title>troth bench</title><style>{_STYLE}</style></head><body>",
-        "<h1>troth bench</h1>",
-        f'<p class="note">{html.escape(about)}</p>',
-    ]
+    parts = []
     if report.scenarios:
         parts.append(_summary(report.scenarios))
         parts.append(_charts(report.scenarios))
     parts += [_study(name, rows) for name, rows in report.studies.items()]
     if verdicts:
         parts.append(_comparison(verdicts))
-    parts.append("</body></html>\n")
-    return "".join(parts)
+    return _whole(about, parts)
+
+
+def make_history_page(entries: Sequence[HistoryLine]) -> str:
+    """Return a page that draws what share of the echo each scenario had, one point a line."""
+    titles = dict.fromkeys(title for entry in entries for title in entry.scenarios)
+    parts = [_drawn(title, entries) for title in titles]
+    rows = [
+        (
+            *(one.title, one.last.throughput, one.last.server_us, one.last.p99_ms),
+            *(_percent(one.last.echo_share), _percent(one.usual_share), one.ratio),
+            "slower" if one.is_slower else "",
+        )
+        for one in trends(entries)
+    ]
+    parts.append(table(("scenario", *HISTORY_COLUMNS), rows))
+    last = f"; the last {entries[-1].at}, {entries[-1].machine}" if entries else ""
+    return _whole(f"{len(entries)} measurements{last}", parts)
+
+
+def _drawn(title: str, entries: Sequence[HistoryLine]) -> str:
+    """Draw one scenario; lines show where the version has changed."""
+    numbered = list(enumerate(entries, 1))
+    points = [
+        (float(number), share)
+        for number, entry in numbered
+        if title in entry.scenarios and (share := entry.scenarios[title].echo_share) is not None
+    ]
+    marks = [
+        (float(number), entry.version)
+        for number, entry in numbered[1:]
+        if entry.version != entries[number - 2].version
+    ]
+    series = [Series(title, points)]
+    return draw(Chart(title, "measurement", f"{title}: share of the echo", series, marks=marks))
+
+
+def _whole(about: str, parts: Sequence[str]) -> str:
+    """Return a page with these parts."""
+    return "".join(
+        (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width,initial-scale=1">',
+            f"<title>troth bench</title><style>{_STYLE}</style></head><body>",
+            "<h1>troth bench</h1>",
+            f'<p class="note">{html.escape(about)}</p>',
+            *parts,
+            "</body></html>\n",
+        )
+    )
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
