@@ -66,7 +66,7 @@ class SerialIndex:
                 self._join(block)
 
     def _join(self, block: int) -> None:
-        """Join a small block with one beside it, if that is small, too, or this is empty."""
+        """Join a small block with one next to it, if that is small, too, or this is empty."""
         for first in (block - 1, block):
             if first < 0 or first + 1 == len(self._bounds):
                 continue
