@@ -8,7 +8,11 @@ What this module promises:
   not hold up those behind it.
 - An event costs the same however many executions wait. It grows with the number of *different*
   requirements that executions wait with (a handful), by a logarithm with everything else.
-
+- Of each account at most 64 requirements are compared with a node: they are *shown*. The others are
+  behind them, and each execution that is taken from the queues lets one of them come forward, of
+  the accounts in turn. When a node has become free, what is behind is to be *looked at*, a part at
+  a time (`next_behind`): until that has been done, an execution behind may wait though a node is
+  free. For an account with so many, the oldest is the oldest of those shown.
 - An account that is suspended keeps what waits, and is not next until it is resumed.
 
 The heaps of kinds are lazy: an entry that is outdated stays until it comes to the top, or until the
@@ -16,7 +20,8 @@ heap is mostly such entries and is rebuilt.
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable
 from itertools import count
 from typing import Final, final
 
@@ -25,6 +30,9 @@ from .oldest_first import OldestFirst
 
 _SPARE_COUNT: Final = 64  # outdated entries that are not worth rebuilding a heap
 
+SHOWN_COUNT: Final = 64
+"""Requirements of one account that are compared with a node."""
+
 Fits = Callable[[Need], bool]
 
 
@@ -32,13 +40,15 @@ Fits = Callable[[Need], bool]
 class _Line:
     """The queued executions of one account with one requirement."""
 
-    __slots__ = ("account", "entry", "executions", "kind")
+    __slots__ = ("account", "entry", "executions", "kind", "looked_at", "need")
 
-    def __init__(self, account: "_Account", kind: "_Kind") -> None:
+    def __init__(self, account: "_Account", need: Need, looked_at: int) -> None:
         self.account = account
-        self.kind = kind
+        self.need = need
         self.executions = OldestFirst()
+        self.kind: _Kind | None = None  # of what is shown
         self.entry: _KindEntry | None = None
+        self.looked_at = looked_at  # the round in which no free node would do
 
 
 _KindEntry = tuple[int, int, int, _Line]
@@ -76,11 +86,23 @@ class _Kind:
 class _Account:
     """What an account has waiting and running. Forgotten when it has neither."""
 
-    __slots__ = ("id", "lines", "queued_count", "running_count", "waiting_since")
+    __slots__ = (
+        "behind",
+        "id",
+        "lines",
+        "queued_count",
+        "running_count",
+        "shown",
+        "waiting_since",
+    )
 
     def __init__(self, account_id: str) -> None:
         self.id = account_id
         self.lines: dict[Need, _Line] = {}
+        # Each line is in one of these; that which has been there longest is the first. Behind, none
+        # has been looked at later than those after it.
+        self.shown: OrderedDict[Need, _Line] = OrderedDict()
+        self.behind: OrderedDict[Need, _Line] = OrderedDict()
         self.queued_count = 0
         self.running_count = 0
         self.waiting_since = 0  # when it was served last, or began to wait, whichever is later
@@ -101,6 +123,11 @@ class ExecutionQueues:
         self._suspended: set[str] = set()
         self._numbers = count(1)
         self._queued_count = 0
+        self._round = 0
+        # Accounts with lines behind, and those of them that may have some to look at. They take
+        # turns; the value says nothing.
+        self._wide: OrderedDict[str, None] = OrderedDict()
+        self._unlooked: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many executions wait."""
@@ -136,7 +163,7 @@ class ExecutionQueues:
             line
             for account in accounts
             if account_id is None or account.id == account_id
-            for line in _lines(account)
+            for line in account.lines.values()
         ]
         firsts = [line.executions.first() for line in lines]
         return min(firsts, key=lambda execution: execution.order, default=None)
@@ -152,8 +179,10 @@ class ExecutionQueues:
         self._suspended.add(account_id)
         account = self._accounts.get(account_id)
         if account is not None:
-            for line in _lines(account):
+            for line in account.shown.values():
                 line.entry = None
+            self._wide.pop(account_id, None)
+            self._unlooked.pop(account_id, None)
 
     def resume(self, account_id: str) -> None:
         """Take executions of an account again; nothing of it waits."""
@@ -168,12 +197,12 @@ class ExecutionQueues:
             account.waiting_since = next(self._numbers)
         line = account.lines.get(execution.need)
         if line is None:
-            kind = self._kinds.get(execution.need)
-            if kind is None:
-                kind = self._kinds[execution.need] = _Kind(execution.need)
-            line = account.lines[execution.need] = _Line(account, kind)
-            kind.lines_count += 1
-            kind.enter(line, next(self._numbers))
+            line = account.lines[execution.need] = _Line(account, execution.need, self._round)
+            if len(account.shown) < SHOWN_COUNT:
+                self._show(line)
+            else:
+                account.behind[line.need] = line
+                self._wide[account.id] = None
         line.executions.put(execution)
         account.queued_count += 1
         self._queued_count += 1
@@ -186,10 +215,13 @@ class ExecutionQueues:
 
     def take(self, fits: Fits, account_id: str | None = None) -> PlacedExecution | None:
         """Take the next one that fits, of one account or of all; it counts as running then."""
+        turn = next(iter(self._wide), None) if account_id is None else account_id
+        if turn is not None and turn in self._wide:
+            self._bring_forward(turn, fits)
         account = self._next_account(fits) if account_id is None else self._accounts.get(account_id)
         if account is None or account.id in self._suspended:
             return None
-        executions = [line.executions.first() for line in _lines(account) if fits(line.kind.need)]
+        executions = [line.executions.first() for line in account.shown.values() if fits(line.need)]
         if not executions:
             return None
         execution = min(executions, key=lambda one: one.order)
@@ -197,6 +229,45 @@ class ExecutionQueues:
         account.waiting_since = next(self._numbers)
         self._add_running(account, 1)
         return execution
+
+    @property
+    def has_behind(self) -> bool:
+        """Return whether executions wait that are not shown."""
+        return bool(self._wide)
+
+    def begin_round(self) -> None:
+        """Note that a node is free for which nothing is shown; all that is behind is unlooked."""
+        self._round += 1
+        self._unlooked = self._wide.copy()
+
+    def next_behind(self) -> tuple[str, Need] | None:
+        """Return an account and what executions of it wait for that have not been looked at.
+
+        They are shown from then on. The accounts take turns.
+        """
+        while self._unlooked:
+            account = self._accounts[next(iter(self._unlooked))]
+            line = next(iter(account.behind.values()))
+            if line.looked_at == self._round:
+                del self._unlooked[account.id]
+                continue
+            self._unlooked.move_to_end(account.id)
+            self.show(account.id, line.need)
+            return account.id, line.need
+        return None
+
+    def show(self, account_id: str, need: Need) -> bool:
+        """Show the executions of an account that wait for this; return whether there are any.
+
+        Those of a suspended account do not count.
+        """
+        account = self._accounts.get(account_id)
+        line = None if account is None else account.lines.get(need)
+        if line is None or account_id in self._suspended:
+            return False
+        if line.kind is None:
+            self._swap(line, next(iter(line.account.shown.values()), line))
+        return True
 
     def started(self, account_id: str) -> None:
         """Count an execution that runs without having waited."""
@@ -224,16 +295,66 @@ class ExecutionQueues:
         if len(line.executions):
             return
         del account.lines[execution.need]
-        line.entry = None
-        line.kind.lines_count -= 1
-        if not line.kind.lines_count:
-            del self._kinds[execution.need]
+        if line.kind is None:
+            del account.behind[line.need]
+            self._narrow(account)
+        else:
+            self._hide(line)
+
+    def _show(self, line: _Line) -> None:
+        kind = self._kinds.get(line.need)
+        if kind is None:
+            kind = self._kinds[line.need] = _Kind(line.need)
+        line.kind = kind
+        line.account.shown[line.need] = line
+        kind.lines_count += 1
+        kind.enter(line, next(self._numbers))
+
+    def _hide(self, line: _Line) -> None:
+        kind = line.kind
+        assert kind is not None
+        del line.account.shown[line.need]
+        line.kind = line.entry = None
+        kind.lines_count -= 1
+        if not kind.lines_count:
+            del self._kinds[line.need]
+
+    def _swap(self, line: _Line, last: _Line) -> None:
+        """Show a line from behind in place of another, unless there is room for both."""
+        account = line.account
+        if len(account.shown) >= SHOWN_COUNT:
+            self._hide(last)
+            last.looked_at = self._round
+            account.behind[last.need] = last
+        del account.behind[line.need]
+        self._show(line)
+        self._narrow(account)
+
+    def _narrow(self, account: _Account) -> None:
+        if not account.behind:
+            self._wide.pop(account.id, None)
+            self._unlooked.pop(account.id, None)
+
+    def _bring_forward(self, account_id: str, fits: Fits) -> None:
+        """Show another line of an account, in place of one that the node cannot run."""
+        self._wide.move_to_end(account_id)
+        account = self._accounts[account_id]
+        line = next(iter(account.behind.values()))
+        if account_id in self._unlooked and line.looked_at != self._round:
+            return  # `next_behind` is about to
+        if len(account.shown) < SHOWN_COUNT:
+            self._swap(line, line)
+            return
+        last = next((one for one in account.shown.values() if not fits(one.need)), None)
+        if last is not None:
+            self._swap(line, last)
 
     def _add_running(self, account: _Account, change: int) -> None:
         account.running_count += change
         if account.id in self._suspended:
             return
-        for line in _lines(account):
+        for line in account.shown.values():
+            assert line.kind is not None
             line.kind.enter(line, next(self._numbers))
 
     def _account(self, account_id: str) -> _Account:
@@ -245,7 +366,3 @@ class ExecutionQueues:
     def _forget_if_idle(self, account: _Account) -> None:
         if not account.queued_count and not account.running_count:
             del self._accounts[account.id]
-
-
-def _lines(account: _Account) -> Iterable[_Line]:
-    return account.lines.values()

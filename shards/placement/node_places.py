@@ -25,6 +25,10 @@ class FreeNodes:
         """Return how many nodes are free."""
         return self._count
 
+    def __contains__(self, node: NodePlace) -> bool:
+        """Return whether this node is free."""
+        return node in self._pools.get(node.pool, {}).get(node.offer, ())
+
     def add(self, node: NodePlace) -> None:
         """Add a node, after others with the same offer."""
         assert node.has_room

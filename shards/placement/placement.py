@@ -9,7 +9,9 @@ nodes it is the dispatcher of greencloud.md 12. What it promises:
 - A node has at most as many executions as slots. A slot is taken when an execution is handed to its
   stream and free when its result has come in, the execution has ended, or the shards give it out
   again (returned, lost, not claimed in time).
-- Between two events no execution waits while a node that could run it is free.
+- Between two events no execution waits while a node that could run it is free, but for accounts
+  whose executions have more than 64 different requirements: the rest of these are compared with
+  free nodes in slices.
 `execution_queues.py` says which is next; for calls, `call_gates.py`.
 - A message that was not written when its stream ended goes elsewhere.
 - A node or call that still works on an execution that has ended is told immediately.
@@ -38,12 +40,13 @@ from troth.shards.alarms import Alarms
 from .call_gates import CallGates
 from .endings import Endings
 from .execution_queues import ExecutionQueues
-from .executions import Host, NodePlace, PlacedExecution, Requirement, Stage
+from .executions import Host, Need, NodePlace, PlacedExecution, Requirement, Stage
 from .node_connections import NodeConnection, NodeMessage, NodeMessageKind
 from .node_places import FreeNodes
 from .withheld import Withheld
 
 _REST_MS: Final = 1_000  # a node that gave an execution back gets none for this long
+_LOOK_COUNT: Final = 50  # requirements compared with free nodes before others get their turn
 _CALL_AGAIN_MS: Final = 1_000  # after a call that came to nothing
 _ACCOUNTS_SHOWN_COUNT: Final = 20
 
@@ -137,6 +140,8 @@ class Placement:
             self._place_now,
             lambda action: self._alarms.call_after(0, action),
         )
+        self._is_looking = False
+        self._looked_for: tuple[str, Need] | None = None
         self._totals: Counter[str] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -459,13 +464,38 @@ class Placement:
 
     def _fill(self, node: NodePlace) -> None:
         """Give a node executions that wait, as many as it has room for."""
+        becomes_free = self._queues.has_behind and node not in self._free
         while node.has_room:
             execution = self._queues.take(node.offer.meets, node.pool)
             if execution is None:
                 self._free.add(node)
+                if becomes_free:
+                    self._queues.begin_round()
+                    if not self._is_looking:
+                        self._is_looking = True
+                        self._alarms.call_after(0, self._look_behind)
                 return
             self._hand(node, execution)
         self._free.discard(node)
+
+    def _look_behind(self) -> None:
+        """Compare what is not shown with the free nodes: a slice, or until a node is filled."""
+        for _ in range(_LOOK_COUNT):
+            looked_for = self._looked_for or self._queues.next_behind()
+            if looked_for is None:
+                self._is_looking = False
+                return
+            account_id, need = looked_for
+            node = None
+            if self._queues.show(account_id, need):
+                assert isinstance(need, Requirement)
+                node = self._find(account_id, need)
+            if node is not None:
+                self._looked_for = looked_for  # more may wait for it than this node has room for
+                self._fill(node)
+                break
+            self._looked_for = None
+        self._alarms.call_after(0, self._look_behind)
 
     def _hand(self, node: NodePlace, execution: PlacedExecution) -> None:
         assert execution.stage is Stage.QUEUED

@@ -19,7 +19,7 @@ CREDENTIALS, PERMISSIONS, ENDPOINTS = (
 EXECUTIONS, ENTRIES = "core/test_executions.py", "core/test_entries.py"
 CORE_MODEL, REPLAY = "core/test_functions_against_model.py", "core/test_replay.py"
 PLACING, CALLING = "shards/test_placement.py", "shards/test_call_gates.py"
-DISABLING = "shards/test_withheld.py"
+DISABLING, REQUIREMENTS = "shards/test_withheld.py", "shards/test_many_requirements.py"
 ACCOUNTS, TOKENS = "http/admin/test_accounts.py", "http/api/test_authentication.py"
 TASKS, BUILDS, NODE_ENDPOINTS = (
     f"http/{name}.py"
@@ -139,6 +139,29 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
         "line.entry = (0, account.waiting_since, number, line)",
         PLACING,
         is_quick=True,
+    ),
+    fault(
+        "a node is compared with all requirements of an account",
+        QUEUES,
+        "            if len(account.shown) < SHOWN_COUNT:\n                self._show(line)",
+        "            if True:\n                self._show(line)",
+        REQUIREMENTS,
+        is_quick=True,
+    ),
+    fault(
+        "what an account has behind does not come forward while nodes are busy",
+        QUEUES,
+        "            self._bring_forward(turn, fits)\n",
+        "            pass\n",
+        REQUIREMENTS,
+    ),
+    fault(
+        "what an account has behind is not looked at when a node with more slots is free",
+        PLACEMENT,
+        "has_behind and node not in self._free\n        while node.has_room:\n",
+        "has_behind and node not in self._free\n        while node.has_room:\n"
+        "            becomes_free = becomes_free and node not in self._free\n",
+        REQUIREMENTS,
     ),
     fault(
         "a slot is not free again when its task has ended",
