@@ -48,7 +48,7 @@ MESH_FAULTS: tuple[Fault, ...] = (
         "core/decisions/between_shards.py",
         "if command.sequence > applied:",
         "if command.sequence >= applied:",
-        BETWEEN,
+        "core/test_machine.py",
     ),
     fault(
         "an answer does not wait until other groups have received what it caused",
@@ -83,8 +83,8 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "what was in flight when a link broke is asked again",
         LINK,
-        "if is_repeatable(question.command) and",
-        "if",
+        "return type(command) in _REPEATABLE",
+        "return True",
         QUESTIONS,
     ),
     fault(
