@@ -11,6 +11,7 @@ from troth.shards.delivery.polls import (
     ConnectionClosed,
     ConnectionReplaced,
     Item,
+    Listening,
     PollConnection,
     Polls,
     TooManyConnections,
@@ -295,3 +296,33 @@ def test_every_message_is_accounted_for_once(actions: list[tuple[str, object, st
         assert set(ended) == set(put)
 
     trio.run(scenario)
+
+
+async def test_who_listens_is_told_by_group_connection_and_dialect() -> None:
+    polls, _ = make(buffer=1)
+    assert polls.listening("g", None, Dialect.REST) == Listening(0, 0, 0)
+    polls.connect("g", "a", Dialect.REST)
+    polls.connect("g", "b", Dialect.ENVELOPE)
+    polls.connect("h", "c", Dialect.REST)
+    assert polls.listening("g", None, Dialect.REST) == Listening(2, 1, 1)
+    assert polls.listening("g", "a", Dialect.REST) == Listening(1, 1, 1)
+    assert polls.listening("g", "b", Dialect.REST) == Listening(1, 0, 0)
+    assert polls.listening("g", "c", Dialect.REST) == Listening(0, 0, 0)
+    polls.put(Text("one"), "g", "a", exact=True)
+    assert polls.listening("g", "a", Dialect.REST) == Listening(1, 1, 0)
+
+
+async def test_open_connections_are_found_and_closed_ones_are_not() -> None:
+    polls, _ = make()
+    a, b, c = (polls.connect(group, name) for group, name in (("g", "a"), ("g", "b"), ("h", "c")))
+    assert polls.connections() == [a, b, c]
+    assert polls.largest_groups(1) == ("g",)
+    assert polls.find("g", "b") is b
+    assert polls.find("g", "c") is None
+    assert polls.find("absent", "a") is None
+    assert polls.is_connected("c")
+    with c:
+        pass
+    assert not polls.is_connected("c")
+    assert polls.find("h", "c") is None
+    assert polls.largest_groups(5) == ("g",)
