@@ -224,6 +224,7 @@ class PushTargets:
         if target is not None and target.probe_alarm is not None:
             target.probe_alarm.cancel()
             target.probe_alarm = None
+            self._settle(target)
 
     def room_count(self, key: ReceiverKey) -> int:
         """Return how many stalled messages should be asked for now."""
@@ -266,8 +267,13 @@ class PushTargets:
         return target
 
     def _settle(self, target: PushTarget) -> None:
-        """Remember an idle target as such; forget others when there are too many."""
+        """Remember an idle target as such; forget others when there are too many.
+
+        One that fails is remembered until its next probe is due: who forgot it would try again now.
+        """
         if not target.is_idle or self._targets.get(target.key) is not target:
+            return
+        if target.probe_alarm is not None:
             return
         idle = self._idle_good if target.health is Health.GOOD else self._idle_other
         idle.pop(target, None)
@@ -278,8 +284,6 @@ class PushTargets:
         self._idle_other.pop(oldest, None)
         self._idle_good.pop(oldest, None)
         del self._targets[oldest.key]
-        if oldest.probe_alarm is not None:
-            oldest.probe_alarm.cancel()
         self._wake(oldest.key)  # whatever waits for its probe must not wait forever
 
     def _refresh(self, target: PushTarget) -> None:
@@ -423,6 +427,7 @@ class PushTargets:
         def probe_due() -> None:
             target.probe_alarm = None
             self._wake(target.key)
+            self._settle(target)
 
         target.probe_count += 1
         delay_ms = self._back_off_ms(target.probe_count)

@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from troth.core.commands import RetryTask, TaskNotSent, TaskSent
 from troth.core.model import Trace
+from troth.shards.delivery import push_targets
 
 from .delivery_world import World, message, stalled_count
 
@@ -351,6 +352,24 @@ async def test_idle_targets_are_forgotten(autojump_clock: MockClock) -> None:
         assert statistics.push_targets_count == 4_096
         assert statistics.in_flight_count == 0
         assert not any(view.waiting_count for view in world.delivery.receivers())
+
+
+async def test_a_target_that_fails_is_not_tried_sooner_when_it_is_forgotten(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for one, and another one is idle: this one is forgotten after each attempt."""
+    monkeypatch.setattr(push_targets, "_IDLE_LIMIT_COUNT", 1)
+    world = World()
+    world.push.behaviour["bad"] = "fail"
+    async with world.running():
+        world.send(message("1", url("other")))
+        await trio.sleep(1)
+        world.send(message("2", url("bad")))
+        await trio.sleep(60)
+        assert 2 <= len(world.push.arrivals_at("bad")) <= 100
+        del world.push.behaviour["bad"]
+        await trio.sleep(60)
+        assert world.sent_ids() == ["1", "2"]
 
 
 _STEPS = st.one_of(
