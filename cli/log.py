@@ -157,9 +157,9 @@ def dump_command(
     as_json: bool,
     whole_values: bool,
 ) -> None:
-    """Print the records of the log, oldest first; of several logs, one after the other.
+    """Print the records of the log, oldest first.
 
-    A record says what happened to a promise, task, schedule or lock. They are numbered through
+    Of several logs, one comes after the other. A record says what happened to a promise, task, schedule or lock. They are numbered through
     the whole log (the sequence, first in each line). Nothing is written, and a server may be
     running on the directory: then the records are those written so far.
 

@@ -140,7 +140,7 @@ class BodyDecoder(Generic[Body]):
                     yield
         if found:
             raise ApiError(Code.INVALID, found)
-        return self._body(**{many.attribute: entries})
+        return self._body() if entries is None else self._body(**{many.attribute: entries})
 
     def _refuse_crowded(self, content: bytes) -> None:
         """Raise ApiError (400) for a large body that would take long to read."""

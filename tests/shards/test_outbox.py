@@ -27,7 +27,7 @@ from troth.core.records import MessageReceived, PromiseMessage, ScheduleFired
 from troth.persistence.wal.log import LogRecord, NewRecord
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.clock import TrioClock
-from troth.shards.committer import BatchWriter, Committer
+from troth.shards.committer import LINGER_S, BatchWriter, Committer
 from troth.shards.hashing import shard_of
 from troth.shards.shards import Shards
 
@@ -114,14 +114,22 @@ class Life:
         """After a crash: see that all is well by itself, then go on with the script."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.shards.run, self.storage.make_writer)
-            await settle()
+            await self.become_quiet()
             self.check_quiet()
             await self.script()
             await trio.sleep(150)
-            await settle()
+            await self.become_quiet()
             self.check_quiet()
             nursery.cancel_scope.cancel()
         self.storage.close()
+
+    async def become_quiet(self) -> None:
+        """Wait for what lies until it is written with something else: acknowledgments may."""
+        await settle()
+        with trio.move_on_after(10 * LINGER_S):
+            while any(shard.machine.state.outbox for shard in self.shards._shards):
+                await trio.sleep(LINGER_S)
+                await settle()
 
     async def script(self) -> None:
         """What the clients do. It can be repeated from the start, as clients do after a crash."""

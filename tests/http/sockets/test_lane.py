@@ -32,7 +32,7 @@ SILENCE_S: Final = 1.5
 AWAKE_S: Final = 0.2  # a server that answers within this was not kept from anything else
 _MOMENTS: Final = re.compile(
     rb"date: [^\r]*|(?<=\D)1[78]\d{11}(?=\D)|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}"
-    rb'-[0-9a-f]{12}|"cursor":"[^"]*"|(?<=\D)\d{18}(?=\D)'
+    rb'-[0-9a-f]{12}|"cursor": ?"[^"]*"|(?<=\D)\d{18}(?=\D)'
 )
 """Times, request ids, cursors, and fencing tokens, which are serials and so begin with the time."""
 _RATES: Final = re.compile(rb'"(?:rate(?:In|Out)|through)":[^,]*')
