@@ -33,7 +33,7 @@ WARM_UP_COUNT: Final = 3_000
 """Code, buffers and pools of the allocator are no promise's memory."""
 SLICE_COUNT: Final = 1_000
 CHECKPOINT_MS: Final = 1_000
-SETTLE_S: Final = 6.0
+SETTLE_S: Final = 8.0
 """What waits is folded within four seconds, and written in the next checkpoint."""
 
 Tags = Callable[[int], dict[str, str]]

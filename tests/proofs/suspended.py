@@ -32,7 +32,7 @@ WARM_UP_COUNT: Final = 3_000
 """Workflows that suspend before memory is measured: code, caches, and what a checkpoint of so many
 at once takes for a while, and is not given back, are no workflow's memory."""
 CHECKPOINT_MS: Final = 1_000
-SETTLE_S: Final = 3.0
+SETTLE_S: Final = 8.0
 WAKEUPS_PER_S_AT_MOST: Final = 5.0
 """One for clock, connections, statistics and shards together, and one for the data directory.
 
