@@ -159,9 +159,10 @@ def dump_command(
 ) -> None:
     """Print the records of the log, oldest first.
 
-    Of several logs, one comes after the other. A record says what happened to a promise, task, schedule or lock. They are numbered through
-    the whole log (the sequence, first in each line). Nothing is written, and a server may be
-    running on the directory: then the records are those written so far.
+    Of several logs, one comes after the other. A record says what happened to a promise, task,
+    schedule or lock. They are numbered through the whole log (the sequence, first in each line).
+    Nothing is written, and a server may be running on the directory: then the records are those
+    written so far.
 
     TIME is 2026-03-01, 2026-03-01T10:00:00Z (without a zone: local time), 2h for that long
     ago, or milliseconds since 1970. Only some types of records carry a time. Those that do not
