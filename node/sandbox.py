@@ -259,7 +259,8 @@ class Sandbox:
             "private_files": self._machine.private_files,
             "call_filter": call_filter.hex() if call_filter is not None else None,
             "limits": limits,
-            "processor_s": allowance.processor_s * self._processor_share,
+            "processor_s": allowance.processor_s
+            * (_PROCESSOR_SHARE if self.language == JAVASCRIPT else 1),
             "node_process_id": os.getpid(),
             "script": str(self._machine.script) if self.language == JAVASCRIPT else None,
             "program": self._machine.node_program,
@@ -351,10 +352,6 @@ class Sandbox:
         if self.language == PYTHON:
             return 0.0
         return processor_s(self.process_id) - self._processor_began_s
-
-    @property
-    def _processor_share(self) -> int:
-        return _PROCESSOR_SHARE if self.language == JAVASCRIPT else 1
 
     async def wait_execution_ended(self) -> int | None:
         """Wait until an execution's process has ended: its exit status as of `exit_status`.

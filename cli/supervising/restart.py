@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from troth.cli.log import data_option
 from troth.cli.output import emit
 from troth.http.supervision.seat import Lines, encode
 from troth.persistence.data_directory import RUN_NAME
@@ -57,18 +58,9 @@ def _connect(connection: socket.socket, directory: Path) -> None:
 
 
 @click.command("restart")
-@click.option(
-    "--data",
-    "data",
-    envvar="TROTH_DATA",
-    default="troth-data",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The data directory, as given to `troth serve` [environment: TROTH_DATA].",
-)
+@data_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts.")
-def restart_command(data: Path, as_json: bool) -> None:
+def restart_command(path: Path, as_json: bool) -> None:
     """Restart the processes of a running server, one after the other.
 
     The others serve in the meantime, and connections wait, so clients notice nothing but a short
@@ -80,7 +72,7 @@ def restart_command(data: Path, as_json: bool) -> None:
       troth restart --data /var/lib/troth
     """
     last: dict[str, Any] = {}
-    for last in asked(data, {"ask": "restart"}):
+    for last in asked(path, {"ask": "restart"}):
         if as_json:
             emit(json.dumps(last))
         elif "restarted" in last:

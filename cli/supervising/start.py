@@ -31,7 +31,7 @@ from troth.persistence.data_directory import RUN_NAME, open_identity
 from troth.persistence.errors import DataDirectoryUnwritable, PersistenceError
 from troth.persistence.files import DIRECTORY_MODE, LockedDirectory, RealFiles
 
-from .notices import Notices
+from .notices import TimedNotices
 from .requests import SOCKET_PATH_LIMIT_BYTES
 from .supervisor import EXIT_FAILED, ServerPlan, Supervisor
 
@@ -96,7 +96,7 @@ def supervise(
                 drain_s=settings.shutdown_timeout_ms / 1000,
                 served_at=settings.url or _url_of(listen),
             )
-            ended = Supervisor(plan, Notices(manager.address, manager.watchdog_s)).run()
+            ended = Supervisor(plan, TimedNotices(manager.address, manager.watchdog_s)).run()
     except (ListenError, HandedOverRefused, PersistenceError) as error:
         say_failed(str(error), settings.log_format)
         return EXIT_FAILED

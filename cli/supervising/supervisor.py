@@ -30,7 +30,7 @@ from troth.http.supervision.seat import Message, ProcessSeat
 
 from .children import Child, end_words
 from .lives import Act, Life, LifeStage, Lives
-from .notices import Notices
+from .notices import TimedNotices
 from .requests import ControlRequest, ControlSocket
 from .rolling import Rolling
 
@@ -102,7 +102,7 @@ class Supervisor:
     def __init__(
         self,
         plan: ServerPlan,
-        notices: Notices,
+        notices: TimedNotices,
         now_s: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:

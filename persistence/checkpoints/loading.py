@@ -1,6 +1,7 @@
 """Reading what is live in a shard back from a store, and the shards' headers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from troth.core.model import Promise, Task
 from troth.core.state.captures import Loaded, ShardHeader
@@ -10,6 +11,8 @@ from troth.persistence.errors import CheckpointDamaged
 from . import rows
 from .port import View
 from .rows import RowDecoder
+
+Entity = TypeVar("Entity", Promise, Task)
 
 
 def read_headers(view: View, decoder: RowDecoder, shards: range) -> dict[int, ShardHeader]:
@@ -34,25 +37,20 @@ def load(view: View, decoder: RowDecoder, header: ShardHeader, counts: Counts) -
         prefix = rows.shard_key(shard)
         return view.scan(table, prefix, rows.after(prefix))
 
-    def promises() -> Iterator[Promise]:
+    def live(
+        table: str, decode: Callable[[str, bytes, bytes], Entity], expected_count: int
+    ) -> Iterator[Entity]:
         count = 0
-        for row in scan(rows.LIVE_PROMISES):
+        for row in scan(table):
             count += 1
-            yield decoder.promise(rows.LIVE_PROMISES, *row)
-        _check_count(header, rows.LIVE_PROMISES, count, header.live_promises_count)
-
-    def tasks() -> Iterator[Task]:
-        count = 0
-        for row in scan(rows.LIVE_TASKS):
-            count += 1
-            yield decoder.task(rows.LIVE_TASKS, *row)
-        _check_count(header, rows.LIVE_TASKS, count, header.live_tasks_count)
+            yield decode(table, *row)
+        _check_count(header, table, count, expected_count)
 
     loaded = Loaded(
         header,
         counts.copy(),
-        promises(),
-        tasks(),
+        live(rows.LIVE_PROMISES, decoder.promise, header.live_promises_count),
+        live(rows.LIVE_TASKS, decoder.task, header.live_tasks_count),
         [decoder.callback(*row) for row in scan(rows.CALLBACKS)],
         [decoder.schedule(*row) for row in scan(rows.SCHEDULES)],
         [decoder.lock(*row) for row in scan(rows.LOCKS)],

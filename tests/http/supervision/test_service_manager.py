@@ -12,7 +12,8 @@ import trio
 from troth.http.settings.settings import Settings
 from troth.http.sockets.doors import addressed
 from troth.http.supervision.manager_environment import GivenSockets, HandedOverRefused
-from troth.http.supervision.service_manager import EXTENSION_S, ServiceManager, taken
+from troth.http.supervision.notices import EXTENSION_S
+from troth.http.supervision.service_manager import ServiceManager, taken
 
 EXTENSION = f"EXTEND_TIMEOUT_USEC={int(EXTENSION_S * 1e6)}"
 
