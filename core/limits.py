@@ -226,6 +226,7 @@ LINK_SILENCE_MS: Final = 2_000  # a link that says nothing for longer is broken
 LINK_PING_MS: Final = 500  # a link that has nothing to say says so
 FENCE_PASS_MS: Final = 500  # how long a group keeps a task held for another at most
 FENCE_PASSES_LIMIT_COUNT: Final = 100  # passes asked for, one after the other, for one command
+PROCESS_CALLS_LIMIT_COUNT: Final = 4_096  # calls carried out, or waited for; then: 503
 ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
 
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"

@@ -41,6 +41,7 @@ from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.refused import served
+from troth.http.processes.registration import register
 from troth.http.promises.large_messages import LargeMessages
 from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
@@ -255,6 +256,8 @@ class Parts:
             in_flight=self.in_flight,
         )
 
+        if member is not None:
+            register(member.mesh.calls, self.api)
         if settings.debug_operations:
             self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if tracing is not None:

@@ -73,6 +73,7 @@ class MeshMember:
         lane.serve_links(links)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.mesh.errands.run)
+            await nursery.start(self.mesh.calls.run)
             await nursery.start(links.run)
             self._seated.listening()
             task_status.started()

@@ -318,4 +318,5 @@ async def start(nursery: trio.Nursery, process: Process, *, manual: bool) -> Non
         return process.manual
 
     await nursery.start(process.mesh.errands.run)
+    await nursery.start(process.mesh.calls.run)
     await nursery.start(process.shards.run, make_writer)
