@@ -9,5 +9,5 @@ from troth.http.api.context import Api
 from troth.shards.mesh.calls import ProcessCalls
 
 
-def register(calls: ProcessCalls, api: Api) -> None:  # noqa: ARG001  as long as there are none
+def register(calls: ProcessCalls, api: Api) -> None:
     """Register all handlers of a process."""
