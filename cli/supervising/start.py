@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from troth.http.identity import operator_key
 from troth.http.log_output import configure_logging, say_failed
 from troth.http.processes.refused_settings import refused_setting
 from troth.http.settings.kinds import ListenAddress
@@ -86,6 +87,7 @@ def supervise(
             assert isinstance(lock, LockedDirectory), "locked by these files"
             run_directory = _make_run_directory(path, lock)
             closing.callback(_empty, Path(path) / RUN_NAME)
+            operator_key.provide(Path(path))  # once, and not by each process
             if processes_count > cores_count():
                 _log.warning("there are more processes than cores", **_counts(processes_count))
             plan = ServerPlan(
