@@ -57,6 +57,14 @@ class BuildQueue(Protocol):
         ...
 
 
+class Scrape(Protocol):
+    """What `/metrics` shows; `metrics.Metrics.render` is that of one process."""
+
+    async def __call__(self, *, names_accounts: bool, is_open: bool = False) -> bytes:
+        """Return the text of all metrics."""
+        ...
+
+
 class EventFeed(Protocol):
     """The part of `feed.Feed` that the API needs."""
 
@@ -145,6 +153,7 @@ class Api:
     audit: AuditLog = field(init=False)
     request_log: RequestNotes = field(init=False)
     metrics: Metrics = field(init=False)
+    scrape: Scrape = field(init=False)
     limits: RequestLimits = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,6 +171,7 @@ class Api:
         self.audit = AuditLog(self.now_ms)
         self.request_log = RequestLog(self.settings.log_requests)
         self.metrics = Metrics()
+        self.scrape = self.metrics.render
         self.limits = RequestLimits(
             id_limit_bytes=self.settings.id_limit_bytes,
             tags_limit_count=self.settings.tags_limit_count,
