@@ -8,7 +8,7 @@ other had taken one before it went away.
 from collections.abc import Mapping
 from typing import TypeVar
 
-from troth.shards.errors import LinkBroken, OutOfReach, ShardsError
+from troth.shards.errors import LinkBroken, OutOfReach, ShardsError, Stopping
 from troth.shards.mesh.calls import ProcessCall, ProcessCalls
 
 Asked = TypeVar("Asked")
@@ -20,7 +20,7 @@ async def ask_all(
 ) -> list[Answered]:
     """Return what all processes answer, in their order. Raises ShardsError."""
     found = await calls.call_all(call, asked)
-    return _all_of(found)
+    return _all_of(found, calls.own)
 
 
 async def ask_each(
@@ -28,25 +28,22 @@ async def ask_each(
 ) -> dict[int, Answered]:
     """Return what some processes answer, each to its own question. Raises ShardsError."""
     found = await calls.call_each(call, asked)
-    return dict(zip(sorted(found), _all_of(found), strict=True))
+    return dict(zip(sorted(found), _all_of(found, calls.own), strict=True))
 
 
 async def ask_one(
     calls: ProcessCalls, process: int, call: ProcessCall[Asked, Answered], asked: Asked
 ) -> Answered:
     """Return what one process answers. Raises ShardsError."""
-    try:
-        return await calls.call(process, call, asked)
-    except LinkBroken:
-        raise OutOfReach from None
+    return (await ask_each(calls, call, {process: asked}))[process]
 
 
-def _all_of(found: Mapping[int, Answered | ShardsError]) -> list[Answered]:
+def _all_of(found: Mapping[int, Answered | ShardsError], own: int) -> list[Answered]:
     answered: list[Answered] = []
     for process in sorted(found):
         answer = found[process]
-        if isinstance(answer, LinkBroken):
-            raise OutOfReach
+        if isinstance(answer, LinkBroken | Stopping) and process != own:
+            raise OutOfReach  # it is started again
         if isinstance(answer, ShardsError):
             raise answer
         answered.append(answer)

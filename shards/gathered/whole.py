@@ -1,7 +1,7 @@
 """What is known of a server as a whole: how many there are of what, what failed, how it went on.
 
 `OneProcess` says it of a server of one process, `AllProcesses` of one of several: then each process
-is asked, and if one is away, there is no answer (`asking.py`). Nothing is told that is not durable.
+is asked, and if one is away, there is no answer (`asking.py`). What is told of failures is durable.
 """
 
 from collections.abc import Collection, Mapping
@@ -126,11 +126,7 @@ class OneProcess:
     async def numbers(self) -> ServerNumbers:
         """See `WholeServer`."""
         shards = self._shards
-        found = ServerNumbers(
-            shards.counts().numbers(), shards.oldest_serial, shards.largest_serial
-        )
-        await shards.wait_shown()
-        return found
+        return ServerNumbers(shards.counts().numbers(), shards.oldest_serial, shards.largest_serial)
 
     async def failures(
         self, kinds: Collection[FailureKind], limit_count: int, before: int | None, id_prefix: str
@@ -166,6 +162,7 @@ class AllProcesses:
         self._calls = calls
 
         async def numbers(_process: int, _asked: None) -> ServerNumbers:
+            await shards.wait_shown()
             return await own.numbers()
 
         async def failures(_process: int, asked: FailuresQuery) -> FailuresFound:
