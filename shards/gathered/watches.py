@@ -47,12 +47,12 @@ class OtherWatchers:
         calls.when_linked.append(self._say_all)
 
     def add(self, pair: Pair) -> None:
-        """Have others watch for a first client of this process."""
+        """Tell others to watch for a first client of this process."""
         self._own[pair] = None
         self._calls.note_all(WATCHED, Watched([pair]))
 
     def remove(self, pair: Pair) -> None:
-        """Have others watch no more: the last client has gone."""
+        """Tell others to stop: the last client has gone."""
         del self._own[pair]
         self._calls.note_all(WATCHED, Watched([], [pair]))
 

@@ -49,7 +49,7 @@ class FailuresFound(Struct, frozen=True, array_like=True):
 
 
 class SeriesQuery(Struct, frozen=True, array_like=True):
-    """Values of which resolution are wanted, and later than when."""
+    """The resolution of the values that are wanted, and the time that they are later than."""
 
     resolution: str
     since_ms: int
