@@ -365,6 +365,8 @@ class Polls:
         self._decided: OrderedDict[tuple[str | None, str], Dialect] = OrderedDict()
         self._closed = False
         self._listener: PollListener = _NoListener()
+        self.when_decided: Callable[[str, Dialect, str | None], None] | None = None
+        """Called by `decide` with what it has noted, if there are other processes to be told."""
         self._totals: Counter[str] = Counter()
 
     def attach(self, listener: PollListener) -> None:
@@ -416,6 +418,14 @@ class Polls:
 
         Messages of the other dialect that wait for an undecided one are given back.
         """
+        if (group, connection_id) in self._decided:
+            return
+        self.learn(connection_id, dialect, group)
+        if self.when_decided is not None:
+            self.when_decided(connection_id, dialect, group)
+
+    def learn(self, connection_id: str, dialect: Dialect, group: str | None) -> None:
+        """Do as `decide` with what another process has noted."""
         key = (group, connection_id)
         if key in self._decided:
             return
@@ -436,6 +446,10 @@ class Polls:
                 del self._holders[item]
             self._return(items)
             self._listener.has_room(name, connection_id)
+
+    def decisions(self) -> list[tuple[str | None, str, Dialect]]:
+        """Return what was decided: for a group or all (None), an id and its dialect."""
+        return [(group, name, dialect) for (group, name), dialect in self._decided.items()]
 
     def put(self, item: Item, group: str, connection_id: str | None, *, exact: bool) -> bool:
         """Give an item to a connection that understands it; False if none can take it now.

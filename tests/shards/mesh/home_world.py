@@ -19,6 +19,7 @@ from troth.core.replies import Reply
 from troth.core.workflow_commands import AcquireWorkflow
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import ConnectionClosed, PollConnection, Polls
+from troth.shards.mesh.dialect_notes import DialectNotes
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.mesh.mesh import Mesh
 
@@ -124,6 +125,7 @@ class HomeWorld:
             reports.append(command)
             process.shards.tell(command)
 
+        DialectNotes(process.mesh.calls, polls, process.stir)
         home.homes.attach(home.delivery, tell, process.shards.shard_of)
         return home
 

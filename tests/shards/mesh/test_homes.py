@@ -9,6 +9,7 @@ from troth.core.commands import ClaimTask, CompletePromise, CompleteTask, Create
 from troth.core.grammar import task_ids
 from troth.core.model import EMPTY_VALUE, RESOLVED, TaskState
 from troth.core.workflow_commands import EnsurePromise, RegisterListener, SettlePromise
+from troth.shards.delivery.dialects import Dialect
 
 from .home_world import HomeWorld, homes
 from .world import until
@@ -232,3 +233,65 @@ async def test_one_breaker_for_a_push_target_over_all_processes(autojump_clock: 
         with trio.fail_after(200):
             await until(lambda: len(server.alive[0].push.arrivals) >= probes + 12, 0.5)
             await until(lambda: not any(home.homes.entrusted_count for home in server.alive), 0.5)
+
+
+async def test_messages_go_after_the_answer_wherever_worker_and_client_are(
+    autojump_clock: object,
+) -> None:
+    async with homes(3) as server:
+        worker = server.connect(0, server.group_at(0))
+        promise_id = server.server.id_of(1, "held")
+        held = server.alive[2].process.shards.hold()
+        tags = {"resonate:invoke": f"poll://any@{server.group_at(0)}"}
+        asked = server.server.ask(2, CreatePromise(promise_id, FAR_MS, tags=tags), held)
+        await trio.sleep(1)
+        assert asked.is_done
+        assert worker.texts == [], "its client has not got the answer"
+        held.release()
+        await got(worker.texts, f"{task_ids.invoke_id(promise_id)}/1")
+
+
+async def test_released_is_lost_with_the_link(autojump_clock: object) -> None:
+    """A broken link counts as the word that the answer is written: no message waits forever."""
+    async with homes(3) as server:
+        worker = server.connect(0, server.group_at(0))
+        promise_id = server.server.id_of(1, "held")
+        held = server.alive[2].process.shards.hold()
+        tags = {"resonate:invoke": f"poll://any@{server.group_at(0)}"}
+        asked = server.server.ask(2, CreatePromise(promise_id, FAR_MS, tags=tags), held)
+        await trio.sleep(1)
+        assert asked.is_done
+        server.server.wires[2, 1].cut()
+        held.release()
+        await got(worker.texts, f"{task_ids.invoke_id(promise_id)}/1")
+
+
+async def test_no_message_before_its_record_is_durable(autojump_clock: object) -> None:
+    async with homes(2, manual=True) as server:
+        worker = server.connect(0, server.group_at(0))
+        promise_id = server.server.id_of(1, "undurable")
+        tags = {"resonate:target": f"poll://any@{server.group_at(0)}"}
+        server.server.ask(0, EnsurePromise(promise_id, FAR_MS, EMPTY_VALUE, tags))
+        await trio.sleep(1)
+        assert worker.texts == []
+        assert not server.alive[1].homes.entrusted_count
+        server.alive[1].process.writer.make_all_durable()
+        await got(worker.texts, f"execute {promise_id}/0")
+
+
+async def test_what_a_worker_speaks_is_known_where_its_streams_are(autojump_clock: object) -> None:
+    async with homes(3) as server:
+        group = server.group_at(0)
+        worker = server.connect(0, group)
+        server.alive[2].polls.decide("one", Dialect.ENVELOPE)
+        await trio.sleep(1)
+        assert worker.connection.dialect is Dialect.ENVELOPE
+        await rest_task(server, 1, f"poll://any@{group}")
+        flow = await workflow(server, 1, f"poll://any@{group}")
+        await got(worker.texts, f"execute {flow}/0")
+        await server.kill(0)
+        await server.start(0)
+        await server.server.until_linked()
+        await trio.sleep(1)
+        again = server.connect(0, group)
+        assert again.connection.dialect is Dialect.ENVELOPE, "the others have told it again"
