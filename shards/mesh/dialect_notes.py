@@ -50,7 +50,7 @@ class DialectNotes:
         self._hurry()
 
     def _tell_all(self, process: int) -> None:
-        known = [_Decision(*one) for one in self._polls.decisions()]
+        known = [_Decision(*key, one) for key, one in self._polls.decided.items()]
         for start in range(0, len(known), SLICE_COUNT):
             self._calls.note(process, _DECIDED, tuple(known[start : start + SLICE_COUNT]))
 

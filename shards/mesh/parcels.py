@@ -34,7 +34,7 @@ RECEIPT_COUNT: Final = 32
 
 
 class _Parcel(Struct, frozen=True, array_like=True, gc=False):
-    """One parcel. Each process counts them from 1, anew for every `series`.
+    """One parcel. Each process counts them from 1 in every `series`.
 
     `is_after_loss` says that parcels before this series were dropped.
     """
@@ -180,7 +180,7 @@ class Parcels(Generic[Content]):
         self._when_room(process)
 
     def _meet(self, process: int, incarnation: int) -> None:
-        """Begin anew with a process that was started again: by its link or by what it says."""
+        """Begin a series for a process that was started again: by its link or by what it says."""
         way = self._outbound[process]
         if way.incarnation < incarnation:
             way.incarnation = incarnation

@@ -43,7 +43,7 @@ class Worker:
                     self.times_s.append(trio.current_time())
                 self.connection.confirm()
         except ConnectionClosed:
-            pass
+            pass  # the server has ended it
 
 
 @dataclass
