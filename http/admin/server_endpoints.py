@@ -45,7 +45,7 @@ async def show_metrics(api: Api, call: Call) -> Response:
     """GET /metrics."""
     names_accounts = Scope.ADMIN in call.request.principal.scopes
     is_open = b"application/openmetrics-text" in call.request.headers.get(b"accept", b"")
-    text = await api.metrics.render(names_accounts=names_accounts, is_open=is_open)
+    text = await api.scrape(names_accounts=names_accounts, is_open=is_open)
     kind = OPEN_METRICS_TYPE if is_open else TEXT_TYPE
     return Response(200, text, [(b"content-type", kind), (b"vary", b"Accept")])
 

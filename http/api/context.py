@@ -24,6 +24,8 @@ from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.watches import OtherWatchers
+from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
@@ -54,6 +56,14 @@ class BuildQueue(Protocol):
 
     def waiting_count(self, account_id: str) -> int:
         """Count the builds of an account that wait to be checked."""
+        ...
+
+
+class Scrape(Protocol):
+    """What `/metrics` shows; `metrics.Metrics.render` is that of one process."""
+
+    async def __call__(self, *, names_accounts: bool, is_open: bool = False) -> bytes:
+        """Return the text of all metrics."""
         ...
 
 
@@ -144,7 +154,10 @@ class Api:
     credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     request_log: RequestNotes = field(init=False)
+    whole: WholeServer = field(init=False)
+    other_watchers: OtherWatchers | None = None
     metrics: Metrics = field(init=False)
+    scrape: Scrape = field(init=False)
     limits: RequestLimits = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,7 +174,9 @@ class Api:
         self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.request_log = RequestLog(self.settings.log_requests)
+        self.whole = OneProcess(self.shards, self.series)
         self.metrics = Metrics()
+        self.scrape = self.metrics.render
         self.limits = RequestLimits(
             id_limit_bytes=self.settings.id_limit_bytes,
             tags_limit_count=self.settings.tags_limit_count,

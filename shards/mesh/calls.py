@@ -9,7 +9,7 @@ A process that calls itself is served the same way.
 The other end may run somewhere else, have another clock, and end at any time.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, final
 
 import msgspec
@@ -177,12 +177,24 @@ class ProcessCalls:
 
         Who has not answered within `limit_ms` counts as out of reach (`LinkBroken`).
         """
-        chosen = sorted((self.own, *self._links) if processes is None else processes)
-        found: dict[int, Answered | ShardsError] = {one: LinkBroken() for one in chosen}
+        chosen = (self.own, *self._links) if processes is None else processes
+        questions = dict.fromkeys(sorted(chosen), asked)
+        return await self.call_each(call, questions, wait_ms=wait_ms, limit_ms=limit_ms)
+
+    async def call_each(
+        self,
+        call: ProcessCall[Asked, Answered],
+        asked: Mapping[int, Asked],
+        *,
+        wait_ms: int = LINK_WAIT_MS,
+        limit_ms: int | None = None,
+    ) -> dict[int, Answered | ShardsError]:
+        """Do as `call_all` with a question for each of some processes."""
+        found: dict[int, Answered | ShardsError] = {one: LinkBroken() for one in asked}
 
         async def ask(process: int) -> None:
             try:
-                answered = await self.call(process, call, asked, wait_ms=wait_ms)
+                answered = await self.call(process, call, asked[process], wait_ms=wait_ms)
             except ShardsError as error:
                 found[process] = error
             else:
@@ -191,7 +203,7 @@ class ProcessCalls:
         limit_s = float("inf") if limit_ms is None else limit_ms / 1000
         with trio.move_on_after(limit_s):
             async with trio.open_nursery() as nursery:
-                for process in chosen:
+                for process in asked:
                     nursery.start_soon(ask, process)
         return found
 
