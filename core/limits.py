@@ -234,6 +234,7 @@ PROCESS_CALLS_LIMIT_COUNT: Final = 4_096  # calls carried out, or waited for; th
 PARCELS_WAITING_COUNT: Final = 4_096  # messages on their way to another process; others wait
 PARCELS_LIMIT_BYTES: Final = 8 * 1024 * 1024  # of these
 PARCELS_LIMIT_COUNT: Final = 65_536  # with reports of them; beyond it all go again
+FORWARDED_LIMIT_COUNT: Final = 3_072  # requests and streams among them, passed on; then: 503
 ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT

@@ -38,10 +38,17 @@ from .changes import (
 )
 from .credentials import Credentials
 from .sessions import BrowserSession, Sessions
-from .spreading import CHANGED, OWNER, RENEW, TAKEN, Renewal, Renewed, TakenVersion, ToldChange
-
-USES_INTERVAL_MS: Final = 60_000
-"""How often the owner is told which tokens and sessions were used."""
+from .spreading import (
+    CHANGED,
+    OWNER,
+    RENEW,
+    TAKEN,
+    USES_INTERVAL_MS,
+    Renewal,
+    Renewed,
+    TakenVersion,
+    ToldChange,
+)
 
 _STALE_MESSAGE: Final = (
     "This process of the server has lost contact with the one that knows accounts and tokens, so "

@@ -29,6 +29,9 @@ _LEASE_S: Final = COPY_LEASE_MS / 1000 * 1.01
 OWNER: Final = 0
 """The process that owns the credentials."""
 
+USES_INTERVAL_MS: Final = 60_000
+"""How often processes tell one another which tokens and sessions were used."""
+
 
 class Renewal(Struct, frozen=True, array_like=True):
     """What a copy asks: all changes after a version of an owner's epoch.
@@ -117,6 +120,15 @@ class CredentialsOwner:
         self._credentials.spread = self.spread
         self._begun.set()
 
+    async def run(self) -> None:
+        """Tell all now and then which sessions are used here, until canceled."""
+        while True:
+            since_ms = self._now_ms()
+            await trio.sleep(USES_INTERVAL_MS / 1000)
+            used = self._credentials.sessions.used_since(since_ms)
+            if used:
+                self._note_used_sessions(used)
+
     def _tell(self, change: Change) -> None:
         self._version += 1
         self._changes.append(change)
@@ -173,10 +185,9 @@ class CredentialsOwner:
     def _note_used(self, asked: Renewal) -> None:
         self._credentials.note_used(asked.used_tokens)
         if asked.used_sessions:
-            self.note_used_sessions(asked.used_sessions)
+            self._note_used_sessions(asked.used_sessions)
 
-    def note_used_sessions(self, digests: tuple[str, ...]) -> None:
-        """Note that sessions were used in any process, and tell all."""
+    def _note_used_sessions(self, digests: tuple[str, ...]) -> None:
         now_ms = self._now_ms()
         self._credentials.sessions.note_used(digests, now_ms)
         self._tell(UsedSessions(digests, now_ms))
