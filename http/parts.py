@@ -41,8 +41,8 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
-from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.forwarding import HOME, ForwardedRequests, forwarded
+from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.refused import served
 from troth.http.processes.registration import register
 from troth.http.processes.shared_credentials import share_credentials

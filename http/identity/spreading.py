@@ -113,9 +113,7 @@ class CredentialsOwner:
 
     def begin(self) -> None:
         """Serve copies from now on: the credentials are loaded."""
-        self._leases = {
-            process: self._now_s() + _LEASE_S for process in self._calls.others
-        }
+        self._leases = {process: self._now_s() + _LEASE_S for process in self._calls.others}
         self._credentials.on_change = self._tell
         self._credentials.spread = self.spread
         self._begun.set()
