@@ -8,7 +8,7 @@ What this module promises:
   tokens still work, and whether credentials are needed at all. What needs to know is refused (503),
   and open streams of tokens and sessions end. Users of the setting `basic_auth` and the operator
   are still known.
-- The time is looked at with each request, so a process that has hung lets nobody in when it goes
+- The time is looked at with each request, so a process that has hung lets no token in when it goes
   on.
 - Sessions end by being idle on time, give or take two minutes: uses are told once a minute.
 """

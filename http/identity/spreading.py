@@ -3,7 +3,7 @@
 Each other process has a copy (`copied.py`), which counts as current for `COPY_LEASE_MS` from when
 it last asked the owner. So the owner may answer for a change as soon as each copy has taken it in
 or has not asked for that long: `spread` waits for that. A process that hangs or is cut off holds
-nobody up for longer, and lets nobody in by an old copy when it goes on.
+up no change for longer, and lets no token in by an old copy when it goes on.
 
 Both ends count on a monotonic clock of their own, the copy from before it asked, the owner from
 when it answered: so the copy's time is over first. An owner that has just started does not know

@@ -99,7 +99,7 @@ CHUNK: Final = ProcessCall("http.chunk", int, ForwardedChunk)
 """The chunk before it was written; what follows?"""
 CLOSED: Final = ProcessNote("http.closed", int)
 """The client of a stream has gone, or the stream was ended."""
-ANEW: Final = ProcessNote("http.anew", int)
+RELINKED: Final = ProcessNote("http.relinked", int)
 """The link has come up again: nothing of what was passed on before it is waited for."""
 
 
@@ -138,7 +138,7 @@ class _Forwarder:
 
     def _linked(self, process: int) -> None:
         if process == HOME:
-            self._calls.note(HOME, ANEW, self._last_number)
+            self._calls.note(HOME, RELINKED, self._last_number)
 
     async def answer(self, request: Request) -> Response:
         """Return the answer of process 0. Raises ApiError."""
@@ -245,7 +245,7 @@ class ForwardedRequests:
         calls.hear(LEFT, self._left)
         calls.hear(WRITTEN, self._written)
         calls.hear(CLOSED, self._closed)
-        calls.hear(ANEW, lambda process, _: self._parted(process))
+        calls.hear(RELINKED, lambda process, _: self._parted(process))
         calls.when_parted.append(self._parted)
 
     @property

@@ -70,7 +70,7 @@ async def test_no_change_is_answered_for_before_all_have_it(
                 assert known[process] or not copied.is_current()
 
 
-async def test_a_process_that_is_cut_off_lets_nobody_in_after_a_while(
+async def test_a_process_that_is_cut_off_lets_no_token_in_after_a_while(
     autojump_clock: object,
 ) -> None:
     async with with_copies() as all_of:
