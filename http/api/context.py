@@ -133,9 +133,10 @@ class Api:
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
-    was last set while the server ran (0: it was not). `snapshotter` is None if nothing is kept on
-    disk; `sweeper`, `bulk`, `builder` and `placement` until the server is ready; `debug` unless
-    debug operations are on; `tracing` unless requests are traced.
+    was last set while the server ran (0: it was not). `others_are_ready` says so of the server's
+    other processes, if there are any. `snapshotter` is None if nothing is kept on disk; `sweeper`,
+    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
+    on; `tracing` unless requests are traced.
     """
 
     settings: Settings
@@ -145,6 +146,7 @@ class Api:
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     clock_step_ms: Callable[[], int] = lambda: 0
+    others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
