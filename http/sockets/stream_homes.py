@@ -57,6 +57,7 @@ class StreamHomes:
         self._place = place
         self._finder = HomeFinder(place.count)
         self._tasks: set[trio.CancelScope] = set()
+        self._taking = trio.CancelScope()
         self._is_stopping = False
 
     def home_of(self, group: str) -> int | None:
@@ -65,8 +66,12 @@ class StreamHomes:
         return None if home == self._place.process else home
 
     def stop(self) -> None:
-        """Bring nothing more: connections that wait for a home end."""
+        """Bring and take nothing more: connections that wait for a home end.
+
+        Those for this one wait for the next.
+        """
         self._is_stopping = True
+        self._taking.cancel()
         for scope in self._tasks:
             scope.cancel()
 
@@ -131,7 +136,7 @@ class StreamHomes:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Take connections for these ports, until canceled. Raises OSError: cannot listen."""
+        """Take connections for these ports, until `stop`. Raises OSError: cannot listen."""
         path = self._path_of(self._place.process)
         path.unlink(missing_ok=True)
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
@@ -139,9 +144,11 @@ class StreamHomes:
             listening.listen(_BACKLOG_COUNT)
             async with trio.open_nursery() as nursery:
                 task_status.started()
-                while True:
-                    connected, _ = await listening.accept()
-                    nursery.start_soon(self._take, connected, ports)
+                with self._taking:
+                    while True:
+                        connected, _ = await listening.accept()
+                        nursery.start_soon(self._take, connected, ports)
+                listening.close()
 
     async def _take(self, stream: trio.socket.SocketType, ports: Sequence[AdoptingPort]) -> None:
         with stream:
