@@ -90,7 +90,7 @@ class StreamOpener(Protocol):
         ...
 
     async def open(self, home: int, port_number: int, request: Request) -> Response:
-        """Have another process answer a request for a stream. Raises ApiError (503)."""
+        """Ask another process to answer a request for a stream. Raises ApiError (503)."""
         ...
 
 

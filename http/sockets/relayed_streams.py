@@ -1,8 +1,8 @@
 """Streams that are relayed: of connections that cannot be passed to the home of their group.
 
 Only the lane reads requests so that a connection can be passed on whole (`stream_homes.py`). A
-worker whose connection is served elsewhere has its request sent to the home by a pair of sockets,
-one end of which is passed, and this process writes what comes back. A message counts as delivered
+worker whose connection is served elsewhere has its request sent to the home by a pair of sockets:
+one end is passed to the home, and this process writes what comes back. A message counts as delivered
 when the pair has taken it. If the worker has gone by then, the pair ends, and what was sent and not
 claimed goes to others as always.
 """
@@ -35,7 +35,7 @@ _ADDED: Final = frozenset({b"request-id", b"resonate-version", b"vary"})
 class RelayedStream:
     """A stream that comes from its home. A `requests.ChunkStream`."""
 
-    def __init__(self, answer: "_Answer") -> None:
+    def __init__(self, answer: "_AnswerOfHome") -> None:
         self._answer = answer
         self._is_stopped = False
         self._wait: trio.CancelScope | None = None
@@ -72,9 +72,9 @@ class StreamRelay:
         return self._homes.home_of(group)
 
     async def open(self, home: int, port_number: int, request: Request) -> Response:
-        """Have a home answer a request. Raises ApiError (503) if it is away."""
+        """Ask a home to answer a request. Raises ApiError (503) if it is away."""
         ours, theirs = socket.socketpair()
-        answer = _Answer(ours)
+        answer = _AnswerOfHome(ours)
         try:
             content = answer.asked(request)
             with theirs:
@@ -92,7 +92,7 @@ AWAY: Final = (
 )
 
 
-class _Answer:
+class _AnswerOfHome:
     """The answer to a request that was sent to another process."""
 
     def __init__(self, ours: socket.socket) -> None:
