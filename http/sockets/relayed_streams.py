@@ -2,8 +2,8 @@
 
 Only the lane reads requests so that a connection can be passed on whole (`stream_homes.py`). A
 worker whose connection is served elsewhere has its request sent to the home by a pair of sockets:
-one end is passed to the home, and this process writes what comes back. A message counts as delivered
-when the pair has taken it. If the worker has gone by then, the pair ends, and what was sent and not
+one end is passed there, and this process writes what comes back. A message counts as delivered when
+the pair has taken it. If the worker has gone by then, the pair ends, and what was sent and not
 claimed goes to others as always.
 """
 
