@@ -18,7 +18,6 @@ from troth.http.wire.requests import Response
 
 from .refused_settings import RETENTION, SNAPSHOTS
 
-_STREAMS: Final = "workers' streams"
 _FUNCTIONS: Final = "function tasks, builds and nodes"
 _BULK: Final = "bulk jobs"
 _LISTS: Final = "lists of what all processes hold"
@@ -26,7 +25,6 @@ _NUMBERS: Final = "numbers of the whole server"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Workers": _STREAMS,
         "Builds": _FUNCTIONS,
         "Function tasks": _FUNCTIONS,
         "Nodes": _FUNCTIONS,
