@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 from troth.core import limits
@@ -41,6 +42,7 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
+from troth.http.processes.bulk_of_processes import answer_about_serials, prepared
 from troth.http.processes.forwarding import HOME, ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.refused import served
@@ -68,6 +70,12 @@ from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.mesh.calls import ProcessCalls
+from troth.shards.mesh.homes import EXECUTIONS_HOME
+from troth.shards.mesh.placed_executions import (
+    PlacedExecutions,
+    all_builds_in_use,
+    answer_about_executions,
+)
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
@@ -215,7 +223,9 @@ class Parts:
             in_flight=self.in_flight,
         )
         self.placement = Placement(
-            report=lambda command: self.shards.tell(command),
+            report=(lambda command: self.shards.tell(command))
+            if member is None
+            else member.homes.report,
             calls=self.function_calls,
             endings=self.endings,
             now_ms=self.clock.now_ms,
@@ -224,8 +234,10 @@ class Parts:
         )
         self.function_calls.attach(self.placement)
         clock: Clock = self.clock
-        delivery = self.delivery if member is None else member.homes
-        outgoing: Outgoing = OutgoingRoutes(delivery, self.placement)
+        outgoing: Outgoing = OutgoingRoutes(self.delivery, self.placement)
+        routes = outgoing
+        if member is not None:
+            outgoing = member.homes
         samples_run = None
         if tracing is not None:
             outgoing = tracing.outgoing(
@@ -247,7 +259,7 @@ class Parts:
             elsewhere=None if member is None else member.mesh,
         )
         if member is not None:
-            member.attach(self.shards, self.delivery, self.polls, self._report)
+            member.attach(self.shards, routes, self.polls, self._report)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -267,6 +279,9 @@ class Parts:
             in_flight=self.in_flight,
         )
 
+        self.placed: PlacedExecutions | None = None
+        if member is not None:
+            self._place_for_all(member)
         self.shared = None if member is None else share_credentials(member, self.api)
         if member is not None:
             register(member.mesh.calls, self.api)
@@ -292,6 +307,18 @@ class Parts:
         metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
         # Until the catalog has been read, it is unknown whether there are accounts.
         self.api.credentials.unload()
+
+    def _place_for_all(self, member: MeshMember) -> None:
+        """Place the executions of all groups, if this process does that."""
+        calls = member.mesh.calls
+        answer_about_executions(calls, self.shards)
+        answer_about_serials(calls, self.shards)
+        self.api.builds_in_use = partial(all_builds_in_use, calls)
+        if member.place.process == EXECUTIONS_HOME:
+            self.placed = PlacedExecutions(
+                calls, self.placement, self.shards.shard_of, member.place.groups
+            )
+            member.homes.when_lost = self.placed.lost
 
     def _report(self, command: Command) -> None:
         """Hand the shards a report of delivery."""
@@ -433,6 +460,8 @@ class Parts:
             self.clock.now_ms,
             lambda job: note_end(self.api.audit, job),
         )
+        if self.member is not None:
+            jobs.prepare = partial(prepared, self.member.mesh.calls)
         self.api.bulk = jobs
         return jobs
 

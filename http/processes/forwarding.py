@@ -300,8 +300,7 @@ class ForwardedRequests:
         in_flight = self._api.in_flight
         with in_flight.hold() as hold:
             await in_flight.grown(hold, len(request.body))
-            call = dispatcher.admit(request, match)
-            return await match.endpoint.handler(self._api, call)
+            return await dispatcher.handle(request, match)
 
     async def _next_chunk(self, process: int, number: int) -> ForwardedChunk:
         opened = self._open.get((process, number))

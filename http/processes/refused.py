@@ -18,20 +18,10 @@ from troth.http.wire.requests import Response
 
 from .refused_settings import RETENTION, SNAPSHOTS
 
-_FUNCTIONS: Final = "function tasks, builds and nodes"
-_BULK: Final = "bulk jobs"
 _LISTS: Final = "lists of what all processes hold"
 _NUMBERS: Final = "numbers of the whole server"
 
-REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "Builds": _FUNCTIONS,
-        "Function tasks": _FUNCTIONS,
-        "Nodes": _FUNCTIONS,
-        "Node work": _FUNCTIONS,
-        "Bulk jobs": _BULK,
-    }
-)
+REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType({})
 """Groups of endpoints that do not work, each with what they are about."""
 
 REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -48,7 +38,6 @@ REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
         **dict.fromkeys(("takeSnapshot", "listSnapshots", "writeSnapshot"), SNAPSHOTS),
         "sweepRetention": RETENTION,
         "importPromises": "imports",
-        "deleteFunction": _FUNCTIONS,
     }
 )
 """Other endpoints that do not work, each with what it is about."""

@@ -10,6 +10,7 @@ is told that (`OutOfReach`).
 - A task that waits for promises of other groups asks what they are; then it is suspended, and
   registered there by messages.
 - A promise that clients delete must not be awaited by a task of any group.
+- A slice of a bulk job is carried out with the job at hand, whose entry may live elsewhere.
 """
 
 from collections import Counter
@@ -77,6 +78,7 @@ class Errands:
         self._passes_count = 0
         self.running_count = 0
         self._free: Counter[str] = Counter()
+        self._jobs: Counter[str] = Counter()
         self.far = Machine(0, lambda _: 0, lambda: 0)
         """Looks like a shard that has what is known just now of promises of other groups."""
         # By type of command: how one is carried out, or None if its shard can do that alone.
@@ -90,6 +92,8 @@ class Errands:
             w.RegisterAwait: self._needs_awaiter,
             w.SuspendWorkflow: self._needs_awaited,
             c.DeletePromise: lambda _: self._delete,
+            c.CountBulk: self._needs_job,
+            c.RunBulk: self._needs_job,
         }
 
     def attach(
@@ -174,6 +178,9 @@ class Errands:
 
     def _needs_awaited(self, command: w.SuspendWorkflow) -> Errand | None:
         return self._suspend if any(map(self._is_far, command.awaited)) else None
+
+    def _needs_job(self, command: c.CountBulk | c.RunBulk) -> Errand | None:
+        return self._with_job if self._is_far(command.id) else None
 
     # Asking
 
@@ -306,6 +313,24 @@ class Errands:
             self._free += Counter()  # without those whose count is zero
             for origin_id in origins:
                 self.far.state.promises.pop(origin_id, None)
+
+    async def _with_job(
+        self, index: int, command: c.CountBulk | c.RunBulk, held: HeldMessages | None
+    ) -> Reply:
+        """Carry out a slice of a bulk job whose entry lives elsewhere."""
+        job_id = command.id
+        (read,) = await self._ask_first([(self._shard_of(job_id), c.ReadEntry(job_id))])
+        known = self.far.state.entries.by_id
+        if read.entry is not None:
+            known[job_id] = read.entry
+        self._jobs[job_id] += 1
+        try:
+            return await self._ask(index, command, held)
+        finally:
+            self._jobs[job_id] -= 1
+            if not self._jobs[job_id]:
+                del self._jobs[job_id]
+                known.pop(job_id, None)
 
     async def _origins(self, promise: Promise) -> dict[str, Promise]:
         """Return the promises of other groups that a promise stems from, up to a pending one."""
