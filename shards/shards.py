@@ -108,7 +108,7 @@ class Shards(Gathering):
         homes = Homes(placement, shard_count)
         self._home_of = homes.of_command
         self.shard_of, self.shard_of_name = homes.of_promise, homes.of_name
-        self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
+        self._released = ReleasedMessages(outgoing, self.state_of, self._pass, self._wake_runner)
         self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
         make_machine = Machine if elsewhere is None else elsewhere.make_machine
@@ -335,7 +335,8 @@ class Shards(Gathering):
 
     # Talking to shards
 
-    def _state_of(self, identifier: str) -> ShardState:
+    def state_of(self, identifier: str) -> ShardState:
+        """Return the state of the shard of a promise of this group, to be looked at."""
         return self._own[self.shard_of(identifier)].machine.state
 
     def tell(self, command: Command) -> None:

@@ -47,7 +47,7 @@ REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
             (
                 *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
                 *("listLocks", "listTimers", "retryTask", "releaseTask", "breakLock"),
-                *("workers", "queues", "retryQueue", "failures"),
+                "failures",
             ),
             _LISTS,
         ),
