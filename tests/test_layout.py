@@ -58,7 +58,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"web"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),
-        frozenset({"monitoring"}),
+        frozenset({"monitoring", "processes"}),
         frozenset({REST}),
     ),
 }

@@ -24,6 +24,7 @@ from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
@@ -121,9 +122,10 @@ class Api:
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
-    was last set while the server ran (0: it was not). `snapshotter` is None if nothing is kept on
-    disk; `sweeper`, `bulk`, `builder` and `placement` until the server is ready; `debug` unless
-    debug operations are on; `tracing` unless requests are traced.
+    was last set while the server ran (0: it was not). `others_are_ready` says so of the server's
+    other processes, if there are any. `snapshotter` is None if nothing is kept on disk; `sweeper`,
+    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
+    on; `tracing` unless requests are traced.
     """
 
     settings: Settings
@@ -133,9 +135,10 @@ class Api:
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     clock_step_ms: Callable[[], int] = lambda: 0
+    others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
-    sweeper: Sweeper | None = None
+    sweeper: Sweeper | AllSweepers | None = None
     bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None

@@ -6,6 +6,7 @@ from typing import Final, final
 from msgspec import Struct
 
 from troth.core.retention_rules import RetentionRule
+from troth.shards.errors import OutOfReach
 from troth.shards.mesh.calls import ProcessCall, ProcessCalls
 from troth.shards.upkeep.retention import Outcome, RetentionStatistics, Sweeper
 
@@ -24,22 +25,30 @@ DRY_RUN: Final = ProcessCall("retention.dry-run", RulesAsked, Outcome)
 
 @final
 class AllSweepers:
-    """Sweeps all processes; `own` sweeps this one. See `Sweeper`."""
+    """Sweeps all processes; `own` sweeps this one, once it has started. See `Sweeper`."""
 
-    def __init__(self, calls: ProcessCalls, own: Sweeper) -> None:
-        self.rules = own.rules
-        self.names = own.names
+    def __init__(self, calls: ProcessCalls) -> None:
+        self.own: Sweeper | None = None
         self._calls = calls
-        self._own = own
+        calls.handle(SWEEP, self._sweep_own)
+        calls.handle(DRY_RUN, self._dry_run_own)
 
-        async def sweep(_process: int, _asked: None) -> Outcome:
-            return await own.sweep()
+    @property
+    def rules(self) -> tuple[RetentionRule, ...]:
+        """The rules of the server."""
+        return self._started.rules
 
-        async def dry_run(_process: int, asked: RulesAsked) -> Outcome:
-            return await own.dry_run(asked.rules)
+    @property
+    def _started(self) -> Sweeper:
+        if self.own is None:
+            raise OutOfReach  # this process is about to serve
+        return self.own
 
-        calls.handle(SWEEP, sweep)
-        calls.handle(DRY_RUN, dry_run)
+    async def _sweep_own(self, _process: int, _asked: None) -> Outcome:
+        return await self._started.sweep()
+
+    async def _dry_run_own(self, _process: int, asked: RulesAsked) -> Outcome:
+        return await self._started.dry_run(asked.rules)
 
     async def sweep(self) -> Outcome:
         """Delete everything that the rules reach now. Raises ShardsError."""
@@ -51,7 +60,7 @@ class AllSweepers:
 
     def statistics(self) -> RetentionStatistics:
         """Return the counters of this process."""
-        return self._own.statistics()
+        return self._started.statistics()
 
 
 def _together(outcomes: Sequence[Outcome]) -> Outcome:

@@ -78,13 +78,15 @@ class ProcessCalls:
     """The calls and notes of process `own`, by its links to the others.
 
     Handlers are registered before anything comes up. `when_linked` and `when_parted` are called
-    with a process's number when the link to it has come up, and when it has ended.
+    with a process's number when the link to it has come up, and when it has ended; `when_looking`
+    some times a second.
     """
 
     def __init__(self, own: int, links: dict[int, MeshLink]) -> None:
         self.own = own
         self.when_linked: list[Callable[[int], None]] = []
         self.when_parted: list[Callable[[int], None]] = []
+        self.when_looking: list[Callable[[], None]] = []
         self.running_count = 0
         self._links = links
         self._handlers: dict[str, Callable[[int, bytes], Awaitable[bytes]]] = {}
@@ -131,6 +133,10 @@ class ProcessCalls:
     def linked(self) -> Sequence[int]:
         """The numbers of the other processes to which there is a link now."""
         return tuple(process for process, link in self._links.items() if link.is_up)
+
+    def incarnation_of(self, process: int) -> int:
+        """Return the incarnation of another process, as it was last linked."""
+        return self._links[process].incarnation
 
     async def call(
         self,
@@ -259,6 +265,11 @@ class ProcessCalls:
         """Tell who has asked for it that the link to a process has ended."""
         for act in self.when_parted:
             act(process)
+
+    def look(self) -> None:
+        """Tell who has asked for it that it is time to look."""
+        for act in self.when_looking:
+            act()
 
     async def _carry_out(
         self,

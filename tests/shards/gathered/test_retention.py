@@ -36,19 +36,17 @@ def retaining(count: int = 2) -> AbstractAsyncContextManager[World]:
 
 
 def sweepers(server: World) -> list[AllSweepers]:
-    return [
-        AllSweepers(
-            process.mesh.calls,
-            Sweeper(
-                process.shards,
-                (ALL,),
-                ("all",),
-                interval_ms=60_000,
-                now_ms=process.shards.clock.now_ms,
-            ),
+    found = []
+    for process in server.processes:
+        found.append(AllSweepers(process.mesh.calls))
+        found[-1].own = Sweeper(
+            process.shards,
+            (ALL,),
+            ("all",),
+            interval_ms=60_000,
+            now_ms=process.shards.clock.now_ms,
         )
-        for process in server.processes
-    ]
+    return found
 
 
 async def is_there(server: World, promise_id: str) -> bool:
