@@ -192,7 +192,7 @@ class ProcessCalls:
     ) -> dict[int, Answered | ShardsError]:
         """Do as `call_all` with a question for each of some processes.
 
-        If it `needs_all`, nobody is waited for any more when one does not answer.
+        If it `needs_all`, no others are waited for when one does not answer.
         """
         found: dict[int, Answered | ShardsError] = {one: LinkBroken() for one in asked}
 

@@ -343,7 +343,7 @@ class Errands:
 
     @contextmanager
     def _knowing(self, free: Sequence[str], origins: Mapping[str, Promise]) -> Iterator[None]:
-        """Let the shards know for a while what other groups have said."""
+        """Keep what other groups have said for a block, so that the shards know it."""
         self._free.update(free)
         self._far_origins.update(origins.keys())
         self.far.state.promises.update(origins)
