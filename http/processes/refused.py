@@ -18,7 +18,6 @@ from troth.http.wire.requests import Response
 
 from .refused_settings import SNAPSHOTS
 
-_STREAMS: Final = "workers' streams"
 _ACCOUNTS: Final = "changes of accounts and tokens"
 _SESSIONS: Final = "sessions of browsers"
 _FUNCTIONS: Final = "function tasks, builds and nodes"
@@ -27,7 +26,6 @@ _LISTS: Final = "lists of what all processes hold"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Workers": _STREAMS,
         "Sessions": _SESSIONS,
         "Builds": _FUNCTIONS,
         "Function tasks": _FUNCTIONS,
