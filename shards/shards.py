@@ -14,9 +14,7 @@ from typing import Final, final
 import trio
 
 from troth.core.buckets import Buckets
-from troth.core.commands import (
-    Command,
-)
+from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
