@@ -27,7 +27,7 @@ from troth.http.documents.table import API_ENDPOINTS
 from troth.http.identity import operator_key
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
-from troth.http.processes.mesh_member import MeshMember
+from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -247,7 +247,10 @@ class Server:
             lanes = parts.make_lanes()
             for lane in lanes:
                 await nursery.start(lane.run)
-            await self._start(nursery, running, self.doors[0].listener)
+            if parts.member is None:
+                await self._start(nursery, running, self.doors[0].listener)
+            else:
+                nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
             recovery = await in_thread(
@@ -347,6 +350,18 @@ class Server:
     ) -> None:
         await nursery.start(listener.run)
         running.append(listener)
+
+    async def _start_late(
+        self, nursery: trio.Nursery, running: list[SocketListener], listener: SocketListener
+    ) -> None:
+        """Start to answer when this process is ready, or after a while.
+
+        Until then connections wait in its sockets, which its supervisor keeps, or go to others.
+        """
+        with trio.move_on_after(HELD_S):
+            await self.ready.wait()
+        if not self._is_stopping:
+            await self._start(nursery, running, listener)
 
     async def _stop_on_signal(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         with trio.open_signal_receiver(*_stop_signals()) as signals:

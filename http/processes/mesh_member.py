@@ -21,6 +21,9 @@ from troth.shards.mesh.place import ProcessPlace
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage
 
+HELD_S: Final = 2.0
+"""How long connections to a process that starts wait for it before they are told that it does."""
+
 RETRY_S: Final = 0.1
 """The pause before something is asked of all processes again, when one of them is away."""
 

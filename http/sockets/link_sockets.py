@@ -238,7 +238,7 @@ class LinkSockets:
                 wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
                 continue
             if not is_same_user(stream):
-                _log.error("another user listens instead of a process", process=peer)
+                _log.error("another user listens instead of a process", peer_process=peer)
                 stream.close()
                 await trio.sleep(_RETRY_LIMIT_S)
                 continue
