@@ -74,6 +74,7 @@ class MeshMember:
         self._lane = lane
         links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
+        self._seated.on_peers.append(links.try_now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.mesh.errands.run)
             await nursery.start(self.mesh.calls.run)
