@@ -344,7 +344,7 @@ class MeshLink:
                 call.asker.refuse(OutOfReach())
 
     def _await_next(self, question: _Question) -> None:
-        """Let a question wait for the next process: this one stops, and did nothing about it.
+        """Keep a question for the next process: this one stops, and did nothing about it.
 
         All that is asked until the link ends is refused so: the order stays.
         """
