@@ -55,6 +55,6 @@ def _process(one: dict[str, Any]) -> Finding:
         return failure(
             f"process {one['process']}",
             f"down: {found}",
-            "look for its number in the server's log; it is started again by itself",
+            "look for its number in the server's log; it is started again automatically",
         )
     return ok(f"process {one['process']}", found)
