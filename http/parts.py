@@ -183,7 +183,7 @@ class Parts:
             hold=self._hold_message,
             push=self.push,
             polls=self.polls,
-            report=self._report,
+            report=self._report if member is None else member.homes.report,
             targets=settings.targets,
             now_ms=self.clock.now_ms,
             random=random.Random(),  # noqa: S311  jitter of back-off, not a secret
@@ -214,7 +214,8 @@ class Parts:
         )
         self.function_calls.attach(self.placement)
         clock: Clock = self.clock
-        outgoing: Outgoing = OutgoingRoutes(self.delivery, self.placement)
+        delivery = self.delivery if member is None else member.homes
+        outgoing: Outgoing = OutgoingRoutes(delivery, self.placement)
         samples_run = None
         if tracing is not None:
             outgoing = tracing.outgoing(
@@ -236,7 +237,7 @@ class Parts:
             elsewhere=None if member is None else member.mesh,
         )
         if member is not None:
-            member.attach(self.shards)
+            member.attach(self.shards, self.delivery, self.polls, self._report)
         self.api = Api(
             settings=settings,
             url=self.url,

@@ -218,7 +218,7 @@ class Server:
         if seated is None or seated.seat.processes_count == 1:
             return None
         assert isinstance(storage, DirectoryStorage), "several share a directory"
-        return MeshMember(seated, storage, questions_limit_count=self.settings.mailbox_limit_count)
+        return MeshMember(seated, storage, self.settings)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
@@ -250,6 +250,7 @@ class Server:
             if parts.member is None:
                 await self._start(nursery, running, self.doors[0].listener)
             else:
+                parts.member.bring_streams(self.listeners, self.api)
                 nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
@@ -285,6 +286,8 @@ class Server:
             # but not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
+            if parts.member is not None:
+                await nursery.start(parts.member.streams.run, self.listeners)
             if not self._is_stopping:
                 announce(parts, recovery, is_one_of_several=self._seated is not None)
                 nursery.start_soon(load_soon)

@@ -18,7 +18,7 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
 from troth.http.wire.principals import Principal
-from troth.http.wire.requests import ReadyStream
+from troth.http.wire.requests import ReadyStream, Request, Response
 from troth.http.wire.static_files import StaticFile
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
@@ -79,6 +79,18 @@ class EventFeed(Protocol):
         self, principal: Principal, topics: frozenset[str], watched: Sequence[str]
     ) -> ReadyStream:
         """Open a stream for one who may hear all of that. Raises ApiError (503): too many."""
+        ...
+
+
+class StreamOpener(Protocol):
+    """The part of `relayed_streams.StreamRelay` that the API needs."""
+
+    def home_of(self, group: str) -> int | None:
+        """Return the process that has the streams of a group; None if it is this one."""
+        ...
+
+    async def open(self, home: int, port_number: int, request: Request) -> Response:
+        """Ask another process to answer a request for a stream. Raises ApiError (503)."""
         ...
 
 
@@ -145,6 +157,7 @@ class Api:
     surveys: Surveys | None = None
     queues: Queues | None = None
     feed: EventFeed | None = None
+    stream_relay: StreamOpener | None = None
     tracing: RequestSpans | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))

@@ -18,7 +18,6 @@ from troth.http.wire.requests import Response
 
 from .refused_settings import RETENTION, SNAPSHOTS
 
-_STREAMS: Final = "workers' streams"
 _ACCOUNTS: Final = "changes of accounts and tokens"
 _SESSIONS: Final = "sessions of browsers"
 _FUNCTIONS: Final = "function tasks, builds and nodes"
@@ -28,7 +27,6 @@ _NUMBERS: Final = "numbers of the whole server"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Workers": _STREAMS,
         "Sessions": _SESSIONS,
         "Builds": _FUNCTIONS,
         "Function tasks": _FUNCTIONS,
