@@ -206,6 +206,7 @@ class Server:
         self._parts = Parts(settings, storage, doors, shares, self._make_member())
         self.api = self._parts.api
         self.shards = self._parts.shards
+        self._answers = trio.Event()  # set when the API's port has begun to
         self.ready = trio.Event()
         """Set when requests are served."""
         self.stop = trio.Event()
@@ -287,6 +288,7 @@ class Server:
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
             if parts.member is not None:
+                await self._answers.wait()
                 await nursery.start(parts.member.streams.run, self.listeners)
             if not self._is_stopping:
                 announce(parts, recovery, is_one_of_several=self._seated is not None)
@@ -365,6 +367,7 @@ class Server:
             await self.ready.wait()
         if not self._is_stopping:
             await self._start(nursery, running, listener)
+            self._answers.set()
 
     async def _stop_on_signal(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         with trio.open_signal_receiver(*_stop_signals()) as signals:
