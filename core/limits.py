@@ -224,12 +224,17 @@ LINK_WAIT_MS: Final = 2_000  # how long they wait
 LINK_PATIENCE_MS: Final = 30_000  # how long those wait whose clients may not be told of it
 LINK_SILENCE_MS: Final = 2_000  # a link that says nothing for longer is broken
 LINK_PING_MS: Final = 500  # a link that has nothing to say says so
+COPY_LEASE_MS: Final = 2_000  # how long a copy counts as current without a word from its owner
+COPY_RENEWAL_MS: Final = 500  # how often it asks
+COPY_CHANGES_KEPT_COUNT: Final = 1_000  # a copy that is further behind is made again
+COPY_PAGE_COUNT: Final = 500  # entries that are copied at a time
 FENCE_PASS_MS: Final = 500  # how long a group keeps a task held for another at most
 FENCE_PASSES_LIMIT_COUNT: Final = 100  # passes asked for, one after the other, for one command
 PROCESS_CALLS_LIMIT_COUNT: Final = 4_096  # calls carried out, or waited for; then: 503
 PARCELS_WAITING_COUNT: Final = 4_096  # messages on their way to another process; others wait
 PARCELS_LIMIT_BYTES: Final = 8 * 1024 * 1024  # of these
 PARCELS_LIMIT_COUNT: Final = 65_536  # with reports of them; beyond it all go again
+FORWARDED_LIMIT_COUNT: Final = 3_072  # requests and streams among them, passed on; then: 503
 ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
 
 # Logs that are streams of an engine which replicates them
@@ -247,6 +252,7 @@ STREAM_READ_LIMIT_BYTES: Final = 8 * 1024 * 1024  # read in one piece
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
+assert COPY_RENEWAL_MS * 2 < COPY_LEASE_MS, "one word that is lost must not make a copy stale"
 assert LARGE_BODY_BYTES <= CLOSED_BODY_LIMIT_BYTES < BODY_LIMIT_BYTES
 assert RETENTION_RULES_LIMIT_BYTES < CLOSED_BODY_LIMIT_BYTES
 assert BATCH_LIMIT_COUNT <= MAILBOX_LIMIT_COUNT

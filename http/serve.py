@@ -25,6 +25,8 @@ from troth.http.api.context import Readiness
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.identity import operator_key
+from troth.http.identity.copied import CredentialsCopy
+from troth.http.identity.spreading import CredentialsOwner
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.mesh_member import HELD_S, MeshMember
@@ -274,7 +276,7 @@ class Server:
             if isinstance(self.storage, DirectoryStorage):
                 nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)
             await self._introduce_nodes()
-            await self._introduce_accounts()
+            await self._introduce_accounts(nursery)
             await self._start_upkeep(nursery)
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
@@ -303,15 +305,22 @@ class Server:
             self._parts.placement.put_node(node)
         self._parts.placement.restore_all(self.shards.assigned_executions())
 
-    async def _introduce_accounts(self) -> None:
+    async def _introduce_accounts(self, nursery: trio.Nursery) -> None:
         """Learn who may do what. Raises ListenError if that would let in other machines."""
         credentials = self.api.credentials
         if isinstance(self.storage, DirectoryStorage):
             credentials.operator_key = operator_key.provide(Path(self.storage.place))
         else:
             credentials.operator_key = operator_key.new_key()
-        accounts, tokens = await self._accounts()
-        credentials.load(accounts, tokens)
+        shared = self._parts.shared
+        if isinstance(shared, CredentialsCopy):
+            nursery.start_soon(shared.run)
+            await shared.loaded.wait()
+        else:
+            credentials.load(*await self._accounts())
+        if isinstance(shared, CredentialsOwner):
+            shared.begin()
+            nursery.start_soon(shared.run)
         self._parts.placement.withhold(credentials.disabled_accounts())
         if credentials.is_open:
             _refuse_exposed(self.settings)
@@ -338,6 +347,8 @@ class Server:
         nursery.start_soon(Folder(self.shards).run)
         nursery.start_soon(parts.make_sweeper().run)
         if parts.member is not None:
+            if isinstance(parts.shared, CredentialsOwner):
+                nursery.start_soon(TokenUses(self.api).run)
             return  # the rest has no home among several processes yet; see `processes/refused.py`
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)

@@ -18,8 +18,6 @@ from troth.http.wire.requests import Response
 
 from .refused_settings import RETENTION, SNAPSHOTS
 
-_ACCOUNTS: Final = "changes of accounts and tokens"
-_SESSIONS: Final = "sessions of browsers"
 _FUNCTIONS: Final = "function tasks, builds and nodes"
 _BULK: Final = "bulk jobs"
 _LISTS: Final = "lists of what all processes hold"
@@ -27,7 +25,6 @@ _NUMBERS: Final = "numbers of the whole server"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Sessions": _SESSIONS,
         "Builds": _FUNCTIONS,
         "Function tasks": _FUNCTIONS,
         "Nodes": _FUNCTIONS,
@@ -39,10 +36,6 @@ REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
 
 REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        **dict.fromkeys(
-            ("createAccount", "changeAccount", "createToken", "rotateToken", "revokeToken"),
-            _ACCOUNTS,
-        ),
         **dict.fromkeys(
             (
                 *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
