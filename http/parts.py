@@ -67,6 +67,7 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.mesh.calls import ProcessCalls
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
@@ -184,7 +185,7 @@ class Parts:
             own_ports=own_ports,
             room=outgoing_room,
         )
-        failures = Failures()
+        failures = Failures(group=None if member is None else member.place.process)
         self.tracing = tracing = make_tracing(
             now_ns=time.time_ns, tags=settings.trace_tags, shows_ids=settings.trace_ids
         )
@@ -420,7 +421,10 @@ class Parts:
             interval_ms=self.settings.retention_interval_ms,
             now_ms=self.clock.now_ms,
         )
-        self.api.sweeper = sweeper
+        if isinstance(self.api.sweeper, AllSweepers):
+            self.api.sweeper.own = sweeper
+        else:
+            self.api.sweeper = sweeper
         self.api.metrics.add(RETENTION, sweeper.statistics)
         return sweeper
 

@@ -27,6 +27,7 @@ from troth.http.documents.table import API_ENDPOINTS
 from troth.http.identity import operator_key
 from troth.http.identity.copied import CredentialsCopy
 from troth.http.identity.spreading import CredentialsOwner
+from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.mesh_member import HELD_S, MeshMember
@@ -226,7 +227,7 @@ class Server:
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        self.api.pages = make_pages(self.api, API_ENDPOINTS, GROUPS)
+        self.api.pages = make_pages(self.api, API_ENDPOINTS, (*GROUPS, PROCESSES))
         parts = self._parts
         room = self.listeners[0].room
         async with (
@@ -346,15 +347,16 @@ class Server:
                 nursery.start_soon(snapshotter.run)
         nursery.start_soon(Folder(self.shards).run)
         nursery.start_soon(parts.make_sweeper().run)
+        nursery.start_soon(parts.make_feed().run)
+        if not self._is_alone:
+            nursery.start_soon(parts.make_counting().run)
         if parts.member is not None:
             if isinstance(parts.shared, CredentialsOwner):
                 nursery.start_soon(TokenUses(self.api).run)
             return  # the rest has no home among several processes yet; see `processes/refused.py`
         if not self._is_alone:
-            nursery.start_soon(parts.make_counting().run)
             nursery.start_soon(TokenUses(self.api).run)
             await nursery.start(parts.make_bulk_jobs().run)
-        nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)
 
     @property

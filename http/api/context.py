@@ -24,6 +24,7 @@ from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
@@ -149,7 +150,7 @@ class Api:
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
-    sweeper: Sweeper | None = None
+    sweeper: Sweeper | AllSweepers | None = None
     bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None

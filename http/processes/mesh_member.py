@@ -74,7 +74,8 @@ class MeshMember:
 
         `report` takes what delivery says of messages of this group.
         """
-        self.mesh.attach(shards.states, shards.shard_of, shards.go_on)
+        now_ms = shards.clock.now_ms
+        self.mesh.attach(shards.states, shards.shard_of, shards.go_on, now_ms)
         self.homes.attach(delivery, report, shards.shard_of)
         DialectNotes(self.mesh.calls, polls, self._hurry)
 
