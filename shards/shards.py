@@ -526,10 +526,15 @@ class Shards(Gathering):
         waiter = Waiter(len(questions))
         try:
             for place, (index, command) in enumerate(questions):
-                self._at[index].ask(command, waiter, place, held)
+                shard = self._at[index]
+                shard.put(command, waiter, place, held)
+                self._submitted[index] = shard
         except Overloaded:
             waiter.abandon()  # some shards may have been asked already
             raise
+        finally:
+            # One turn for all that is asked in this pass, instead of one of each shard's own.
+            self._wake_runner()
         return await waiter.wait()
 
     async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
