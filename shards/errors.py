@@ -1,7 +1,7 @@
 """What can go wrong with a request inside the shards, by who is to blame: always the server.
 
-Each is answered with 503, so that a client tries again later. None of them says whether the command
-took effect, except `Overloaded` and `OutOfReach`: then it did not.
+Each but `CallFailed` is answered with 503, so that a client tries again later. None of them says
+whether the command took effect, except `Overloaded` and `OutOfReach`: then it did not.
 """
 
 from typing import ClassVar
@@ -39,10 +39,16 @@ class StorageFailed(ShardsError):
 class OutOfReach(Overloaded):
     """The process that has the shard is away; the command was not taken (503)."""
 
-    code = Code.OVERLOADED
+    code = Code.OUT_OF_REACH
 
 
 class LinkBroken(ShardsError):
     """The process that has the shard went away before it answered (503)."""
 
-    code = Code.STORE_FAILED
+    code = Code.LINK_BROKEN
+
+
+class CallFailed(ShardsError):
+    """Another process failed to answer what this one asked it: a defect (500)."""
+
+    code = Code.INTERNAL

@@ -55,6 +55,8 @@ export function useListing(source, query) {
   const latest = useRef(list);
   /** @type {import("./vendor/preact.js").RefObject<AbortController | null>} */
   const running = useRef(null);
+  /** Whether something has changed while a page was being fetched. */
+  const isLate = useRef(false);
 
   const put = (/** @type {Partial<Listed<Row>>} */ changes) => {
     latest.current = { ...latest.current, ...changes };
@@ -80,6 +82,7 @@ export function useListing(source, query) {
         if (next === null || rows.length >= before.length + limit) break;
       }
       put({ isBusy: false });
+      if (isLate.current) void refresh();
     } catch (error) {
       if (!signal.aborted) put({ isBusy: false, error });
     }
@@ -93,6 +96,7 @@ export function useListing(source, query) {
 
   const refresh = async () => {
     const seen = latest.current;
+    isLate.current = seen.isBusy;
     if (seen.isBusy || seen.question !== question) return;
     if (seen.rows.length === 0) return reload();
     try {

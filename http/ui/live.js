@@ -2,7 +2,8 @@
  * Keeps screens up to date: one stream of events for all tabs, and what it says, handed to whichever
  * components on screen want it.
  *
- * A hidden tab asks for nothing. While paused, nothing changes; when that ends, everything is asked for
+ * What a screen has asked for before the stream was open is asked for once more when it is: nothing else
+ * would tell what has happened in between. A hidden tab asks for nothing. While paused, nothing changes; when that ends, everything is asked for
  * again, once.
  */
 import { useEffect, useRef } from "./vendor/preact.js";
@@ -25,8 +26,16 @@ export const tick = observable(0);
 /** @typedef {import("./stream.js").Message} Message */
 /** @typedef {import("./stream.js").Wish} Wish */
 
-/** @type {Map<(message: Message, topics: string[]) => void, Wish>} */
+/**
+ * What each listener wants, and the number of the wish that has it; 0: a stream has had it already.
+ *
+ * @type {Map<(message: Message, topics: string[]) => void, Wish>}
+ */
 const listeners = new Map();
+
+/** How many wishes were said, and the newest of them that an open stream has. */
+let wishesCount = 0;
+let openNumber = 0;
 
 /** @type {(wish: Wish | null) => void} */
 let send = () => {};
@@ -83,7 +92,17 @@ function say() {
   const text = isAwake() ? JSON.stringify(wish) : "";
   if (text === said) return;
   said = text;
-  send(text ? wish : null);
+  wishesCount++;
+  send(text ? { ...wish, number: wishesCount } : null);
+}
+
+/** Has those ask again that have asked before there was a stream that tells them of changes. */
+function coverListeners() {
+  for (const [listener, wish] of [...listeners]) {
+    if (wish.number === 0 || wish.number > openNumber) continue;
+    wish.number = 0;
+    if (wish.watch.length > 0 || wish.topics.some((topic) => COUNTED[topic])) listener({ type: "refresh", data: null }, []);
+  }
 }
 
 /** @param {Message} message */
@@ -99,8 +118,10 @@ function receive(message) {
   if (message.data?.at) setClock(message.data.at);
   if (message.type === "counters" && message.data.counts) counts.set(message.data.counts);
   if (message.type === "open") {
+    openNumber = Math.max(openNumber, message.data.number);
     // What happened in between was not told.
     if (wasLost) refresh();
+    else coverListeners();
     wasLost = false;
     return;
   }
@@ -124,7 +145,7 @@ export function startFeed() {
     send = (wish) => worker.port.postMessage(wish);
     addEventListener("pagehide", () => worker.port.postMessage(null));
     addEventListener("pageshow", (event) => {
-      if (event.persisted) worker.port.postMessage(said ? JSON.parse(said) : null);
+      if (event.persisted) worker.port.postMessage(said ? { ...JSON.parse(said), number: wishesCount } : null);
     });
   }
   document.addEventListener("visibilitychange", wakeOrSleep);
@@ -192,8 +213,11 @@ export function useLive(changed, { topics = [], watch = [], everyMs = 1_000 }) {
       heard = message;
       timer ??= setTimeout(run, Math.max(0, last + everyMs - performance.now()));
     };
-    listeners.set(listener, { topics, watch });
+    /** @type {Wish} */
+    const wish = { topics, watch, number: 0 };
+    listeners.set(listener, wish);
     say();
+    wish.number = wishesCount > openNumber ? wishesCount : 0;
     const unwatch = returns.watch(run);
     // Who may not hear of it looks from time to time.
     const isDeaf = topics.length > 0 && !topics.some(mayHear);

@@ -2,7 +2,8 @@
  * One event stream for all that listen: what they want is put together, and each is told everything.
  *
  * While no tab is visible, there is no stream. A stream that is lost is opened again after 1, 2, 4 … 30
- * seconds. The server allows 50 watched ids a stream; the tab that asked last comes first.
+ * seconds. When other things are wanted, the stream before ends only when the next one is open: what
+ * both have is told without a gap. Each listener is told when a stream is open that has what it wants. The server allows 50 watched ids a stream; the tab that asked last comes first.
  */
 
 const WATCHED_LIMIT_COUNT = 50;
@@ -13,7 +14,7 @@ const LONGEST_WAIT_MS = 30_000;
 const GATHER_MS = 50;
 const EVENTS = ["counters", "queues", "failures", "changed"];
 
-/** @typedef {{topics: string[], watch: string[]}} Wish */
+/** @typedef {{topics: string[], watch: string[], number: number}} Wish A listener counts its wishes. */
 /** @typedef {{type: string, data: any}} Message */
 
 /**
@@ -37,6 +38,10 @@ export class Stream {
     this.wishes = new Map();
     /** @type {EventSource | null} */
     this.source = null;
+    /** Streams that end when `source` is open. @type {EventSource[]} */
+    this.former = [];
+    /** The numbers of the wishes that `source` has. @type {Map<(message: Message) => void, number>} */
+    this.served = new Map();
     this.opened = "";
     this.waitMs = FIRST_WAIT_MS;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -65,12 +70,26 @@ export class Stream {
     if (topics.length > 0) url.searchParams.set("topics", topics.join(","));
     for (const id of watched) url.searchParams.append("watch", id);
     const isNeeded = topics.length > 0 || watched.length > 0;
-    const isOpen = this.source !== null && this.source.readyState !== EventSource.CLOSED;
-    if (isNeeded && isOpen && url.href === this.opened) return;
-    this.source?.close();
+    const source = this.source;
+    const before = this.served;
+    this.served = new Map([...this.wishes].map(([listener, { number }]) => [listener, number]));
+    if (isNeeded && source !== null && source.readyState !== EventSource.CLOSED && url.href === this.opened) {
+      if (source.readyState !== EventSource.OPEN) return;
+      for (const [listener, number] of this.served) {
+        if (before.get(listener) !== number) listener({ type: "open", data: { number } });
+      }
+      return;
+    }
+    if (source !== null) this.former.push(source);
     this.source = null;
     this.opened = url.href;
     if (isNeeded) this.connect(url);
+    else this.endFormer();
+  }
+
+  endFormer() {
+    for (const source of this.former) source.close();
+    this.former = [];
   }
 
   /** @param {URL} url */
@@ -78,8 +97,10 @@ export class Stream {
     const source = new EventSource(url);
     this.source = source;
     source.onopen = () => {
+      if (source !== this.source) return;
       this.waitMs = FIRST_WAIT_MS;
-      this.tell({ type: "open", data: null });
+      this.endFormer();
+      for (const [listener, number] of this.served) listener({ type: "open", data: { number } });
     };
     source.onerror = () => this.lose(source);
     for (const type of EVENTS) {
@@ -93,6 +114,7 @@ export class Stream {
     // The browser would try again by a rule of its own, and never after a refusal.
     source.close();
     this.source = null;
+    this.endFormer();
     this.tell({ type: "lost", data: null });
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.open(), this.waitMs);

@@ -18,6 +18,7 @@ from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
 
+from .calls import ProcessCalls
 from .codec import decode_command, encode_content
 from .frames import (
     FrameFlag,
@@ -25,6 +26,7 @@ from .frames import (
     LinkDamaged,
     LinkFrame,
     LinkReader,
+    decode_named,
     decode_numbers,
     encode_frame,
     encode_numbers,
@@ -85,6 +87,7 @@ class Answering:
         place: ProcessPlace,
         group: AskedGroup,
         passes: GivenPasses,
+        calls: ProcessCalls,
         *,
         now_s: Callable[[], float],
         wake: Callable[[], None],
@@ -93,6 +96,7 @@ class Answering:
         self._place = place
         self._group = group
         self._passes = passes
+        self._calls = calls
         self._now_s = now_s
         self._wake = wake
         self._own = place.shards_of(place.process)
@@ -174,6 +178,11 @@ class Answering:
         elif kind == Kind.RETURNED:
             self._passes.take_back(frame.body.decode())
             return True  # what has waited for it
+        elif kind == Kind.CALL:
+            self._begin_call(frame)
+        elif kind == Kind.NOTE:
+            self._calls.heard(self._process, *decode_named(frame.body))
+            return True  # what delivery reports
         elif kind != Kind.PING:
             raise LinkDamaged(f"a frame of kind {kind} has no place in a question")
         return False
@@ -187,6 +196,24 @@ class Answering:
             self._group.submit_to(index, command, held, asker)
         except ShardsError as error:
             self.refuse(correlation, error)
+
+    @property
+    def _process(self) -> int:
+        assert self.peer is not None, "it has said who it is"
+        return self.peer.process
+
+    def _begin_call(self, frame: LinkFrame) -> None:
+        correlation = frame.correlation
+        name, body = decode_named(frame.body)
+
+        def answer(found: bytes) -> None:
+            if not self._is_closed:
+                self._send(encode_frame(Kind.RESULT, found, correlation))
+
+        def refuse(error: ShardsError) -> None:
+            self.refuse(correlation, error)
+
+        self._calls.begin(self._process, name, body, answer, refuse)
 
     def _receive(self, frame: LinkFrame) -> None:
         message = decode_command(frame.body, frame.flags)

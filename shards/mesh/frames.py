@@ -41,6 +41,12 @@ class Kind(IntEnum):
     """A pass is over; the body is its name."""
     PING = 10
     """Nothing but a sign of life."""
+    CALL = 11
+    """A question to the process itself (`calls.py`); it is answered with RESULT or REFUSE."""
+    RESULT = 12
+    """The answer to a CALL."""
+    NOTE = 13
+    """Something said to the process itself; it is not answered, and may be lost with the link."""
 
 
 class FrameFlag(IntEnum):
@@ -104,6 +110,25 @@ class LinkReader:
 
 
 _NUMBERS: Final = struct.Struct("<Q")
+
+
+_NAME: Final = struct.Struct("<H")
+
+
+def encode_named(name: str, body: bytes) -> bytes:
+    """Return the body of a CALL or NOTE."""
+    encoded = name.encode()
+    return _NAME.pack(len(encoded)) + encoded + body
+
+
+def decode_named(content: bytes) -> tuple[str, bytes]:
+    """Return the name and the body that a CALL or NOTE has. Raises LinkDamaged."""
+    try:
+        (length,) = _NAME.unpack_from(content)
+        end = _NAME.size + length
+        return content[_NAME.size : end].decode(), content[end:]
+    except (struct.error, UnicodeDecodeError) as error:
+        raise LinkDamaged("a name that cannot be read") from error
 
 
 def encode_numbers(numbers: list[int]) -> bytes:

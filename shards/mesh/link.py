@@ -9,13 +9,14 @@ what `take` returns. The link is up when the other end has said who it is.
 - New questions wait for a link that is down, for `LINK_WAIT_MS`, or `LINK_PATIENCE_MS` if they come
   from clients that cannot be told of it; then they are refused with `OutOfReach`. So are those that
   there is no room for.
+- Calls (`calls.py`) are as questions are; they wait for a link that is down as long as they say.
 - Messages from outboxes are sent only while the link is up. Each receipt is passed on; a link that
   breaks counts as one, since who waits for it must not wait for a process that is gone.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import structlog
 from msgspec import Struct
@@ -29,9 +30,10 @@ from troth.core.limits import (
     LINK_WAIT_MS,
     LINK_WAITING_LIMIT_COUNT,
     MAILBOX_LIMIT_COUNT,
+    PROCESS_CALLS_LIMIT_COUNT,
 )
 from troth.core.workflow_commands import EnsurePromise, SettlePromise
-from troth.shards.errors import LinkBroken, OutOfReach, Overloaded
+from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError
 from troth.shards.held import HeldMessages, Notice
 from troth.shards.turns import Asker
 from troth.shards.waiting import AfterReceipts
@@ -45,6 +47,7 @@ from .frames import (
     LinkReader,
     decode_numbers,
     encode_frame,
+    encode_named,
     encode_numbers,
 )
 from .place import ProcessPlace, checked_hello, encode_hello
@@ -71,12 +74,33 @@ class _Question(Struct, eq=False, gc=False):
     until_s: float
 
 
+class CallAsker(Protocol):
+    """Who waits for the answer to a call; exactly one of both is called, once."""
+
+    def answer(self, body: bytes) -> None:
+        """Take the answer."""
+        ...  # pragma: no cover
+
+    def refuse(self, error: ShardsError) -> None:
+        """Take why there is none."""
+        ...  # pragma: no cover
+
+
+class _Call(Struct, eq=False, gc=False):
+    """A call and who asked; after `until_s` it is refused, if it cannot be asked by then."""
+
+    content: bytes
+    asker: CallAsker
+    until_s: float
+
+
 @final
 class MeshLink:
     """This process's end of what it asks process `peer`. `now_s` is a monotonic clock.
 
     `wake` is called when there is something to send outside of `received`. `when_up` is called
-    when the link has come up, before anything else is sent, with the other's incarnation.
+    when the link has come up, before anything else is sent, with the other's incarnation;
+    `when_down` when a link that was up has ended.
     """
 
     def __init__(
@@ -87,15 +111,19 @@ class MeshLink:
         now_s: Callable[[], float],
         wake: Callable[[], None],
         when_up: Callable[["MeshLink", int], None],
+        when_down: Callable[["MeshLink"], None] = lambda _: None,
         questions_limit_count: int = MAILBOX_LIMIT_COUNT,
         outgoing_limit_bytes: int = LINK_OUTGOING_LIMIT_BYTES,
     ) -> None:
         self.peer = peer
         self.is_up = False
+        self.incarnation = 0
+        """That of the other process, as it was when the link came up last."""
         self._place = place
         self._now_s = now_s
         self._wake = wake
         self._when_up = when_up
+        self._when_down = when_down
         self._questions_limit_count = questions_limit_count
         self._outgoing_limit_bytes = outgoing_limit_bytes
         self._is_open = False
@@ -106,6 +134,8 @@ class MeshLink:
         self._last_correlation = 0
         self._in_flight: dict[int, _Question] = {}
         self._waiting: deque[_Question] = deque()
+        self._calls: dict[int, _Call] = {}
+        self._waiting_calls: deque[_Call] = deque()
         self._receipts: dict[int, AfterReceipts] = {}
         self._heard_s = self._said_s = now_s()
 
@@ -169,6 +199,28 @@ class MeshLink:
         """Say that a pass is over; if the link is broken, it runs out there."""
         if self.is_up:
             self._send(encode_frame(Kind.RETURNED, pass_id.encode()))
+
+    def call(self, name: str, body: bytes, asker: CallAsker, wait_ms: int) -> None:
+        """Ask the process itself. Raises Overloaded or OutOfReach; then nothing was asked."""
+        call = _Call(encode_named(name, body), asker, self._now_s() + wait_ms / 1000)
+        if self.is_up:
+            if len(self._calls) >= PROCESS_CALLS_LIMIT_COUNT:
+                raise Overloaded
+            self._send_call(call)
+        elif not wait_ms or len(self._waiting_calls) >= PROCESS_CALLS_LIMIT_COUNT:
+            raise OutOfReach
+        else:
+            self._waiting_calls.append(call)
+
+    def note(self, name: str, body: bytes) -> None:
+        """Tell the process itself something, if the link is up."""
+        if self.is_up:
+            self._send(encode_frame(Kind.NOTE, encode_named(name, body)))
+
+    def _send_call(self, call: _Call) -> None:
+        self._last_correlation = correlation = self._last_correlation + 1
+        self._calls[correlation] = call
+        self._send(encode_frame(Kind.CALL, call.content, correlation))
 
     def _send_question(self, question: _Question) -> None:
         body, flags = encode_content(question.command)
@@ -241,6 +293,7 @@ class MeshLink:
 
     def closed(self) -> None:
         """Note that the connection has ended, or could not be made good."""
+        was_up = self.is_up
         self._is_open = self.is_up = False
         self._outgoing = []
         self._outgoing_bytes = 0
@@ -255,14 +308,22 @@ class MeshLink:
             else:
                 question.asker.refuse(LinkBroken())
         self._waiting.extendleft(reversed(again))
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.asker.refuse(LinkBroken())
         for gate in receipts.values():
             gate.received()
+        if was_up:
+            self._when_down(self)
 
     def refuse_all(self, error: type[OutOfReach | LinkBroken] = OutOfReach) -> None:
         """Refuse what waits: this process ends."""
         waiting, self._waiting = self._waiting, deque()
         for question in waiting:
             question.asker.refuse(error())
+        calls, self._waiting_calls = self._waiting_calls, deque()
+        for call in calls:
+            call.asker.refuse(error())
 
     @property
     def is_quiet(self) -> bool:
@@ -276,14 +337,22 @@ class MeshLink:
             self._waiting = deque(one for one in self._waiting if one.until_s > now_s)
             for question in late:
                 question.asker.refuse(OutOfReach())
+        late_calls = [one for one in self._waiting_calls if one.until_s <= now_s]
+        if late_calls:
+            self._waiting_calls = deque(one for one in self._waiting_calls if one.until_s > now_s)
+            for call in late_calls:
+                call.asker.refuse(OutOfReach())
 
     def _came_up(self, incarnation: int) -> None:
-        self.is_up = True
+        self.is_up, self.incarnation = True, incarnation
         _log.info("linked", process=self.peer, incarnation=incarnation)
         self._when_up(self, incarnation)
         waiting, self._waiting = self._waiting, deque()
         while waiting:
             self._send_question(waiting.popleft())
+        calls, self._waiting_calls = self._waiting_calls, deque()
+        while calls:
+            self._send_call(calls.popleft())
 
     # What comes back
 
@@ -295,9 +364,12 @@ class MeshLink:
             if frame.flags & FrameFlag.HOLDS and question.held is not None:
                 question.held.add((Notice(lambda: self._release(correlation)),))
             question.asker.answer(question.place, reply)
+        elif kind == Kind.RESULT:
+            self._answered_call(correlation).asker.answer(frame.body)
         elif kind == Kind.REFUSE:
             error = error_of(frame.body)
-            self._answered(correlation).asker.refuse(error)
+            call = self._calls.pop(correlation, None)
+            (call or self._answered(correlation)).asker.refuse(error)
         elif kind == Kind.RECEIVED:
             self._note_received(decode_numbers(frame.body))
         elif kind != Kind.PING:
@@ -308,6 +380,12 @@ class MeshLink:
         if question is None:
             raise LinkDamaged("an answer to a question that was not asked")
         return question
+
+    def _answered_call(self, correlation: int) -> _Call:
+        call = self._calls.pop(correlation, None)
+        if call is None:
+            raise LinkDamaged("an answer to a call that was not made")
+        return call
 
     def _note_received(self, correlations: Iterable[int]) -> None:
         for correlation in correlations:

@@ -23,6 +23,7 @@ from troth.shards.waiting import AfterReceipts
 
 from .acknowledgments import Acknowledgments
 from .answering import Answering, AskedGroup
+from .calls import ProcessCalls
 from .errands import Errands
 from .link import MeshLink
 from .passes import GivenPasses, GroupMachine
@@ -64,11 +65,13 @@ class Mesh:
                 now_s=now_s,
                 wake=wake,
                 when_up=self._when_up,
+                when_down=self._when_down,
                 questions_limit_count=questions_limit_count,
             )
             for peer in range(place.count)
             if peer != place.process
         }
+        self.calls = ProcessCalls(place.process, self.links)
 
     def attach(
         self,
@@ -89,13 +92,16 @@ class Mesh:
     def look(self) -> None:
         """Look at the time, some times a second."""
         self.passes.are_out()
+        self.calls.look()
 
     def _return_pass(self, index: int, pass_id: str) -> None:
         self.links[self._groups[index]].return_pass(pass_id)
 
     def answering(self, group: AskedGroup) -> Answering:
         """Make the end of a link by which another process asks."""
-        return Answering(self.place, group, self.passes, now_s=self._now_s, wake=self._wake)
+        return Answering(
+            self.place, group, self.passes, self.calls, now_s=self._now_s, wake=self._wake
+        )
 
     # What the shards need: `turns.Elsewhere`
 
@@ -146,3 +152,7 @@ class Mesh:
             for target, sequence, message in state.outbox:
                 if target in targets and sequence <= self._sent.get((state.index, target), 0):
                     link.post(target, Receive(state.index, sequence, message), None, None)
+        self.calls.came_up(link.peer)
+
+    def _when_down(self, link: MeshLink) -> None:
+        self.calls.parted(link.peer)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from troth.shards.errors import (
+    CallFailed,
     LinkBroken,
     OutOfReach,
     Overloaded,
@@ -15,7 +16,7 @@ from .frames import LinkDamaged
 
 _KINDS: Final[dict[bytes, type[ShardsError]]] = {
     kind.__name__.encode(): kind
-    for kind in (Overloaded, Stopping, StorageFailed, OutOfReach, LinkBroken)
+    for kind in (Overloaded, Stopping, StorageFailed, OutOfReach, LinkBroken, CallFailed)
 }
 
 

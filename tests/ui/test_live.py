@@ -3,13 +3,14 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import TimeoutError as NotInTime
 
 from tests.helpers.server import ServerProcess
@@ -21,6 +22,7 @@ from .test_accessible import SCREENS, operate_screens
 from .test_promises import create
 
 CREATES_A_SECOND: Final = 500
+RESOLVED: Final = {"state": "RESOLVED"}
 
 
 @contextmanager
@@ -86,11 +88,66 @@ def test_new_rows_match_the_filter(visit: Visit, busy_server: ServerProcess) -> 
         button = page.get_by_role("button", name="2 new · show")
         expect(button).to_be_visible(timeout=60_000)
         # A row on screen changes in place.
-        done = {"state": "RESOLVED"}
-        assert busy_server.request("PATCH", "/promises/match-a-0", done)[0] == 201
+        assert busy_server.request("PATCH", "/promises/match-a-0", RESOLVED)[0] == 201
         expect(page.locator("tr[data-row] .state")).to_have_text("Resolved", timeout=60_000)
         button.click()
         expect(page.locator("tr[data-row]")).to_have_count(3)
+
+
+@contextmanager
+def late_stream(page: Page) -> Iterator[Callable[[], None]]:
+    """Hold requests for streams of events until the function that this yields is called."""
+    held: list[Route] = []
+    is_open = False
+
+    def hold(route: Route) -> None:
+        if is_open:
+            route.continue_()
+        else:
+            held.append(route)
+
+    def let_go() -> None:
+        nonlocal is_open
+        is_open = True
+        for route in held:
+            with suppress(PlaywrightError):  # the page does not want it any more
+                route.continue_()
+
+    # A page's own requests can be held, those of a worker that tabs share cannot.
+    page.add_init_script("delete globalThis.SharedWorker")
+    page.route(re.compile(r"/events\?"), hold)
+    yield let_go
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_what_happens_before_the_stream_is_open_is_shown(browser: Browser, tmp_path: Path) -> None:
+    # A server of its own: whatever happens on it later would show this, too.
+    with ServerProcess(tmp_path) as server, visiting(browser, server.url) as visitor:
+        create(server, "early-0")
+        page = visitor.context.new_page()
+        with late_stream(page) as let_go:
+            visitor.go(page, "promises?id=early-*")
+            expect(page.locator("tr[data-row]")).to_have_count(1)
+            create(server, "early-1")
+            assert server.request("PATCH", "/promises/early-0", RESOLVED)[0] == 201
+            page.wait_for_timeout(3_000)  # the second in which that happened is over
+            let_go()
+            expect(page.get_by_role("button", name="1 new · show")).to_be_visible(timeout=60_000)
+            expect(page.locator("tr[data-row] .state")).to_have_text("Resolved", timeout=60_000)
+
+
+def test_a_promise_completed_before_the_stream_is_open_is_shown(
+    visit: Visit, busy_server: ServerProcess
+) -> None:
+    create(busy_server, "early-page")
+    with visit() as visitor:
+        page = visitor.context.new_page()
+        with late_stream(page) as let_go:
+            visitor.go(page, "promises/early-page")
+            expect(page.locator(".call-panel .state")).to_have_text("Pending")
+            assert busy_server.request("PATCH", "/promises/early-page", RESOLVED)[0] == 201
+            let_go()
+            expect(page.locator(".call-panel .state")).to_have_text("Resolved", timeout=60_000)
 
 
 def test_pause_keeps_still(visit: Visit, busy_server: ServerProcess) -> None:

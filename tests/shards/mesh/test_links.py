@@ -129,8 +129,14 @@ async def test_each_end_notices_by_itself_that_the_other_is_silent() -> None:
     now_s = 100.0
     here, there = make_process(0, (1, 1)), make_process(1, (1, 1))
     link = MeshLink(here.place, 1, now_s=lambda: now_s, wake=lambda: None, when_up=lambda *_: None)
+    mesh = there.mesh
     end = Answering(
-        there.place, there.shards, there.mesh.passes, now_s=lambda: now_s, wake=lambda: None
+        there.place,
+        there.shards,
+        mesh.passes,
+        mesh.calls,
+        now_s=lambda: now_s,
+        wake=lambda: None,
     )
     link.opened()
     end.received(link.take())
