@@ -14,9 +14,7 @@ from typing import Final, final
 import trio
 
 from troth.core.buckets import Buckets
-from troth.core.commands import (
-    Command,
-)
+from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
@@ -524,17 +522,14 @@ class Shards(Gathering):
     ) -> list[Reply]:
         self._refuse_unless_open()
         waiter = Waiter(len(questions))
+        self._wake_runner()  # for all that is asked in this pass, not one actor for each
         try:
             for place, (index, command) in enumerate(questions):
-                shard = self._at[index]
-                shard.put(command, waiter, place, held)
-                self._submitted[index] = shard
+                self._at[index].put(command, waiter, place, held)
+                self._submitted[index] = self._at[index]
         except Overloaded:
             waiter.abandon()  # some shards may have been asked already
             raise
-        finally:
-            # One turn for all that is asked in this pass, instead of one of each shard's own.
-            self._wake_runner()
         return await waiter.wait()
 
     async def ask_each(self, commands: Sequence[Command]) -> list[Reply]:
