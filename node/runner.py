@@ -464,7 +464,7 @@ def _reap() -> None:
         while os.waitpid(-1, os.WNOHANG)[0] != 0:
             pass
     except ChildProcessError:
-        pass
+        pass  # none is left
 
 
 def _run_execution(
