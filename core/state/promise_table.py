@@ -223,7 +223,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         return shape, tuple(tags.values())
 
     def unfolded(self, promise_id: str, folded: bytes) -> Promise:
-        """Return a promise of which `kept` has only bytes."""
+        """Return a promise that `kept` has only as bytes."""
         promise = self.recent.get(promise_id)
         return self._made_of(promise_id, folded) if promise is None else promise
 
