@@ -16,7 +16,8 @@ from tests.clients.listening import EventStream, PushTarget
 from tests.helpers.server import ServerProcess
 from troth.shards.mesh.homes import HomeFinder
 
-from .test_real_processes import FAR_MS, Client, clients, ids_by_group
+from .clients import FAR_MS, Client, ids_by_group
+from .test_real_processes import clients
 
 __all__ = ["clients"]
 
