@@ -523,9 +523,11 @@ class Shards(Gathering):
     ) -> list[Reply]:
         self._refuse_unless_open()
         waiter = Waiter(len(questions))
+        self._wake_runner()  # for all that is asked in this pass, not one actor for each
         try:
             for place, (index, command) in enumerate(questions):
-                self._at[index].ask(command, waiter, place, held)
+                self._at[index].put(command, waiter, place, held)
+                self._submitted[index] = self._at[index]
         except Overloaded:
             waiter.abandon()  # some shards may have been asked already
             raise
