@@ -16,10 +16,10 @@ HOME_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
-        "a home that hangs serves a connection that was given up",
-        STREAMS,
-        "await stream.send(_TAKEN)",
-        "await trio.lowlevel.checkpoint_if_cancelled()",
+        "a connection that was given up stays open in a home that hangs",
+        "http/sockets/listener.py",
+        "connected.shutdown(socket.SHUT_WR)",
+        "pass",
         BROUGHT,
     ),
     fault(
