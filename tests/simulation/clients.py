@@ -46,6 +46,7 @@ from troth.shards.bulk.jobs import TooManyJobs
 from troth.shards.delivery.polls import ConnectionClosed
 
 from .ledger import Hold, require
+from .lives import Lives
 from .node_entries import PLANS
 from .plan import CRONS
 from .server import TRIM_TAG, Server, Unreachable
@@ -73,7 +74,10 @@ class Clients:
     async def run(self) -> None:
         """Run all clients until their requests are made."""
         async with trio.open_nursery() as nursery:
+            has_groups = self._world.plan.groups_count > 1
             for kind, (client, clients_count) in self.KINDS.items():
+                if has_groups and kind in self.ALONE:
+                    continue
                 if f"client:{kind}" not in self._world.plan.without:
                     for number in range(clients_count):
                         nursery.start_soon(client, self, number)
@@ -439,6 +443,8 @@ class Clients:
         "bulk": (_bulk, 2),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""
+    ALONE: ClassVar = ("function", "retention", "bulk")
+    """What no server of several groups can do yet."""
 
     def _rounds(self) -> Iterator[int]:
         """Numbers, as long as the run goes on."""
@@ -464,11 +470,11 @@ async def _stop_job(job_id: str, server: Server) -> bool:
     return True
 
 
-async def run_subscriber(world: World, number: int) -> None:
+async def run_subscriber(world: World, lives: Lives, number: int) -> None:
     """A receiver of notifications: it notes what arrives, and always comes back."""
-    random = world.random(f"subscriber {number}")
+    random = world.random(f"subscriber {number}{lives.suffix}")
     while True:
-        server = await world.server_is_up()
+        server = await lives.is_up()
         try:
             async with server.connection():
                 with server.connect(SUBSCRIBERS, str(number)) as connection:

@@ -11,6 +11,7 @@ What the work is, the promise's id says:
 """
 
 import json
+from contextlib import suppress
 from random import Random
 
 import trio
@@ -28,6 +29,7 @@ from troth.core.model import Fence, Promise, PromiseState, Value
 from troth.core.replies import Claimed
 from troth.shards.delivery.polls import ConnectionClosed
 
+from .lives import Lives
 from .server import Unreachable
 from .world import EPOCH_MS, World
 
@@ -56,9 +58,9 @@ class Process:
             self._world.trace.note(self.name, "dies")
             raise DiedError
 
-    async def poll(self, connection_id: str) -> None:
+    async def poll(self, lives: Lives, connection_id: str) -> None:
         """Serve a poll connection until it ends. Raises DiedError."""
-        server = await self._world.server_is_up()
+        server = await lives.is_up()
         async with server.connection():
             with server.connect(GROUP, connection_id) as connection:
                 while True:
@@ -101,8 +103,9 @@ class Process:
             await trio.sleep(TTL_MS / 3000)
             server = self._world.server
             if server is not None and not server.is_over:
-                async with server.connection():
-                    await server.shards.heartbeat_tasks(self.name)
+                with suppress(Unreachable):
+                    async with server.connection():
+                        await server.shards.heartbeat_tasks(self.name)
 
     async def _work(self, claimed: Claimed, fence: Fence) -> None:
         root = claimed.root
@@ -159,17 +162,17 @@ class Process:
         return reply.promise
 
 
-async def run_polling_worker(world: World, number: int) -> None:
+async def run_polling_worker(world: World, lives: Lives, number: int) -> None:
     """A place that always has a worker process again, under a new name after each death."""
-    random = world.random(f"worker {number}")
+    random = world.random(f"worker {number}{lives.suffix}")
     births_count = 0
     while True:
         births_count += 1
-        process = Process(world, f"worker{number}.{births_count}", random)
+        process = Process(world, f"worker{number}{lives.suffix}.{births_count}", random)
         try:
             while True:
                 try:
-                    await process.poll(f"place{number}")
+                    await process.poll(lives, f"place{number}{lives.suffix}")
                 except (Unreachable, ConnectionClosed):
                     await trio.sleep(random.uniform(0.1, 0.5))
         except* DiedError:
