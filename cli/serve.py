@@ -6,6 +6,7 @@ the help text shows it; a setting that no heading names would be shown under "Ot
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, cast
@@ -22,6 +23,8 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "in_memory",
         "shards",
         "segment_bytes",
+        "processes",
+        "convert",
         "checkpoint_interval_ms",
         "checkpoint_log_bytes",
     ),
@@ -193,6 +196,15 @@ def serve_command(context: click.Context, settings: Settings) -> None:
     """
     # Only here: no other command needs the server's libraries.
     with leaving_out(*LEFT_OUT):
+        if context.obj is None and (settings.processes != 1 or settings.convert):
+            from .supervising.converting import converted
+            from .supervising.start import cores_count, supervise
+
+            count, now_ms = settings.processes or cores_count(), time.time_ns() // 1_000_000
+            if settings.convert and not converted(settings, count, now_ms=now_ms):
+                context.exit(1)
+            if count > 1:
+                context.exit(supervise(settings, count, now_ms=now_ms))
         from troth.http.serve import serve
         from troth.http.supervision.seated import SupervisorGone
 

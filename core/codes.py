@@ -89,12 +89,15 @@ class Code(IntEnum):
     TOO_MANY_BULK_JOBS = 42903
     INTERNAL = 50000
     FUNCTION_FAILED = 50001
+    SEVERAL_PROCESSES = 50100
     NODES_LOST = 50201
     FUNCTION_UNUSABLE = 50202
     STORE_FAILED = 50304
     SHUTTING_DOWN = 50300
     OVERLOADED = 50301
     STARTING = 50305
+    OUT_OF_REACH = 50306
+    LINK_BROKEN = 50307
     EXECUTION_TIMEDOUT = 50401
 
 
@@ -135,6 +138,9 @@ OURS = frozenset(
         Code.EXECUTION_TIMEDOUT,
         Code.STORE_FAILED,
         Code.STARTING,
+        Code.SEVERAL_PROCESSES,
+        Code.OUT_OF_REACH,
+        Code.LINK_BROKEN,
         Code.FUNCTION_NOT_FOUND,
         Code.BUILD_NOT_FOUND,
         Code.LABEL_NOT_FOUND,
@@ -212,6 +218,9 @@ MESSAGES: dict[Code, str] = {
     Code.SHUTTING_DOWN: "The system is shutting down",
     Code.OVERLOADED: "The api submission queue is full",
     Code.STARTING: "The server is starting",
+    Code.SEVERAL_PROCESSES: "Not available on a server of several processes",
+    Code.OUT_OF_REACH: "The part of the server that has this is not there",
+    Code.LINK_BROKEN: "The part of the server that has this has gone away",
     Code.FUNCTION_NOT_FOUND: "The specified function was not found",
     Code.BUILD_NOT_FOUND: "The specified build was not found",
     Code.LABEL_NOT_FOUND: "The specified tag was not found",
@@ -401,6 +410,20 @@ EXPLANATIONS: dict[Code, str] = {
         "The disk reported an error, so the server acknowledges nothing more and stops. The "
         "request may or may not have taken effect: after the restart read it back, or send it "
         "again with the same `Idempotency-Key`."
+    ),
+    Code.SEVERAL_PROCESSES: (
+        "This server runs as several processes (`--processes`), and this does not work across them "
+        "yet. The answer's `message` says what is missing. Nothing was done. A server with "
+        "`--processes 1` has all of it."
+    ),
+    Code.OUT_OF_REACH: (
+        "The server runs as several processes, and the one that has this promise is being started "
+        "again. Nothing was done: send the request again after `Retry-After`."
+    ),
+    Code.LINK_BROKEN: (
+        "The server runs as several processes, and the one that has this promise went away before "
+        "it had answered. The request may or may not have taken effect: read it back, or send it "
+        "again with the same `Idempotency-Key`, after `Retry-After`."
     ),
     Code.SHUTTING_DOWN: "The server is stopping. Send the request again after `Retry-After`.",
     Code.OVERLOADED: (

@@ -19,6 +19,10 @@ FAILURES_LIMIT_COUNT: Final = 1_000
 
 REASON_LIMIT_CHARACTERS: Final = 200
 
+_GROUP_BITS: Final = 10
+"""The numbers of several groups are milliseconds and a group: below 2**53, which JavaScript knows
+exactly, until 2248."""
+
 PARAM_LIMIT_CHARACTERS: Final = 4 << 10
 """How much of a param is kept, in base64: 4 MiB for as many promises as are kept."""
 
@@ -54,11 +58,15 @@ class Failure(NamedTuple):
 
 @final
 class Failures:
-    """The last failures of each kind, and how many there were since the start (`totals`)."""
+    """The last failures of each kind, and how many there were since the start (`totals`).
 
-    def __init__(self, limit_count: int = FAILURES_LIMIT_COUNT) -> None:
+    Those of one `group` of several have numbers that are in the order of time over all groups.
+    """
+
+    def __init__(self, limit_count: int = FAILURES_LIMIT_COUNT, group: int | None = None) -> None:
         self.totals: Counter[FailureKind] = Counter()
         self._kept = {kind: deque[Failure](maxlen=limit_count) for kind in FailureKind}
+        self._group = group
         self._number = 0
 
     @property
@@ -76,10 +84,16 @@ class Failures:
         param: str = "",
     ) -> None:
         """Note a failure."""
-        self._number += 1
+        self._number = self._next_number(at)
         self.totals[kind] += 1
         reason = reason[:REASON_LIMIT_CHARACTERS]
         self._kept[kind].append(Failure(self._number, at, kind, subject, reason, about, param))
+
+    def _next_number(self, at: int) -> int:
+        if self._group is None:
+            return self._number + 1
+        last_ms = self._number >> _GROUP_BITS
+        return max(at, last_ms + 1) << _GROUP_BITS | self._group
 
     def note_completion(self, promise: Promise, state: PromiseState, value: Value, at: int) -> None:
         """Note a promise that is rejected or times out; other states are no failures."""

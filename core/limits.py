@@ -227,8 +227,12 @@ LINK_PING_MS: Final = 500  # a link that has nothing to say says so
 FENCE_PASS_MS: Final = 500  # how long a group keeps a task held for another at most
 FENCE_PASSES_LIMIT_COUNT: Final = 100  # passes asked for, one after the other, for one command
 PROCESS_CALLS_LIMIT_COUNT: Final = 4_096  # calls carried out, or waited for; then: 503
+PARCELS_WAITING_COUNT: Final = 4_096  # messages on their way to another process; others wait
+PARCELS_LIMIT_BYTES: Final = 8 * 1024 * 1024  # of these
+PARCELS_LIMIT_COUNT: Final = 65_536  # with reports of them; beyond it all go again
 ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
 
+assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
 assert LARGE_BODY_BYTES <= CLOSED_BODY_LIMIT_BYTES < BODY_LIMIT_BYTES
 assert RETENTION_RULES_LIMIT_BYTES < CLOSED_BODY_LIMIT_BYTES

@@ -39,6 +39,9 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
+from troth.http.processes.mesh_member import MeshMember
+from troth.http.processes.refused import served
+from troth.http.processes.registration import register
 from troth.http.promises.large_messages import LargeMessages
 from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
@@ -121,13 +124,23 @@ class Parts:
     """The parts of one server. `url` is what links begin with.
 
     `doors` are open, the first is the API's. `shares` says how many connections of each kind there
-    may be.
+    may be. `member` is this process among several, if there are several; `tables` are the endpoints
+    of the ports.
     """
 
     def __init__(
-        self, settings: Settings, storage: Storage, doors: list[Door], shares: DescriptorShares
+        self,
+        settings: Settings,
+        storage: Storage,
+        doors: list[Door],
+        shares: DescriptorShares,
+        member: MeshMember | None = None,
     ) -> None:
         self.settings = settings
+        self.member = member
+        self.tables = (API_ENDPOINTS, POLL_ENDPOINTS)
+        if member is not None:
+            self.tables = (served(API_ENDPOINTS), served(POLL_ENDPOINTS))
         self.storage = storage
         self.shares = shares
         self._ports = list(zip(("api", "poll"), doors, strict=False))
@@ -220,7 +233,10 @@ class Parts:
             mailbox_limit_count=settings.mailbox_limit_count,
             failures=failures,
             placement=storage.placement,
+            elsewhere=None if member is None else member.mesh,
         )
+        if member is not None:
+            member.attach(self.shards)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -229,6 +245,7 @@ class Parts:
             hold=self.shards.hold,
             now_ms=self.clock.now_ms,
             clock_step_ms=lambda: self.clock.last_step_ms,
+            others_are_ready=member.are_ready if member is not None else lambda: True,
             readiness=Readiness.STARTING,
             placement=self.placement,
             surveys=Surveys(
@@ -239,6 +256,8 @@ class Parts:
             in_flight=self.in_flight,
         )
 
+        if member is not None:
+            register(member.mesh.calls, self.api)
         if settings.debug_operations:
             self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if tracing is not None:
@@ -312,8 +331,7 @@ class Parts:
         if not self.settings.hot_lane:
             return []
         lanes = {}
-        tables = (API_ENDPOINTS, POLL_ENDPOINTS)
-        for (name, door), endpoints in zip(self._ports, tables, strict=False):
+        for (name, door), endpoints in zip(self._ports, self.tables, strict=False):
             lanes[name] = door.listener.lane = Lane(self.api, endpoints, door.listener.limits)
         self.api.metrics.add(
             LANES, lambda: {name: lane.statistics() for name, lane in lanes.items()}

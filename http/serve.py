@@ -23,10 +23,11 @@ from troth.core.catalog import Account, Node, Token
 from troth.http.admin.token_uses import TokenUses
 from troth.http.api.context import Readiness
 from troth.http.documents.pages import make_pages
-from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
+from troth.http.documents.table import API_ENDPOINTS
 from troth.http.identity import operator_key
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
+from troth.http.processes.mesh_member import MeshMember
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -202,7 +203,7 @@ class Server:
         self.storage = storage
         self.doors = doors
         self.listeners = [door.listener for door in doors]
-        self._parts = Parts(settings, storage, doors, shares)
+        self._parts = Parts(settings, storage, doors, shares, self._make_member())
         self.api = self._parts.api
         self.shards = self._parts.shards
         self.ready = trio.Event()
@@ -211,11 +212,18 @@ class Server:
         """Setting it stops the server, as a signal does."""
         self.checkpointer: Checkpointer | None = None
 
+    def _make_member(self) -> MeshMember | None:
+        """Make this process one of several, if it is."""
+        seated, storage = self._seated, self.storage
+        if seated is None or seated.seat.processes_count == 1:
+            return None
+        assert isinstance(storage, DirectoryStorage), "several share a directory"
+        return MeshMember(seated, storage, questions_limit_count=self.settings.mailbox_limit_count)
+
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
         self.api.pages = make_pages(self.api, API_ENDPOINTS, GROUPS)
-        tables = (API_ENDPOINTS, POLL_ENDPOINTS)
         parts = self._parts
         room = self.listeners[0].room
         async with (
@@ -229,14 +237,15 @@ class Server:
             if self._seated is not None:
                 nursery.start_soon(self._drain_when_told, self._seated)
             nursery.start_soon(self._stop_when_asked, nursery, running)
-            for door, endpoints in zip(self.doors, tables, strict=False):
+            for door, endpoints in zip(self.doors, parts.tables, strict=False):
                 door.application = LateApplication(self.api, endpoints)
                 door.listener.in_flight = self.api.in_flight
                 door.listener.gate = parts.gate
             self.api.metrics.add(ROOM, room.statistics)
             nursery.start_soon(parts.loop_lag.run)
             nursery.start_soon(self.api.in_flight.watch)
-            for lane in parts.make_lanes():
+            lanes = parts.make_lanes()
+            for lane in lanes:
                 await nursery.start(lane.run)
             await self._start(nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
@@ -250,6 +259,10 @@ class Server:
                 await nursery.start(parts.placement.run)
                 await nursery.start(parts.function_calls.run)
             await nursery.start(self.shards.run, self.storage.make_writer)
+            if parts.member is not None:
+                await nursery.start(parts.member.run, self.shards, lanes[0])
+            elif self._seated is not None:
+                self._seated.listening()  # there are no others
             if parts.tracing is not None:
                 await nursery.start(parts.tracing.run, parts.durable)
             nursery.start_soon(parts.clock.run, self.shards.clock_jumped, self.shards.may_lease)
@@ -276,6 +289,8 @@ class Server:
 
     async def _introduce_nodes(self) -> None:
         """Tell placement which nodes there are, and what they were working on."""
+        if self._parts.member is not None:
+            return  # none can register; see `processes/refused.py`
         for node in await self.shards.list_entries(Node, None):
             self._parts.placement.put_node(node)
         self._parts.placement.restore_all(self.shards.assigned_executions())
@@ -287,13 +302,21 @@ class Server:
             credentials.operator_key = operator_key.provide(Path(self.storage.place))
         else:
             credentials.operator_key = operator_key.new_key()
-        credentials.load(
-            await self.shards.list_entries(Account, None),
-            await self.shards.list_entries(Token, None),
-        )
+        accounts, tokens = await self._accounts()
+        credentials.load(accounts, tokens)
         self._parts.placement.withhold(credentials.disabled_accounts())
         if credentials.is_open:
             _refuse_exposed(self.settings)
+
+    async def _accounts(self) -> tuple[list[Account], list[Token]]:
+        """Return all accounts and tokens; other processes that have some are waited for."""
+        list_entries, member = self.shards.list_entries, self._parts.member
+        if member is None:
+            return await list_entries(Account, None), await list_entries(Token, None)
+        return (
+            await member.until_all_answer(lambda: list_entries(Account, None)),
+            await member.until_all_answer(lambda: list_entries(Token, None)),
+        )
 
     async def _start_upkeep(self, nursery: trio.Nursery) -> None:
         """Start checkpoints, snapshots, retention, bulk jobs and the checking of uploads."""
@@ -306,6 +329,8 @@ class Server:
                 nursery.start_soon(snapshotter.run)
         nursery.start_soon(Folder(self.shards).run)
         nursery.start_soon(parts.make_sweeper().run)
+        if parts.member is not None:
+            return  # the rest has no home among several processes yet; see `processes/refused.py`
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
             nursery.start_soon(TokenUses(self.api).run)

@@ -11,6 +11,7 @@ is written with the next batch, or after `LINGER_S`.
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
@@ -163,6 +164,8 @@ class Committer:
         self._new_bytes = 0
         self._new_bytes_wanted: int | None = None
         self._enough_bytes = trio.Event()
+        self._watched_position = sys.maxsize
+        self._enough_records = trio.Event()
 
     @property
     def pending_bytes(self) -> int:
@@ -195,6 +198,8 @@ class Committer:
             self._work.set()
         if self._new_bytes_wanted is not None and self._new_bytes >= self._new_bytes_wanted:
             self._enough_bytes.set()
+        if self.position >= self._watched_position:
+            self._enough_records.set()
         return self.position
 
     def want(self) -> None:
@@ -217,6 +222,12 @@ class Committer:
     def forget_bytes(self) -> None:
         """Count appended bytes again."""
         self._new_bytes = 0
+
+    async def wait_records(self, count: int) -> None:
+        """Wait until this many records were appended from now on; for one caller at a time."""
+        self._watched_position = self.position + count
+        self._enough_records = trio.Event()
+        await self._enough_records.wait()
 
     async def run(self, writer: BatchWriter) -> None:
         """Hand batches to the writer, one a turn, until canceled."""

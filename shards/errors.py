@@ -39,13 +39,13 @@ class StorageFailed(ShardsError):
 class OutOfReach(Overloaded):
     """The process that has the shard is away; the command was not taken (503)."""
 
-    code = Code.OVERLOADED
+    code = Code.OUT_OF_REACH
 
 
 class LinkBroken(ShardsError):
     """The process that has the shard went away before it answered (503)."""
 
-    code = Code.STORE_FAILED
+    code = Code.LINK_BROKEN
 
 
 class CallFailed(ShardsError):

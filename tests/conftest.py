@@ -115,6 +115,14 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
         yield process
 
 
+@pytest.fixture(scope="session")
+def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """As `shared_server`, but one of three processes, which serve one directory together."""
+    directory = tmp_path_factory.mktemp("shared-processes")
+    with ServerProcess(directory, "--processes", "3") as process:
+        yield process
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,

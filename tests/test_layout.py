@@ -45,6 +45,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"delivery", "placement"}),
         frozenset({REST}),
         frozenset({"upkeep", "surveys", "mesh"}),
+        frozenset({"gathered"}),
         frozenset({"bulk"}),
     ),
     "http": (
@@ -57,7 +58,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"web"}),
         frozenset({"documents"}),
         frozenset({"sockets"}),
-        frozenset({"monitoring"}),
+        frozenset({"monitoring", "processes"}),
         frozenset({REST}),
     ),
 }

@@ -153,7 +153,7 @@ class Lives:
     @property
     def are_ready(self) -> bool:
         """Return whether all serve."""
-        return all(life.stage is LifeStage.READY for life in self.lives)
+        return all(life.stage is LifeStage.READY and life.is_up for life in self.lives)
 
     @property
     def are_gone(self) -> bool:

@@ -13,7 +13,9 @@ from typing import Final
 
 import structlog
 
+from troth.http.identity import operator_key
 from troth.http.log_output import configure_logging, say_failed
+from troth.http.processes.refused_settings import refused_setting
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.ports import (
@@ -60,6 +62,10 @@ def supervise(
     `command` starts one of them; None: this program, with the same arguments.
     """
     configure_logging(settings.log_level, settings.log_format)
+    problem = refused_setting(settings)
+    if problem is not None:
+        say_failed(problem, settings.log_format)
+        return EXIT_FAILED
     if command is None:
         command = [sys.executable, "-m", "troth", *sys.argv[1:]]
     try:
@@ -81,6 +87,7 @@ def supervise(
             assert isinstance(lock, LockedDirectory), "locked by these files"
             run_directory = _make_run_directory(path, lock)
             closing.callback(_empty, Path(path) / RUN_NAME)
+            operator_key.provide(Path(path))  # once, and not by each process
             if processes_count > cores_count():
                 _log.warning("there are more processes than cores", **_counts(processes_count))
             plan = ServerPlan(

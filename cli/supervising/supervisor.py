@@ -118,6 +118,7 @@ class Supervisor:
         self._phase = Phase.SERVING
         self._phase_ends_s = float("inf")
         self._told_peers: dict[int, int] = {}
+        self._told_are_ready = False
         self._is_announced = False
         self._status = EXIT_OK
         self._problem: str | None = None
@@ -383,16 +384,18 @@ class Supervisor:
             yield self._rolling.successor
 
     def _peers_told(self) -> Message:
-        return {"tell": "peers", "up": [[*pair] for pair in self._lives.peers().items()]}
+        up = [[*pair] for pair in self._lives.peers().items()]
+        return {"tell": "peers", "up": up, "are_ready": self._lives.are_ready}
 
     def _tell_peers(self) -> None:
-        """Tell all processes which are up, if that is new."""
-        peers = self._lives.peers()
-        if peers == self._told_peers:
+        """Tell all processes which are up, and whether all serve, if that is new."""
+        peers, are_ready = self._lives.peers(), self._lives.are_ready
+        if peers == self._told_peers and are_ready == self._told_are_ready:
             return
-        for process in sorted(self._told_peers.keys() - peers.keys()):
+        gone = self._told_peers.keys() - peers.keys()
+        for process in sorted(gone) if self._phase is Phase.SERVING else ():
             _log.warning("a process is down", process=process)
-        self._told_peers = peers
+        self._told_peers, self._told_are_ready = peers, are_ready
         for child in self._children.values():
             child.tell(self._peers_told())
 

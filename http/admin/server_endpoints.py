@@ -10,6 +10,7 @@ from troth.http.api.context import Api, Readiness
 from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.metrics.metrics import OPEN_METRICS_TYPE, TEXT_TYPE
 from troth.http.wire.answers import told
+from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
 from .answers import StatusObject
@@ -32,6 +33,8 @@ async def health(api: Api, call: Call) -> Response:
 async def ready(api: Api, call: Call) -> Response:
     """GET /ready."""
     if api.readiness is Readiness.READY:
+        if not api.others_are_ready():
+            raise ApiError(Code.STARTING, message="Not all processes of the server are ready.")
         step_ms = api.clock_step_ms()
         if not step_ms:
             return answer(Code.OK, StatusObject("ready"))
@@ -45,7 +48,7 @@ async def show_metrics(api: Api, call: Call) -> Response:
     """GET /metrics."""
     names_accounts = Scope.ADMIN in call.request.principal.scopes
     is_open = b"application/openmetrics-text" in call.request.headers.get(b"accept", b"")
-    text = await api.metrics.render(names_accounts=names_accounts, is_open=is_open)
+    text = await api.scrape(names_accounts=names_accounts, is_open=is_open)
     kind = OPEN_METRICS_TYPE if is_open else TEXT_TYPE
     return Response(200, text, [(b"content-type", kind), (b"vary", b"Accept")])
 
@@ -121,7 +124,8 @@ ENDPOINTS = (
         path="/ready",
         summary="Check whether the server accepts requests",
         description=(
-            "For a load balancer. 503 while the server starts or stops. `clock` is present, "
+            "For a load balancer. 503 while the server starts or stops, or while one of its "
+            "processes does. `clock` is present, "
             "until the next start, if the wall clock was set while the server ran: back by "
             "more than 5 s, or forward by more than 60 s."
         ),

@@ -24,6 +24,8 @@ from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.watches import OtherWatchers
+from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
@@ -54,6 +56,14 @@ class BuildQueue(Protocol):
 
     def waiting_count(self, account_id: str) -> int:
         """Count the builds of an account that wait to be checked."""
+        ...
+
+
+class Scrape(Protocol):
+    """What `/metrics` shows; `metrics.Metrics.render` is that of one process."""
+
+    async def __call__(self, *, names_accounts: bool, is_open: bool = False) -> bytes:
+        """Return the text of all metrics."""
         ...
 
 
@@ -111,9 +121,10 @@ class Api:
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
-    was last set while the server ran (0: it was not). `snapshotter` is None if nothing is kept on
-    disk; `sweeper`, `bulk`, `builder` and `placement` until the server is ready; `debug` unless
-    debug operations are on; `tracing` unless requests are traced.
+    was last set while the server ran (0: it was not). `others_are_ready` says so of the server's
+    other processes, if there are any. `snapshotter` is None if nothing is kept on disk; `sweeper`,
+    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
+    on; `tracing` unless requests are traced.
     """
 
     settings: Settings
@@ -123,6 +134,7 @@ class Api:
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     clock_step_ms: Callable[[], int] = lambda: 0
+    others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | None = None
@@ -144,7 +156,10 @@ class Api:
     credentials: Credentials = field(init=False)
     audit: AuditLog = field(init=False)
     request_log: RequestNotes = field(init=False)
+    whole: WholeServer = field(init=False)
+    other_watchers: OtherWatchers | None = None
     metrics: Metrics = field(init=False)
+    scrape: Scrape = field(init=False)
     limits: RequestLimits = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,7 +176,9 @@ class Api:
         self.credentials = Credentials(self.settings.basic_auth, attempts, self.now_ms)
         self.audit = AuditLog(self.now_ms)
         self.request_log = RequestLog(self.settings.log_requests)
+        self.whole = OneProcess(self.shards, self.series)
         self.metrics = Metrics()
+        self.scrape = self.metrics.render
         self.limits = RequestLimits(
             id_limit_bytes=self.settings.id_limit_bytes,
             tags_limit_count=self.settings.tags_limit_count,

@@ -55,6 +55,7 @@ def refusals_of(endpoint: Endpoint) -> list[Code]:
         codes |= {Code.FORBIDDEN_PREFIX, Code.RESERVED_ID}
     if endpoint.sheltered:
         codes |= {Code.SHUTTING_DOWN, Code.OVERLOADED, Code.STORE_FAILED, Code.STARTING}
+        codes |= {Code.OUT_OF_REACH, Code.LINK_BROKEN}
     return sorted(codes)
 
 

@@ -47,6 +47,7 @@ from .wire import HEARTBEAT, RequestEnvelope, envelope_text, read, refusal_respo
 WAIT_LIMIT_S: Final = 30.0
 """How long a request waits for room before it is refused."""
 WAIT_STEP_S: Final = 0.02
+_NOTHING_WAS_DONE: Final = frozenset({Code.OVERLOADED, Code.OUT_OF_REACH})
 
 
 class _Guard(Struct, frozen=True):
@@ -145,7 +146,7 @@ class EnvelopeHandler(HalvedHandler):
                     # Nothing was done; there is room again before long.
                     await trio.sleep(WAIT_STEP_S)
                 except ApiError as error:
-                    if error.code is not Code.OVERLOADED:
+                    if error.code not in _NOTHING_WAS_DONE:
                         raise
                     await trio.sleep(WAIT_STEP_S)
                 except ShardsError as error:

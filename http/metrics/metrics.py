@@ -19,7 +19,7 @@ from .text import write, write_head
 
 TEXT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS_TYPE: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
-_END: Final = b"# EOF\n"
+END: Final = b"# EOF\n"
 
 
 @final
@@ -69,7 +69,7 @@ class Metrics:
         from .of_process import text_of_process
 
         pace = Pace()
-        parts = [text_of_process(is_open=is_open).removesuffix(_END)]
+        parts = [text_of_process(is_open=is_open).removesuffix(END)]
         await pace.rest()
         for group, read in self._sources:
             source = read()
@@ -83,7 +83,7 @@ class Metrics:
                         text = write(family, family.rows(part, labels), is_open=is_open)
                         parts.append(text.encode())
                         await pace.rest()
-        return b"".join(parts) + (_END if is_open else b"")
+        return b"".join(parts) + (END if is_open else b"")
 
 
 class _Scrape:

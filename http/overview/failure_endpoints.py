@@ -11,7 +11,6 @@ from msgspec import Struct
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.failures import FAILURES_LIMIT_COUNT, Failure, FailureKind
-from troth.core.grammar import task_ids
 from troth.core.limits import INTEGER_MAX
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
@@ -20,6 +19,7 @@ from troth.http.questions.asked import AskedQuery, limit_parameter, words_parame
 from troth.http.wire.answers import time_ms, told
 from troth.http.wire.function_names import named_in
 from troth.http.wire.requests import Response
+from troth.shards.surveys.shown_failures import promise_of
 
 _PROMISES = frozenset({FailureKind.PROMISE})
 _OF_PROMISES = frozenset({FailureKind.PROMISE, FailureKind.LEASE, FailureKind.SENDING})
@@ -56,8 +56,8 @@ async def failures(api: Api, call: Call) -> Response:
     kinds = shown.kinds
     if wanted:
         kinds &= {FailureKind(word) for word in wanted}
-    found, has_more = api.shards.failures.newest(kinds, limit_count, before, shown.admits)
-    await answered(api.shards.wait_shown())
+    asking = api.whole.failures(kinds, limit_count, before, shown.id_prefix)
+    found, has_more = await answered(asking)
     rows = [failure_object(one) for one in found]
     return answer(Code.OK, FailuresObject(rows[-1].number if has_more else None, rows))
 
@@ -76,21 +76,13 @@ class ShownFailures(NamedTuple):
 
     def admits(self, failure: Failure) -> bool:
         """Return whether one of these kinds may be seen."""
-        return not self.id_prefix or _promise(failure).startswith(self.id_prefix)
+        return not self.id_prefix or promise_of(failure).startswith(self.id_prefix)
 
 
 def failure_object(one: Failure) -> FailureObject:
     """Return a failure; about a promise, with the function that it stands for."""
     about = one.about or (named_in(one.param) if one.param else None) or ""
     return FailureObject(one.number, one.at, one.kind, one.subject, one.reason, about)
-
-
-def _promise(failure: Failure) -> str:
-    """Return the promise that a failure is about."""
-    if failure.kind is FailureKind.PROMISE:
-        return failure.subject
-    name = task_ids.parse(failure.subject)
-    return failure.subject if name is None else name.root
 
 
 ENDPOINTS = (

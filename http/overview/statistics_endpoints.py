@@ -66,15 +66,15 @@ async def statistics(api: Api, call: Call) -> Response:
         message = "The counts are of all ids, and the token is limited to some."
         raise ApiError(Code.FORBIDDEN_PREFIX, message=message)
     await answered(api.shards.wait_shown())
-    began_ms = api.series.began_ms
-    first_s, views = api.series.view(resolution, max(-1, (since - began_ms) // 1000))
+    series = await answered(api.whole.series(resolution, since))
+    numbers = await answered(api.whole.numbers())
     made = StatisticsObject(
         api.now_ms(),
-        began_ms,
-        counts_object(api.shards.counts()),
-        RESOLUTIONS[resolution].step_s * 1000,
-        began_ms + first_s * 1000,
-        [SeriesObject(one.name, one.unit, list(one.values)) for one in views],
+        series.began_ms,
+        counts_object(numbers.counts),
+        series.step_ms,
+        series.first_at,
+        [SeriesObject(one.name, one.unit, list(one.values)) for one in series.views],
         await upkeep_object(api),
     )
     return answer(Code.OK, made)

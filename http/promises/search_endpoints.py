@@ -81,17 +81,18 @@ async def search_promises(api: Api, call: Call) -> Response:
     shown = _VALUES.get(search.values, value_object)
     page = PromisePageObject(cursor, [promise_object(one, shown) for one in found])
     if search.is_partial:
-        page.looked = _looked(api, search, found, before_serial)
+        page.looked = await _looked(api, search, found, before_serial)
     return answer(Code.OK, page)
 
 
-def _looked(
+async def _looked(
     api: Api, search: Search, found: list[Promise], before_serial: int | None
 ) -> LookedObject:
     """Return how far a search has come, by the order of creation."""
-    of_count = sum(api.shards.counts().promises.values())
+    numbers = await answered(api.whole.numbers())
+    of_count = sum(numbers.counts.promises.values())
     # Serials say when, so this takes promises to have been created at an even rate.
-    oldest, newest = api.shards.oldest_serial, api.shards.largest_serial
+    oldest, newest = numbers.oldest_serial, numbers.largest_serial
     span = passed = max(newest - oldest, 1)
     if before_serial is not None:
         passed = before_serial - oldest if search.oldest_first else newest - before_serial

@@ -79,6 +79,18 @@ class Settings:
         Number(64 * _KIB, 1024 * _MIB),
         "Size of one file of the write-ahead log.",
     )
+    processes: int | None = _setting(
+        1,
+        WordOr({"auto": None}, Number(1, limits.GROUPS_LIMIT_COUNT)),
+        "Number of processes that serve the data directory together, each with a part of it (auto: "
+        "one for each core). A directory is made for one number; see convert.",
+    )
+    convert: bool = _setting(
+        False,
+        Switch(),
+        "If the data directory was made for another number of processes or by an older version, "
+        "convert it first, as `troth data convert` does.",
+    )
 
     checkpoint_interval_ms: int = _setting(
         limits.CHECKPOINT_INTERVAL_MS,

@@ -262,6 +262,10 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.snapshot_schedule is not None and settings.snapshot_directory is None:
         raise refuse("snapshot_schedule", "none, unless snapshot_directory says where to")
+    if settings.in_memory and settings.processes != 1:
+        raise refuse(
+            "processes", "1, since with in_memory there is no directory that several could share"
+        )
     for name in ("snapshot_schedule", "archive_directory"):
         if settings.in_memory and getattr(settings, name) is not None:
             raise refuse(name, "none, since with in_memory there is nothing to copy")

@@ -18,6 +18,7 @@ import trio
 
 from troth.shards.mesh.answering import AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
+from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
 
 _READ_BYTES: Final = 256 * 1024
@@ -84,6 +85,7 @@ class _LinkSocket:
     ) -> None:
         self.ended = trio.Event()
         self.number = connected.fileno()
+        self.is_asking = isinstance(end, MeshLink)
         self._socket = connected
         self._end = end
         self._receive = receive
@@ -171,6 +173,12 @@ class LinkSockets:
         """Send what is to be sent: at the end of a pass."""
         for link in list(self._sockets.values()):
             link.flush()
+
+    def hurry(self) -> None:
+        """Send what this process tells others, without waiting for the end of the pass."""
+        for link in list(self._sockets.values()):
+            if link.is_asking:
+                link.flush()
 
     # Connections
 

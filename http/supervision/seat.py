@@ -6,10 +6,11 @@ socket to it, on which both sides send one JSON object a line. The first is the 
 whose socket ends has lost its supervisor, and stops in good order.
 
 From the supervisor: `go` (open the group and serve), `peers` (the processes that are up, with their
-incarnations), `drain` (finish what clients have in flight), `stop` (end the group too). From a
-process: `alive` (several times a second, by the loop that serves), `loaded` (it waits for `go`),
-`listening` (others may connect to it), `ready`, `drained`, `status` (one line for people), and
-`fatal`: what ended it concerns all, and says for an operator why the whole server stops.
+incarnations, and whether all serve), `drain` (finish what clients have in flight), `stop` (end the
+group too). From a process: `alive` (several times a second, by the loop that serves), `loaded` (it
+waits for `go`), `listening` (others may connect to it), `ready`, `drained`, `status` (one line for
+people), and `fatal`: what ended it concerns all, and says for an operator why the whole server
+stops.
 """
 
 import json

@@ -38,6 +38,8 @@ class Seated:
         """Set when the group is to end too."""
         self.peers: Mapping[int, int] = {}
         """The processes that the supervisor counts as up, with their incarnations."""
+        self.are_ready = False
+        """Whether all processes serve."""
         self.on_peers: list[Callable[[], None]] = []
         """Called after each change of `peers`."""
         self.handed_over = GivenSockets(
@@ -137,7 +139,7 @@ class Seated:
     def _take(self, message: Mapping[str, Any]) -> None:
         match message["tell"]:
             case "peers":
-                self.peers = dict(message["up"])
+                self.peers, self.are_ready = dict(message["up"]), message["are_ready"]
                 for changed in self.on_peers:
                     changed()
             case "drain":

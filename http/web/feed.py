@@ -11,7 +11,7 @@ What this module promises:
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple, final
 
@@ -20,7 +20,7 @@ from msgspec import UNSET, Struct, structs
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
-from troth.core.failures import Failure, Failures
+from troth.core.failures import Failure
 from troth.http.api.context import Api
 from troth.http.bulk.answers import BulkJobObject, bulk_job
 from troth.http.overview.failure_endpoints import FailureObject, ShownFailures, failure_object
@@ -29,7 +29,8 @@ from troth.http.overview.traffic_answers import QueueObject, queue_object
 from troth.http.wire.answers import told
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import Principal
-from troth.shards.errors import ShardsError
+from troth.shards.errors import CallFailed, Overloaded, ShardsError
+from troth.shards.gathered.whole import WholeServer
 from troth.shards.surveys.pace import Pace
 
 from .feed_stream import Channel, FeedStream, Topic, leave_all
@@ -93,17 +94,22 @@ class _NewestFailures:
         self._shown = ShownFailures(*rights)
         self.rows: deque[Failure] = deque(maxlen=ROWS_COUNT)
 
-    def begin(self, kept: Failures, until_number: int) -> None:
-        """Take those up to a number."""
+    async def begin(self, whole: WholeServer) -> None:
+        """Take those that there are. Raises ShardsError."""
         shown = self._shown
-        found, _ = kept.newest(shown.kinds, ROWS_COUNT, until_number + 1, shown.admits)
+        found, _ = await whole.failures(shown.kinds, ROWS_COUNT, None, shown.id_prefix)
         self.rows.extend(found)
 
     def add(self, later: Sequence[Failure]) -> None:
-        """Take those that are new, the oldest first."""
+        """Take those that are new, the oldest first; some may be there already."""
         shown = self._shown
         kinds = shown.kinds
-        self.rows.extendleft(one for one in later if one.kind in kinds and shown.admits(one))
+        known = {one.number for one in self.rows}
+        self.rows.extendleft(
+            one
+            for one in later
+            if one.kind in kinds and one.number not in known and shown.admits(one)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Feed:
         self._limit_count = api.settings.event_streams_limit_count
         self._channels: dict[_Key, Channel] = {}
         self._failures: dict[Rights, _NewestFailures] = {}
-        self._failures_seen = 0
+        self._failures_seen: dict[int, int] = {}
         self._queues_due_s = 0.0
         self._next_tries: dict[str, int] = {}
         self._streams: dict[FeedStream, Callable[[], None]] = {}
@@ -135,6 +141,9 @@ class Feed:
         self._skipped_count = 0
         self._watch = api.shards.watch
         self._watch.ring = lambda: self._changed.set()
+        self._others = api.other_watchers
+        if self._others is not None:
+            self._others.heard = self._tell_changed
 
     # Streams
 
@@ -157,6 +166,8 @@ class Feed:
             self._channels[key].join(stream)
         for pair in pairs:
             self._watch.add(*pair)
+            if self._others is not None and pair not in self._watchers:
+                self._others.add(pair)
             self._watchers.setdefault(pair, {})[stream] = None
 
         def leave() -> None:
@@ -169,6 +180,8 @@ class Feed:
                 del self._watchers[pair][stream]
                 if not self._watchers[pair]:
                     del self._watchers[pair]
+                    if self._others is not None:
+                        self._others.remove(pair)
 
         self._streams[stream] = leave
         self._occupied.set()
@@ -230,6 +243,11 @@ class Feed:
             await self._api.shards.wait_shown()
         except ShardsError:
             return
+        if self._others is not None:
+            self._others.tell(changed)
+        self._tell_changed(changed)
+
+    def _tell_changed(self, changed: Collection[tuple[str, str]]) -> None:
         for pair in sorted(changed):
             for stream in self._watchers.get(pair, ()):
                 stream.tell_change(pair[0])
@@ -237,19 +255,27 @@ class Feed:
     async def tell_second(self) -> None:
         """Tell what is new on each topic. Raises Stopping or StorageFailed."""
         pace = Pace()
-        counters = self._counters() if (Topic.COUNTERS, _ALL) in self._channels else None
+        for tell in (self._tell_counters, self._tell_failures, self._tell_bulk, self._tell_queues):
+            try:
+                await tell(pace)
+            except (Overloaded, CallFailed):
+                continue  # another process is away: the next second may have it
+        await self._api.shards.wait_shown()
+
+    async def _tell_counters(self, pace: Pace) -> None:  # noqa: ARG002  as the others
+        if (Topic.COUNTERS, _ALL) in self._channels:
+            counters = await self._counters()
+            await self._api.shards.wait_shown()
+            self._tell((Topic.COUNTERS, _ALL), counters)
+
+    async def _tell_failures(self, pace: Pace) -> None:
         wanted = self._rights_of(Topic.FAILURES)
         if wanted:
             await self._look_at_failures(wanted, pace)
-        await self._api.shards.wait_shown()
-        if counters is not None:
-            self._tell((Topic.COUNTERS, _ALL), counters)
         for rights, known in list(self._failures.items()):
             rows = [failure_object(one) for one in known.rows]
             self._tell((Topic.FAILURES, rights), FailuresEvent(rows))
             await pace.rest()
-        await self._tell_bulk(pace)
-        await self._tell_queues(pace)
 
     def _rights_of(self, topic: Topic) -> list[Rights]:
         return [rights for known, rights in self._channels if known is topic]
@@ -260,29 +286,28 @@ class Feed:
             channel.tell(event, self._api.now_ms())
             self._events_count += 1
 
-    def _counters(self) -> CountersEvent:
-        api = self._api
-        _, views = api.series.view("1s", api.series.last_s - 1)
+    async def _counters(self) -> CountersEvent:
+        whole = self._api.whole
+        last = await whole.last_series()
+        numbers = await whole.numbers()
         series: dict[str, float | None] = {
-            one.name: one.values[-1]
-            for one in views
-            if one.values and not one.name.startswith(_LEFT_OUT)
+            name: value for name, value in last.items() if not name.startswith(_LEFT_OUT)
         }
-        return CountersEvent(counts_object(api.shards.counts()), series)
+        return CountersEvent(counts_object(numbers.counts), series)
 
     async def _look_at_failures(self, wanted: list[Rights], pace: Pace) -> None:
         """Take in what has failed since the last time."""
-        kept = self._api.shards.failures
-        for rights in wanted:
-            if rights not in self._failures:
-                known = self._failures[rights] = _NewestFailures(rights)
-                known.begin(kept, self._failures_seen)
-                await pace.rest()
-        later = kept.later_than(self._failures_seen)
+        whole = self._api.whole
+        later = await whole.later_failures(self._failures_seen)
         if later:
-            self._failures_seen = later[-1].number
             for known in list(self._failures.values()):
                 known.add(later)
+                await pace.rest()
+        for rights in wanted:
+            if rights not in self._failures:
+                known = _NewestFailures(rights)
+                await known.begin(whole)
+                self._failures[rights] = known
                 await pace.rest()
 
     async def _tell_bulk(self, pace: Pace) -> None:

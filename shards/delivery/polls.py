@@ -19,19 +19,17 @@ Nothing here blocks but `PollConnection.receive`; code that must not wait uses `
 (`delivery.py`) hands in.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self, final
+from typing import NamedTuple, Protocol, Self, final
 
 import trio
 
 from troth.core.limits import POLL_CHUNK_BYTES
 
-from .dialects import Dialect
-
-_DECISIONS_LIMIT_COUNT: Final = 10_000  # ids that are remembered while they are away
+from .dialects import DecidedDialects, Dialect
 
 
 class PollsError(Exception):
@@ -362,9 +360,11 @@ class Polls:
         self._groups: dict[str, _Group] = {}
         self._holders: dict[Item, PollConnection] = {}
         self._connections_count = 0
-        self._decided: OrderedDict[tuple[str | None, str], Dialect] = OrderedDict()
+        self.decided = DecidedDialects()
         self._closed = False
         self._listener: PollListener = _NoListener()
+        self.when_decided: Callable[[str, Dialect, str | None], None] = lambda *_: None
+        """Called by `decide` with what it has noted; for the server's other processes."""
         self._totals: Counter[str] = Counter()
 
     def attach(self, listener: PollListener) -> None:
@@ -388,7 +388,7 @@ class Polls:
         After `close` the connection is closed from the start. Raises TooManyConnections.
         """
         if dialect is None:
-            dialect = self._decided.get((group, id)) or self._decided.get((None, id))
+            dialect = self.decided.get((group, id)) or self.decided.get((None, id))
         connection = PollConnection(self, group, id, dialect)
         if self._closed:
             connection._close(ConnectionClosed)
@@ -416,12 +416,17 @@ class Polls:
 
         Messages of the other dialect that wait for an undecided one are given back.
         """
-        key = (group, connection_id)
-        if key in self._decided:
+        if (group, connection_id) in self.decided:
             return
-        self._decided[key] = dialect
-        if len(self._decided) > _DECISIONS_LIMIT_COUNT:
-            self._decided.popitem(last=False)
+        self.learn(connection_id, dialect, group)
+        self.when_decided(connection_id, dialect, group)
+
+    def learn(self, connection_id: str, dialect: Dialect, group: str | None) -> None:
+        """Do as `decide` with what another process has noted."""
+        key = (group, connection_id)
+        if key in self.decided:
+            return
+        self.decided.note(key, dialect)
         groups = [group] if group is not None else list(self._groups)
         for name in groups:
             connections = self._groups.get(name)

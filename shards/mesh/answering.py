@@ -182,6 +182,7 @@ class Answering:
             self._begin_call(frame)
         elif kind == Kind.NOTE:
             self._calls.heard(self._process, *decode_named(frame.body))
+            return True  # what delivery reports
         elif kind != Kind.PING:
             raise LinkDamaged(f"a frame of kind {kind} has no place in a question")
         return False

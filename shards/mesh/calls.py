@@ -9,7 +9,7 @@ A process that calls itself is served the same way.
 The other end may run somewhere else, have another clock, and end at any time.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, final
 
 import msgspec
@@ -78,13 +78,15 @@ class ProcessCalls:
     """The calls and notes of process `own`, by its links to the others.
 
     Handlers are registered before anything comes up. `when_linked` and `when_parted` are called
-    with a process's number when the link to it has come up, and when it has ended.
+    with a process's number when the link to it has come up, and when it has ended; `when_looking`
+    some times a second.
     """
 
     def __init__(self, own: int, links: dict[int, MeshLink]) -> None:
         self.own = own
         self.when_linked: list[Callable[[int], None]] = []
         self.when_parted: list[Callable[[int], None]] = []
+        self.when_looking: list[Callable[[], None]] = []
         self.running_count = 0
         self._links = links
         self._handlers: dict[str, Callable[[int, bytes], Awaitable[bytes]]] = {}
@@ -132,6 +134,10 @@ class ProcessCalls:
         """The numbers of the other processes to which there is a link now."""
         return tuple(process for process, link in self._links.items() if link.is_up)
 
+    def incarnation_of(self, process: int) -> int:
+        """Return the incarnation of another process, as it was last linked."""
+        return self._links[process].incarnation
+
     async def call(
         self,
         process: int,
@@ -171,12 +177,24 @@ class ProcessCalls:
 
         Who has not answered within `limit_ms` counts as out of reach (`LinkBroken`).
         """
-        chosen = sorted((self.own, *self._links) if processes is None else processes)
-        found: dict[int, Answered | ShardsError] = {one: LinkBroken() for one in chosen}
+        chosen = (self.own, *self._links) if processes is None else processes
+        questions = dict.fromkeys(sorted(chosen), asked)
+        return await self.call_each(call, questions, wait_ms=wait_ms, limit_ms=limit_ms)
+
+    async def call_each(
+        self,
+        call: ProcessCall[Asked, Answered],
+        asked: Mapping[int, Asked],
+        *,
+        wait_ms: int = LINK_WAIT_MS,
+        limit_ms: int | None = None,
+    ) -> dict[int, Answered | ShardsError]:
+        """Do as `call_all` with a question for each of some processes."""
+        found: dict[int, Answered | ShardsError] = {one: LinkBroken() for one in asked}
 
         async def ask(process: int) -> None:
             try:
-                answered = await self.call(process, call, asked, wait_ms=wait_ms)
+                answered = await self.call(process, call, asked[process], wait_ms=wait_ms)
             except ShardsError as error:
                 found[process] = error
             else:
@@ -185,7 +203,7 @@ class ProcessCalls:
         limit_s = float("inf") if limit_ms is None else limit_ms / 1000
         with trio.move_on_after(limit_s):
             async with trio.open_nursery() as nursery:
-                for process in chosen:
+                for process in asked:
                     nursery.start_soon(ask, process)
         return found
 
@@ -241,6 +259,11 @@ class ProcessCalls:
         """Tell who has asked for it that the link to a process has ended."""
         for act in self.when_parted:
             act(process)
+
+    def look(self) -> None:
+        """Tell who has asked for it that it is time to look."""
+        for act in self.when_looking:
+            act()
 
     async def _carry_out(
         self,

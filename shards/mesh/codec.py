@@ -4,13 +4,14 @@ What msgpack cannot write (a client's JSON may have numbers of any size) is writ
 of the frame says so. A process that cannot read what another has sent ends the link.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import or_
 from types import MappingProxyType, ModuleType
 from typing import Any, Final, get_args
 
 import msgspec
+from msgspec import Struct
 
 from troth.core import commands, workflow_commands
 from troth.core.catalog import Entry
@@ -68,19 +69,32 @@ _COMMAND: Any = reduce(or_, COMMANDS)
 _encode_into: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode_into
 _buffer: Final = bytearray()
 _encode_json: Final = encoder()
-_decoders: Final[dict[int, tuple[Any, Any]]] = {
-    0: (
-        msgspec.msgpack.Decoder(_COMMAND, dec_hook=_made_of).decode,
-        msgspec.msgpack.Decoder(Reply).decode,
-    ),
-    FrameFlag.JSON: (
-        msgspec.json.Decoder(_COMMAND, dec_hook=_made_of).decode,
-        msgspec.json.Decoder(Reply).decode,
-    ),
-}
 
 
-def encode_content(content: Command | Reply) -> tuple[bytes, int]:
+def content_decoder(kind: Any) -> Callable[[bytes, int], Any]:
+    """Return what reads contents of a type that `encode_content` wrote, given body and flags.
+
+    It raises LinkDamaged.
+    """
+    decoders = {
+        0: msgspec.msgpack.Decoder(kind, dec_hook=_made_of).decode,
+        FrameFlag.JSON: msgspec.json.Decoder(kind, dec_hook=_made_of).decode,
+    }
+
+    def decode(body: bytes, flags: int) -> Any:
+        try:
+            return decoders[flags & FrameFlag.JSON](body)
+        except UNREADABLE_JSON as error:
+            raise LinkDamaged(f"a content cannot be read: {error}") from error
+
+    return decode
+
+
+_decode_command: Final = content_decoder(_COMMAND)
+_decode_reply: Final = content_decoder(Reply)
+
+
+def encode_content(content: Struct) -> tuple[bytes, int]:
     """Return a body, and the flags that say how it is written."""
     try:
         _encode_into(content, _buffer, 0)
@@ -95,17 +109,11 @@ def encode_content(content: Command | Reply) -> tuple[bytes, int]:
 
 def decode_command(body: bytes, flags: int) -> Command:
     """Read what `encode_content` wrote. Raises LinkDamaged."""
-    try:
-        command: Command = _decoders[flags & FrameFlag.JSON][0](body)
-    except UNREADABLE_JSON as error:
-        raise LinkDamaged(f"a command cannot be read: {error}") from error
+    command: Command = _decode_command(body, flags)
     return command
 
 
 def decode_reply(body: bytes, flags: int) -> Reply:
     """Read what `encode_content` wrote. Raises LinkDamaged."""
-    try:
-        reply: Reply = _decoders[flags & FrameFlag.JSON][1](body)
-    except UNREADABLE_JSON as error:
-        raise LinkDamaged(f"a reply cannot be read: {error}") from error
+    reply: Reply = _decode_reply(body, flags)
     return reply

@@ -117,6 +117,8 @@ class MeshLink:
     ) -> None:
         self.peer = peer
         self.is_up = False
+        self.incarnation = 0
+        """That of the other process, as it was when the link came up last."""
         self._place = place
         self._now_s = now_s
         self._wake = wake
@@ -342,7 +344,7 @@ class MeshLink:
                 call.asker.refuse(OutOfReach())
 
     def _came_up(self, incarnation: int) -> None:
-        self.is_up = True
+        self.is_up, self.incarnation = True, incarnation
         _log.info("linked", process=self.peer, incarnation=incarnation)
         self._when_up(self, incarnation)
         waiting, self._waiting = self._waiting, deque()

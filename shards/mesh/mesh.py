@@ -92,6 +92,7 @@ class Mesh:
     def look(self) -> None:
         """Look at the time, some times a second."""
         self.passes.are_out()
+        self.calls.look()
 
     def _return_pass(self, index: int, pass_id: str) -> None:
         self.links[self._groups[index]].return_pass(pass_id)

@@ -94,6 +94,15 @@ class ServerProcess:
         """The running server's process id."""
         return self._running().pid
 
+    def child_ids(self) -> list[int]:
+        """Return the ids of the processes that the running server has started, oldest first."""
+        process_id = self.process_id
+        try:
+            found = Path(f"/proc/{process_id}/task/{process_id}/children").read_text()
+        except OSError:
+            return []  # it has just ended
+        return sorted(map(int, found.split()))
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -136,9 +145,13 @@ class ServerProcess:
     def kill9(self) -> None:
         """End the server as a power cut would: at once, with everything it started."""
         process = self._running()
+        children = self.child_ids()  # with several processes, each has a group of its own
         # The group is gone when the server has stopped and was waited for.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         process.wait()
         self._process = None
 

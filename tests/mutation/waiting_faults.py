@@ -37,6 +37,14 @@ WAITING_FAULTS: tuple[Fault, ...] = (
         "core/test_against_model.py",
     ),
     fault(
+        "promises are folded when they are old, however many there are",
+        "shards/upkeep/folder.py",
+        "if self.unfolded_count > UNFOLDED_LIMIT_COUNT:",
+        "if False:",
+        "shards/test_folder.py",
+        is_quick=True,
+    ),
+    fault(
         "a message that waits forgets its counter",
         "shards/delivery/parked.py",
         "address, shipment.receiver, shipment.exact, shipment.counter, shipment.attempt_count",

@@ -16,6 +16,7 @@ from tests.shards.stage import EPOCH_MS, Asked, ManualWriter, Outgoing, id_in, s
 from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.persistence.wal.log import MemoryLog
+from troth.shards import turns
 from troth.shards.clock import TrioClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.errors import ShardsError
@@ -72,7 +73,7 @@ class Wire:
         self.is_up = False
         self._luck = luck
         self._changed = trio.Event()
-        self.frames_count = 0
+        self._scope = trio.CancelScope()
 
     def cut(self) -> None:
         """Break the wire, until `mend`."""
@@ -84,15 +85,20 @@ class Wire:
         self.is_cut = False
         self._note()
 
+    def end(self) -> None:
+        """Break the wire forever: one of the processes has ended."""
+        self._scope.cancel()
+
     def _note(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
     async def run(self) -> None:
         """Connect, again and again."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._look_while_away)
-            await self._connect_always()
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look_while_away)
+                await self._connect_always()
 
     async def _look_while_away(self) -> None:
         while True:
@@ -109,18 +115,20 @@ class Wire:
             self.is_up = True
             to_answerer, at_answerer = trio.open_memory_channel[bytes](1_000_000)
             to_asker, at_asker = trio.open_memory_channel[bytes](1_000_000)
-            async with trio.open_nursery() as nursery:
-                stop = nursery.cancel_scope.cancel
-                nursery.start_soon(self._until_cut, stop)
-                nursery.start_soon(self._send, self.link.take, self.asker, to_answerer)
-                nursery.start_soon(self._send, end.take, self.answerer, to_asker)
-                nursery.start_soon(self._carry, at_answerer, self._at_answerer(end), stop)
-                nursery.start_soon(self._carry, at_asker, self._at_asker, stop)
-                nursery.start_soon(self._look, end, stop)
-            self.is_up = False
-            end.closed()
-            self.answerer.shards.run_turn()
-            self.link.closed()
+            try:
+                async with trio.open_nursery() as nursery:
+                    stop = nursery.cancel_scope.cancel
+                    nursery.start_soon(self._until_cut, stop)
+                    nursery.start_soon(self._send, self.link.take, self.asker, to_answerer)
+                    nursery.start_soon(self._send, end.take, self.answerer, to_asker)
+                    nursery.start_soon(self._carry, at_answerer, self._at_answerer(end), stop)
+                    nursery.start_soon(self._carry, at_asker, self._at_asker, stop)
+                    nursery.start_soon(self._look, end, stop)
+            finally:
+                self.is_up = False
+                end.closed()
+                self.answerer.shards.run_turn()
+                self.link.closed()
             await trio.sleep(self._luck.random() * 0.02)
 
     async def _until_cut(self, stop: Callable[[], None]) -> None:
@@ -277,9 +285,11 @@ def make_process(
     *,
     links_directory: str = "",
     wake: Callable[[], None] | None = None,
+    incarnation: int = 1,
+    sends_to: Callable[[Mesh], turns.Outgoing] | None = None,
 ) -> Process:
     """Make one process that does not run yet."""
-    place = ProcessPlace(k, group_shards, "data", links_directory, 1)
+    place = ProcessPlace(k, group_shards, "data", links_directory, incarnation)
     process: Process
     mesh = Mesh(
         place,
@@ -291,7 +301,7 @@ def make_process(
     shards = Shards(
         shard_count=sum(group_shards),
         clock=TrioClock(EPOCH_MS),
-        outgoing=outgoing,
+        outgoing=outgoing if sends_to is None else sends_to(mesh),
         cursor_secret=b"secret",
         elsewhere=mesh,
     )

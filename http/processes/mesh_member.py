@@ -1,0 +1,100 @@
+"""What a process has that serves a data directory together with others: the mesh, and its links.
+
+Nothing of this is made for a server of one process. `parts.py` gives the mesh to the shards, and
+`serve.py` runs the links between the group's recovery and the first request: so a process that can
+be reached has its group, and one that serves can reach the others, or says that it cannot.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, final
+
+import structlog
+import trio
+
+from troth.http.sockets.lane import Lane
+from troth.http.sockets.link_sockets import LinkSockets
+from troth.http.supervision.seated import Seated
+from troth.shards.errors import LinkBroken, OutOfReach
+from troth.shards.mesh.mesh import Mesh
+from troth.shards.mesh.place import ProcessPlace
+from troth.shards.shards import Shards
+from troth.shards.storage import DirectoryStorage
+
+RETRY_S: Final = 0.1
+"""The pause before something is asked of all processes again, when one of them is away."""
+
+Answered = TypeVar("Answered")
+
+_log = structlog.get_logger("troth.processes")
+
+
+@final
+class MeshMember:
+    """This process among those of its server."""
+
+    def __init__(
+        self, seated: Seated, storage: DirectoryStorage, *, questions_limit_count: int
+    ) -> None:
+        seat = seated.seat
+        self._seated = seated
+        self._lane: Lane | None = None
+        self.place = ProcessPlace(
+            process=seat.process,
+            group_shards=storage.group_shards,
+            data_id=storage.data_id.hex(),
+            links_directory=seat.mesh_directory,
+            incarnation=seat.incarnation,
+        )
+        self.mesh = Mesh(
+            self.place,
+            now_s=time.monotonic,
+            wake=self._wake,
+            questions_limit_count=questions_limit_count,
+        )
+
+    def attach(self, shards: Shards) -> None:
+        """Learn what this process's shards are. Before they run."""
+        self.mesh.attach(shards.states, shards.shard_of, shards.go_on)
+
+    async def run(
+        self,
+        shards: Shards,
+        lane: Lane,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep links with all others, in the lane's passes, until canceled. The shards run.
+
+        Raises OSError if this process cannot listen for the others.
+        """
+        self._lane = lane
+        links = LinkSockets(self.mesh, shards, lane)
+        lane.serve_links(links)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.mesh.errands.run)
+            await nursery.start(self.mesh.calls.run)
+            await nursery.start(links.run)
+            self._seated.listening()
+            task_status.started()
+
+    def _wake(self) -> None:
+        if self._lane is not None:
+            self._lane.stir()
+
+    def are_ready(self) -> bool:
+        """Return whether all processes of the server serve, as far as this one knows."""
+        return self._seated.are_ready
+
+    async def until_all_answer(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
+        """Ask all processes something, again and again until each of them answers."""
+        is_said = False
+        while True:
+            try:
+                return await ask()
+            except (OutOfReach, LinkBroken):
+                if not is_said:
+                    is_said = True
+                    _log.info("waiting for the other processes")
+                    self._seated.status("waiting for the other processes")
+                await trio.sleep(RETRY_S)
