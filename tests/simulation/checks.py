@@ -217,6 +217,8 @@ def _check_outboxes(states: list[ShardState]) -> None:
 def check_settled(server: Server) -> list[str]:
     """What is not at rest yet, when all work is done."""
     unrest: list[str] = []
+    if server.homes is not None and server.homes.entrusted_count:
+        unrest.append(f"{server.homes.entrusted_count} messages are with other processes")
     for shard in server.shards._shards:
         state = shard.machine.state
         if state.completions:

@@ -46,7 +46,6 @@ from troth.shards.bulk.jobs import TooManyJobs
 from troth.shards.delivery.polls import ConnectionClosed
 
 from .ledger import Hold, require
-from .lives import Lives
 from .node_entries import PLANS
 from .plan import CRONS
 from .server import TRIM_TAG, Server, Unreachable
@@ -470,11 +469,11 @@ async def _stop_job(job_id: str, server: Server) -> bool:
     return True
 
 
-async def run_subscriber(world: World, lives: Lives, number: int) -> None:
+async def run_subscriber(world: World, number: int) -> None:
     """A receiver of notifications: it notes what arrives, and always comes back."""
-    random = world.random(f"subscriber {number}{lives.suffix}")
+    random = world.random(f"subscriber {number}")
     while True:
-        server = await lives.is_up()
+        server = await world.home_of(SUBSCRIBERS).is_up()
         try:
             async with server.connection():
                 with server.connect(SUBSCRIBERS, str(number)) as connection:

@@ -25,7 +25,6 @@ from troth.core.workflow_commands import (
     FulfillWorkflow,
     SettlePromise,
 )
-
 from troth.persistence.placement import by_id
 
 from .lease_models import Absence, LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock

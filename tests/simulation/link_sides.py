@@ -75,5 +75,5 @@ class LinkSides:
 
     async def is_awake(self) -> None:
         """Wait while the process hangs."""
-        while trio.current_time() < self.hangs_until:
+        while trio.current_time() < self.hangs_until:  # noqa: ASYNC110  it may hang again
             await trio.sleep_until(self.hangs_until)

@@ -1,22 +1,18 @@
 """The links between the processes of a simulated server: late, in pieces, broken, silent.
 
-What is sent by a connection arrives in order. If it breaks, what is on its way is lost, and each end
-hears of it after a while of its own, or notices the silence. A process that ends has sent what it
-has sent; the others hear of its end, or of nothing. A process that hangs neither says nor hears
+What is sent by a connection arrives in order. If it breaks, what is on its way is lost, and each
+end hears of it after a while of its own, or notices the silence. A process that ends has sent what
+it has sent; the others hear of its end, or of nothing. A process that hangs neither says nor hears
 anything; what was sent to it waits. So the other end may have given a connection up, and made the
 next one, before the first has been read.
 """
 
-from typing import TYPE_CHECKING
-
 import trio
 
 from .link_sides import LinkSide
+from .lives import Lives
 from .server import Server, Unreachable
-
-if TYPE_CHECKING:
-    from .lives import Lives
-    from .world import World
+from .surroundings import Surroundings
 
 RETRY_S = (0.02, 0.5)
 
@@ -91,7 +87,7 @@ class _Connection:
 class SimulatedWire:
     """The way on which one process asks another: connected again and again."""
 
-    def __init__(self, world: "World", asker: "Lives", answerer: "Lives") -> None:
+    def __init__(self, world: Surroundings, asker: Lives, answerer: Lives) -> None:
         self.luck = world.random(f"wire {asker.group} {answerer.group}")
         self.is_cut_until = 0.0
         self.is_slow_until = 0.0

@@ -1,7 +1,6 @@
 """The lives of one process: its disk, and the server that is started on it again and again."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,15 +16,13 @@ from .lease_models import Absence
 from .ledger import require
 from .node_entries import NODES
 from .server import SHARD_COUNT, Server
-
-if TYPE_CHECKING:
-    from .world import World
+from .surroundings import Surroundings
 
 
 class Lives:
-    """One process of a world, which has one for each group."""
+    """One process of a server, which has one for each group."""
 
-    def __init__(self, world: "World", group: int) -> None:
+    def __init__(self, world: Surroundings, group: int) -> None:
         self.world = world
         self.group = group
         self.files = SimulatedFiles()
@@ -34,7 +31,6 @@ class Lives:
         self.count = 0
         self.disk_full_until = 0.0
         self.name = f"server{group}" if world.plan.groups_count > 1 else "server"
-        self.suffix = f"@{group}" if group else ""
         self._random = world.random(f"world {group}" if group else "world")
         self._up = trio.Event()
         self._checkpoint_position: Callable[[], int] = lambda: 0

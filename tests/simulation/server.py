@@ -33,6 +33,7 @@ from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery.delivery import Delivery, PushFailed
 from troth.shards.delivery.polls import PollConnection, Polls
 from troth.shards.errors import ShardsError
+from troth.shards.mesh.homes import MessageHomes
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
 from troth.shards.outgoing import OutgoingRoutes
@@ -135,8 +136,10 @@ class Server:
         self.group = place.process
         self.mesh: Mesh | None = None
         self.links = LinkSides()
+        self.homes: MessageHomes | None = None
         if place.count > 1:
             self.mesh = Mesh(place, now_s=trio.current_time, wake=self.links.stir)
+            self.homes = MessageHomes(place, self.mesh.calls, {})
         self.random = random
         self.has_lost_power = False
         self.is_over = False
@@ -165,7 +168,7 @@ class Server:
             render=render,
             push=_Transport(push),
             polls=self.polls,
-            report=self._report,
+            report=self._report if self.homes is None else self.homes.report,
             targets={},
             now_ms=clock.now_ms,
             random=random,
@@ -184,7 +187,9 @@ class Server:
         self.shards = Shards(
             shard_count=SHARD_COUNT,
             clock=clock,
-            outgoing=WatchedRoutes(OutgoingRoutes(self.delivery, self.placement), watch),
+            outgoing=WatchedRoutes(
+                OutgoingRoutes(self.homes or self.delivery, self.placement), watch
+            ),
             cursor_secret=self.storage.secret,
             options=Options(
                 retention=RULES,
@@ -194,8 +199,9 @@ class Server:
             mailbox_limit_count=MAILBOX_LIMIT_COUNT,
             elsewhere=self.mesh,
         )
-        if self.mesh is not None:
+        if self.mesh is not None and self.homes is not None:
             self.mesh.attach(self.shards.states, self.shards.shard_of, self.shards.go_on)
+            self.homes.attach(self.delivery, self.shards.tell, self.shards.shard_of)
         self.recovery = self.shards.recover(self.storage)
         log = self.storage.log
         found = list(log.read(log._segments[0].first_sequence))
@@ -258,7 +264,8 @@ class Server:
                 with self._life:
                     async with trio.open_nursery() as nursery:
                         self._nursery = nursery
-                        if self.mesh is not None:
+                        if self.mesh is not None and self.homes is not None:
+                            await nursery.start(self.homes.run)
                             await nursery.start(self.mesh.errands.run)
                             await nursery.start(self.mesh.calls.run)
                         await nursery.start(self.shards.run, self.storage.make_writer)
@@ -318,7 +325,7 @@ class Server:
             shards = self.shards._shards
             check_sums(self.shards, self._known_sums)
             if self.shards.is_quiet and committer.durable_position == committer.position:
-                check_memory(shards, self.placement, self.delivery)
+                check_memory(shards, self.placement, self.delivery, self.homes)
                 check_slots(shards, self._nodes)
 
     def check_queues(self) -> None:

@@ -131,15 +131,14 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
         nursery.start_soon(run_push_workers, world)
         nursery.start_soon(run_hosts, world)
         nursery.start_soon(run_pushed_runners, world)
-        for lives in world.lives:
-            for number in range(PLACES_COUNT):
-                nursery.start_soon(run_runner, world, lives, number)
-            for number in range(LISTENERS_COUNT):
-                nursery.start_soon(run_listener, world, lives, number)
-            for number in range(CONNECTIONS_COUNT):
-                nursery.start_soon(run_polling_worker, world, lives, number)
-            for number in range(2):
-                nursery.start_soon(run_subscriber, world, lives, number)
+        for number in range(PLACES_COUNT):
+            nursery.start_soon(run_runner, world, number)
+        for number in range(LISTENERS_COUNT):
+            nursery.start_soon(run_listener, world, number)
+        for number in range(CONNECTIONS_COUNT):
+            nursery.start_soon(run_polling_worker, world, number)
+        for number in range(2):
+            nursery.start_soon(run_subscriber, world, number)
         for number in range(len(NODES) if len(world.lives) == 1 else 0):
             nursery.start_soon(run_node, world, number)
         async with trio.open_nursery() as active:

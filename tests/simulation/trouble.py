@@ -13,6 +13,7 @@ from .server import Server
 from .world import World
 
 MEAN_PAUSE_S = 4
+MEAN_PAUSE_BETWEEN_S = 2
 
 
 async def make_trouble(world: World, mean_pause_s: float = MEAN_PAUSE_S) -> None:
@@ -41,7 +42,7 @@ async def make_trouble(world: World, mean_pause_s: float = MEAN_PAUSE_S) -> None
             _disarm(world.lives[server.group], server)
 
 
-async def make_trouble_between(world: World, mean_pause_s: float = MEAN_PAUSE_S) -> None:
+async def make_trouble_between(world: World, mean_pause_s: float = MEAN_PAUSE_BETWEEN_S) -> None:
     """Inject the faults that only several processes can meet."""
     pauses = world.random("pauses between")
     while len(world.lives) > 1 and world.goes_on:

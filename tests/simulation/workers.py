@@ -29,9 +29,9 @@ from troth.core.model import Fence, Promise, PromiseState, Value
 from troth.core.replies import Claimed
 from troth.shards.delivery.polls import ConnectionClosed
 
-from .lives import Lives
 from .server import Unreachable
-from .world import EPOCH_MS, World
+from .surroundings import EPOCH_MS
+from .world import World
 
 GROUP = "workers"
 FAR_MS = EPOCH_MS + 10**11
@@ -58,9 +58,9 @@ class Process:
             self._world.trace.note(self.name, "dies")
             raise DiedError
 
-    async def poll(self, lives: Lives, connection_id: str) -> None:
+    async def poll(self, connection_id: str) -> None:
         """Serve a poll connection until it ends. Raises DiedError."""
-        server = await lives.is_up()
+        server = await self._world.home_of(GROUP).is_up()
         async with server.connection():
             with server.connect(GROUP, connection_id) as connection:
                 while True:
@@ -162,17 +162,17 @@ class Process:
         return reply.promise
 
 
-async def run_polling_worker(world: World, lives: Lives, number: int) -> None:
+async def run_polling_worker(world: World, number: int) -> None:
     """A place that always has a worker process again, under a new name after each death."""
-    random = world.random(f"worker {number}{lives.suffix}")
+    random = world.random(f"worker {number}")
     births_count = 0
     while True:
         births_count += 1
-        process = Process(world, f"worker{number}{lives.suffix}.{births_count}", random)
+        process = Process(world, f"worker{number}.{births_count}", random)
         try:
             while True:
                 try:
-                    await process.poll(lives, f"place{number}{lives.suffix}")
+                    await process.poll(f"place{number}")
                 except (Unreachable, ConnectionClosed):
                     await trio.sleep(random.uniform(0.1, 0.5))
         except* DiedError:

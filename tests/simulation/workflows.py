@@ -32,7 +32,6 @@ from troth.core.workflow_commands import (
 from troth.core.workflows import WorkflowFence
 from troth.shards.delivery.polls import ConnectionClosed
 
-from .lives import Lives
 from .server import Unreachable
 from .workers import FAR_MS, TTL_MS, DiedError
 from .world import World
@@ -60,9 +59,9 @@ class Runner:
             self._world.trace.note(self.name, "dies")
             raise DiedError
 
-    async def poll(self, lives: Lives, connection_id: str) -> None:
+    async def poll(self, connection_id: str) -> None:
         """Serve a poll connection until it ends. Raises DiedError."""
-        server = await lives.is_up()
+        server = await self._world.home_of(FLOWS).is_up()
         async with server.connection(), trio.open_nursery() as nursery:
             with server.connect(FLOWS, connection_id) as connection:
                 while True:
@@ -223,11 +222,11 @@ async def run_pushed_runners(world: World) -> None:
         await trio.sleep_forever()
 
 
-async def run_listener(world: World, lives: Lives, number: int) -> None:
+async def run_listener(world: World, number: int) -> None:
     """A client that waits for promises: it notes what it is told, and always comes back."""
-    random = world.random(f"listener {number}{lives.suffix}")
+    random = world.random(f"listener {number}")
     while True:
-        server = await lives.is_up()
+        server = await world.home_of(LISTENERS).is_up()
         try:
             async with server.connection():
                 with server.connect(LISTENERS, str(number)) as connection:
@@ -251,17 +250,17 @@ def listener_address(number: int) -> str:
     return f"poll://uni@{LISTENERS}/{number}"
 
 
-async def run_runner(world: World, lives: Lives, number: int) -> None:
+async def run_runner(world: World, number: int) -> None:
     """A place that always has a worker process again, under a new name after each death."""
-    random = world.random(f"runner {number}{lives.suffix}")
+    random = world.random(f"runner {number}")
     births_count = 0
     while True:
         births_count += 1
-        runner = Runner(world, f"runner{number}{lives.suffix}.{births_count}", random)
+        runner = Runner(world, f"runner{number}.{births_count}", random)
         try:
             while True:
                 try:
-                    await runner.poll(lives, f"place{number}{lives.suffix}")
+                    await runner.poll(f"place{number}")
                 except* (Unreachable, ConnectionClosed):
                     world.trace.note(runner.name, "lost its connection")
                 await trio.sleep(random.uniform(0.1, 0.5))

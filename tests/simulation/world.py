@@ -19,83 +19,36 @@ from troth.core.commands import (
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
 from troth.core.workflow_commands import EnsurePromise
-from troth.persistence.placement import dealt_shards, groups_by_shard
-from troth.shards.clock import SteadyClock
-from troth.shards.placement.executions import PlacedExecution
+from troth.shards.mesh.homes import HomeFinder
 
-from .faults import Faults
-from .history import History
-from .invariants import Watch
 from .ledger import Ledger, require
 from .links import SimulatedWire
 from .lives import Lives
 from .plan import Plan
-from .server import RULES, SHARD_COUNT, PushFailed, Server, Unreachable
-from .steps import Steps
-from .trace import Trace
+from .server import PushFailed, Server, Unreachable
+from .surroundings import Surroundings
 
-EPOCH_MS = 1_700_000_000_000
 PUSH_TIMEOUT_S = 10
 
 
-class JumpingClock(SteadyClock):
-    """The wall clock: runs with simulated time, is set forward, or stands still (set back)."""
-
-    def __init__(self) -> None:
-        self._offset_ms = EPOCH_MS
-        self._last_ms = EPOCH_MS
-
-    def now_ms(self) -> int:
-        now_ms = self._offset_ms + int(trio.current_time() * 1000 + 1e-3)
-        self._last_ms = max(self._last_ms, now_ms)
-        return self._last_ms
-
-    def jump(self, by_ms: int) -> None:
-        """Set the clock. Set back, the server's time stands still until it has caught up."""
-        self._offset_ms += by_ms
-
-
-class World:
-    """The surroundings of one run."""
+class World(Surroundings):
+    """The surroundings of one run, and its server."""
 
     def __init__(self, plan: Plan, check_recovered: Callable[[Server, Ledger], None]) -> None:
-        self.plan = plan
-        self.trace = Trace()
-        self.ledger = Ledger()
-        self.clock = JumpingClock()
-        self.check_recovered = check_recovered
-        self.group_shards = dealt_shards(SHARD_COUNT, plan.groups_count)
-        self.history = History(groups_by_shard(self.group_shards))
-        self.faults = Faults(
-            plan.seed, plan.without, plan.chances, lambda name: self.trace.note("fault", name)
-        )
-        self.watch = Watch(SHARD_COUNT, RULES, self.group_shards)
-        self.steps = Steps()
+        super().__init__(plan, check_recovered)
         self.requests_count = 0
         self.clients_have_left = False
-        self.crashes_count = 0
-        self.disk_failures_count = 0
-        self.target_dead_until = 0.0
         self.receivers: dict[str, Callable[[bytes], None]] = {}
-        self.begin_call: Callable[[Server, PlacedExecution], None] = lambda *_: None
         self.nursery: trio.Nursery | None = None
         self._network = self.random("network")
         self.lives = [Lives(self, group) for group in range(plan.groups_count)]
+        self._home_of = HomeFinder(plan.groups_count).of_group
         self.wires = {
             (asker.group, answerer.group): SimulatedWire(self, asker, answerer)
             for asker in self.lives
             for answerer in self.lives
             if asker is not answerer
         }
-
-    def random(self, name: str) -> Random:
-        """A generator for one actor."""
-        return Random(f"{self.plan.seed}/{name}")
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether nothing goes wrong any more."""
-        return self.faults.is_over
 
     @property
     def goes_on(self) -> bool:
@@ -125,6 +78,10 @@ class World:
     def any_process(self) -> Lives:
         """One process, by luck if there are several."""
         return self._network.choice(self.lives) if len(self.lives) > 1 else self.lives[0]
+
+    def home_of(self, poll_group: str) -> Lives:
+        """The process that has all streams of a poll group."""
+        return self.lives[self._home_of(poll_group)]
 
     async def server_is_up(self) -> Server:
         """Wait for a running process: any one, if there are several."""
