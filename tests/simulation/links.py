@@ -7,6 +7,8 @@ anything; what was sent to it waits. So the other end may have given a connectio
 next one, before the first has been read.
 """
 
+from contextlib import suppress
+
 import trio
 
 from .link_sides import LinkSide
@@ -50,12 +52,9 @@ class _Connection:
         self, server: Server, side: LinkSide, incoming: trio.MemoryReceiveChannel[bytes]
     ) -> None:
         server.links.add(side)
-        try:
-            with side.scope:
-                async with server.connection():
-                    await self._receive(server, side, incoming)
-        except Unreachable:
-            pass
+        with side.scope, suppress(Unreachable):
+            async with server.connection():
+                await self._receive(server, side, incoming)
         server.links.remove(side)
         if not server.is_over:
             side.close()

@@ -29,13 +29,13 @@ def _silence() -> Iterator[None]:
 
 @pytest.mark.seeds
 @pytest.mark.slow
-@pytest.mark.parametrize("block", seeds(0, 2, 60))
+@pytest.mark.parametrize("block", seeds(0, 1, 60))
 def test_several_groups_keep_their_promises(block: int) -> None:
     totals = Totals()
     for seed in range(block * BLOCK_COUNT, (block + 1) * BLOCK_COUNT):
         totals.add(simulate(plan_of(seed, STEPS_COUNT, groups_count=0)))
 
-    assert set(ONLY_BETWEEN) - set(totals.never_happened)
+    assert len(set(ONLY_BETWEEN) - set(totals.never_happened)) >= 4
     assert totals.sums["promises of workflows ended"] > 50
     assert totals.sums["crashes"] > 5
 
@@ -49,6 +49,6 @@ def test_logs_that_are_never_trimmed_are_right_as_a_whole() -> None:
 
 @pytest.mark.slow
 def test_a_seed_of_several_groups_is_one_run() -> None:
-    first, second = (simulate(plan_of(101, STEPS_COUNT, groups_count=2)) for _ in range(2))
+    first, second = (simulate(plan_of(101, STEPS_COUNT // 3, groups_count=2)) for _ in range(2))
 
     assert first == second
