@@ -18,12 +18,13 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
 from troth.http.wire.principals import Principal
-from troth.http.wire.requests import ReadyStream
+from troth.http.wire.requests import ReadyStream, Request, Response
 from troth.http.wire.static_files import StaticFile
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
@@ -82,6 +83,18 @@ class EventFeed(Protocol):
         ...
 
 
+class StreamOpener(Protocol):
+    """The part of `relayed_streams.StreamRelay` that the API needs."""
+
+    def home_of(self, group: str) -> int | None:
+        """Return the process that has the streams of a group; None if it is this one."""
+        ...
+
+    async def open(self, home: int, port_number: int, request: Request) -> Response:
+        """Ask another process to answer a request for a stream. Raises ApiError (503)."""
+        ...
+
+
 class Readiness(Enum):
     """Whether requests are served, and how they are refused if not."""
 
@@ -137,7 +150,7 @@ class Api:
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
-    sweeper: Sweeper | None = None
+    sweeper: Sweeper | AllSweepers | None = None
     bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
@@ -145,6 +158,7 @@ class Api:
     surveys: Surveys | None = None
     queues: Queues | None = None
     feed: EventFeed | None = None
+    stream_relay: StreamOpener | None = None
     tracing: RequestSpans | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))

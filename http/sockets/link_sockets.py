@@ -288,7 +288,7 @@ class LinkSockets:
             self._loop.submitted()
 
 
-def is_same_user(connected: socket.socket) -> bool:
+def is_same_user(connected: socket.socket | trio.socket.SocketType) -> bool:
     """Return whether the other end of a Unix socket is a process of this user."""
     credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     _, user, _ = _PEER.unpack(credentials)

@@ -188,8 +188,12 @@ class ProcessCalls:
         *,
         wait_ms: int = LINK_WAIT_MS,
         limit_ms: int | None = None,
+        needs_all: bool = False,
     ) -> dict[int, Answered | ShardsError]:
-        """Do as `call_all` with a question for each of some processes."""
+        """Do as `call_all` with a question for each of some processes.
+
+        If it `needs_all`, no others are waited for when one does not answer.
+        """
         found: dict[int, Answered | ShardsError] = {one: LinkBroken() for one in asked}
 
         async def ask(process: int) -> None:
@@ -197,6 +201,8 @@ class ProcessCalls:
                 answered = await self.call(process, call, asked[process], wait_ms=wait_ms)
             except ShardsError as error:
                 found[process] = error
+                if needs_all:
+                    nursery.cancel_scope.cancel()
             else:
                 found[process] = answered
 
