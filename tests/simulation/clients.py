@@ -442,7 +442,7 @@ class Clients:
         "bulk": (_bulk, 2),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""
-    ALONE: ClassVar = ("function", "retention", "bulk")
+    ALONE: ClassVar = ("function", "bulk")
     """What no server of several groups can do yet."""
 
     def _rounds(self) -> Iterator[int]:

@@ -200,7 +200,9 @@ class Server:
             elsewhere=self.mesh,
         )
         if self.mesh is not None and self.homes is not None:
-            self.mesh.attach(self.shards.states, self.shards.shard_of, self.shards.go_on)
+            self.mesh.attach(
+                self.shards.states, self.shards.shard_of, self.shards.go_on, clock.now_ms
+            )
             self.homes.attach(self.delivery, self.shards.tell, self.shards.shard_of)
         self.recovery = self.shards.recover(self.storage)
         log = self.storage.log
@@ -276,10 +278,10 @@ class Server:
                         if self.mesh is None:
                             self._restore_nodes()
                             await nursery.start(self.bulk.run)
-                            nursery.start_soon(self.sweeper.run)
                         else:
                             nursery.start_soon(self.links.run)
                             nursery.start_soon(self._look_at_links, self.mesh)
+                        nursery.start_soon(self.sweeper.run)
                         nursery.start_soon(Folder(self.shards).run)
                         nursery.start_soon(self._check_memory)
                         task_status.started()
