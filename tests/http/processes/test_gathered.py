@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.helpers.server import ServerProcess
 from troth.http.identity import operator_key
 
-from .test_real_processes import FAR_MS, Client, ids_by_group
+from .clients import FAR_MS, Client, ids_by_group
 
 PROCESSES = {"0", "1", "2"}
 
