@@ -224,16 +224,35 @@ LINK_WAIT_MS: Final = 2_000  # how long they wait
 LINK_PATIENCE_MS: Final = 30_000  # how long those wait whose clients may not be told of it
 LINK_SILENCE_MS: Final = 2_000  # a link that says nothing for longer is broken
 LINK_PING_MS: Final = 500  # a link that has nothing to say says so
+COPY_LEASE_MS: Final = 2_000  # how long a copy counts as current without a word from its owner
+COPY_RENEWAL_MS: Final = 500  # how often it asks
+COPY_CHANGES_KEPT_COUNT: Final = 1_000  # a copy that is further behind is made again
+COPY_PAGE_COUNT: Final = 500  # entries that are copied at a time
 FENCE_PASS_MS: Final = 500  # how long a group keeps a task held for another at most
 FENCE_PASSES_LIMIT_COUNT: Final = 100  # passes asked for, one after the other, for one command
 PROCESS_CALLS_LIMIT_COUNT: Final = 4_096  # calls carried out, or waited for; then: 503
 PARCELS_WAITING_COUNT: Final = 4_096  # messages on their way to another process; others wait
 PARCELS_LIMIT_BYTES: Final = 8 * 1024 * 1024  # of these
 PARCELS_LIMIT_COUNT: Final = 65_536  # with reports of them; beyond it all go again
+FORWARDED_LIMIT_COUNT: Final = 3_072  # requests and streams among them, passed on; then: 503
 ERRANDS_LIMIT_COUNT: Final = MAILBOX_LIMIT_COUNT  # commands that wait for other groups; then: 503
+
+# Logs that are streams of an engine which replicates them
+STREAM_LEASE_MS: Final = 2_000  # how long an owner may answer after sending what was acknowledged
+STREAM_DRIFT_PERCENT: Final = 2  # what a clock that counts durations may be wrong by
+STREAM_TAKEOVER_WAIT_MS: Final = (  # how long a new owner waits after the last it heard of another
+    -(-STREAM_LEASE_MS * (100 + STREAM_DRIFT_PERCENT) // (100 - STREAM_DRIFT_PERCENT))
+)
+STREAM_ALIVE_MS: Final = 500  # an owner that has nothing to append says so
+STREAM_SILENCE_MS: Final = 3_000  # an owner that is silent for longer is replaced
+STREAM_ANSWER_LIMIT_MS: Final = 5_000  # how long an engine may take to answer
+STREAM_PATIENCE_MS: Final = 30_000  # how long an append may stay in doubt; then the server stops
+STREAM_FRAME_LIMIT_BYTES: Final = 512 * 1024  # of records; larger batches go in parts
+STREAM_READ_LIMIT_BYTES: Final = 8 * 1024 * 1024  # read in one piece
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
+assert COPY_RENEWAL_MS * 2 < COPY_LEASE_MS, "one word that is lost must not make a copy stale"
 assert LARGE_BODY_BYTES <= CLOSED_BODY_LIMIT_BYTES < BODY_LIMIT_BYTES
 assert RETENTION_RULES_LIMIT_BYTES < CLOSED_BODY_LIMIT_BYTES
 assert BATCH_LIMIT_COUNT <= MAILBOX_LIMIT_COUNT
@@ -247,6 +266,8 @@ assert COMPLETION_SLICE_COUNT <= BULK_EFFECTS_COUNT, "a slice may complete any o
 assert BULK_RATE_COUNT <= BULK_RATE_LIMIT_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
+assert STREAM_ALIVE_MS * 2 < STREAM_LEASE_MS < STREAM_TAKEOVER_WAIT_MS < STREAM_SILENCE_MS
+assert STREAM_FRAME_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES
 assert LARGE_ANSWER_BYTES <= IN_FLIGHT_LIMIT_BYTES
 assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES

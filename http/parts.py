@@ -17,6 +17,8 @@ from troth.core.grammar.cron import parse as parse_cron
 from troth.core.model import Promise
 from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api, Readiness
+from troth.http.api.dispatch import Dispatcher
+from troth.http.api.rows import Endpoint
 from troth.http.bulk.endpoints import note_end
 from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.envelope import messages
@@ -39,9 +41,11 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
+from troth.http.processes.forwarding import HOME, ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.refused import served
 from troth.http.processes.registration import register
+from troth.http.processes.shared_credentials import share_credentials
 from troth.http.promises.large_messages import LargeMessages
 from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
@@ -63,12 +67,15 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.receivers import AllQueues
+from troth.shards.gathered.retention import AllSweepers
+from troth.shards.mesh.calls import ProcessCalls
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, Storage
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -120,6 +127,11 @@ def _options(settings: Settings, samples_run: Callable[[int], bool] | None = Non
     )
 
 
+def tables_of(calls: ProcessCalls) -> tuple[tuple[Endpoint, ...], ...]:
+    """Return the endpoints of both ports in one of several processes."""
+    return forwarded(served(API_ENDPOINTS), calls), served(POLL_ENDPOINTS)
+
+
 class Parts:
     """The parts of one server. `url` is what links begin with.
 
@@ -138,9 +150,9 @@ class Parts:
     ) -> None:
         self.settings = settings
         self.member = member
-        self.tables = (API_ENDPOINTS, POLL_ENDPOINTS)
+        self.tables: tuple[tuple[Endpoint, ...], ...] = (API_ENDPOINTS, POLL_ENDPOINTS)
         if member is not None:
-            self.tables = (served(API_ENDPOINTS), served(POLL_ENDPOINTS))
+            self.tables = tables_of(member.mesh.calls)
         self.storage = storage
         self.shares = shares
         self._ports = list(zip(("api", "poll"), doors, strict=False))
@@ -174,7 +186,7 @@ class Parts:
             own_ports=own_ports,
             room=outgoing_room,
         )
-        failures = Failures()
+        failures = Failures(group=None if member is None else member.place.process)
         self.tracing = tracing = make_tracing(
             now_ns=time.time_ns, tags=settings.trace_tags, shows_ids=settings.trace_ids
         )
@@ -183,7 +195,7 @@ class Parts:
             hold=self._hold_message,
             push=self.push,
             polls=self.polls,
-            report=self._report,
+            report=self._report if member is None else member.homes.report,
             targets=settings.targets,
             now_ms=self.clock.now_ms,
             random=random.Random(),  # noqa: S311  jitter of back-off, not a secret
@@ -214,7 +226,8 @@ class Parts:
         )
         self.function_calls.attach(self.placement)
         clock: Clock = self.clock
-        outgoing: Outgoing = OutgoingRoutes(self.delivery, self.placement)
+        delivery = self.delivery if member is None else member.homes
+        outgoing: Outgoing = OutgoingRoutes(delivery, self.placement)
         samples_run = None
         if tracing is not None:
             outgoing = tracing.outgoing(
@@ -236,7 +249,11 @@ class Parts:
             elsewhere=None if member is None else member.mesh,
         )
         if member is not None:
-            member.attach(self.shards)
+            member.attach(self.shards, self.delivery, self.polls, self._report)
+        own_queues = Queues(self.shards, self.polls, self.delivery)
+        queues: WholeQueues = own_queues
+        if member is not None:
+            queues = AllQueues(member.mesh.calls, self.shards, self.polls, own_queues)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -251,13 +268,17 @@ class Parts:
             surveys=Surveys(
                 self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
             ),
-            queues=Queues(self.shards, self.polls, self.delivery),
+            queues=queues,
             endings=self.endings,
             in_flight=self.in_flight,
         )
 
+        self.shared = None if member is None else share_credentials(member, self.api)
         if member is not None:
             register(member.mesh.calls, self.api)
+            if member.place.process == HOME:
+                calls = member.mesh.calls
+                ForwardedRequests(calls, self.api, lambda: Dispatcher(self.api, self.tables[0]))
         if settings.debug_operations:
             self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
         if tracing is not None:
@@ -405,7 +426,10 @@ class Parts:
             interval_ms=self.settings.retention_interval_ms,
             now_ms=self.clock.now_ms,
         )
-        self.api.sweeper = sweeper
+        if isinstance(self.api.sweeper, AllSweepers):
+            self.api.sweeper.own = sweeper
+        else:
+            self.api.sweeper = sweeper
         self.api.metrics.add(RETENTION, sweeper.statistics)
         return sweeper
 

@@ -25,9 +25,12 @@ from troth.http.api.context import Readiness
 from troth.http.documents.pages import make_pages
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.identity import operator_key
+from troth.http.identity.copied import CredentialsCopy
+from troth.http.identity.spreading import CredentialsOwner
+from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
-from troth.http.processes.mesh_member import MeshMember
+from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -206,6 +209,7 @@ class Server:
         self._parts = Parts(settings, storage, doors, shares, self._make_member())
         self.api = self._parts.api
         self.shards = self._parts.shards
+        self._answers = trio.Event()  # set when the API's port has begun to
         self.ready = trio.Event()
         """Set when requests are served."""
         self.stop = trio.Event()
@@ -218,12 +222,12 @@ class Server:
         if seated is None or seated.seat.processes_count == 1:
             return None
         assert isinstance(storage, DirectoryStorage), "several share a directory"
-        return MeshMember(seated, storage, questions_limit_count=self.settings.mailbox_limit_count)
+        return MeshMember(seated, storage, self.settings)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        self.api.pages = make_pages(self.api, API_ENDPOINTS, GROUPS)
+        self.api.pages = make_pages(self.api, API_ENDPOINTS, (*GROUPS, PROCESSES))
         parts = self._parts
         room = self.listeners[0].room
         async with (
@@ -247,7 +251,11 @@ class Server:
             lanes = parts.make_lanes()
             for lane in lanes:
                 await nursery.start(lane.run)
-            await self._start(nursery, running, self.doors[0].listener)
+            if parts.member is None:
+                await self._start(nursery, running, self.doors[0].listener)
+            else:
+                parts.member.bring_streams(self.listeners, self.api)
+                nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
             with resting_collector():
@@ -270,7 +278,7 @@ class Server:
             if isinstance(self.storage, DirectoryStorage):
                 nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)
             await self._introduce_nodes()
-            await self._introduce_accounts()
+            await self._introduce_accounts(nursery)
             await self._start_upkeep(nursery)
             if self._is_stopping:
                 return  # the stop that has begun ends the rest
@@ -283,6 +291,9 @@ class Server:
             # but not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
+            if parts.member is not None:
+                await self._answers.wait()
+                await nursery.start(parts.member.streams.run, self.listeners)
             if not self._is_stopping:
                 announce(parts, recovery, is_one_of_several=self._seated is not None)
                 nursery.start_soon(load_soon)
@@ -296,15 +307,22 @@ class Server:
             self._parts.placement.put_node(node)
         self._parts.placement.restore_all(self.shards.assigned_executions())
 
-    async def _introduce_accounts(self) -> None:
+    async def _introduce_accounts(self, nursery: trio.Nursery) -> None:
         """Learn who may do what. Raises ListenError if that would let in other machines."""
         credentials = self.api.credentials
         if isinstance(self.storage, DirectoryStorage):
             credentials.operator_key = operator_key.provide(Path(self.storage.place))
         else:
             credentials.operator_key = operator_key.new_key()
-        accounts, tokens = await self._accounts()
-        credentials.load(accounts, tokens)
+        shared = self._parts.shared
+        if isinstance(shared, CredentialsCopy):
+            nursery.start_soon(shared.run)
+            await shared.loaded.wait()
+        else:
+            credentials.load(*await self._accounts())
+        if isinstance(shared, CredentialsOwner):
+            shared.begin()
+            nursery.start_soon(shared.run)
         self._parts.placement.withhold(credentials.disabled_accounts())
         if credentials.is_open:
             _refuse_exposed(self.settings)
@@ -330,13 +348,16 @@ class Server:
                 nursery.start_soon(snapshotter.run)
         nursery.start_soon(Folder(self.shards).run)
         nursery.start_soon(parts.make_sweeper().run)
-        if parts.member is not None:
-            return  # the rest has no home among several processes yet; see `processes/refused.py`
+        nursery.start_soon(parts.make_feed().run)
         if not self._is_alone:
             nursery.start_soon(parts.make_counting().run)
+        if parts.member is not None:
+            if isinstance(parts.shared, CredentialsOwner):
+                nursery.start_soon(TokenUses(self.api).run)
+            return  # the rest has no home among several processes yet; see `processes/refused.py`
+        if not self._is_alone:
             nursery.start_soon(TokenUses(self.api).run)
             await nursery.start(parts.make_bulk_jobs().run)
-        nursery.start_soon(parts.make_feed().run)
         await nursery.start(parts.make_builder().run)
 
     @property
@@ -348,6 +369,19 @@ class Server:
     ) -> None:
         await nursery.start(listener.run)
         running.append(listener)
+
+    async def _start_late(
+        self, nursery: trio.Nursery, running: list[SocketListener], listener: SocketListener
+    ) -> None:
+        """Start to answer when this process is ready, or after a while.
+
+        Until then connections wait in its sockets, which its supervisor keeps, or go to others.
+        """
+        with trio.move_on_after(HELD_S):
+            await self.ready.wait()
+        if not self._is_stopping:
+            await self._start(nursery, running, listener)
+            self._answers.set()
 
     async def _stop_on_signal(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         with trio.open_signal_receiver(*_stop_signals()) as signals:

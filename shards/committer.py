@@ -82,15 +82,19 @@ class ThreadWriter:
     between.
     """
 
-    def __init__(self, log: Log, committer: "Committer") -> None:
-        """Start the thread. Use in the event loop."""
+    def __init__(
+        self, log: Log, committer: "Committer", *, first_seal_s: float | None = None
+    ) -> None:
+        """Start the thread. Use in the event loop. `first_seal_s` is as in `Writer`."""
         self._committer = committer
         self._durable_position = committer.durable_position
         self._failure: PersistenceError | None = None
         self._listens_on, self._rings_on = os.pipe()
         os.set_blocking(self._listens_on, False)
         os.set_blocking(self._rings_on, False)
-        self._writer = Writer(log, self._note_durable, self._note_failure)
+        self._writer = Writer(
+            log, self._note_durable, self._note_failure, first_seal_s=first_seal_s
+        )
         trio.lowlevel.spawn_system_task(self._listen)
         self._writer.start()
 

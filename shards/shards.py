@@ -14,9 +14,7 @@ from typing import Final, final
 import trio
 
 from troth.core.buckets import Buckets
-from troth.core.commands import (
-    Command,
-)
+from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
@@ -108,7 +106,7 @@ class Shards(Gathering):
         homes = Homes(placement, shard_count)
         self._home_of = homes.of_command
         self.shard_of, self.shard_of_name = homes.of_promise, homes.of_name
-        self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
+        self._released = ReleasedMessages(outgoing, self.state_of, self._pass, self._wake_runner)
         self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
         make_machine = Machine if elsewhere is None else elsewhere.make_machine
@@ -335,7 +333,8 @@ class Shards(Gathering):
 
     # Talking to shards
 
-    def _state_of(self, identifier: str) -> ShardState:
+    def state_of(self, identifier: str) -> ShardState:
+        """Return the state of the shard of a promise of this group, to be looked at."""
         return self._own[self.shard_of(identifier)].machine.state
 
     def tell(self, command: Command) -> None:
@@ -524,9 +523,11 @@ class Shards(Gathering):
     ) -> list[Reply]:
         self._refuse_unless_open()
         waiter = Waiter(len(questions))
+        self._wake_runner()  # for all that is asked in this pass, not one actor for each
         try:
             for place, (index, command) in enumerate(questions):
-                self._at[index].ask(command, waiter, place, held)
+                self._at[index].put(command, waiter, place, held)
+                self._submitted[index] = self._at[index]
         except Overloaded:
             waiter.abandon()  # some shards may have been asked already
             raise

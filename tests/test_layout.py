@@ -35,7 +35,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
     "persistence": (
         frozenset({REST}),
         frozenset({"wal"}),
-        frozenset({"data_directory", "checkpoints"}),
+        frozenset({"data_directory", "checkpoints", "streams"}),
         frozenset({"inspection"}),
         frozenset({"snapshots"}),
         frozenset({"conversion"}),

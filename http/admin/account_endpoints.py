@@ -6,7 +6,8 @@ only disabled: what it owns would be left without an owner, and a server that ha
 not become open again.
 
 Changes are made one at a time (`Credentials.changing`): first in the shards, which store them, then
-in the credentials, where they take effect, then in the audit log. Then the request is answered.
+in the credentials, where they take effect, in all processes of the server (`Credentials.spread`),
+then in the audit log. Then the request is answered.
 """
 
 # ruff: noqa: ARG001 — handlers share one signature.
@@ -68,6 +69,7 @@ async def create_account(api: Api, call: Call) -> Response:
         account = Account(new_id(now_ms), 1, now_ms, name)
         await ask(api.shards, CreateEntry(account), call.request)
         credentials.put(account)
+        await credentials.spread()
         told["account"] = account.id
     return answer(Code.CREATED, CreatedObject(account.id))
 
@@ -104,6 +106,7 @@ async def change_account(api: Api, call: Call) -> Response:
             credentials.put(account)
             if api.placement is not None:
                 api.placement.withhold(credentials.disabled_accounts())
+        await credentials.spread()  # also of what an earlier request has not waited for
     return answer(Code.OK, account_object(account))
 
 
@@ -137,6 +140,7 @@ async def create_token(api: Api, call: Call) -> Response:
         await _make_room(api, call, account)
         await ask(api.shards, CreateEntry(token), call.request)
         credentials.put(token)
+        await credentials.spread()
     return json_response(201, dump(CreatedTokenObject(token.id, secret)), _NO_STORE)
 
 
@@ -216,6 +220,7 @@ async def revoke_token(api: Api, call: Call) -> Response:
             token = replace(token, revision=token.revision + 1, revoked_on=api.now_ms())
             await ask(api.shards, ReplaceEntry(token), call.request)
             credentials.put(token)
+        await credentials.spread()  # also of what an earlier request has not waited for
     return Response(204)
 
 
@@ -244,6 +249,7 @@ async def rotate_token(api: Api, call: Call) -> Response:
         credentials.put(token)
         if not grace_ms:
             credentials.end_streams(token)
+        await credentials.spread()
     return json_response(200, dump(CreatedTokenObject(token.id, secret)), _NO_STORE)
 
 

@@ -115,9 +115,9 @@ def _identified(
 
 
 def _refuse_while_starting(credentials: Credentials, *, has_some: bool) -> None:
-    """Raise ApiError (503) while it is not known yet who has an account."""
+    """Raise ApiError (503) while it is not known who has an account."""
     if not credentials.is_loaded and (has_some or not credentials.has_users):
-        raise ApiError(Code.STARTING)
+        raise credentials.unknown()
 
 
 def identified_by(api: Api, request: Request, secret: str, user: str, password: str) -> Principal:

@@ -18,18 +18,19 @@ from troth.http.wire.errors import ApiError
 from troth.http.wire.fields import RequestLimits
 from troth.http.wire.in_flight import InFlight
 from troth.http.wire.principals import Principal
-from troth.http.wire.requests import ReadyStream
+from troth.http.wire.requests import ReadyStream, Request, Response
 from troth.http.wire.static_files import StaticFile
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import WholeQueues
 from troth.shards.surveys.series import SeriesBook
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.retention import Sweeper
@@ -79,6 +80,18 @@ class EventFeed(Protocol):
         self, principal: Principal, topics: frozenset[str], watched: Sequence[str]
     ) -> ReadyStream:
         """Open a stream for one who may hear all of that. Raises ApiError (503): too many."""
+        ...
+
+
+class StreamOpener(Protocol):
+    """The part of `relayed_streams.StreamRelay` that the API needs."""
+
+    def home_of(self, group: str) -> int | None:
+        """Return the process that has the streams of a group; None if it is this one."""
+        ...
+
+    async def open(self, home: int, port_number: int, request: Request) -> Response:
+        """Ask another process to answer a request for a stream. Raises ApiError (503)."""
         ...
 
 
@@ -137,14 +150,15 @@ class Api:
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
-    sweeper: Sweeper | None = None
+    sweeper: Sweeper | AllSweepers | None = None
     bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
     placement: Placement | None = None
     surveys: Surveys | None = None
-    queues: Queues | None = None
+    queues: WholeQueues | None = None
     feed: EventFeed | None = None
+    stream_relay: StreamOpener | None = None
     tracing: RequestSpans | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))

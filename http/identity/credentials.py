@@ -8,11 +8,13 @@ expired, is refused from the next request on, and its open streams end (`watch`)
   up is a dictionary access, whose time says nothing about any other token.
 - The catalog in the shards is the durable copy. Code that changes an account or a token there tells
 this object once that is durable (`put`).
+- In a server of several processes each has such an object. Process 0 changes its own, which tells
+`on_change`, and waits in `spread` before it answers; see `spreading.py` and `copied.py`.
 """
 
 import hmac
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -20,9 +22,12 @@ import trio
 from msgspec.structs import replace
 
 from troth.core.catalog import Account, Scope, Token
+from troth.core.codes import Code
+from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import OPERATOR, Principal, PrincipalKind
 
 from .attempts import Attempts
+from .changes import Change, DroppedToken, EndedStreams
 from .digests import digest_of
 from .sessions import BrowserSession, Sessions
 
@@ -45,6 +50,14 @@ def new_secret() -> str:
     return TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
 
 
+async def _no_others() -> None:
+    """Return: this is the only process."""
+
+
+def _heard_by_no_one(change: Change) -> None:
+    """Do nothing with a change."""
+
+
 class Credentials:
     """The accounts, tokens and users of one server.
 
@@ -60,7 +73,7 @@ class Credentials:
     ) -> None:
         """Initialize. `users` has passwords by name; tokens expire by the clock `now_ms`."""
         self.attempts = attempts
-        self.sessions = Sessions(now_ms)
+        self.sessions = self._make_sessions(now_ms)
         self.operator_key = ""
         """The operator's key; empty if there is none."""
         self.is_loaded = True
@@ -74,8 +87,19 @@ class Credentials:
         self.uses: dict[str, int] = {}
         """When tokens were seen to be used, in ms, by id."""
         self.is_open = self._shall_be_open()
+        self.on_change: Callable[[Change], None] = _heard_by_no_one
+        """Told of each change, sessions included, when it has taken effect here."""
+        self.spread: Callable[[], Awaitable[None]] = _no_others
+        """Waits until no process of the server goes by what was before the changes so far."""
         self.changing = trio.Lock()
         """Held while an account or a token is changed, from the first read to the last write."""
+
+    def _make_sessions(self, now_ms: Callable[[], int]) -> Sessions:
+        return Sessions(now_ms, lambda change: self.on_change(change))
+
+    def unknown(self) -> ApiError:
+        """Make the refusal (503) of tokens while it is unknown which of them work."""
+        return ApiError(Code.STARTING)
 
     def unload(self) -> None:
         """Accept only users and the operator until `load` has read the accounts."""
@@ -104,12 +128,14 @@ class Credentials:
         for token in changed:
             self._judge(token)
         self.is_open = self._shall_be_open()
+        self.on_change(entry)
 
     def drop(self, token: Token) -> None:
         """Forget a token that no longer works."""
         del self._tokens[token.id]
         self._forget_secrets(token)
         self.uses.pop(token.id, None)
+        self.on_change(DroppedToken(token.id))
 
     def _forget_secrets(self, token: Token) -> None:
         self._bearers.pop(token.digest, None)
@@ -134,10 +160,14 @@ class Credentials:
                 self._bearers[token.old_digest] = token.old_digest, outgoing
             return
         self._forget_secrets(token)
-        self.end_streams(token)
+        self._stop_streams(token)
 
     def end_streams(self, token: Token) -> None:
         """End the open streams of a token; clients whose secret still works come again."""
+        self._stop_streams(token)
+        self.on_change(EndedStreams(token.id))
+
+    def _stop_streams(self, token: Token) -> None:
         for stop in list(self._watched.get(token.id, ())):
             stop()
 
@@ -224,6 +254,10 @@ class Credentials:
         if token.id in self._used:
             return self._now_ms()
         return self.uses.get(token.id, token.used_on)
+
+    def note_used(self, token_ids: Iterable[str]) -> None:
+        """Note that tokens were used, as another process says."""
+        self._used |= set(token_ids)
 
     def take_used(self) -> set[str]:
         """Return the ids of tokens that were used since the last call.

@@ -13,8 +13,8 @@ What this module promises:
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
-from typing import Final, final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from msgspec import Struct, structs
 
@@ -28,6 +28,7 @@ from troth.core.limits import (
 )
 from troth.http.wire.principals import OPEN_SCOPES, OPERATOR, Principal, PrincipalKind
 
+from .changes import Change, EndedSession, OpenedSession
 from .digests import digest_of
 
 _SECRET_BYTES: Final = 32
@@ -66,13 +67,18 @@ class _Code(Struct, frozen=True):
     ends_ms: int
 
 
-@final
 class Sessions:
     """The sessions of one server, and the codes that open some."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
-        """Initialize. `now_ms` is the clock by which sessions end."""
+    def __init__(
+        self, now_ms: Callable[[], int], on_change: Callable[[Change], None] = lambda _: None
+    ) -> None:
+        """Initialize. `now_ms` is the clock by which sessions end.
+
+        `on_change` is told of those that are opened and ended.
+        """
         self._now_ms = now_ms
+        self._on_change = on_change
         # In the order of their last use.
         self._sessions: dict[str, BrowserSession] = {}
         self._by_id: dict[str, BrowserSession] = {}
@@ -96,9 +102,22 @@ class Sessions:
             ends_ms = min(ends_ms, principal.expires_on)
         principal = structs.replace(principal, session_id=digest[:_ID_DIGITS])
         csrf = secrets.token_urlsafe(_SECRET_BYTES)
-        session = BrowserSession(principal, digest, csrf, now_ms, ends_ms, now_ms, set())
-        self._sessions[digest] = self._by_id[session.id] = session
+        session = self._put(OpenedSession(principal, digest, csrf, now_ms, ends_ms, now_ms))
         return secret, session
+
+    def _put(self, opened: OpenedSession) -> BrowserSession:
+        session = BrowserSession(
+            opened.principal,
+            opened.digest,
+            opened.csrf,
+            opened.opened_ms,
+            opened.ends_ms,
+            opened.used_ms,
+            set(),
+        )
+        self._sessions[session.digest] = self._by_id[session.id] = session
+        self._on_change(opened)
+        return session
 
     def _make_room(self, principal: Principal) -> None:
         """End those that have ended unnoticed, and the least used if there are too many."""
@@ -137,6 +156,28 @@ class Sessions:
         watching = (one for one in self._sessions.values() if one.streams)
         return used | {one.principal.token_id for one in watching}
 
+    def opened(self) -> list[OpenedSession]:
+        """Return all sessions, as others are told of them."""
+        return [
+            OpenedSession(
+                one.principal, one.digest, one.csrf, one.opened_ms, one.ends_ms, one.used_ms
+            )
+            for one in self._sessions.values()
+        ]
+
+    def used_since(self, since_ms: int) -> tuple[str, ...]:
+        """Return the digests of the sessions that were used since then, or have streams."""
+        sessions = self._sessions.values()
+        return tuple(one.digest for one in sessions if one.used_ms >= since_ms or one.streams)
+
+    def note_used(self, digests: Iterable[str], used_ms: int) -> None:
+        """Note that sessions were used, as another process says."""
+        for digest in digests:
+            session = self._sessions.pop(digest, None)
+            if session is not None:
+                session.used_ms = max(session.used_ms, used_ms)
+                self._sessions[digest] = session
+
     def count_by_token(self) -> Counter[str]:
         """Return how many sessions there are of each token, by its id."""
         return Counter(one.principal.token_id for one in self._sessions.values())
@@ -158,6 +199,7 @@ class Sessions:
         session.forget()
         for stop in list(session.streams):
             stop()
+        self._on_change(EndedSession(session.digest))
 
     def watch(self, principal: Principal, stop: Callable[[], None]) -> Callable[[], None]:
         """Register `stop`, called when the session ends early; return its removal."""

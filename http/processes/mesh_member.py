@@ -6,20 +6,33 @@ be reached has its group, and one that serves can reach the others, or says that
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar, final
 
 import structlog
 import trio
 
+from troth.core.commands import Command
+from troth.http.api.context import Api
+from troth.http.settings.settings import Settings
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.link_sockets import LinkSockets
+from troth.http.sockets.listener import SocketListener
+from troth.http.sockets.relayed_streams import StreamRelay
+from troth.http.sockets.stream_homes import StreamHomes
 from troth.http.supervision.seated import Seated
+from troth.shards.delivery.polls import Polls
 from troth.shards.errors import LinkBroken, OutOfReach
+from troth.shards.mesh.dialect_notes import DialectNotes
+from troth.shards.mesh.homes import MessageHomes
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage
+from troth.shards.turns import Outgoing
+
+HELD_S: Final = 2.0
+"""How long connections to a process that starts wait for it before they are told that it does."""
 
 RETRY_S: Final = 0.1
 """The pause before something is asked of all processes again, when one of them is away."""
@@ -33,12 +46,11 @@ _log = structlog.get_logger("troth.processes")
 class MeshMember:
     """This process among those of its server."""
 
-    def __init__(
-        self, seated: Seated, storage: DirectoryStorage, *, questions_limit_count: int
-    ) -> None:
+    def __init__(self, seated: Seated, storage: DirectoryStorage, settings: Settings) -> None:
         seat = seated.seat
         self._seated = seated
         self._lane: Lane | None = None
+        self._links: LinkSockets | None = None
         self.place = ProcessPlace(
             process=seat.process,
             group_shards=storage.group_shards,
@@ -50,12 +62,28 @@ class MeshMember:
             self.place,
             now_s=time.monotonic,
             wake=self._wake,
-            questions_limit_count=questions_limit_count,
+            questions_limit_count=settings.mailbox_limit_count,
         )
+        self.homes = MessageHomes(self.place, self.mesh.calls, settings.targets)
+        self.streams = StreamHomes(self.place)
 
-    def attach(self, shards: Shards) -> None:
-        """Learn what this process's shards are. Before they run."""
-        self.mesh.attach(shards.states, shards.shard_of, shards.go_on)
+    def attach(
+        self, shards: Shards, delivery: Outgoing, polls: Polls, report: Callable[[Command], None]
+    ) -> None:
+        """Learn what this process's shards are, and what delivers here. Before they run.
+
+        `report` takes what delivery says of messages of this group.
+        """
+        now_ms = shards.clock.now_ms
+        self.mesh.attach(shards.states, shards.shard_of, shards.go_on, now_ms)
+        self.homes.attach(delivery, report, shards.shard_of)
+        DialectNotes(self.mesh.calls, polls, self._hurry)
+
+    def bring_streams(self, listeners: Sequence[SocketListener], api: Api) -> None:
+        """Bring workers' streams of these ports to the homes of their groups."""
+        api.stream_relay = StreamRelay(self.streams)
+        for number, listener in enumerate(listeners):
+            listener.bring_streams(self.streams, number)
 
     async def run(
         self,
@@ -69,11 +97,13 @@ class MeshMember:
         Raises OSError if this process cannot listen for the others.
         """
         self._lane = lane
-        links = LinkSockets(self.mesh, shards, lane)
+        self._links = links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
+        self._seated.on_peers.append(links.try_now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.mesh.errands.run)
             await nursery.start(self.mesh.calls.run)
+            await nursery.start(self.homes.run)
             await nursery.start(links.run)
             self._seated.listening()
             task_status.started()
@@ -81,6 +111,10 @@ class MeshMember:
     def _wake(self) -> None:
         if self._lane is not None:
             self._lane.stir()
+
+    def _hurry(self) -> None:
+        if self._links is not None:
+            self._links.hurry()
 
     def are_ready(self) -> bool:
         """Return whether all processes of the server serve, as far as this one knows."""

@@ -16,20 +16,14 @@ from troth.http.api.rows import Call, Endpoint
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
-from .refused_settings import RETENTION, SNAPSHOTS
+from .refused_settings import SNAPSHOTS
 
-_STREAMS: Final = "workers' streams"
-_ACCOUNTS: Final = "changes of accounts and tokens"
-_SESSIONS: Final = "sessions of browsers"
 _FUNCTIONS: Final = "function tasks, builds and nodes"
 _BULK: Final = "bulk jobs"
 _LISTS: Final = "lists of what all processes hold"
-_NUMBERS: Final = "numbers of the whole server"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Workers": _STREAMS,
-        "Sessions": _SESSIONS,
         "Builds": _FUNCTIONS,
         "Function tasks": _FUNCTIONS,
         "Nodes": _FUNCTIONS,
@@ -42,22 +36,15 @@ REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
 REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         **dict.fromkeys(
-            ("createAccount", "changeAccount", "createToken", "rotateToken", "revokeToken"),
-            _ACCOUNTS,
-        ),
-        **dict.fromkeys(
             (
                 *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
                 *("listLocks", "listTimers", "retryTask", "releaseTask", "breakLock"),
-                *("workers", "queues", "retryQueue", "failures"),
             ),
             _LISTS,
         ),
-        **dict.fromkeys(("statistics", "events", "metrics", "showUsage"), _NUMBERS),
         **dict.fromkeys(("takeSnapshot", "listSnapshots", "writeSnapshot"), SNAPSHOTS),
-        "sweepRetention": RETENTION,
         "importPromises": "imports",
-        "deleteFunction": _FUNCTIONS,
+        **dict.fromkeys(("deleteFunction", "showUsage"), _FUNCTIONS),
     }
 )
 """Other endpoints that do not work, each with what it is about."""

@@ -25,19 +25,25 @@ async def poll(api: Api, call: Call) -> Response:
     limit_ms = api.settings.poll_stream_limit_ms
     # Not a secret: only that streams which began together do not all end together.
     spread = random.uniform(-1, 1) * POLL_STREAM_SPREAD  # noqa: S311
-    return _poll(api, call, None, limit_ms / 1000 * (1 + spread))
+    return await _poll(api, call, 0, None, limit_ms / 1000 * (1 + spread))
 
 
 async def poll_rest(api: Api, call: Call) -> Response:
     """GET /{group}/{id} on the poll port, which is for workers of the REST API."""
-    return _poll(api, call, Dialect.REST, math.inf)
+    return await _poll(api, call, 1, Dialect.REST, math.inf)
 
 
-def _poll(api: Api, call: Call, dialect: Dialect | None, limit_s: float) -> Response:
+async def _poll(
+    api: Api, call: Call, port_number: int, dialect: Dialect | None, limit_s: float
+) -> Response:
     """Open a stream. A token with an id prefix may listen to groups that begin so."""
     refuse_unless_within(call.request.principal, (call.path["group"],))
     if call.request.method == "HEAD":
         return Response(200, headers=HEADERS)
+    if api.stream_relay is not None:
+        home = api.stream_relay.home_of(call.path["group"])
+        if home is not None:
+            return await api.stream_relay.open(home, port_number, call.request)
     try:
         connection = api.polls.connect(call.path["group"], call.path["id"], dialect)
     except TooManyConnections as error:

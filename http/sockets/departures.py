@@ -16,6 +16,8 @@ SLOW: Final = "slow"
 CREDENTIALS: Final = "credentials"
 ROOM: Final = "room"
 UNFINISHED: Final = "unfinished"
+HOME: Final = "home"
+"""A worker's stream that another process has to serve; counted where there are several."""
 
 REASONS: Final = {
     REQUEST_LINE: "a method, version or form of target that the lane does not read",
@@ -36,10 +38,12 @@ REASONS: Final = {
 class HandedOver:
     """A connection that leaves the lane: what was read of its next request, and since when.
 
-    `hold` counts what was read, if that is much; the new owner releases it.
+    `hold` counts what was read, if that is much; the new owner releases it. `home` is the process
+    that it is for, if that is another one.
     """
 
     socket: socket.socket
     received: bytes
     since: float
     hold: Hold | None = None
+    home: int | None = None

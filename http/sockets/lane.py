@@ -32,6 +32,7 @@ from troth.core.replies import Reply
 from troth.http.api.authentication import is_known
 from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher, request_id
+from troth.http.api.router import Match
 from troth.http.api.rows import Endpoint, Renewals
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES
@@ -42,11 +43,12 @@ from troth.shards.turns import Asker
 
 from .accepting import Acceptor, Port
 from .connection_limits import ConnectionLimits
-from .departures import ENDPOINT, REASONS, HandedOver
+from .departures import ENDPOINT, HOME, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import Fields, NotServed, Parsed, Parser
 from .link_sockets import LinkSockets
+from .stream_homes import StreamHomes
 
 LANE_GROUPS: Final = frozenset(
     {
@@ -63,7 +65,7 @@ have its stream of events, and by programs that watch a server.
 LANE_PAGES: Final = frozenset({"ui", "uiStart", "start"})
 """The web UI's pages and files, with which a browser's connections begin."""
 
-LANE_FEEDS: Final = frozenset({"events"})
+LANE_FEEDS: Final = frozenset({"events", "streamWork"})
 """Endpoints whose answers are streams, too, in groups that the lane does not serve."""
 
 STREAM_GROUPS: Final = frozenset({"Workers"})
@@ -117,6 +119,8 @@ class Lane:
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(row.name for row in endpoints if is_served(row))
+        self._streams = frozenset(row.name for row in endpoints if row.group in STREAM_GROUPS)
+        self._homes: StreamHomes | None = None
         self._match = self._dispatcher.router.match
         self._new_id = RequestIds().new
         self._connections: dict[int, LaneConnection] = {}
@@ -156,7 +160,15 @@ class Lane:
         if acceptor is not None and not self._is_over:
             acceptor.stop()
 
-    def _serve(self, connected: socket.socket, peer: str | None, port: Port) -> None:
+    def adopt(
+        self, connected: socket.socket, peer: str | None, port: Port, received: bytes
+    ) -> None:
+        """Serve a connection that another process has accepted, with what was read of it."""
+        self._serve(connected, peer, port, received)
+
+    def _serve(
+        self, connected: socket.socket, peer: str | None, port: Port, received: bytes = b""
+    ) -> None:
         """Serve a connection that was accepted; `port` hears how it ends."""
         number = connected.fileno()
         parser = self._parsers.pop() if self._parsers else self._new_parser()
@@ -169,13 +181,16 @@ class Lane:
             if connection.is_handed_over:
                 self._handed_over_counts[connection.reason] += 1
                 since, hold = connection.partial_since, connection.take_hold()
-                port.take_over(HandedOver(connected, connection.received, since, hold), peer)
+                home = connection.home
+                port.take_over(HandedOver(connected, connection.received, since, hold, home), peer)
             else:
                 port.ended(peer)
             if not self._connections:
                 self._emptied.set()
 
         connection = LaneConnection(self, connected, peer, parser, leave)
+        if received:
+            connection.begin_with(received)
         self._epoll.register(number, _EVENTS)
         self._connections[number] = connection
         if not self._occupied.is_set():
@@ -347,7 +362,7 @@ class Lane:
             raise NotServed(ENDPOINT) from None
         endpoint = match.endpoint
         if endpoint.name not in self._served or (parsed.is_last and may_be_stream(endpoint)):
-            raise NotServed(ENDPOINT)
+            self._leave_unless_at_home(match, parsed)
         self._requests_count += 1
         fields = parsed.fields
         headers, is_plain = fields.headers, fields.is_plain
@@ -371,6 +386,17 @@ class Lane:
         )
         began_s = self._began_s
         return Exchange(self, self._dispatcher, request, held, match, connection, began_s)
+
+    def _leave_unless_at_home(self, match: Match, parsed: Parsed) -> None:
+        """Raise NotServed, unless this is for a stream whose home is this process."""
+        homes = self._homes
+        if homes is not None and match.endpoint.group in STREAM_GROUPS:
+            home = homes.home_of(match.values["group"])
+            if home is not None:
+                raise NotServed(HOME, home)
+            if not parsed.is_last:
+                return
+        raise NotServed(ENDPOINT)
 
     def may_send_more(self, headers: Mapping[bytes, bytes]) -> bool:
         """Return whether a request that has come only in part may be collected here.
@@ -451,6 +477,12 @@ class Lane:
         if not self._in_pass:
             self._ring()
         return count
+
+    def bring_streams(self, homes: StreamHomes) -> None:
+        """Leave workers' streams to the homes of their groups."""
+        self._homes = homes
+        self._served -= self._streams
+        self._handed_over_counts[HOME] = 0
 
     # What the links to other processes need: `link_sockets.PassLoop`
 

@@ -77,7 +77,8 @@ class LaneConnection:
     """A connection while it is on the lane. `ended` is called when it no longer is.
 
     Then `is_handed_over` says whether the socket is open, and `received` what was read of it; the
-    first of that came at `partial_since`; `reason` says why (`departures.py`).
+    first of that came at `partial_since`; `reason` says why (`departures.py`), and `home` for which
+    other process, if it is for one.
     """
 
     __slots__ = (
@@ -100,6 +101,7 @@ class LaneConnection:
         "_stream",
         "_write_since",
         "ended",
+        "home",
         "is_closed",
         "is_handed_over",
         "partial_since",
@@ -128,6 +130,7 @@ class LaneConnection:
         self.is_closed = False
         self.is_handed_over = False
         self.reason = ENDPOINT
+        self.home: int | None = None
         self._idle_since = lane.now
         self._write_since = 0.0
         self._out: memoryview | None = None
@@ -144,6 +147,11 @@ class LaneConnection:
         self._is_to_work = False
         self._is_continued = False  # its client was told to send the body of the next request
         self._stream: LaneStream | None = None
+
+    def begin_with(self, received: bytes) -> None:
+        """Take over what another process has read of the next request."""
+        self.received = received
+        self.partial_since = self._lane.now
 
     # What the lane calls
 
@@ -277,6 +285,7 @@ class LaneConnection:
             if len(rest) < len(received):
                 self.received = rest
                 return True
+            self.home = why.home
             self._hand_over(why.reason)
             return False
         if self.is_closed:

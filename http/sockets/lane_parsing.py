@@ -61,12 +61,13 @@ def without_empty_lines(buffer: bytes) -> bytes:
 class NotServed(Exception):
     """These bytes are not for the lane; they say nothing about whether they are a good request.
 
-    `reason` is one of `departures.py`.
+    `reason` is one of `departures.py`; `home` is the process that they are for, if it is another.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, home: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.home = home
 
 
 class Parsed(Struct, gc=False):

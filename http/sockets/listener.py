@@ -11,6 +11,7 @@ What this module promises:
 - `stop` lets requests in flight finish, and ends everything else.
 """
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ from .departures import HandedOver
 from .early_answers import BEGINNING_BYTES, early_body
 from .lane import Lane
 from .ports import BACKLOG_COUNT, ListenError, port_problem
+from .relayed_streams import AWAY
 from .slow_gate import SlowGate
 from .slow_side import SlowSide
+from .stream_homes import StreamHomes
 
 if TYPE_CHECKING:
     from .hypercorn_connection import HypercornConnection
@@ -108,6 +111,8 @@ class SocketListener:
         self._refusing_count = 0
         # They have descriptors of the reserve, which is for files.
         self._refusals_limit_count = max(1, min(REFUSALS_AT_ONCE_COUNT, self.room.limit_count // 4))
+        self._homes: StreamHomes | None = None
+        self._number = 0
         self._is_open = False
         self._is_stopping = False
         self._accepted_count = 0
@@ -205,6 +210,8 @@ class SocketListener:
                 connection.stop()
             if self.lane is not None:
                 self.lane.stop()
+            if self._homes is not None:
+                self._homes.stop()
         await self._ended.wait()
 
     def cut(self) -> None:
@@ -271,8 +278,47 @@ class SocketListener:
         self.room.leave(peer)
 
     def take_over(self, handed_over: HandedOver, peer: str | None) -> None:
-        """Serve a connection away from the lane."""
-        self._start(self._serve, handed_over, peer)
+        """Serve a connection away from the lane, or in another process."""
+        if handed_over.home is None:
+            self._start(self._serve, handed_over, peer)
+        else:
+            self._start(self._bring, handed_over, handed_over.home, peer)
+
+    # Workers' streams among several processes
+
+    def bring_streams(self, homes: StreamHomes, number: int) -> None:
+        """Bring workers' streams to the homes of their groups. This is their port `number`."""
+        self._homes, self._number = homes, number
+        if self.lane is not None:
+            self.lane.bring_streams(homes)
+
+    def adopt(self, connected: socket.socket, peer: str | None, received: bytes) -> None:
+        """Serve a connection that another process has accepted, with what was read of it."""
+        if self._is_stopping:
+            connected.close()
+            return
+        if not self.admit(connected, peer):
+            return
+        if self.lane is None:
+            self.take_over(HandedOver(connected, received, trio.current_time()), peer)
+        else:
+            self.lane.adopt(connected, peer, self, received)
+
+    async def _bring(self, handed_over: HandedOver, home: int, peer: str | None) -> None:
+        assert self._homes is not None, "only then there are other processes"
+        received = handed_over.received
+        try:
+            with handed_over.socket as connected:
+                if not await self._homes.bring(home, self._number, connected, received, peer):
+                    answer = self._refusal(received[:BEGINNING_BYTES], AWAY)
+                    with contextlib.suppress(OSError):  # it has gone
+                        connected.send(answer, socket.MSG_DONTWAIT)
+                        # A home that hangs may have a descriptor of it.
+                        connected.shutdown(socket.SHUT_WR)
+        finally:
+            if handed_over.hold is not None:
+                handed_over.hold.release()
+            self.room.leave(peer)
 
     def _start(self, act: Callable[..., Awaitable[None]], *arguments: object) -> None:
         assert self._nursery is not None, "connections come only while this runs"

@@ -83,6 +83,7 @@ async def open_session(api: Api, call: Call) -> Response:
     opened = api.credentials.open_session(principal)
     if opened is None:
         raise unauthorized()  # revoked in this very moment
+    await api.credentials.spread()
     secret, session = opened
     made = _session_object(api, session.principal, session)
     return json_response(201, dump(made), [_NO_STORE, api.session_cookie.set(secret)])
@@ -117,6 +118,7 @@ async def close_session(api: Api, call: Call) -> Response:
     if session is not None:
         await api.audit.write(call.request, "session.close")
         api.credentials.sessions.end(session)
+        await api.credentials.spread()
     return Response(204, headers=[api.session_cookie.cleared()])
 
 

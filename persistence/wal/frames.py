@@ -98,6 +98,16 @@ def encode_frame(
     Raises `ValueError` if a number is out of its range or the batch is larger than
     `BATCH_BYTES_MAX`.
     """
+    payload = join_records(batch)
+    if len(payload) > BATCH_BYTES_MAX:
+        raise ValueError(f"a batch of {len(payload)} bytes is above {BATCH_BYTES_MAX}")
+    rest = _FRAME_REST.pack(len(payload), len(batch), first_sequence, epoch, previous_checksum)
+    checksum = google_crc32c.extend(google_crc32c.value(rest), payload)
+    return b"".join((_FRAME_START.pack(FRAME_MAGIC, checksum), rest, payload)), checksum
+
+
+def join_records(batch: Sequence[NewRecord]) -> bytes:
+    """Return a batch's records one behind the other. Raises `ValueError` as `encode_frame`."""
     pack = _RECORD.pack
     pieces: list[bytes] = []
     add = pieces.append
@@ -107,12 +117,7 @@ def encode_frame(
             add(body)
     except struct.error as error:
         raise ValueError(f"a record's number is out of range: {error}") from error
-    payload = b"".join(pieces)
-    if len(payload) > BATCH_BYTES_MAX:
-        raise ValueError(f"a batch of {len(payload)} bytes is above {BATCH_BYTES_MAX}")
-    rest = _FRAME_REST.pack(len(payload), len(batch), first_sequence, epoch, previous_checksum)
-    checksum = google_crc32c.extend(google_crc32c.value(rest), payload)
-    return b"".join((_FRAME_START.pack(FRAME_MAGIC, checksum), rest, payload)), checksum
+    return b"".join(pieces)
 
 
 def encode_seal(next_sequence: int, epoch: int, previous_checksum: int) -> bytes:
@@ -137,17 +142,22 @@ def decode_frame(data: bytes, offset: int) -> Frame | None:
 
 def decode_records(data: bytes, frame: Frame) -> list[LogRecord] | None:
     """Return a frame's records, or None if they do not fill it exactly."""
+    return split_records(data, frame.offset + FRAME_HEADER_BYTES, frame.end, frame.record_count)
+
+
+def split_records(data: bytes, start: int, end: int, count: int) -> list[LogRecord] | None:
+    """Return the records that stand from `start` to `end`, or None if they do not fill that."""
     records: list[LogRecord] = []
     unpack = _RECORD.unpack_from
-    position = frame.offset + FRAME_HEADER_BYTES
-    for _ in range(frame.record_count):
+    position = start
+    for _ in range(count):
         body_start = position + RECORD_HEADER_BYTES
-        if body_start > frame.end:
+        if body_start > end:
             return None
         shard, body_bytes, shard_sequence = unpack(data, position)
         position = body_start + body_bytes
         records.append(LogRecord(shard, shard_sequence, data[body_start:position]))
-    return records if position == frame.end else None
+    return records if position == end else None
 
 
 def find_frame(data: bytes, start: int, epoch: int, sequence_min: int) -> Frame | None:

@@ -77,8 +77,12 @@ class Log(Protocol):
         `LogFailed` if writing failed: the outcome is unknown, and every later call raises it too.
         """
 
-    def seal(self) -> None:
-        """Say that nothing more is coming for now, so that the end can be marked. Never syncs."""
+    def seal(self) -> float | None:
+        """Say that nothing more is coming for now, so that the end can be marked.
+
+        Return after how many seconds to say so again; None if not before the next batch. Raises
+        `LogFailed`.
+        """
 
     def read(self, from_sequence: int) -> Iterator[tuple[int, LogRecord]]:
         """Yield all records from a sequence up to what was durable at the call, with sequences."""
@@ -119,7 +123,7 @@ class MemoryLog:
         self._bytes_appended += sum(len(body) for _, _, body in batch)
         return self._next_sequence - 1
 
-    def seal(self) -> None:
+    def seal(self) -> float | None:
         """Do nothing: there is no end to mark."""
 
     def read(self, from_sequence: int) -> Iterator[tuple[int, LogRecord]]:

@@ -243,14 +243,14 @@ class SegmentedLog:
         if self._next_file is None and self._used_bytes * 2 > self._capacity_bytes:
             self._next_file = self._executor.submit(self._prepare_next)
 
-    def seal(self) -> None:
+    def seal(self) -> float | None:
         """Write an empty frame that confirms the last batch; not synced, overwritten by the next.
 
         Raises `LogFailed`.
         """
         self._check_usable()
         if self._seal_bytes or self._used_bytes == SEGMENT_HEADER_BYTES:
-            return  # already sealed; or no batch here, and the header confirms what is before
+            return None  # already sealed; or no batch here, and the header confirms what is before
         try:
             self._file.write_at(
                 self._used_bytes,
@@ -259,6 +259,7 @@ class SegmentedLog:
         except OSError as error:
             raise self._fail(error) from error
         self._seal_bytes = SEAL_BYTES
+        return None
 
     def read(self, from_sequence: int) -> Iterator[tuple[int, LogRecord]]:
         """Yield the records from a sequence up to what is durable now, verifying all of them.

@@ -55,9 +55,14 @@ class Writer:
         on_failure: Callable[[LogFailed], None],
         *,
         seal_delay_s: float = SEAL_DELAY_S,
+        first_seal_s: float | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """Start nothing yet; `patience_s` is how long to wait for memory."""
+        """Start nothing yet; `patience_s` is how long to wait for memory.
+
+        `first_seal_s` is how long to wait for the first batch before the log is sealed.
+        """
+        self._first_seal_s = first_seal_s
         self._patience_s = patience_s
         self._log = log
         self._on_durable = on_durable
@@ -117,20 +122,21 @@ class Writer:
         self._on_failure(failure)
 
     def _write_until_closed(self) -> None:
-        sealed = True
+        wait_s = self._first_seal_s
         while True:
             try:
                 # Without a timeout when there is nothing to seal: an idle writer never wakes.
-                batch = self._queue.get(timeout=None if sealed else self._seal_delay_s)
+                batch = self._queue.get(timeout=wait_s)
             except queue.Empty:
-                self._log.seal()
-                sealed = True
+                wait_s = self._log.seal()
+                if wait_s is not None:  # what it has said may be waited for
+                    self._on_durable(self._log.next_sequence - 1)
                 continue
             if batch is None:
                 return
             joined, submits_count, closing = self._join(batch)
             last_sequence = self._append(joined)
-            sealed = False
+            wait_s = self._seal_delay_s
             self._submits_written_count += submits_count
             self._batches_written_count += 1
             self._on_durable(last_sequence)

@@ -1,0 +1,27 @@
+"""Who owns the credentials of a server of several processes, and who has a copy."""
+
+import time
+
+from troth.http.api.context import Api
+from troth.http.identity.copied import CopiedCredentials, CredentialsCopy
+from troth.http.identity.spreading import OWNER, CredentialsOwner
+
+from .mesh_member import MeshMember
+
+
+def share_credentials(member: MeshMember, api: Api) -> CredentialsOwner | CredentialsCopy:
+    """Make this process the owner of the credentials, or give it a copy. Before anything runs."""
+    calls = member.mesh.calls
+    if member.place.process == OWNER:
+        return CredentialsOwner(
+            api.credentials,
+            calls,
+            epoch=member.place.incarnation,
+            now_s=time.monotonic,
+            now_ms=api.now_ms,
+        )
+    copied = CopiedCredentials(
+        api.settings.basic_auth, api.credentials.attempts, api.now_ms, time.monotonic
+    )
+    api.credentials = copied
+    return CredentialsCopy(copied, calls, now_s=time.monotonic, now_ms=api.now_ms)

@@ -1,0 +1,399 @@
+"""A log whose batches are frames of a stream that this node owns: `Log`, driven by `Ownership`.
+
+`take_over` follows the stream until its owner has released it or is silent, claims it, and returns
+when this node may answer. From then on `append` returns when its batch is durable, whatever the
+engine answered: what is in doubt is read, and sent again if it is not there. If another node's
+frame stands there instead, or nothing is known for too long, the log has failed for good.
+
+Calls block; the writer's thread makes them. `may_answer` is for any thread.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, final
+
+from troth.core.buckets import Buckets
+from troth.core.limits import (
+    STREAM_FRAME_LIMIT_BYTES,
+    STREAM_PATIENCE_MS,
+    STREAM_SILENCE_MS,
+)
+from troth.persistence.errors import LogConflict, LogFailed, MemoryRanOut
+from troth.persistence.wal.frames import join_records
+from troth.persistence.wal.log import (
+    BATCH_BOUNDS_COUNT,
+    SYNC_BOUNDS_S,
+    LogRecord,
+    LogStatistics,
+    NewRecord,
+)
+
+from .chain import Chain, StreamDamaged
+from .ownership import Ownership, Standing
+from .stream import Stream, StreamUnreachable
+from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, encode_stream_frame
+
+LOOK_INTERVAL_S: Final = 0.1
+"""How often a node that waits looks at the stream."""
+
+_RETRY_FIRST_S: Final = 0.005
+_RETRY_LIMIT_S: Final = 1.0
+_RELEASE_PATIENCE_MS: Final = 2_000
+_MARKS_LIMIT_COUNT: Final = 4096
+_MARK_FRAMES_COUNT: Final = 64
+
+
+class Deposed(LogFailed):
+    """Another node owns the stream now."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"another server has taken over {name}, because this one was silent for too long. "
+            "Nothing acknowledged is lost. Start this server again: it stands by until the other "
+            "one ends."
+        )
+
+
+class ChainMark(NamedTuple):
+    """A place in a stream to go on reading from, as `Chain` has it there."""
+
+    number: int
+    checksum: int
+    epoch: int
+    next_sequence: int
+    incarnation: int
+    time_ms: int
+
+
+@final
+class StreamLog:
+    """The log of one group in one stream.
+
+    `boot_ms` counts durations and never steps; `now_ms` is the time of day. `node` is what others
+    are told of this one. `mark` is where to begin reading.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        node: str,
+        incarnation: int,
+        boot_ms: Callable[[], int],
+        now_ms: Callable[[], int],
+        sleep_s: Callable[[float], None],
+        mark: ChainMark | None = None,
+        patience_ms: int = STREAM_PATIENCE_MS,
+    ) -> None:
+        self._stream = stream
+        self._node = node
+        self._incarnation = incarnation
+        self._boot_ms = boot_ms
+        self._now_ms = now_ms
+        self._sleep_s = sleep_s
+        self._patience_ms = patience_ms
+        self._chain = Chain(stream.name, *(mark or ()))
+        self._own = Ownership(number=self._chain.number, epoch=self._chain.epoch)
+        if mark is not None:
+            self._own = Ownership(
+                number=mark.number, epoch=mark.epoch, is_free=False, heard_ms=boot_ms()
+            )
+        self._failure: LogFailed | None = None
+        self._closed = False
+        self._lock = threading.Lock()  # one thread at a time talks to the engine
+        self._marks: deque[ChainMark] = deque(maxlen=_MARKS_LIMIT_COUNT)
+        self._appends_count = 0
+        self._records_count = 0
+        self._bytes_appended = 0
+        self._durations_s = Buckets(SYNC_BOUNDS_S)
+        self._batches_records = Buckets(BATCH_BOUNDS_COUNT)
+
+    @property
+    def next_sequence(self) -> int:
+        """The number the next record will get."""
+        return self._chain.next_sequence
+
+    @property
+    def epoch(self) -> int:
+        """The number of owners that the stream has had, this one included."""
+        return self._own.epoch
+
+    def may_answer(self) -> bool:
+        """Return whether clients may be answered now from the state that the log has led to."""
+        return self._own.may_answer(self._boot_ms())
+
+    # Becoming the owner
+
+    def take_over(self, pause: Callable[[], None]) -> Iterator[tuple[int, LogRecord]]:
+        """Yield all records, those to come too, until this node owns the stream and may answer.
+
+        `pause` is called now and then and may raise. Raises StreamDamaged, and LogFailed if the
+        engine cannot be reached for too long.
+        """
+        while self._own.standing is Standing.FOLLOWING:
+            has_read = False
+            for number, data in self._read(self._chain.number + 1, pause):
+                has_read = True
+                frame, records = self._chain.read(number, data)
+                self._own = self._own.received(frame, self._boot_ms())
+                first = self._chain.next_sequence - len(records)
+                yield from enumerate(records, first)
+                self._note_mark(frame)
+            pause()
+            if has_read:
+                continue
+            if self._own.is_free or self._boot_ms() >= self._own.heard_ms + STREAM_SILENCE_MS:
+                self._claim(pause)
+            else:
+                self._sleep_s(LOOK_INTERVAL_S)
+        while self._own.durable_number < self._own.number or not self.may_answer():
+            if self._boot_ms() >= self._own.alive_due_ms:
+                self._put(FrameKind.ALIVE, b"", pause=pause)
+            else:
+                pause()
+                self._sleep_s(min(LOOK_INTERVAL_S, self._wait_s()))
+
+    def _claim(self, pause: Callable[[], None]) -> None:
+        """Try to become the owner; then the frame that claims is the last one."""
+        frame = self._frame(FrameKind.OWNER, self._node.encode(), epoch=self._own.epoch + 1)
+        self._own = self._own.claim(frame, self._boot_ms())
+        self._settle(frame, pause)
+
+    def _wait_s(self) -> float:
+        """Return how long it is until the owner has to say something."""
+        return max(self._own.alive_due_ms - self._boot_ms(), 1) / 1000
+
+    # Appending
+
+    def append(self, batch: Sequence[NewRecord], expected_sequence: int) -> int:
+        """Make a batch durable and return its last record's sequence; see `Log.append`."""
+        self._check_usable()
+        if not batch:
+            raise ValueError("a batch holds at least one record")
+        if expected_sequence != self.next_sequence:
+            raise LogConflict(expected_sequence, self.next_sequence)
+        last = self._chain.shard_sequences
+        grown: dict[int, int] = {}
+        for shard, shard_sequence, _ in batch:
+            if shard_sequence <= grown.get(shard, last.get(shard, 0)):
+                raise ValueError(f"record {shard_sequence} of shard {shard} comes too late")
+            grown[shard] = shard_sequence
+        payload = join_records(batch)
+        started_ms = self._boot_ms()
+        try:
+            self._put_batch(payload, len(batch))
+        except MemoryError as error:  # perhaps a part stands there
+            raise self._fail(MemoryRanOut("while a batch was written to the log")) from error
+        last.update(grown)
+        self._appends_count += 1
+        self._records_count += len(batch)
+        self._bytes_appended += len(payload)
+        self._durations_s.add((self._boot_ms() - started_ms) / 1000)
+        self._batches_records.add(len(batch))
+        return self.next_sequence - 1
+
+    def _put_batch(self, payload: bytes, record_count: int) -> None:
+        """Append a batch, in as many frames as it needs; return when all are durable."""
+        limit = STREAM_FRAME_LIMIT_BYTES
+        last_start = (len(payload) - 1) // limit * limit
+        for start in range(0, last_start, limit):
+            self._put(FrameKind.PART, payload[start : start + limit])
+        self._put(FrameKind.RECORDS, payload[last_start:], record_count=record_count)
+        while self._own.durable_number < self._own.number:
+            self._put(FrameKind.ALIVE, b"")
+
+    def seal(self) -> float | None:
+        """Say that this node still owns the stream, if it is time; return when it will be, in s.
+
+        Raises LogFailed.
+        """
+        self._check_usable()
+        while self._boot_ms() >= self._own.alive_due_ms:
+            self._put(FrameKind.ALIVE, b"")
+        return self._wait_s()
+
+    def _frame(
+        self, kind: FrameKind, payload: bytes, *, epoch: int, record_count: int = 0
+    ) -> StreamFrame:
+        chain = self._chain
+        return StreamFrame(
+            kind=kind,
+            number=chain.number + 1,
+            epoch=epoch,
+            incarnation=self._incarnation,
+            time_ms=max(self._now_ms(), chain.time_ms),
+            next_sequence=chain.next_sequence + record_count,
+            record_count=record_count,
+            previous_checksum=chain.checksum,
+            payload=payload,
+        )
+
+    def _put(
+        self,
+        kind: FrameKind,
+        payload: bytes,
+        *,
+        record_count: int = 0,
+        pause: Callable[[], None] | None = None,
+        patience_ms: int | None = None,
+    ) -> None:
+        """Append one frame; return when it is known to stand in the stream. Raises LogFailed."""
+        frame = self._frame(kind, payload, epoch=self._own.epoch, record_count=record_count)
+        self._own = self._own.append(frame, self._boot_ms())
+        self._settle(frame, pause or _go_on, patience_ms)
+
+    def _settle(
+        self, frame: StreamFrame, pause: Callable[[], None], patience_ms: int | None = None
+    ) -> None:
+        """Send what is in flight, and find out what has become of it. Raises LogFailed."""
+        data, checksum = encode_stream_frame(frame)
+        gives_up_ms = self._boot_ms() + (self._patience_ms if patience_ms is None else patience_ms)
+        problem = "it refuses what it should take"
+        delay_s = 0.0
+        while self._own.is_to_send or self._own.is_in_doubt:
+            try:
+                self._try(frame, data)
+            except StreamUnreachable as error:
+                problem = str(error)
+                if self._own.is_to_send:
+                    self._own = self._own.unanswered()
+            except StreamDamaged as error:
+                raise self._fail(LogFailed(str(error))) from error
+            if self._own.is_to_send or (self._own.is_in_doubt and delay_s):
+                if self._boot_ms() >= gives_up_ms:
+                    raise self._fail(self._lost(problem))
+                self._sleep_s(delay_s)
+            delay_s = min(max(2 * delay_s, _RETRY_FIRST_S), _RETRY_LIMIT_S)
+            pause()
+        if self._own.standing is Standing.DEPOSED:
+            raise self._fail(Deposed(self._stream.name))
+        if self._own.standing is not Standing.FOLLOWING:
+            self._chain.follow(frame, checksum)
+            self._note_mark(frame)
+
+    def _try(self, frame: StreamFrame, data: bytes) -> None:
+        """Send what is in flight, or look what stands in its place. Raises StreamUnreachable."""
+        if self._own.is_to_send:
+            is_claim = frame.kind is FrameKind.OWNER
+            with self._lock:
+                is_durable = self._stream.append(frame.number, frame.epoch, data, is_claim=is_claim)
+            self._own = self._own.acknowledged() if is_durable else self._own.unanswered()
+            return
+        with self._lock:
+            shown = self._stream.read(frame.number)
+        if not shown:
+            self._own = self._own.found(None)
+            return
+        decoded = decode_stream_frame(shown[0][1])
+        if decoded is None:
+            raise StreamDamaged(self._stream.name, shown[0][0], "it is not what was written")
+        self._own = self._own.found(decoded[0])
+
+    def _read(self, from_number: int, pause: Callable[[], None]) -> list[tuple[int, bytes]]:
+        """Read frames, trying again for a while. Raises LogFailed."""
+        gives_up_ms = self._boot_ms() + self._patience_ms
+        delay_s = _RETRY_FIRST_S
+        while True:
+            try:
+                with self._lock:
+                    return self._stream.read(from_number)
+            except StreamUnreachable as error:
+                if self._boot_ms() >= gives_up_ms:
+                    raise self._lost(str(error)) from error
+            pause()
+            self._sleep_s(delay_s)
+            delay_s = min(2 * delay_s, _RETRY_LIMIT_S)
+
+    # The rest of `Log`
+
+    def read(self, from_sequence: int) -> Iterator[tuple[int, LogRecord]]:
+        """Yield all records from a sequence up to what was durable at the call, with sequences.
+
+        Raises StreamDamaged or LogFailed.
+        """
+        until_number = self._own.durable_number
+        chain = Chain(self._stream.name)
+        while chain.number < until_number:
+            for number, data in self._read(chain.number + 1, _go_on):
+                _, records = chain.read(number, data)
+                first = chain.next_sequence - len(records)
+                for sequence, record in enumerate(records, first):
+                    if sequence >= from_sequence:
+                        yield sequence, record
+                if number == until_number:
+                    return
+
+    def trim(self, to_sequence: int) -> None:
+        """Keep everything: another node may have to begin with the first record."""
+
+    def mark_before(self, sequence: int) -> ChainMark | None:
+        """Return a place from which on all records from a sequence on stand; None if unknown."""
+        found = None
+        marks = self._marks
+        while marks and marks[0].next_sequence <= sequence:
+            found = marks.popleft()
+        return found
+
+    def _note_mark(self, frame: StreamFrame) -> None:
+        if frame.number % _MARK_FRAMES_COUNT == 0 and frame.kind is not FrameKind.PART:
+            self._marks.append(
+                ChainMark(
+                    frame.number,
+                    self._chain.checksum,
+                    frame.epoch,
+                    frame.next_sequence,
+                    frame.incarnation,
+                    frame.time_ms,
+                )
+            )
+
+    def close(self) -> None:
+        """Release the stream, so that the next owner need not wait, and the connection."""
+        if self._closed:
+            return
+        self._closed = True
+        own = self._own
+        try:
+            if own.standing is Standing.OWNING and self._boot_ms() >= own.serves_from_ms:
+                self._put(FrameKind.RELEASED, b"", patience_ms=_RELEASE_PATIENCE_MS)
+        except LogFailed:
+            pass  # then the next owner waits
+        finally:
+            with self._lock:
+                self._stream.close()
+
+    def statistics(self) -> LogStatistics:
+        """Return a snapshot; may be called from any thread and after a failure."""
+        return LogStatistics(
+            next_sequence=self.next_sequence,
+            epoch=self.epoch,
+            appends_count=self._appends_count,
+            records_count=self._records_count,
+            bytes_appended=self._bytes_appended,
+            syncs_count=self._appends_count,
+            syncs_s=self._durations_s,
+            batches_records=self._batches_records,
+            failed=self._failure is not None,
+        )
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closed:
+            raise LogFailed("the log is closed")
+
+    def _fail(self, failure: LogFailed) -> LogFailed:
+        self._failure = failure
+        return failure
+
+    def _lost(self, problem: str) -> LogFailed:
+        return LogFailed(
+            f"{self._stream.name} has not answered for {self._patience_ms // 1000} s: {problem}. "
+            "Nothing acknowledged is lost. Start the server again when the database works; it will "
+            "find out whether the last batch is durable."
+        )
+
+
+def _go_on() -> None:
+    pass

@@ -1,0 +1,303 @@
+"""A log on a simulated stream: what it promises, whatever the engine does."""
+
+from random import Random
+
+import pytest
+
+from tests.helpers.seeds import seeds
+from tests.twins.simulated_stream import FAULTS, SimulatedClock, SimulatedEngine, SimulatedStream
+from troth.core.limits import (
+    STREAM_FRAME_LIMIT_BYTES,
+    STREAM_LEASE_MS,
+    STREAM_SILENCE_MS,
+    STREAM_TAKEOVER_WAIT_MS,
+)
+from troth.persistence.errors import LogConflict, LogFailed
+from troth.persistence.streams.chain import StreamDamaged
+from troth.persistence.streams.ownership import Standing
+from troth.persistence.streams.stream_frames import FrameKind, decode_stream_frame
+from troth.persistence.streams.stream_log import ChainMark, Deposed, StreamLog
+from troth.persistence.wal.log import LogRecord
+
+
+def _log(
+    engine: SimulatedEngine,
+    clock: SimulatedClock,
+    incarnation: int = 1,
+    *,
+    seed: int = 0,
+    chance: float = 0.0,
+    faults: tuple[str, ...] = FAULTS,
+    mark: ChainMark | None = None,
+) -> StreamLog:
+    stream = SimulatedStream(engine, Random(f"{seed} {incarnation}"), clock, chance, faults)
+    return StreamLog(
+        stream,
+        node=f"n{incarnation}",
+        incarnation=incarnation,
+        boot_ms=clock.boot_ms,
+        now_ms=clock.now_ms,
+        sleep_s=clock.sleep_s,
+        mark=mark,
+    )
+
+
+def _go_on() -> None:
+    pass
+
+
+def _owner(engine: SimulatedEngine, clock: SimulatedClock, incarnation: int = 1) -> StreamLog:
+    log = _log(engine, clock, incarnation)
+    assert list(log.take_over(_go_on)) is not None
+    return log
+
+
+def _kinds(engine: SimulatedEngine) -> list[FrameKind]:
+    decoded = [decode_stream_frame(data) for data in engine.frames]
+    return [one[0].kind for one in decoded if one is not None]
+
+
+def test_an_empty_stream_is_claimed_without_waiting() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    began_ms = clock.time_ms
+
+    log = _owner(engine, clock)
+
+    assert log.may_answer()
+    assert clock.time_ms - began_ms < 100
+    assert _kinds(engine) == [FrameKind.OWNER]
+
+
+def test_what_was_appended_is_read_by_the_next_owner() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    assert log.append([(0, 1, b"a"), (1, 1, b"b")], 1) == 2
+    assert log.append([(0, 2, b"c")], 3) == 3
+    log.close()
+    began_ms = clock.time_ms
+
+    read = list(_log(engine, clock, 2).take_over(_go_on))
+
+    assert read == [
+        (1, LogRecord(0, 1, b"a")),
+        (2, LogRecord(1, 1, b"b")),
+        (3, LogRecord(0, 2, b"c")),
+    ]
+    assert clock.time_ms - began_ms < 100, "the old owner had released it"
+
+
+def test_a_batch_larger_than_a_frame_goes_in_parts() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    body = bytes(range(256)) * 5000
+
+    log.append([(0, 1, body)], 1)
+
+    assert max(map(len, engine.frames)) < STREAM_FRAME_LIMIT_BYTES + 100
+    assert _kinds(engine) == [FrameKind.OWNER, *[FrameKind.PART] * 2, FrameKind.RECORDS]
+    assert list(log.read(1)) == [(1, LogRecord(0, 1, body))]
+
+
+@pytest.mark.parametrize("more_bytes", [-1, 0, 1])
+def test_a_batch_of_just_a_frame_is_whole(more_bytes: int) -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    body = b"x" * (STREAM_FRAME_LIMIT_BYTES - 16 + more_bytes)
+
+    log.append([(0, 1, body)], 1)
+
+    assert list(log.read(1)) == [(1, LogRecord(0, 1, body))]
+
+
+def test_parts_that_an_owner_left_behind_do_not_count() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    log._put(FrameKind.PART, b"half of a batch")
+
+    second = _log(engine, clock, 2)
+    assert list(second.take_over(_go_on)) == []
+    second.append([(0, 1, b"a")], 1)
+
+    assert list(second.read(1)) == [(1, LogRecord(0, 1, b"a"))]
+
+
+def test_bad_appends_write_nothing() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    log.append([(0, 5, b"a")], 1)
+    count = len(engine.frames)
+
+    with pytest.raises(ValueError, match="at least one"):
+        log.append([], 2)
+    with pytest.raises(LogConflict):
+        log.append([(0, 6, b"a")], 1)
+    with pytest.raises(ValueError, match="too late"):
+        log.append([(0, 5, b"a")], 2)
+    with pytest.raises(ValueError, match="out of range"):
+        log.append([(-1, 6, b"a")], 2)
+
+    assert len(engine.frames) == count
+    assert log.append([(0, 6, b"a")], 2) == 2
+
+
+def test_a_second_node_stands_by_until_the_owner_is_silent_and_its_lease_is_over() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    first = _owner(engine, clock)
+    first.append([(0, 1, b"a")], 1)
+    sent_ms = clock.time_ms
+    looks = 0
+
+    def go_on() -> None:
+        nonlocal looks, sent_ms
+        looks += 1
+        if looks < 50:
+            sent_ms = clock.time_ms
+            first.seal()
+
+    second = _log(engine, clock, 2)
+    assert [record.body for _, record in second.take_over(go_on)] == [b"a"]
+
+    assert clock.time_ms >= sent_ms + STREAM_TAKEOVER_WAIT_MS
+    assert clock.time_ms <= sent_ms + STREAM_SILENCE_MS + 2_000
+    assert second.may_answer()
+    assert not first.may_answer()
+    with pytest.raises(Deposed, match="another server has taken over"):
+        first.append([(0, 2, b"b")], 2)
+    with pytest.raises(Deposed):
+        first.seal()
+
+
+def test_an_owner_that_says_nothing_may_not_answer_after_its_lease() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+
+    clock.time_ms += STREAM_LEASE_MS
+    assert not log.may_answer()
+    log.seal()
+    assert log.may_answer()
+
+
+def test_an_idle_owner_says_that_it_is_alive() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+
+    for _ in range(3):
+        wait_s = log.seal()
+        assert wait_s is not None
+        clock.sleep_s(wait_s)
+        assert log.may_answer()
+
+    assert _kinds(engine)[1:] == [FrameKind.ALIVE] * 2
+
+
+def test_an_engine_that_does_not_answer_ends_the_log_when_patience_is_over() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    stream = SimulatedStream(engine, Random(1), clock)
+    log = StreamLog(
+        stream, node="n", incarnation=1, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
+        sleep_s=clock.sleep_s,
+    )  # fmt: skip
+    list(log.take_over(_go_on))
+    stream.chance, stream._faults = 1.0, ("lost", "no read")
+    began_ms = clock.time_ms
+
+    with pytest.raises(LogFailed, match="has not answered for 30 s: no answer"):
+        log.append([(0, 1, b"a")], 1)
+
+    assert clock.time_ms - began_ms >= 30_000
+    with pytest.raises(LogFailed, match="has not answered"):
+        log.append([(0, 1, b"a")], 1)
+    log.close()
+    assert stream.is_closed
+
+
+@pytest.mark.seeds
+def test_nothing_is_lost_or_doubled_whatever_the_engine_does() -> None:
+    """Five nodes at one stream, one after the other: what was acknowledged is in it, once."""
+    for seed in seeds(0, 40, 2000):
+        _check_run(seed)
+
+
+def _check_run(seed: int) -> None:
+    random = Random(f"run {seed}")
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    acknowledged: list[bytes] = []
+    sequences: dict[int, int] = {}
+    for incarnation in range(1, 6):
+        log = _log(engine, clock, incarnation, seed=seed, chance=random.choice((0, 0.2, 0.6)))
+        try:
+            read = [record.body for _, record in log.take_over(_go_on)]
+            assert [body for body in read if body in set(acknowledged)] == acknowledged, seed
+            assert len(read) == len(set(read)), seed
+            assert log.may_answer()
+            sequences = {0: len(read)}
+            for _ in range(random.randrange(12)):
+                sequences[0] += 1
+                body = b"%d/%d" % (incarnation, sequences[0])
+                assert log.append([(0, sequences[0], body)], log.next_sequence)
+                acknowledged.append(body)
+                if random.random() < 0.3:
+                    clock.sleep_s(random.random())
+                    log.seal()
+        except Deposed:
+            raise  # no other node is there
+        except LogFailed:
+            pass  # the engine did not answer for too long: the next node finds out
+        if random.random() < 0.5:
+            log.close()
+
+
+def test_every_fault_is_met() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    stream = SimulatedStream(engine, Random(3), clock, 0.5)
+    log = StreamLog(
+        stream, node="n", incarnation=1, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
+        sleep_s=clock.sleep_s,
+    )  # fmt: skip
+    list(log.take_over(_go_on))
+    for number in range(1, 30):
+        log.append([(0, number, b"%d" % number)], number)
+
+    assert stream.met == set(FAULTS)
+
+
+@pytest.mark.parametrize("place", [0, 9, 20, 63, 64, -1])
+def test_a_byte_that_rots_is_found(place: int) -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    log.append([(0, 1, b"abc")], 1)
+    rotten = bytearray(engine.frames[1])
+    rotten[place] ^= 1
+    engine.frames[1] = bytes(rotten)
+
+    with pytest.raises(StreamDamaged, match="frame 2"):
+        list(_log(engine, clock, 2).take_over(_go_on))
+
+
+def test_a_frame_that_is_missing_is_found() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    for number in range(1, 4):
+        log.append([(0, number, b"a")], number)
+    del engine.frames[2]
+
+    with pytest.raises(StreamDamaged, match="frame 3"):
+        list(_log(engine, clock, 2).take_over(_go_on))
+
+
+def test_reading_goes_on_from_a_mark() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    for number in range(1, 200):
+        log.append([(0, number, b"%d" % number)], number)
+    mark = log.mark_before(100)
+    assert mark is not None
+    assert 30 < mark.next_sequence <= 100
+    assert log.mark_before(mark.next_sequence) is None, "older ones are forgotten"
+    log.close()
+
+    second = _log(engine, clock, 2, mark=mark)
+    read = list(second.take_over(_go_on))
+
+    assert [sequence for sequence, _ in read] == list(range(mark.next_sequence, 200))
+    assert second._own.standing is Standing.OWNING
