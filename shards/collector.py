@@ -49,7 +49,7 @@ class Collector(trio.abc.Instrument):
 
 @contextmanager
 def resting_collector() -> Iterator[None]:
-    """Let the collector look at nothing within the `with` block, in which state is loaded.
+    """Switch the collector off within the `with` block, in which state is loaded.
 
     It would look at all that is there again and again while that grows, an eighth of the time.
     """
