@@ -1,8 +1,7 @@
 """All shards of a server, as one object: what the HTTP layer talks to.
 
 `ask` sends a command to the shard of its id. Searches and heartbeats concern many shards: they are
-sent to those that can hold something and the answers are merged here. `open_shards` builds
-everything from a log that has been read back; `run` keeps it going.
+sent to those that can hold something, and the answers are merged (`gathering.py`).
 """
 
 import time
@@ -501,9 +500,8 @@ class Shards(Gathering):
 
     def _completed(self, promise_id: str) -> Promise | None:
         """Look at a completed promise from outside of its shard. Raises StorageFailed."""
-        state = self._own[self.shard_of(promise_id)].machine.state
         try:
-            return state.find_promise(promise_id)
+            return self.state_of(promise_id).find_promise(promise_id)
         except CheckpointDamaged as error:
             self.committer.fail(error)
             raise StorageFailed from error
