@@ -40,7 +40,7 @@ class SentMessages(Messages, Protocol):
 
 
 class Looks(Messages, Streams, Protocol):
-    """What is known for one answer of messages and streams, some of which are elsewhere."""
+    """What is known for one answer of messages and streams, here and elsewhere."""
 
     async def fetch(self) -> bool:
         """Ask for what was missing; return whether there was anything."""
