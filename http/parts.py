@@ -42,7 +42,7 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
-from troth.http.processes.bulk_of_processes import answer_about_serials, prepared
+from troth.http.processes.bulk_of_processes import prepared
 from troth.http.processes.forwarding import HOME, ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.refused import served
@@ -69,6 +69,9 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.home_looks import AllLooks
+from troth.shards.gathered.receivers import AllQueues
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.mesh.calls import ProcessCalls
 from troth.shards.mesh.homes import EXECUTIONS_HOME
 from troth.shards.mesh.placed_executions import (
@@ -81,7 +84,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, Storage
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -192,7 +195,7 @@ class Parts:
             own_ports=own_ports,
             room=outgoing_room,
         )
-        failures = Failures()
+        failures = Failures(group=None if member is None else member.place.process)
         self.tracing = tracing = make_tracing(
             now_ns=time.time_ns, tags=settings.trace_tags, shows_ids=settings.trace_ids
         )
@@ -260,6 +263,13 @@ class Parts:
         )
         if member is not None:
             member.attach(self.shards, routes, self.polls, self._report)
+        own_queues = Queues(self.shards, self.polls, self.delivery)
+        queues: WholeQueues = own_queues
+        looks: AllLooks | None = None
+        if member is not None:
+            calls = member.mesh.calls
+            queues = AllQueues(calls, self.shards, self.polls, own_queues)
+            looks = AllLooks(calls, member.homes, self.delivery, self.polls)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -272,9 +282,9 @@ class Parts:
             readiness=Readiness.STARTING,
             placement=self.placement,
             surveys=Surveys(
-                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
+                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms, looks
             ),
-            queues=Queues(self.shards, self.polls, self.delivery),
+            queues=queues,
             endings=self.endings,
             in_flight=self.in_flight,
         )
@@ -312,7 +322,6 @@ class Parts:
         """Place the executions of all groups, if this process does that."""
         calls = member.mesh.calls
         answer_about_executions(calls, self.shards)
-        answer_about_serials(calls, self.shards)
         self.api.builds_in_use = partial(all_builds_in_use, calls)
         if member.place.process == EXECUTIONS_HOME:
             self.placed = PlacedExecutions(
@@ -447,7 +456,10 @@ class Parts:
             interval_ms=self.settings.retention_interval_ms,
             now_ms=self.clock.now_ms,
         )
-        self.api.sweeper = sweeper
+        if isinstance(self.api.sweeper, AllSweepers):
+            self.api.sweeper.own = sweeper
+        else:
+            self.api.sweeper = sweeper
         self.api.metrics.add(RETENTION, sweeper.statistics)
         return sweeper
 
@@ -461,7 +473,7 @@ class Parts:
             lambda job: note_end(self.api.audit, job),
         )
         if self.member is not None:
-            jobs.prepare = partial(prepared, self.member.mesh.calls)
+            jobs.prepare = partial(prepared, self.api.whole)
         self.api.bulk = jobs
         return jobs
 

@@ -40,7 +40,7 @@ FORWARDED_GROUPS: Final = frozenset(
 )
 """Groups of endpoints that are about what process 0 has."""
 
-FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction"})
+FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction", "showUsage"})
 """Other endpoints that are."""
 
 KEPT_ENDPOINTS: Final = frozenset({"showSession"})

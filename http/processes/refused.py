@@ -16,10 +16,9 @@ from troth.http.api.rows import Call, Endpoint
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
-from .refused_settings import RETENTION, SNAPSHOTS
+from .refused_settings import SNAPSHOTS
 
 _LISTS: Final = "lists of what all processes hold"
-_NUMBERS: Final = "numbers of the whole server"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType({})
 """Groups of endpoints that do not work, each with what they are about."""
@@ -30,13 +29,10 @@ REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
             (
                 *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
                 *("listLocks", "listTimers", "retryTask", "releaseTask", "breakLock"),
-                *("workers", "queues", "retryQueue", "failures"),
             ),
             _LISTS,
         ),
-        **dict.fromkeys(("statistics", "events", "metrics", "showUsage"), _NUMBERS),
         **dict.fromkeys(("takeSnapshot", "listSnapshots", "writeSnapshot"), SNAPSHOTS),
-        "sweepRetention": RETENTION,
         "importPromises": "imports",
     }
 )

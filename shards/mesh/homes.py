@@ -220,6 +220,13 @@ class MessageHomes:
         else:
             self._parcels.put(EXECUTIONS_HOME, EndedExecutions(tuple(promise_ids)))
 
+    def home_with(self, key: str) -> int | None:
+        """Return the process that has a message of this group; None if no other one has it."""
+        for home, entrusted in self._entrusted.items():
+            if key in entrusted.there:
+                return home
+        return None
+
     @property
     def entrusted_count(self) -> int:
         """The number of messages that other processes have, or are to get."""
