@@ -194,7 +194,7 @@ class Proof:
 
     def _verify(self, http: Client, journals: list[Journal]) -> None:
         """Compare all promises, and what else these journals know, with what was acknowledged."""
-        assert self._ledger.problems == []
+        assert self._ledger.problems == [], self._ledger.problems
         begun_ms = time.time() * 1000
         found = {promise["id"]: promise for promise in search_all(http, "r*")}
         ended_ms = time.time() * 1000

@@ -19,6 +19,7 @@ from typing import Final
 
 from tests.http.processes.clients import ids_by_group
 from troth.cli.supervising.restart import asked
+from troth.http.identity.spreading import OWNER
 
 from .journal import Journal, random_operation
 from .kill import ARGUMENTS, CLIENTS_COUNT, Proof
@@ -46,6 +47,8 @@ class ProcessProof(Proof):
         """How long each group that lost its process did not answer."""
         self.others_ms: list[float] = []
         """How long requests took in that time that other groups answered."""
+        self.refused_count = 0
+        """Of these, how many were refused since the process that has the accounts was away."""
 
     def _round(self, number: int, stops_well: bool) -> None:  # noqa: ARG002
         self._is_over.clear()
@@ -147,7 +150,10 @@ class ProcessProof(Proof):
                 except NO_ANSWER:
                     left.remove(http)  # its process was killed
                     continue
-                if status != 404:
+                if status == 503 and process == OWNER:
+                    # Nobody can say any more whose credentials are good: a copy has a lease.
+                    self.refused_count += 1
+                elif status != 404:
                     self._ledger.problems.append(f"another group: {status} {answer}")
                 self.others_ms.append((time.monotonic() - begun_s) * 1000)
             time.sleep(STEP_S)
@@ -159,5 +165,6 @@ class ProcessProof(Proof):
         return (
             f"away {away[len(away) // 2]:.2f} s at the median, {away[-1]:.2f} s at most; others in "
             f"that time: p50 {waited[len(waited) // 2]:.1f} ms, "
-            f"p99 {waited[len(waited) * 99 // 100]:.1f} ms of {len(waited)}"
+            f"p99 {waited[len(waited) * 99 // 100]:.1f} ms of {len(waited)}, "
+            f"{self.refused_count} refused"
         )
