@@ -521,6 +521,15 @@ class CheckFence(Command, frozen=True):
     pass_id: str
 
 
+class JudgeInUse(Command, frozen=True):
+    """Say which promises something unfinished of this shard is about.
+
+    The reply's `codes` are in the same order: PROMISE_IN_USE or OK.
+    """
+
+    ids: tuple[str, ...]
+
+
 class CountAwaiting(Command, frozen=True):
     """Say whether an unfinished task of this shard is about a promise of another group.
 

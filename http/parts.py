@@ -66,14 +66,15 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.receivers import AllQueues
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.mesh.calls import ProcessCalls
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, Storage
-from troth.shards.stream_storage import open_stream
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -87,6 +88,9 @@ def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
     if settings.in_memory:
         return MemoryStorage(settings.shards)
     if settings.log is not None:
+        # Only here: other servers need none of it.
+        from troth.shards.stream_storage import open_stream
+
         return open_stream(settings.log, settings.data, settings.shards)
     return DirectoryStorage(
         settings.data,
@@ -186,7 +190,7 @@ class Parts:
             own_ports=own_ports,
             room=outgoing_room,
         )
-        failures = Failures()
+        failures = Failures(group=None if member is None else member.place.process)
         self.tracing = tracing = make_tracing(
             now_ns=time.time_ns, tags=settings.trace_tags, shows_ids=settings.trace_ids
         )
@@ -250,6 +254,10 @@ class Parts:
         )
         if member is not None:
             member.attach(self.shards, self.delivery, self.polls, self._report)
+        own_queues = Queues(self.shards, self.polls, self.delivery)
+        queues: WholeQueues = own_queues
+        if member is not None:
+            queues = AllQueues(member.mesh.calls, self.shards, self.polls, own_queues)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -264,7 +272,7 @@ class Parts:
             surveys=Surveys(
                 self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
             ),
-            queues=Queues(self.shards, self.polls, self.delivery),
+            queues=queues,
             endings=self.endings,
             in_flight=self.in_flight,
         )
@@ -422,7 +430,10 @@ class Parts:
             interval_ms=self.settings.retention_interval_ms,
             now_ms=self.clock.now_ms,
         )
-        self.api.sweeper = sweeper
+        if isinstance(self.api.sweeper, AllSweepers):
+            self.api.sweeper.own = sweeper
+        else:
+            self.api.sweeper = sweeper
         self.api.metrics.add(RETENTION, sweeper.statistics)
         return sweeper
 

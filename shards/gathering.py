@@ -96,6 +96,11 @@ class Gathering(ABC):
         """Return the states of all shards of this group, to be looked at in this moment."""
 
     @property
+    def own_indexes(self) -> Sequence[int]:
+        """The indexes of the shards of this group."""
+        return range(self._count) if self._elsewhere is None else self._elsewhere.own
+
+    @property
     def oldest_serial(self) -> int:
         """The serial of the oldest promise that searches find, or of one near; 0 without any."""
         found = [

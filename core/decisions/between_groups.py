@@ -1,13 +1,14 @@
 """What groups ask each other before they carry out something that is about promises of both."""
 
 from troth.core.codes import Code
-from troth.core.commands import CheckFence, CountAwaiting
+from troth.core.commands import CheckFence, CountAwaiting, JudgeInUse
 from troth.core.deciding import DecisionContext
 from troth.core.limits import FENCE_PASS_MS
 from troth.core.model import PENDING
 from troth.core.replies import Reply
 from troth.core.workflow_commands import CheckWorkflowFence, JudgeAwaited
 
+from .deletions import is_in_use_here
 from .workflow_views import guard_until, is_full
 
 
@@ -47,3 +48,14 @@ def judge_awaited(context: DecisionContext, command: JudgeAwaited, now_ms: int) 
 def count_awaiting(context: DecisionContext, command: CountAwaiting, now_ms: int) -> Reply:
     """Say whether an unfinished task here is about a promise."""
     return Reply(Code.OK, count=int(context.awaits(command.promise_id)))
+
+
+def judge_in_use(context: DecisionContext, command: JudgeInUse, now_ms: int) -> Reply:
+    """Say which promises something unfinished here is about."""
+    return Reply(
+        Code.OK,
+        codes=tuple(
+            Code.PROMISE_IN_USE if is_in_use_here(context, promise_id) else Code.OK
+            for promise_id in command.ids
+        ),
+    )

@@ -34,6 +34,16 @@ def is_in_use(context: DecisionContext, promise_id: str) -> bool:
     )
 
 
+def is_in_use_here(context: DecisionContext, promise_id: str) -> bool:
+    """Do as `is_in_use`, as far as this shard knows."""
+    state = context.state
+    return (
+        state.outbox.resumes_for(promise_id)
+        or promise_id in state.roots
+        or context.awaits(promise_id)
+    )
+
+
 class Lineage:
     """Which promises stay because of where they come from, at one moment.
 

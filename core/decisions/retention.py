@@ -8,7 +8,7 @@ after that; `retention_rules.py` says how candidates are found.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from troth.core.codes import Code
@@ -102,6 +102,46 @@ def _lineage(context: DecisionContext, rules: tuple[RetentionRule, ...], now_ms:
     return Lineage(context, may_go)
 
 
+def reached(state: ShardState, command: Retain | CountRetained, now_ms: int) -> list[Promise]:
+    """Return the completed promises that a command of retention would look at now."""
+    found: dict[str, Promise] = {}
+    if isinstance(command, Retain):
+        rules = () if state.retention is None else state.retention.rules
+        looked: Iterable[Promise | None] = _first(state, command.scan_count, now_ms)
+    else:
+        rules = command.rules
+        looked = _counted(state, command, now_ms)
+    for promise in looked:
+        if promise is not None and due_rule(rules, promise, now_ms) is not None:
+            found[promise.id] = promise
+    return list(found.values())
+
+
+def _first(state: ShardState, limit_count: int, now_ms: int) -> list[Promise | None]:
+    """Return what `_candidates` is about to yield, without noting it as looked at."""
+    retention = state.retention
+    if retention is None:
+        return []
+    due = (one for one in retention.heap if one[0] <= now_ms)
+    found = [_completed(state, one[2], one[1]) for one in heapq.nsmallest(limit_count, due)]
+    for walk in retention.walks:
+        left_count = limit_count - len(found)
+        if left_count <= 0:
+            break
+        page = state.cold.ended(walk.state, walk.after, now_ms - walk.age_ms, left_count)
+        found += [_completed(state, entry.id, entry.place[1]) for entry in page]
+    return found
+
+
+def _counted(state: ShardState, command: CountRetained, now_ms: int) -> Iterator[Promise | None]:
+    following: Slice | None = command.start
+    looked_count = 0
+    while following is not None and looked_count < command.scan_count:
+        promises, following = _part(state, command, following, now_ms)
+        looked_count += len(promises)
+        yield from promises
+
+
 # Counting
 
 
@@ -128,26 +168,9 @@ def _count_part(
     context: DecisionContext, command: CountRetained, start: Slice, now_ms: int
 ) -> tuple[Retained, int]:
     """Count from `start` on in one walk, or in memory; the second is how many were looked at."""
-    state, rules = context.state, command.rules
-    walks = [(place, one) for place, rule in enumerate(rules) for one in rule.states]
-    walk, first, second = start
-    following: Slice | None
-    promises: list[Promise | None]
-    if walk < len(walks):
-        place, one = walks[walk]
-        until_ms = now_ms - rules[place].age_ms
-        page = state.cold.ended(one, (first, second), until_ms, command.scan_count)
-        is_full = len(page) == command.scan_count
-        following = (walk, *page[-1].place) if is_full else (walk + 1, *BEGINNING)
-        promises = [
-            None if entry.id in state.promises else _completed(state, entry.id, entry.place[1])
-            for entry in page
-        ]
-    else:
-        first = max(first, 0)
-        stop = first + command.scan_count
-        following = (walk, stop, 0) if stop < len(state.completed) else None
-        promises = list(islice(state.completed.values(), first, stop))
+    rules = command.rules
+    walks, (walk, _, _) = _walks(rules), start
+    promises, following = _part(context.state, command, start, now_ms)
     counts = [0] * len(rules)
     waiting_count = 0
     lineage = _lineage(context, rules, now_ms)
@@ -161,3 +184,29 @@ def _count_part(
         else:
             counts[rule] += 1
     return Retained(tuple(counts), waiting_count, following), len(promises)
+
+
+def _walks(rules: tuple[RetentionRule, ...]) -> list[tuple[int, PromiseState]]:
+    return [(place, one) for place, rule in enumerate(rules) for one in rule.states]
+
+
+def _part(
+    state: ShardState, command: CountRetained, start: Slice, now_ms: int
+) -> tuple[list[Promise | None], Slice | None]:
+    """Return the promises from `start` on in one walk, or in memory, and where to go on."""
+    walks = _walks(command.rules)
+    walk, first, second = start
+    if walk < len(walks):
+        place, one = walks[walk]
+        until_ms = now_ms - command.rules[place].age_ms
+        page = state.cold.ended(one, (first, second), until_ms, command.scan_count)
+        is_full = len(page) == command.scan_count
+        following = (walk, *page[-1].place) if is_full else (walk + 1, *BEGINNING)
+        return [
+            None if entry.id in state.promises else _completed(state, entry.id, entry.place[1])
+            for entry in page
+        ], following
+    first = max(first, 0)
+    stop = first + command.scan_count
+    rest = (walk, stop, 0) if stop < len(state.completed) else None
+    return list(islice(state.completed.values(), first, stop)), rest

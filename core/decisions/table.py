@@ -47,6 +47,7 @@ from troth.core.commands import (
     HeartbeatLocks,
     HeartbeatTasks,
     ImportPromise,
+    JudgeInUse,
     ListEntries,
     ListUsage,
     PauseSchedule,
@@ -253,5 +254,6 @@ DECISIONS: dict[type[Command], Decision] = {
     CheckWorkflowFence: between_groups.check_workflow_fence,
     JudgeAwaited: between_groups.judge_awaited,
     CountAwaiting: between_groups.count_awaiting,
+    JudgeInUse: between_groups.judge_in_use,
 }
 """By type of command: what decides it."""

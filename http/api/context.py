@@ -24,12 +24,13 @@ from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import WholeQueues
 from troth.shards.surveys.series import SeriesBook
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.retention import Sweeper
@@ -149,13 +150,13 @@ class Api:
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     snapshotter: Snapshotter | None = None
-    sweeper: Sweeper | None = None
+    sweeper: Sweeper | AllSweepers | None = None
     bulk: BulkJobs | None = None
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
     placement: Placement | None = None
     surveys: Surveys | None = None
-    queues: Queues | None = None
+    queues: WholeQueues | None = None
     feed: EventFeed | None = None
     stream_relay: StreamOpener | None = None
     tracing: RequestSpans | None = None

@@ -16,12 +16,11 @@ from troth.http.api.rows import Call, Endpoint
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
-from .refused_settings import RETENTION, SNAPSHOTS
+from .refused_settings import SNAPSHOTS
 
 _FUNCTIONS: Final = "function tasks, builds and nodes"
 _BULK: Final = "bulk jobs"
 _LISTS: Final = "lists of what all processes hold"
-_NUMBERS: Final = "numbers of the whole server"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -40,15 +39,12 @@ REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
             (
                 *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
                 *("listLocks", "listTimers", "retryTask", "releaseTask", "breakLock"),
-                *("workers", "queues", "retryQueue", "failures"),
             ),
             _LISTS,
         ),
-        **dict.fromkeys(("statistics", "events", "metrics", "showUsage"), _NUMBERS),
         **dict.fromkeys(("takeSnapshot", "listSnapshots", "writeSnapshot"), SNAPSHOTS),
-        "sweepRetention": RETENTION,
         "importPromises": "imports",
-        "deleteFunction": _FUNCTIONS,
+        **dict.fromkeys(("deleteFunction", "showUsage"), _FUNCTIONS),
     }
 )
 """Other endpoints that do not work, each with what it is about."""

@@ -8,13 +8,11 @@ from typing import Final
 from troth.http.settings.settings import Settings
 
 SNAPSHOTS: Final = "snapshots of a running server"
-RETENTION: Final = "retention"
 
 
 def refused_setting(settings: Settings) -> str | None:
     """Return why a server of several processes cannot have these settings; None if it can."""
     problems = {
-        "retain": RETENTION if settings.retain else None,
         "snapshot_schedule": None if settings.snapshot_schedule is None else SNAPSHOTS,
         "debug_operations": "debug operations" if settings.debug_operations else None,
         "hot_lane": None if settings.hot_lane else "links without the fast path",

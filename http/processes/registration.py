@@ -6,8 +6,16 @@ process of several, when its parts are made: before a link is up, so no call com
 """
 
 from troth.http.api.context import Api
+from troth.http.metrics.of_processes import MetricsOfAll
+from troth.shards.gathered.retention import AllSweepers
+from troth.shards.gathered.watches import OtherWatchers
+from troth.shards.gathered.whole import AllProcesses
 from troth.shards.mesh.calls import ProcessCalls
 
 
 def register(calls: ProcessCalls, api: Api) -> None:
     """Register all handlers of a process."""
+    api.whole = AllProcesses(calls, api.shards, api.series)
+    api.other_watchers = OtherWatchers(calls, api.shards.watch)
+    api.scrape = MetricsOfAll(calls, api.metrics).render
+    api.sweeper = AllSweepers(calls)

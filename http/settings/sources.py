@@ -272,6 +272,10 @@ def _check_together(settings: Settings) -> None:
         raise refuse("in_memory", "off, since log says where everything is kept")
     if settings.log is not None and settings.processes != 1:
         raise refuse("processes", "1, since with log one process has all of it")
+    if settings.shards is not None and (settings.processes or 1) > settings.shards:
+        raise refuse(
+            "processes", f"at most shards ({settings.shards}), since each process needs a shard"
+        )
     for name in ("snapshot_schedule", "archive_directory"):
         if settings.log is not None and getattr(settings, name) is not None:
             raise refuse(name, "none, since with log the database is what to back up")

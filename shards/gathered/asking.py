@@ -19,15 +19,15 @@ async def ask_all(
     calls: ProcessCalls, call: ProcessCall[Asked, Answered], asked: Asked
 ) -> list[Answered]:
     """Return what all processes answer, in their order. Raises ShardsError."""
-    found = await calls.call_all(call, asked)
-    return _all_of(found, calls.own)
+    everyone = dict.fromkeys((calls.own, *calls.others), asked)
+    return list((await ask_each(calls, call, everyone)).values())
 
 
 async def ask_each(
     calls: ProcessCalls, call: ProcessCall[Asked, Answered], asked: Mapping[int, Asked]
 ) -> dict[int, Answered]:
     """Return what some processes answer, each to its own question. Raises ShardsError."""
-    found = await calls.call_each(call, asked)
+    found = await calls.call_each(call, asked, needs_all=True)
     return dict(zip(sorted(found), _all_of(found, calls.own), strict=True))
 
 
@@ -42,8 +42,8 @@ def _all_of(found: Mapping[int, Answered | ShardsError], own: int) -> list[Answe
     answered: list[Answered] = []
     for process in sorted(found):
         answer = found[process]
-        if isinstance(answer, LinkBroken | Stopping) and process != own:
-            raise OutOfReach  # it is started again
+        if isinstance(answer, LinkBroken) or (isinstance(answer, Stopping) and process != own):
+            raise OutOfReach  # it is started again, or was not waited for any more
         if isinstance(answer, ShardsError):
             raise answer
         answered.append(answer)

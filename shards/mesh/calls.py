@@ -161,7 +161,9 @@ class ProcessCalls:
         try:
             return call.read_answered(answer.body)
         except msgspec.DecodeError as error:
-            _log.error("an answer cannot be read", call=call.name, process=process, exc_info=error)
+            _log.error(
+                "an answer cannot be read", call=call.name, peer_process=process, exc_info=error
+            )
             raise CallFailed from error
 
     async def call_all(
@@ -188,8 +190,12 @@ class ProcessCalls:
         *,
         wait_ms: int = LINK_WAIT_MS,
         limit_ms: int | None = None,
+        needs_all: bool = False,
     ) -> dict[int, Answered | ShardsError]:
-        """Do as `call_all` with a question for each of some processes."""
+        """Do as `call_all` with a question for each of some processes.
+
+        If it `needs_all`, no others are waited for when one does not answer.
+        """
         found: dict[int, Answered | ShardsError] = {one: LinkBroken() for one in asked}
 
         async def ask(process: int) -> None:
@@ -197,6 +203,8 @@ class ProcessCalls:
                 answered = await self.call(process, call, asked[process], wait_ms=wait_ms)
             except ShardsError as error:
                 found[process] = error
+                if needs_all:
+                    nursery.cancel_scope.cancel()
             else:
                 found[process] = answered
 
@@ -282,7 +290,7 @@ class ProcessCalls:
             refuse(Stopping())
             raise
         except Exception as error:
-            _log.error("a call failed", call=name, process=process, exc_info=error)
+            _log.error("a call failed", call=name, peer_process=process, exc_info=error)
             refuse(CallFailed())
         else:
             answer(found)

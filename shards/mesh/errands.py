@@ -9,11 +9,14 @@ is told that (`OutOfReach`).
   completed, so it never changes.
 - A task that waits for promises of other groups asks what they are; then it is suspended, and
   registered there by messages.
-- A promise that clients delete must not be awaited by a task of any group.
+- A promise that clients or retention delete must not be awaited by a task of any group, and its
+  origin, wherever that is, may have to stay.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, final
 
 import structlog
@@ -23,6 +26,7 @@ from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.codes import Code
 from troth.core.commands import Command
+from troth.core.decisions.retention import reached
 from troth.core.grammar import task_ids
 from troth.core.limits import (
     ERRANDS_LIMIT_COUNT,
@@ -36,7 +40,7 @@ from troth.core.replies import Reply
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import WorkflowFence
 from troth.persistence.placement import ShardOf
-from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError, Stopping
+from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker, Seat
 from troth.shards.waiting import Waiter
@@ -50,6 +54,7 @@ Errand = Callable[[int, Any, HeldMessages | None], Awaitable[Reply]]
 _log = structlog.get_logger("troth.mesh")
 
 _DEFECT: Final = Reply(Code.INTERNAL)
+NONE_KNOWN: Final[Mapping[str, Promise]] = MappingProxyType({})
 
 
 @final
@@ -77,6 +82,8 @@ class Errands:
         self._passes_count = 0
         self.running_count = 0
         self._free: Counter[str] = Counter()
+        self._far_origins: Counter[str] = Counter()
+        self._now_ms: Callable[[], int] = lambda: 0
         self.far = Machine(0, lambda _: 0, lambda: 0)
         """Looks like a shard that has what is known just now of promises of other groups."""
         # By type of command: how one is carried out, or None if its shard can do that alone.
@@ -90,12 +97,19 @@ class Errands:
             w.RegisterAwait: self._needs_awaiter,
             w.SuspendWorkflow: self._needs_awaited,
             c.DeletePromise: lambda _: self._delete,
+            c.Retain: lambda _: self._retain,
+            c.CountRetained: lambda _: self._retain,
         }
 
     def attach(
-        self, seats: Sequence[Seat], states: Sequence[ShardState], shard_of: ShardOf
+        self,
+        seats: Sequence[Seat],
+        states: Sequence[ShardState],
+        shard_of: ShardOf,
+        now_ms: Callable[[], int],
     ) -> None:
         """Learn what to ask: the shards of this group themselves, and the ways to others."""
+        self._now_ms = now_ms
         self._seats = seats
         self._states = {state.index: state for state in states}
         self._shard_of = shard_of
@@ -139,7 +153,7 @@ class Errands:
         except ShardsError as error:
             asker.refuse(error)
         except trio.Cancelled:
-            asker.refuse(Stopping())
+            asker.refuse(LinkBroken())  # it may have been carried out
             raise
         except Exception as error:
             _log.error("an errand failed", command=type(command).__name__, exc_info=error)
@@ -195,6 +209,8 @@ class Errands:
 
     async def _ask_first(self, questions: Sequence[tuple[int, Command]]) -> list[Reply]:
         """Ask other groups what has to be known first. Raises OutOfReach if one is away."""
+        if not questions:
+            return []
         try:
             return await self._ask_all(questions)
         except LinkBroken:
@@ -293,22 +309,63 @@ class Errands:
         promise = state.find_promise(command.id)
         if promise is None or promise.state is PENDING or state.outbox.resumes_for(command.id):
             return await self._ask(index, command, held)
-        far = [seat.index for seat in self._seats if seat.index not in self._own_indexes]
-        replies = await self._ask_first([(one, c.CountAwaiting(command.id)) for one in far])
+        replies = await self._ask_first(
+            [(one, c.CountAwaiting(command.id)) for one in self._far_indexes()]
+        )
         origins = await self._origins(promise)
-        if not any(reply.count for reply in replies):
-            self._free[command.id] += 1
+        is_free = not any(reply.count for reply in replies)
+        with self._knowing([command.id] if is_free else [], origins):
+            return await self._ask(index, command, held)
+
+    async def _retain(
+        self, index: int, command: c.Retain | c.CountRetained, held: HeldMessages | None
+    ) -> Reply:
+        """Delete or count what retention reaches, once it is known what other groups still need.
+
+        What comes to be reached in the meantime waits for a later sweep.
+        """
+        origins: dict[str, Promise] = {}
+        ids: dict[str, None] = {}
+        for promise in reached(self._states[index], command, self._now_ms()):
+            ids[promise.id] = None
+            origins |= await self._origins(promise, origins, ids)
+        judged = c.JudgeInUse(tuple(ids))
+        far = self._far_indexes() if ids else []
+        in_use: set[str] = set()
+        for reply in await self._ask_first([(one, judged) for one in far]):
+            codes = zip(judged.ids, reply.codes, strict=True)
+            in_use.update(one for one, code in codes if code is not Code.OK)
+        with self._knowing([one for one in ids if one not in in_use], origins):
+            return await self._ask(index, command, held)
+
+    def _far_indexes(self) -> list[int]:
+        return [seat.index for seat in self._seats if seat.index not in self._own_indexes]
+
+    @contextmanager
+    def _knowing(self, free: Sequence[str], origins: Mapping[str, Promise]) -> Iterator[None]:
+        """Keep what other groups have said for a block, so that the shards know it."""
+        self._free.update(free)
+        self._far_origins.update(origins.keys())
         self.far.state.promises.update(origins)
         try:
-            return await self._ask(index, command, held)
+            yield
         finally:
-            self._free[command.id] -= 1
-            self._free += Counter()  # without those whose count is zero
+            self._free -= Counter(free)  # without those whose count is zero
+            self._far_origins -= Counter(origins.keys())
             for origin_id in origins:
-                self.far.state.promises.pop(origin_id, None)
+                if origin_id not in self._far_origins:
+                    self.far.state.promises.pop(origin_id, None)
 
-    async def _origins(self, promise: Promise) -> dict[str, Promise]:
-        """Return the promises of other groups that a promise stems from, up to a pending one."""
+    async def _origins(
+        self,
+        promise: Promise,
+        known: Mapping[str, Promise] = NONE_KNOWN,
+        met: dict[str, None] | None = None,
+    ) -> dict[str, Promise]:
+        """Return the promises of other groups that a promise stems from, up to a pending one.
+
+        Those that are `known` are not asked for again. The ids of all origins are added to `met`.
+        """
         found: dict[str, Promise] = {}
         seen = {promise.id}
         current: Promise | None = promise
@@ -317,12 +374,16 @@ class Errands:
             if origin_id is None or origin_id in seen:
                 break
             seen.add(origin_id)
+            if met is not None:
+                met[origin_id] = None
             home = self._shard_of(origin_id)
             if home in self._own_indexes:
                 current = self._states[home].find_promise(origin_id)
                 continue
-            (reply,) = await self._ask_first([(home, c.ReadPromise(origin_id))])
-            current = reply.promise
+            current = known.get(origin_id)
+            if current is None:
+                (reply,) = await self._ask_first([(home, c.ReadPromise(origin_id))])
+                current = reply.promise
             if current is not None:
                 found[origin_id] = current
                 if current.state is PENDING:

@@ -78,16 +78,18 @@ class Mesh:
         states: Callable[[], Sequence[ShardState]],
         shard_of: ShardOf,
         go_on: Callable[[], None],
+        now_ms: Callable[[], int],
     ) -> None:
         """Learn where the states of this group's shards are, and which shard an id has.
 
-        `go_on` makes them take up what has waited for a pass. All that is before anything comes up.
+        `go_on` makes them take up what has waited for a pass; `now_ms` is their clock. All that is
+        before anything comes up.
         """
         self._states = states
         self.passes.when_over = go_on
         seats: dict[int, Seat] = {shard.index: shard for shard in self._own_shards}
         seats.update(self._far_seats)
-        self.errands.attach([seats[index] for index in sorted(seats)], states(), shard_of)
+        self.errands.attach([seats[index] for index in sorted(seats)], states(), shard_of, now_ms)
 
     def look(self) -> None:
         """Look at the time, some times a second."""

@@ -8,7 +8,7 @@ A dry run counts in the same way and changes nothing.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -34,8 +34,8 @@ class Asked(Protocol):
     """The part of `shards.Shards` that a sweep needs."""
 
     @property
-    def count(self) -> int:
-        """The number of shards."""
+    def own_indexes(self) -> Sequence[int]:
+        """The indexes of the shards of this process, which sweeps them; others sweep theirs."""
         ...  # pragma: no cover
 
     async def ask_shard(self, index: int, command: Command) -> Reply:
@@ -146,7 +146,7 @@ class Sweeper:
         began = time.monotonic()
         counts = [0] * rules_count
         waiting_count = 0
-        for index in range(self._shards.count):
+        for index in self._shards.own_indexes:
             start: Slice | None = SLICE_START
             while start is not None:
                 slice_began = trio.current_time()

@@ -38,7 +38,7 @@ class FakeShards:
     """Two shards that answer what they are told to, each answer taking 0.02 s."""
 
     def __init__(self, *answers: Retained | ShardsError) -> None:
-        self.count = 2
+        self.own_indexes = range(2)
         self.answers = deque(answers)
         self.asked: list[tuple[float, int, Command]] = []
 

@@ -14,6 +14,7 @@ import trio
 
 from tests.shards.stage import EPOCH_MS, Asked, ManualWriter, Outgoing, id_in, settle
 from troth.core.commands import Command
+from troth.core.deciding import Options
 from troth.core.replies import Reply
 from troth.persistence.wal.log import MemoryLog
 from troth.shards import turns
@@ -253,11 +254,13 @@ async def world(
     delay_s: float = 0.0,
     manual: bool = False,
     questions_limit_count: int = 1000,
+    options: Options | None = None,
 ) -> AsyncIterator[World]:
     """Run several linked processes on trio's clock, which a test mocks."""
     luck = Random(seed)
     processes = [
-        make_process(k, (shards_each,) * count, questions_limit_count) for k in range(count)
+        make_process(k, (shards_each,) * count, questions_limit_count, options=options)
+        for k in range(count)
     ]
     wires = {
         (one.place.process, other.place.process): Wire(one, other, luck, delay_s)
@@ -285,6 +288,7 @@ def make_process(
     *,
     links_directory: str = "",
     wake: Callable[[], None] | None = None,
+    options: Options | None = None,
     incarnation: int = 1,
     sends_to: Callable[[Mesh], turns.Outgoing] | None = None,
 ) -> Process:
@@ -303,9 +307,10 @@ def make_process(
         clock=TrioClock(EPOCH_MS),
         outgoing=outgoing if sends_to is None else sends_to(mesh),
         cursor_secret=b"secret",
+        options=options,
         elsewhere=mesh,
     )
-    mesh.attach(shards.states, shards.shard_of, shards.go_on)
+    mesh.attach(shards.states, shards.shard_of, shards.go_on, shards.clock.now_ms)
     process = Process(place, mesh, shards, outgoing)
     return process
 

@@ -1,0 +1,108 @@
+"""What a server of three processes says of itself as a whole, whichever process is asked."""
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.helpers.server import ServerProcess
+from troth.http.identity import operator_key
+
+from .clients import FAR_MS, Client, ids_by_group
+
+PROCESSES = {"0", "1", "2"}
+
+
+@pytest.fixture
+def clients(shared_processes: ServerProcess) -> Iterator[list[Client]]:
+    found = [Client(shared_processes) for _ in range(12)]
+    yield found
+    for one in found:
+        one.connection.close()
+
+
+@contextmanager
+def asked(server: ServerProcess, path: str) -> Iterator[http.client.HTTPResponse]:
+    """Send a request on a connection of its own."""
+    parts = urlsplit(server.url)
+    assert parts.hostname is not None
+    with closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)) as connection:
+        connection.request("GET", path)
+        with closing(connection.getresponse()) as answer:
+            yield answer
+
+
+def test_any_process_shows_the_metrics_of_all(shared_processes: ServerProcess) -> None:
+    for _ in range(4):
+        with asked(shared_processes, "/metrics") as answer:
+            text = answer.read().decode()
+        heads = [line for line in text.splitlines() if line.startswith("# TYPE")]
+        assert len(heads) == len(set(heads))
+        series = {
+            family.name: {sample.labels["process"] for sample in family.samples}
+            for family in text_string_to_metric_families(text)
+        }
+        assert series["troth_process_up"] == PROCESSES
+        assert series["troth_promises"] == PROCESSES
+        assert series["process_resident_memory_bytes"] == PROCESSES
+
+
+def test_counts_and_failures_are_of_all(clients: list[Client]) -> None:
+    before = clients[0].ask("GET", "/statistics")[1]["counts"]["promises"]
+    ids = [one for group in ids_by_group("failed", 2) for one in group]
+    for number, name in enumerate(ids):
+        client = clients[number]
+        client.ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
+        assert client.ask("PATCH", f"/promises/{name}", {"state": "REJECTED"})[0] == 201
+        time.sleep(0.002)
+    for client in clients[:5]:
+        status, found = client.ask("GET", "/failures?kind=promise&limit=4")
+        assert status == 200
+        assert [one["id"] for one in found["failures"]] == ids[:1:-1]
+        rest = client.ask("GET", f"/failures?kind=promise&limit=2&before={found['before']}")[1]
+        assert [one["id"] for one in rest["failures"]] == ids[1::-1]
+        counts = client.ask("GET", "/statistics")[1]["counts"]["promises"]
+        assert counts["rejected"] == before["rejected"] + len(ids)
+
+
+def test_the_feed_tells_changes_in_all_groups(
+    shared_processes: ServerProcess, clients: list[Client]
+) -> None:
+    ids = [group[0] for group in ids_by_group("watched")]
+    query = "&".join(f"watch={one}" for one in ids)
+    with asked(shared_processes, f"/events?topics=counters&{query}") as stream:
+        assert stream.status == 200
+        while not stream.readline().startswith(b"event: counters"):
+            pass  # the other processes have been told by then what is watched
+        for name in ids:
+            assert clients[0].ask("POST", "/promises", {"id": name, "timeout": FAR_MS})[0] == 201
+        missing = set(ids)
+        while missing:
+            line = stream.readline().decode()
+            missing = {one for one in missing if f'"{one}"' not in line}
+
+
+def test_retention_on_demand_is_tried_in_all_groups(
+    shared_processes: ServerProcess, clients: list[Client]
+) -> None:
+    key = operator_key.read(shared_processes.data)
+    ids = [one for group in ids_by_group("old") for one in group]
+    for name in ids:
+        tags = {"for": ids[0]}
+        body = {"id": name, "timeout": FAR_MS, "tags": tags}
+        assert clients[0].ask("POST", "/promises", body)[0] == 201
+        assert clients[0].ask("PATCH", f"/promises/{name}", {"state": "RESOLVED"})[0] == 201
+    for client in clients[:3]:
+        rule = f"resolved:0s:for={ids[0]}"
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        sent = json.dumps({"retain": rule, "dryRun": True})
+        client.connection.request("POST", "/admin/retention", sent, headers)
+        answer = client.connection.getresponse()
+        found = json.loads(answer.read())
+        assert answer.status == 200, found
+        assert (answer.status, [one["count"] for one in found["rules"]]) == (200, [3])
