@@ -78,8 +78,8 @@ STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
         "a commit that does not wait for the disk is acknowledged",
         "persistence/streams/postgres_stream.py",
-        "epoch = $3\n            AND current_setting('synchronous_commit') IN ('on', 'remote_apply')\n",
-        "epoch = $3\n",
+        "epoch = $3\n            AND current_setting('synchronous_commit') IN ('on', ",
+        "epoch = $3\n            AND current_setting('synchronous_commit') IN ('on', 'off', ",
         POSTGRES,
     ),
     fault(
