@@ -89,7 +89,7 @@ def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
         return MemoryStorage(settings.shards)
     if settings.log is not None:
         # Only here: other servers need none of it.
-        from troth.shards.stream_storage import open_stream
+        from troth.shards.streams.stream_storage import open_stream
 
         return open_stream(settings.log, settings.data, settings.shards)
     return DirectoryStorage(

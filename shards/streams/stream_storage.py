@@ -42,8 +42,7 @@ from troth.persistence.streams.stream import Stream, StreamRefused, StreamUnreac
 from troth.persistence.streams.stream_log import ChainMark, StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
-
-from .committer import BatchWriter, Committer, ThreadWriter
+from troth.shards.committer import BatchWriter, Committer, ThreadWriter
 
 CACHE_NAME: Final = "stream.json"
 CHECKPOINTS_NAME: Final = "checkpoints"
