@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,11 @@ def boot_ms() -> int:
     """Return a time in ms that never steps, and counts on while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime_ns(clock) // 1_000_000
+
+
+def _rest(duration_s: float) -> None:
+    """Let time pass, in a thread that is not the event loop's, or before there is a loop."""
+    threading.Event().wait(duration_s)
 
 
 def _now_ms() -> int:
@@ -104,7 +110,7 @@ class StreamStorage:
                 incarnation=secrets.randbits(64),
                 boot_ms=boot_ms,
                 now_ms=_now_ms,
-                sleep_s=time.sleep,
+                sleep_s=_rest,
                 mark=cached,
                 patience_ms=patience_ms,
             )
@@ -242,7 +248,7 @@ def _found(stream: Stream, shard_count: int | None, patience_ms: int) -> Identit
         except StreamUnreachable as error:
             if boot_ms() >= gives_up_ms:
                 raise StreamRefused(f"{stream.name} cannot be reached: {error}.") from error
-        time.sleep(_RETRY_S)
+        _rest(_RETRY_S)
     if shard_count is not None and shard_count != identity.shard_count:
         raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
     return identity
