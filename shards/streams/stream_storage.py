@@ -59,7 +59,7 @@ def boot_ms() -> int:
 
 
 def _rest(duration_s: float) -> None:
-    """Let time pass, in a thread that is not the event loop's, or before there is a loop."""
+    """Block for a while, in a thread that is not the event loop's, or before there is a loop."""
     threading.Event().wait(duration_s)
 
 
