@@ -69,7 +69,7 @@ class SnapshotDamaged(SnapshotError):
 
 
 class GroupHeader(Struct, frozen=True, kw_only=True):
-    """One group of shards in a snapshot of several; see `SnapshotHeader` for its log's sequences."""
+    """One group of shards in a snapshot of several, as `SnapshotHeader` says it of one."""
 
     shards_count: int
     rows_position: int
