@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from .client import BenchError, BenchTarget, free_ports
-from .machine import pin
+from .machine import children_of, pin
 
 READY_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
@@ -97,9 +97,13 @@ class OwnServer:
     def kill(self) -> None:
         """End it as a power cut would."""
         if self._process is not None:
-            # It may have ended already.
+            children = children_of(self._process.pid)
+            # They may have ended already.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             self._process.wait()
             self._process = None
 

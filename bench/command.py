@@ -147,6 +147,9 @@ _OPTIONS: Final = (
             help="Processes that send heartbeats."),
     _option("--processes", "-p", type=click.IntRange(min=1), default=1, metavar="N",
             help="Number of load processes."),
+    _option("--server-processes", type=click.IntRange(min=1), default=1, metavar="N",
+            help="Number of processes of a started server (`troth serve --processes`). With "
+            "several, nothing is pinned, and CPU and memory are those of all of them."),
     _option("--timeout", type=click.FloatRange(min=0.1), default=10.0, metavar="SECONDS",
             help="Time after which a request without an answer has failed."),
     _option("--seed", type=int, default=1, metavar="N", help="Seed of all random choices."),
@@ -292,7 +295,7 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
         )
         target.ask("GET", "/promises/troth-bench-is-there-anybody")
     # A server that was started elsewhere stays where it is, and the load may be anywhere.
-    cores = divide_cores(pinned=options["pin"])
+    cores = divide_cores(pinned=options["pin"] and options["server_processes"] == 1)
     if cores.load:
         # This process only watches; it must not disturb the server.
         os.sched_setaffinity(0, {cores.load[0]})
@@ -324,6 +327,10 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
     return bool(worse)
 
 
+def _processes_arguments(count: int) -> tuple[str, ...]:
+    return () if count == 1 else ("--processes", str(count))
+
+
 def _plan(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str, Any]) -> Plan:
     return Plan(
         scenarios=tuple(name for name in chosen if name not in STUDIES),
@@ -333,7 +340,10 @@ def _plan(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str, 
         processes=options["processes"],
         ceilings=options["ceilings"],
         directory=options["directory"],
-        server_arguments=options["serve_options"],
+        server_arguments=(
+            *options["serve_options"],
+            *_processes_arguments(options["server_processes"]),
+        ),
         workload={
             "duration_s": options["duration"],
             # Whole slots, so that no slot is half warm-up and half measured.

@@ -22,7 +22,29 @@ class ProcessUsage(NamedTuple):
 
 
 def usage(process_id: int) -> ProcessUsage | None:
-    """Return what a process has used, or None if it is gone or the system does not say."""
+    """Return what a process and those that it has started have used so far.
+
+    None if it is gone or the system does not say.
+    """
+    own = _usage(process_id)
+    if own is None:
+        return None
+    found = [own, *filter(None, map(_usage, children_of(process_id)))]
+    return ProcessUsage(
+        sum(one.processor_s for one in found), sum(one.memory_bytes for one in found)
+    )
+
+
+def children_of(process_id: int) -> list[int]:
+    """Return the processes that a process has started and that are there."""
+    try:
+        text = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(one) for one in text.split()]
+
+
+def _usage(process_id: int) -> ProcessUsage | None:
     try:
         stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii")
         pages = int(Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1])

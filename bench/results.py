@@ -69,6 +69,13 @@ class RunRecord:
         return self.throughput / self.echo_throughput if self.echo_throughput else None
 
     @property
+    def processor_us(self) -> float | None:
+        """The processor time of the server's processes for one operation."""
+        if self.server_share is None or not self.throughput:
+            return None
+        return self.server_share / self.throughput * 1e6
+
+    @property
     def disk_share(self) -> float | None:
         """The throughput as a share of what the disk allows."""
         return self.throughput / self.disk_operations if self.disk_operations else None

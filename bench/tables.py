@@ -116,6 +116,8 @@ def _columns(scenarios: Sequence[ScenarioRecord]) -> dict[str, list[str | Text]]
     errors = [sum(sum(run.errors.values()) for run in one.runs) for one in scenarios]
     add("errors", (Text(f"{count:,}", "bold red" if count else "") for count in errors))
     add("CPU", map(_percent, middle(lambda run: run.server_share)))
+    processor_us = middle(lambda run: run.processor_us)
+    add("CPU µs", ("–" if value is None else f"{value:,.0f}" for value in processor_us))
     memory = middle(lambda run: run.server_memory_bytes)
     add("MB", ("–" if size is None else f"{size / 1e6:,.0f}" for size in memory))
     return columns

@@ -40,6 +40,10 @@ COMMANDS: Final = {
         "troth.cli.serve:serve_command",
         "Run the server until it is stopped (Ctrl-C or SIGTERM).",
     ),
+    "restart": CommandPlace(
+        "troth.cli.supervising.restart:restart_command",
+        "Restart the processes of a running server, one after the other.",
+    ),
     "dev": CommandPlace(
         "troth.cli.overview.open_ui:dev",
         "Run a server for development, in memory, and open its web UI.",

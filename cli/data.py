@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from troth.core.limits import SHARDS_LIMIT_COUNT
+from troth.core.limits import GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
 from troth.persistence.conversion.convert import Converted, NewPlacement, convert
 from troth.persistence.files import RealFiles
 from troth.persistence.inspection.data_statistics import (
@@ -140,11 +140,10 @@ def _busiest(statistics: DataStatistics) -> str | None:
 @click.option(
     "--groups",
     "groups_count",
-    type=click.IntRange(1, 1),
-    default=1,
-    show_default=True,
+    type=click.IntRange(1, GROUPS_LIMIT_COUNT),
     metavar="N",
-    help="The number of groups of shards. This version of Troth runs 1.",
+    help="The number of groups of shards, one for each process of `troth serve --processes`; as it "
+    "is if left out.",
 )
 @click.option("--remove-old", is_flag=True, help="Remove DIR.before-conversion.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
@@ -152,11 +151,11 @@ def convert_command(
     path: Path,
     placement: str | None,
     shard_count: int | None,
-    groups_count: int,
+    groups_count: int | None,
     remove_old: bool,
     as_json: bool,
 ) -> None:
-    """Convert a data directory to this format or placement.
+    """Convert a data directory to this format, or for another number of processes.
 
     Stop the server first. The new directory is built as DIR.converting and takes the name DIR when
     it is complete. The old one is kept as DIR.before-conversion, which takes as much space again;
@@ -170,6 +169,7 @@ def convert_command(
     \b
     Examples:
       troth data convert /var/lib/troth
+      troth data convert /var/lib/troth --groups 4
       troth data convert /var/lib/troth --placement id
       troth data convert /var/lib/troth --remove-old
     """

@@ -198,9 +198,9 @@ def serve_command(context: click.Context, settings: Settings) -> None:
     with leaving_out(*LEFT_OUT):
         if context.obj is None and (settings.processes != 1 or settings.convert):
             from .supervising.converting import converted
-            from .supervising.start import cores_count, supervise
+            from .supervising.start import supervise, wanted_count
 
-            count, now_ms = settings.processes or cores_count(), time.time_ns() // 1_000_000
+            count, now_ms = wanted_count(settings), time.time_ns() // 1_000_000
             if settings.convert and not converted(settings, count, now_ms=now_ms):
                 context.exit(1)
             if count > 1:

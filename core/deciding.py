@@ -177,11 +177,11 @@ class DecisionContext:
         state = self.state
         if promise_id in state.executions:
             settle_execution(self, promise_id, now_ms)
-        promise = state.promises.open.get(promise_id)
+        promise = state.promises.kept.get(promise_id)
         if promise is None:
-            if promise_id not in state.promises.folded:
-                return state.find_cold_promise(promise_id)  # a completed one, which has left memory
-            promise = state.promises.recent.get(promise_id) or state.promises[promise_id]
+            return state.find_cold_promise(promise_id)  # a completed one, which has left memory
+        if isinstance(promise, bytes):
+            promise = state.promises.unfolded(promise_id, promise)
         if promise.timeout <= now_ms and promise.state is PENDING:
             timed_out_state = promise.timed_out_state
             state.activity.promise_timed_out(promise, timed_out_state)
@@ -220,7 +220,7 @@ class DecisionContext:
                     record.at,
                 )
             )
-        return state.promises.open[record.id]
+        return state.promises[record.id]
 
     def settle_tasks(self, root_id: str, until_ms: int) -> None:
         """Apply the deadlines of a root's tasks up to `until_ms`: its completion comes after them.

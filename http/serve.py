@@ -30,7 +30,7 @@ from troth.http.identity.spreading import CredentialsOwner
 from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
-from troth.http.processes.mesh_member import MeshMember
+from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -42,7 +42,7 @@ from troth.http.supervision.seated import Seated
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import save_address_space
-from troth.shards.collector import Collector, settle_collector
+from troth.shards.collector import Collector, resting_collector, settle_collector
 from troth.shards.storage import DirectoryStorage, GroupPlace, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -209,6 +209,7 @@ class Server:
         self._parts = Parts(settings, storage, doors, shares, self._make_member())
         self.api = self._parts.api
         self.shards = self._parts.shards
+        self._answers = trio.Event()  # set when the API's port has begun to
         self.ready = trio.Event()
         """Set when requests are served."""
         self.stop = trio.Event()
@@ -250,14 +251,17 @@ class Server:
             lanes = parts.make_lanes()
             for lane in lanes:
                 await nursery.start(lane.run)
-            if parts.member is not None:
+            if parts.member is None:
+                await self._start(nursery, running, self.doors[0].listener)
+            else:
                 parts.member.bring_streams(self.listeners, self.api)
-            await self._start(nursery, running, self.doors[0].listener)
+                nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
-            recovery = await in_thread(
-                lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
-            )
+            with resting_collector():
+                recovery = await in_thread(
+                    lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
+                )
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(parts.delivery.run)
@@ -288,6 +292,7 @@ class Server:
             for door in self.doors[1:]:
                 await self._start(nursery, running, door.listener)
             if parts.member is not None:
+                await self._answers.wait()
                 await nursery.start(parts.member.streams.run, self.listeners)
             if not self._is_stopping:
                 announce(parts, recovery, is_one_of_several=self._seated is not None)
@@ -364,6 +369,19 @@ class Server:
     ) -> None:
         await nursery.start(listener.run)
         running.append(listener)
+
+    async def _start_late(
+        self, nursery: trio.Nursery, running: list[SocketListener], listener: SocketListener
+    ) -> None:
+        """Start to answer when this process is ready, or after a while.
+
+        Until then connections wait in its sockets, which its supervisor keeps, or go to others.
+        """
+        with trio.move_on_after(HELD_S):
+            await self.ready.wait()
+        if not self._is_stopping:
+            await self._start(nursery, running, listener)
+            self._answers.set()
 
     async def _stop_on_signal(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         with trio.open_signal_receiver(*_stop_signals()) as signals:

@@ -365,7 +365,7 @@ def open_identity(
         if shard_count not in (None, identity.shard_count):
             raise ShardCountMismatch(path, identity.shard_count, shard_count)
         if groups_count != identity.groups_count:
-            raise GroupsMismatch(path, identity.groups_count, groups_count)
+            raise GroupsMismatch(path, identity.groups_count, groups_count, identity.shard_count)
     except BaseException:
         lock.close()
         raise

@@ -76,12 +76,14 @@ class OldFormatVersion(DataDirectoryError):
 class GroupsMismatch(DataDirectoryError):
     """The directory has another number of groups than is wanted: a process has one of them."""
 
-    def __init__(self, path: str, stored: int, wanted: int) -> None:
+    def __init__(self, path: str, stored: int, wanted: int, shard_count: int = 0) -> None:
+        """Say what is there and what is wanted; `shard_count` is the directory's, if known."""
+        more = f" --shards {wanted}" if 0 < shard_count < wanted else ""
         groups = "1 group" if stored == 1 else f"{stored} groups"
         super().__init__(
             f"{path} has {groups} of shards, one for each process of a server, but "
             f"{wanted} {'is' if wanted == 1 else 'are'} wanted. {UNCHANGED} Convert it with "
-            f"`troth data convert {path} --groups {wanted}`, then start again."
+            f"`troth data convert {path} --groups {wanted}{more}`, then start again."
         )
         self.path = path
         self.stored = stored

@@ -93,11 +93,7 @@ def entry_of(report: Report, commit: str) -> HistoryLine:
 
 def _point(runs: Sequence[RunRecord]) -> Measured:
     shares = [run.echo_share for run in runs if run.echo_share is not None]
-    costs = [
-        run.server_share / run.throughput * 1e6
-        for run in runs
-        if run.server_share is not None and run.throughput
-    ]
+    costs = [run.processor_us for run in runs if run.processor_us is not None]
     return Measured(
         round(median([run.throughput for run in runs]), 1),
         round(median(shares), 5) if shares else None,

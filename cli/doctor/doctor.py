@@ -23,11 +23,13 @@ from .machine import (
     examine_versions,
 )
 from .network import examine_access, examine_ports, examine_proxies
+from .processes import examine_processes
 
 EXAMINATIONS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     examine_versions,
     examine_user,
     examine_directory,
+    examine_processes,
     examine_disk,
     examine_descriptors,
     examine_memory,

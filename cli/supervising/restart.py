@@ -63,9 +63,10 @@ def _connect(connection: socket.socket, directory: Path) -> None:
 def restart_command(path: Path, as_json: bool) -> None:
     """Restart the processes of a running server, one after the other.
 
-    The others serve in the meantime, and connections wait, so clients notice nothing but a short
-    delay. Each new process reads the settings again, but for addresses, the data directory and the
-    number of processes: these need a new server. Run it on the server's machine, as its user.
+    It is for servers of several processes (`troth serve --processes`). The others serve in the
+    meantime, and connections wait, so clients notice nothing but a short delay. Each new process
+    reads the settings again, but for addresses, the data directory and the number of processes:
+    these need a new server. Run it on the server's machine, as its user.
 
     \b
     Example:

@@ -50,6 +50,13 @@ def cores_count() -> int:
     return os.cpu_count() or 1
 
 
+def wanted_count(settings: Settings) -> int:
+    """Return how many processes are to serve."""
+    if settings.processes is not None:
+        return settings.processes
+    return min(cores_count(), settings.shards or cores_count())
+
+
 def supervise(
     settings: Settings,
     processes_count: int,

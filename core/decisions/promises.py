@@ -82,7 +82,9 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
     )
     if seed is None:
         context.changes_one_promise = True
-        return Reply(_CREATED, promise=context.state.promises.open[command.id])
+        promise = context.state.promises.kept[command.id]
+        assert not isinstance(promise, bytes), "it is new"
+        return Reply(_CREATED, promise=promise)
     task = None
     if command.claim is not None:
         task = context.state.tasks[task_ids.invoke_id(command.id)].copy()

@@ -5,8 +5,8 @@ most of its life but that it is there; so after a few seconds it is *folded*: it
 few dozen bytes, in one object instead of ten. What reads it gets an object that is made for it, and
 is kept a while for the next. What completes it puts the completed one there, as an object.
 
-To who asks there is one table of promises, and no way to tell which are folded. Keys of folded ones
-are the texts that others refer to, as before.
+To who asks there is one table of promises, and no way to tell which are folded. The key stays the
+text that others refer to.
 """
 
 from collections.abc import Iterator, MutableMapping
@@ -94,63 +94,63 @@ _decode_times: Final = msgspec.msgpack.Decoder(_Times).decode
 
 @final
 class PromiseTable(MutableMapping[str, Promise]):
-    """Promises by id. `open` has those that are objects, `folded` the others, for who is in haste.
+    """Promises by id. `kept` has them all, folded ones as bytes, for who is in haste.
 
-    Both are to be changed here only, but that `open` may take up a promise that is new.
+    It is to be changed here only, but that it may take up a promise that is new.
     """
 
-    __slots__ = ("_names", "_shapes", "folded", "folded_through", "open", "recent")
+    __slots__ = ("_names", "_shapes", "folded_count", "folded_through", "kept", "recent")
 
     def __init__(self) -> None:
         """Start empty."""
-        self.open: dict[str, Promise] = {}
-        self.folded: dict[str, bytes] = {}
+        self.kept: dict[str, Promise | bytes] = {}
         self.recent: dict[str, Promise] = {}
         """Folded ones that were read, as objects: few, forgotten together."""
         self.folded_through = -1
         """The serial of the last promise that was looked at to be folded."""
+        self.folded_count = 0
         self._shapes: dict[tuple[str, ...], int] = {}
         self._names: list[tuple[str, ...]] = []
 
     def __getitem__(self, promise_id: str) -> Promise:
-        promise = self.open.get(promise_id) or self.recent.get(promise_id)
-        return self._unfolded(promise_id, self.folded[promise_id]) if promise is None else promise
+        kept = self.kept[promise_id]
+        return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
 
     def get(self, promise_id: str, default: object = None) -> Promise | None:  # type: ignore[override]
         """Return a promise, or None."""
         assert default is None, "no other is asked for"
-        promise = self.open.get(promise_id) or self.recent.get(promise_id)
-        if promise is None:
-            folded = self.folded.get(promise_id)
-            if folded is not None:
-                return self._unfolded(promise_id, folded)
-        return promise
+        kept = self.kept.get(promise_id)
+        return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
 
     def __contains__(self, promise_id: object) -> bool:
-        return promise_id in self.open or promise_id in self.folded
+        return promise_id in self.kept
 
     def __len__(self) -> int:
-        return len(self.open) + len(self.folded)
+        return len(self.kept)
 
     def __iter__(self) -> Iterator[str]:
-        return chain(self.folded, self.open)
+        return iter(self.kept)
 
     def __setitem__(self, promise_id: str, promise: Promise) -> None:
-        if promise_id not in self.open:
-            self.folded.pop(promise_id, None)
-            self.recent.pop(promise_id, None)
-        self.open[promise_id] = promise
+        if isinstance(self.kept.get(promise_id), bytes):
+            self._forget_folded(promise_id)
+        self.kept[promise_id] = promise
 
     def __delitem__(self, promise_id: str) -> None:
-        if self.open.pop(promise_id, None) is None:
-            del self.folded[promise_id]
-            self.recent.pop(promise_id, None)
+        if isinstance(self.kept.pop(promise_id), bytes):
+            self._forget_folded(promise_id)
+
+    def _forget_folded(self, promise_id: str) -> None:
+        self.folded_count -= 1
+        self.recent.pop(promise_id, None)
 
     def timers(self) -> Iterator[TimedPromise]:
         """Yield all pending promises, as far as it takes to set their timers."""
-        for promise_id, folded in self.folded.items():
-            yield _Timer(promise_id, _decode_times(folded).timeout)
-        yield from (promise for promise in self.open.values() if promise.state is PENDING)
+        for promise_id, kept in self.kept.items():
+            if isinstance(kept, bytes):
+                yield _Timer(promise_id, _decode_times(kept).timeout)
+            elif kept.state is PENDING:
+                yield kept
 
     def fold_some(self, index: SerialIndex, through_serial: int) -> bool:
         """Fold a slice of what is pending, up to this serial; return whether some may be left.
@@ -160,25 +160,30 @@ class PromiseTable(MutableMapping[str, Promise]):
         last, ids = index.next_ids(self.folded_through, FOLD_SLICE_COUNT)
         if last == self.folded_through:
             return False
+        kept, fold = self.kept, self._fold
         for promise_id in ids:
-            promise = self.open.get(promise_id)
-            if promise is not None:
-                if promise.serial > through_serial:
-                    return False
-                self.fold(promise)
-                self.folded_through = promise.serial
+            promise = kept.get(promise_id)
+            if promise is None or isinstance(promise, bytes):
+                continue  # it is gone, or folded
+            if promise.serial > through_serial:
+                return False
+            self.folded_through = promise.serial
+            if promise.state is PENDING:
+                kept[promise_id] = fold(promise)
+                self.folded_count += 1
         self.folded_through = last
         return True
 
     def fold(self, promise: Promise) -> None:
         """Fold a promise that is here as an object, if it is pending."""
         if promise.state is PENDING:
-            del self.open[promise.id]
-            self.folded[promise.id] = self._fold(promise)
+            self.kept[promise.id] = self._fold(promise)
+            self.folded_count += 1
 
     def add_folded(self, promise: Promise) -> None:
         """Take up a pending promise that is new, folded."""
-        self.folded[promise.id] = self._fold(promise)
+        self.kept[promise.id] = self._fold(promise)
+        self.folded_count += 1
         if promise.serial > self.folded_through:
             self.folded_through = promise.serial
 
@@ -217,7 +222,12 @@ class PromiseTable(MutableMapping[str, Promise]):
             self._names.append(names)
         return shape, tuple(tags.values())
 
-    def _unfolded(self, promise_id: str, folded: bytes) -> Promise:
+    def unfolded(self, promise_id: str, folded: bytes) -> Promise:
+        """Return a promise that `kept` has only as bytes."""
+        promise = self.recent.get(promise_id)
+        return self._made_of(promise_id, folded) if promise is None else promise
+
+    def _made_of(self, promise_id: str, folded: bytes) -> Promise:
         row = _decode(folded)
         shape, headers, data = row.shape, row.headers, row.data
         tags: dict[str, str] | None = None

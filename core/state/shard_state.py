@@ -151,12 +151,8 @@ class ShardState:
 
     def find_promise(self, promise_id: str) -> Promise | None:
         """Return the promise, wherever it is, or None if there is none."""
-        promise = self.promises.open.get(promise_id)
-        if promise is None:
-            if promise_id in self.promises.folded:
-                return self.promises[promise_id]
-            return self.find_cold_promise(promise_id)
-        return promise
+        promise = self.promises.get(promise_id)
+        return self.find_cold_promise(promise_id) if promise is None else promise
 
     def find_cold_promise(self, promise_id: str) -> Promise | None:
         """Return the promise that is not in memory, or None if there is none."""
@@ -191,9 +187,8 @@ class ShardState:
         """Take up a pending promise that is new, with its invoke task if it has one."""
         promise_id, serial = promise.id, promise.serial
         promises = self.promises
-        assert promise_id not in promises.open, "a promise is created once"
-        assert promise_id not in promises.folded, "a promise is created once"
-        promises.open[promise_id] = promise
+        assert promise_id not in promises.kept, "a promise is created once"
+        promises.kept[promise_id] = promise
         self.promises_count += 1
         if promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
             self.counts.promise_added(promise_id, PENDING)

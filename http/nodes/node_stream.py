@@ -6,10 +6,12 @@ and after each keep-alive time of silence. An order counts as sent when the sock
 when the next chunk is asked for.
 """
 
+from collections.abc import Callable
+
 import orjson
 
 from troth.core.limits import NODE_HEARTBEAT_MS, NODE_LEASE_MS
-from troth.http.api.streams import EventStream
+from troth.http.api.streams import ReadyEventStream
 from troth.http.settings.settings import Settings
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.node_connections import (
@@ -20,7 +22,7 @@ from troth.shards.placement.node_connections import (
 )
 
 
-class NodeStream(EventStream):
+class NodeStream(ReadyEventStream):
     """One node's stream."""
 
     def __init__(self, connection: NodeConnection[PlacedExecution], settings: Settings) -> None:
@@ -41,6 +43,18 @@ class NodeStream(EventStream):
         except ConnectionEnded:
             return None
         return [self._rendered(message) for message in messages]
+
+    def _receive_now(self) -> list[bytes] | None:
+        try:
+            messages = self._connection.receive_now()
+        except ConnectionEnded:
+            return None
+        return [self._rendered(message) for message in messages]
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """See `ReadyStream`."""
+        super().when_ready(action)
+        self._connection.when_ready(action)
 
     def _confirm(self) -> None:
         self._connection.confirm()

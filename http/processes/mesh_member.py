@@ -31,6 +31,9 @@ from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage
 from troth.shards.turns import Outgoing
 
+HELD_S: Final = 2.0
+"""How long connections to a process that starts wait for it before they are told that it does."""
+
 RETRY_S: Final = 0.1
 """The pause before something is asked of all processes again, when one of them is away."""
 
@@ -96,6 +99,7 @@ class MeshMember:
         self._lane = lane
         self._links = links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
+        self._seated.on_peers.append(links.try_now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.mesh.errands.run)
             await nursery.start(self.mesh.calls.run)

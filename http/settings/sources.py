@@ -266,6 +266,10 @@ def _check_together(settings: Settings) -> None:
         raise refuse(
             "processes", "1, since with in_memory there is no directory that several could share"
         )
+    if settings.shards is not None and (settings.processes or 1) > settings.shards:
+        raise refuse(
+            "processes", f"at most shards ({settings.shards}), since each process needs a shard"
+        )
     for name in ("snapshot_schedule", "archive_directory"):
         if settings.in_memory and getattr(settings, name) is not None:
             raise refuse(name, "none, since with in_memory there is nothing to copy")

@@ -65,7 +65,7 @@ have its stream of events, and by programs that watch a server.
 LANE_PAGES: Final = frozenset({"ui", "uiStart", "start"})
 """The web UI's pages and files, with which a browser's connections begin."""
 
-LANE_FEEDS: Final = frozenset({"events"})
+LANE_FEEDS: Final = frozenset({"events", "streamWork"})
 """Endpoints whose answers are streams, too, in groups that the lane does not serve."""
 
 STREAM_GROUPS: Final = frozenset({"Workers"})

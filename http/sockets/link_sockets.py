@@ -158,6 +158,7 @@ class LinkSockets:
         self._group = group
         self._loop = loop
         self._sockets: dict[int, _LinkSocket] = {}
+        self._news = trio.Event()
 
     # What the loop calls in a pass
 
@@ -179,6 +180,11 @@ class LinkSockets:
         for link in list(self._sockets.values()):
             if link.is_asking:
                 link.flush()
+
+    def try_now(self) -> None:
+        """Connect to those that are away without waiting longer: one of them may be back."""
+        self._news.set()
+        self._news = trio.Event()
 
     # Connections
 
@@ -234,11 +240,12 @@ class LinkSockets:
                 stream.connect(str(self.path_of(peer)))
             except OSError:  # it is away, or has too many to accept just now
                 stream.close()
-                await trio.sleep(wait_s)
+                with trio.move_on_after(wait_s):
+                    await self._news.wait()
                 wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
                 continue
             if not is_same_user(stream):
-                _log.error("another user listens instead of a process", process=peer)
+                _log.error("another user listens instead of a process", peer_process=peer)
                 stream.close()
                 await trio.sleep(_RETRY_LIMIT_S)
                 continue

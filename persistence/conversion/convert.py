@@ -198,8 +198,8 @@ def _refuse_to_lose(data: Path, before: Path, *, remove_old: bool) -> None:
     """Raise ConversionError if a name is taken, or `data` cannot be renamed."""
     if before.exists() and not remove_old:
         raise ConversionError(
-            f"{before} is there, from an earlier conversion. Nothing was changed. Give "
-            "--remove-old if it is not needed any more."
+            f"{before} is there, from an earlier conversion. Nothing was changed. If it is not "
+            f"needed any more, remove it with `troth data convert {data} --remove-old`."
         )
     if data.is_mount():
         raise ConversionError(

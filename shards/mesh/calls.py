@@ -161,7 +161,9 @@ class ProcessCalls:
         try:
             return call.read_answered(answer.body)
         except msgspec.DecodeError as error:
-            _log.error("an answer cannot be read", call=call.name, process=process, exc_info=error)
+            _log.error(
+                "an answer cannot be read", call=call.name, peer_process=process, exc_info=error
+            )
             raise CallFailed from error
 
     async def call_all(
@@ -288,7 +290,7 @@ class ProcessCalls:
             refuse(Stopping())
             raise
         except Exception as error:
-            _log.error("a call failed", call=name, process=process, exc_info=error)
+            _log.error("a call failed", call=name, peer_process=process, exc_info=error)
             refuse(CallFailed())
         else:
             answer(found)

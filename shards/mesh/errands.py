@@ -40,7 +40,7 @@ from troth.core.replies import Reply
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import WorkflowFence
 from troth.persistence.placement import ShardOf
-from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError, Stopping
+from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker, Seat
 from troth.shards.waiting import Waiter
@@ -153,7 +153,7 @@ class Errands:
         except ShardsError as error:
             asker.refuse(error)
         except trio.Cancelled:
-            asker.refuse(Stopping())
+            asker.refuse(LinkBroken())  # it may have been carried out
             raise
         except Exception as error:
             _log.error("an errand failed", command=type(command).__name__, exc_info=error)

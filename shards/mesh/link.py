@@ -8,7 +8,7 @@ what `take` returns. The link is up when the other end has said who it is.
   (`is_repeatable`) is asked again, as soon as there is a link, until its time is over.
 - New questions wait for a link that is down, for `LINK_WAIT_MS`, or `LINK_PATIENCE_MS` if they come
   from clients that cannot be told of it; then they are refused with `OutOfReach`. So are those that
-  there is no room for.
+  there is no room for. What a process refuses because it stops waits for the next one, too.
 - Calls (`calls.py`) are as questions are; they wait for a link that is down as long as they say.
 - Messages from outboxes are sent only while the link is up. Each receipt is passed on; a link that
   breaks counts as one, since who waits for it must not wait for a process that is gone.
@@ -33,7 +33,7 @@ from troth.core.limits import (
     PROCESS_CALLS_LIMIT_COUNT,
 )
 from troth.core.workflow_commands import EnsurePromise, SettlePromise
-from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError
+from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError, Stopping
 from troth.shards.held import HeldMessages, Notice
 from troth.shards.turns import Asker
 from troth.shards.waiting import AfterReceipts
@@ -343,9 +343,21 @@ class MeshLink:
             for call in late_calls:
                 call.asker.refuse(OutOfReach())
 
+    def _await_next(self, question: _Question) -> None:
+        """Keep a question for the next process: this one stops, and did nothing about it.
+
+        All that is asked until the link ends is refused so: the order stays.
+        """
+        if len(self._waiting) >= LINK_WAITING_LIMIT_COUNT:
+            question.asker.refuse(OutOfReach())
+            return
+        if not question.until_s:
+            question.until_s = self._now_s() + LINK_WAIT_MS / 1000
+        self._waiting.append(question)
+
     def _came_up(self, incarnation: int) -> None:
         self.is_up, self.incarnation = True, incarnation
-        _log.info("linked", process=self.peer, incarnation=incarnation)
+        _log.info("linked", peer_process=self.peer, incarnation=incarnation)
         self._when_up(self, incarnation)
         waiting, self._waiting = self._waiting, deque()
         while waiting:
@@ -369,7 +381,14 @@ class MeshLink:
         elif kind == Kind.REFUSE:
             error = error_of(frame.body)
             call = self._calls.pop(correlation, None)
-            (call or self._answered(correlation)).asker.refuse(error)
+            if call is not None:
+                call.asker.refuse(error)
+                return
+            question = self._answered(correlation)
+            if isinstance(error, Stopping):
+                self._await_next(question)
+            else:
+                question.asker.refuse(error)
         elif kind == Kind.RECEIVED:
             self._note_received(decode_numbers(frame.body))
         elif kind != Kind.PING:

@@ -1,9 +1,9 @@
 """What the server tells a node: the messages that wait for its stream.
 
-One execution uses a connection, in this order: `receive`, write to the socket, `confirm`, and
-again. An execution counts as sent only when its message has been confirmed; those of a connection
-that ends before that go elsewhere. The number of messages is bounded by the node's slots: each
-execution causes at most one to run it and one to stop.
+One execution uses a connection, in this order: `receive` (or `receive_now`), write to the socket,
+`confirm`, and again. An execution counts as sent only when its message has been confirmed; those of
+a connection that ends before that go elsewhere. The number of messages is bounded by the node's
+slots: each execution causes at most one to run it and one to stop.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,16 @@ class ConnectionEnded(Exception):
     """The server has ended this connection, or a newer one has taken its place."""
 
 
+def _nobody_waits() -> None:
+    """Stand for the code that is called when there is a message."""
+
+
 @final
 class NodeConnection(Generic[Carried]):
     """One node's stream. Made by `Placement.connect`; `close` ends it."""
 
     __slots__ = (
-        *("_handed_out", "_left", "_sent", "_takes_back", "_waiting", "_wake"),
+        *("_handed_out", "_left", "_ready", "_sent", "_takes_back", "_waiting"),
         *("delivered_count", "is_closed", "peer", "since_ms"),
     )
 
@@ -62,7 +66,7 @@ class NodeConnection(Generic[Carried]):
         self._takes_back = takes_back
         self._waiting: list[tuple[NodeMessage, Carried | None]] = []
         self._handed_out: list[Carried] = []
-        self._wake = trio.Event()
+        self._ready: Callable[[], None] = _nobody_waits
         self.is_closed = False
         self.delivered_count = 0
         self.peer: str | None = None
@@ -78,7 +82,7 @@ class NodeConnection(Generic[Carried]):
         """Queue a message; `execution` is reported when it is written or cannot be."""
         assert not self.is_closed, "a closed connection has no place in placement"
         self._waiting.append((message, execution))
-        self._wake.set()
+        self._ready()
 
     def discard(self, execution: Carried) -> bool:
         """Forget an execution; whether its message had not been taken for writing yet."""
@@ -94,12 +98,23 @@ class NodeConnection(Generic[Carried]):
         await trio.lowlevel.checkpoint()
         while not self.is_closed:
             if not self._waiting:
-                self._wake = trio.Event()
-                await self._wake.wait()
+                woken = trio.Event()
+                self._ready = woken.set
+                await woken.wait()
             elif messages := self.take():
                 # Since they were taken there was no checkpoint: a canceled receive() took nothing.
                 return messages
         raise ConnectionEnded
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """Register `action`, called when `receive_now` may have news, never from there."""
+        self._ready = action
+
+    def receive_now(self) -> list[NodeMessage]:
+        """Return the messages that wait; there may be none. Raises ConnectionEnded."""
+        if self.is_closed:
+            raise ConnectionEnded
+        return self.take()
 
     def take(self) -> list[NodeMessage]:
         """Take the messages that wait, for writing them."""
@@ -129,5 +144,5 @@ class NodeConnection(Generic[Carried]):
         ]
         self._handed_out = []
         self._waiting = []
-        self._wake.set()
+        self._ready()
         self._left(self, unsent)

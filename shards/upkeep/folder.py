@@ -55,7 +55,7 @@ class Folder:
     @property
     def unfolded_count(self) -> int:
         """The number of pending promises that are objects."""
-        return sum([state.pending_count - len(state.promises.folded) for state in self._states])
+        return sum([state.pending_count - state.promises.folded_count for state in self._states])
 
     def _last_serials(self) -> list[int]:
         return [state.largest_serial for state in self._states]

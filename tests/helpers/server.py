@@ -153,6 +153,8 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         process.wait()
+        for child in children:
+            _wait_until_gone(child)  # they hold the ports
         self._process = None
 
     def terminate(self) -> int:
@@ -244,6 +246,19 @@ def http_json(
     if response.headers.get_content_type() == "application/json":
         return response.status, json.loads(answer)
     return response.status, answer.decode(errors="replace")
+
+
+def _wait_until_gone(process_id: int) -> None:
+    """Wait until a killed process that is not ours has nothing open any more."""
+    deadline = time.monotonic() + TERMINATE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(_POLL_INTERVAL_S)
 
 
 def free_ports(count: int) -> list[int]:

@@ -99,9 +99,17 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "questions wait for a link forever",
         LINK,
-        "if one.until_s <= now_s]",
-        "if False]",
+        "for one in self._waiting if one.until_s <= now_s]",
+        "for one in self._waiting if False]",
         QUESTIONS,
+    ),
+    fault(
+        "a question to a process that stops is refused",
+        LINK,
+        "if isinstance(error, Stopping):",
+        "if False:",
+        QUESTIONS,
+        is_quick=True,
     ),
     fault(
         "a pass does not keep a task held",

@@ -16,8 +16,8 @@ WAITING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a promise that completes is still folded, too",
         TABLE,
-        "            self.folded.pop(promise_id, None)\n",
-        "            pass\n",
+        "        self.kept[promise_id] = promise\n",
+        "        self.kept.setdefault(promise_id, promise)\n",
         TEST_TABLE,
         is_quick=True,
     ),
@@ -32,8 +32,8 @@ WAITING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a folded promise is taken for one that has left memory",
         "core/deciding.py",
-        "            if promise_id not in state.promises.folded:\n",
-        "            if True:\n",
+        "        if promise is None:\n            return state.find_cold_promise",
+        "        if not isinstance(promise, Promise):\n            return state.find_cold_promise",
         "core/test_against_model.py",
     ),
     fault(

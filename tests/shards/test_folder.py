@@ -73,4 +73,4 @@ async def test_what_completes_soon_is_never_folded(mock_clock: MockClock) -> Non
             )
             await trio.testing.wait_all_tasks_blocked()
 
-        assert not any(state.promises.folded for state in world.shards.states())
+        assert not any(state.promises.folded_count for state in world.shards.states())

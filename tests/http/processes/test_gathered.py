@@ -16,7 +16,7 @@ from troth.http.identity import operator_key
 from troth.persistence.snapshots.restoring import Until, restore
 from troth.persistence.snapshots.snapshots import verify
 
-from .test_real_processes import FAR_MS, Client, ids_by_group
+from .clients import FAR_MS, Client, ids_by_group
 
 PROCESSES = {"0", "1", "2"}
 

@@ -1,13 +1,9 @@
 """A server of three processes, as clients see it: any of them answers for all."""
 
-import http.client
-import json
 import queue
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,34 +14,8 @@ from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
 from troth.http.processes import refused
 from troth.http.processes.refused_settings import refused_setting
 from troth.http.settings.settings import Settings
-from troth.persistence.placement import DEFAULT_RULE, by_rule, dealt_shards, groups_by_shard
 
-FAR_MS = 4_102_444_800_000
-SHARDS_COUNT = 16
-VERSION = "2026-04-01"
-
-
-class Client:
-    """A connection, which one process has accepted."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        parts = urlsplit(server.url)
-        assert parts.hostname is not None
-        self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Send a request; return status and body."""
-        sent = None if body is None else json.dumps(body)
-        self.connection.request(method, path, sent, {"Content-Type": "application/json"})
-        answer = self.connection.getresponse()
-        content = answer.read()
-        return answer.status, json.loads(content) if content else None
-
-    def envelope(self, kind: str, **data: object) -> tuple[int, Any]:
-        """Send a request of the envelope protocol; return the status and what was found."""
-        head = {"corrId": secrets.token_hex(4), "version": VERSION}
-        _, body = self.ask("POST", "/", {"kind": kind, "head": head, "data": data})
-        return body["head"]["status"], body["data"]
+from .clients import FAR_MS, VERSION, Client, ids_by_group
 
 
 @pytest.fixture
@@ -55,22 +25,6 @@ def clients(shared_processes: ServerProcess) -> Iterator[list[Client]]:
     yield found
     for one in found:
         one.connection.close()
-
-
-def ids_by_group(word: str, count: int = 1) -> list[list[str]]:
-    """Return new ids of promises that live in each of the three groups."""
-    word = f"{word}-{secrets.token_hex(4)}"
-    shard_of = by_rule(DEFAULT_RULE, SHARDS_COUNT)
-    groups = groups_by_shard(dealt_shards(SHARDS_COUNT, 3))
-    found: list[list[str]] = [[], [], []]
-    number = 0
-    while any(len(ids) < count for ids in found):
-        number += 1
-        identifier = f"{word}-{number}x"
-        ids = found[groups[shard_of(identifier)]]
-        if len(ids) < count:
-            ids.append(identifier)
-    return found
 
 
 def test_what_one_has_made_all_can_read_and_complete(clients: list[Client]) -> None:
@@ -157,7 +111,7 @@ def test_locks_and_schedules_are_one(clients: list[Client]) -> None:
 
 
 def test_what_does_not_work_yet_is_refused_by_name(clients: list[Client]) -> None:
-    for path in ("/tasks", "/workers"):
+    for path in ("/tasks", "/timers"):
         status, body = clients[0].ask("GET", path)
         assert (status, body["error"]["code"]) == (501, Code.SEVERAL_PROCESSES)
         (detail,) = body["error"]["details"]

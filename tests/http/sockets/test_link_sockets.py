@@ -183,7 +183,7 @@ async def test_a_process_that_goes_and_comes_back(tmp_path: Path) -> None:
         began_s = trio.current_time()
         status, answer = await first.ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
         assert status == 503
-        assert answer["error"]["code"] == 50301
+        assert answer["error"]["code"] == 50306
         assert trio.current_time() - began_s >= 1.9, "it has waited for the link"
         async with trio.open_nursery() as nursery:
             second.scope = trio.CancelScope()

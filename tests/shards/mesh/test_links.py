@@ -152,3 +152,28 @@ async def test_each_end_notices_by_itself_that_the_other_is_silent() -> None:
     now_s += 2.1
     assert not link.look()
     assert not end.look()
+
+
+async def test_what_a_process_refuses_because_it_stops_waits_for_the_next_one(
+    autojump_clock: MockClock,
+) -> None:
+    """As in a restart of one process after the other: its clients notice only a delay."""
+    async with world(2) as server:
+        name, other = server.id_of(1, "order"), server.id_of(1, "other")
+        group = server.processes[1].shards
+        await group.stop()
+        asked = [server.ask(0, CreatePromise(one, FAR_MS)) for one in (name, other)]
+        await trio.sleep(0.5)
+        assert not any(one.is_done for one in asked)
+        server.cut_off(1)
+        await trio.sleep(0.5)
+        group._stopping = False  # the next process
+        server.mend_all()
+        with trio.fail_after(5):
+            await until(lambda: all(one.is_done for one in asked))
+        assert [one.reply.code for one in asked if one.reply is not None] == [Code.CREATED] * 2
+
+        await group.stop()
+        late = server.ask(0, CreatePromise(server.id_of(1, "late"), FAR_MS))
+        await trio.sleep(3)
+        assert isinstance(late.error, OutOfReach), "as long as for a link, and no longer"
