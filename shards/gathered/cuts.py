@@ -162,7 +162,7 @@ class GatheredCuts:
         return GatheredSnapshot(self, asked, header, on_whole, release)
 
     async def end(self, asked: CutAsked) -> None:
-        """Let all groups give up what they keep for a snapshot."""
+        """Tell all groups to give up what they keep for a snapshot."""
         await self._calls.call_all(END, asked, wait_ms=0)
 
     async def read(self, group: int, asked: CutAsked) -> Sequence[tuple[bytes, PieceCounts]]:
@@ -294,7 +294,7 @@ class GatheredSnapshot:
             yield piece
 
     def close(self) -> None:
-        """Let all groups trim their logs again; a second call does nothing."""
+        """Allow all groups to trim their logs again; a second call does nothing."""
         if not self._is_closed:
             self._is_closed = True
             self._release()

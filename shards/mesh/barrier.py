@@ -24,7 +24,7 @@ class Barrier:
         self._waiting: list[Callable[[], None]] = []
 
     def close(self, snapshot: str, limit_ms: int) -> None:
-        """Let everything wait until `open` is called for this snapshot, at most that long."""
+        """Make everything wait until `open` is called for this snapshot, at most that long."""
         self._until_s[snapshot] = self._now_s() + limit_ms / 1000
         self.is_closed = True
 
