@@ -68,6 +68,7 @@ from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.gathered.cuts import GatheredCuts
+from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.mesh.calls import ProcessCalls
@@ -253,8 +254,11 @@ class Parts:
             member.attach(self.shards, self.delivery, self.polls, self._report)
         own_queues = Queues(self.shards, self.polls, self.delivery)
         queues: WholeQueues = own_queues
+        looks: AllLooks | None = None
         if member is not None:
-            queues = AllQueues(member.mesh.calls, self.shards, self.polls, own_queues)
+            calls = member.mesh.calls
+            queues = AllQueues(calls, self.shards, self.polls, own_queues)
+            looks = AllLooks(calls, member.homes, self.delivery, self.polls)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -267,7 +271,7 @@ class Parts:
             readiness=Readiness.STARTING,
             placement=self.placement,
             surveys=Surveys(
-                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
+                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms, looks
             ),
             queues=queues,
             endings=self.endings,

@@ -8,6 +8,7 @@ from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
+from .home_faults import HOME_FAULTS
 from .mesh_faults import MESH_FAULTS
 from .node_faults import NODE_FAULTS
 from .operator_faults import OPERATOR_FAULTS
@@ -587,5 +588,6 @@ FAULTS = (
     + WAITING_FAULTS
     + WEB_FAULTS
     + MESH_FAULTS
+    + HOME_FAULTS
     + PROCESS_FAULTS
 )
