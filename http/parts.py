@@ -66,6 +66,7 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.cuts import GatheredCuts
 from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
@@ -284,6 +285,14 @@ class Parts:
         self.shared = None if member is None else share_credentials(member, self.api)
         if member is not None:
             register(member.mesh.calls, self.api)
+        self.cuts: GatheredCuts | None = None
+        if member is not None and isinstance(storage, DirectoryStorage):
+            self.cuts = GatheredCuts(
+                member.mesh.calls,
+                member.mesh.barrier,
+                storage,
+                lambda: self.shards.committer.durable_position,
+            )
             if member.place.process == HOME:
                 calls = member.mesh.calls
                 ForwardedRequests(calls, self.api, lambda: Dispatcher(self.api, self.tables[0]))
@@ -390,6 +399,8 @@ class Parts:
             return None
         settings = self.settings
         schedule = settings.snapshot_schedule
+        if self.member is not None and self.member.place.process:
+            schedule = None  # the first process takes them
         snapshotter = Snapshotter(
             self.storage,
             checkpointer.checkpoint,
@@ -399,6 +410,7 @@ class Parts:
             if schedule is None
             else parse_cron(schedule, _options(settings).time_zone),
             keep_count=settings.snapshot_keep_count,
+            of_all=self.cuts,
         )
         self.api.snapshotter = snapshotter
         self.api.metrics.add(

@@ -16,6 +16,7 @@ from typing import Protocol
 from troth import __version__
 from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
 from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
@@ -307,13 +308,21 @@ class DirectoryStorage:
 
         return release
 
-    def open_cut(self, created_at_ms: int) -> Cut:
-        """Make a cut of everything that is durable now. Raises CheckpointDamaged."""
+    def open_rows(self) -> View:
+        """Open the rows of a cut before its moment in the log has come. Raises CheckpointFailed."""
+        return self._checkpoints.open_view()
+
+    def open_cut(self, created_at_ms: int, opened: tuple[View, int] | None = None) -> Cut:
+        """Make a cut of everything that is durable now. Raises CheckpointDamaged.
+
+        `opened` are rows, and the last record of the cut, if that was before.
+        """
         return cut_open_directory(
             self._directory,
             self._checkpoints,
             created_at_ms=created_at_ms,
             troth_version=__version__,
+            opened=opened,
         )
 
     def last_snapshot_at_ms(self) -> int:

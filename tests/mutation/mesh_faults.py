@@ -14,6 +14,8 @@ BETWEEN, FENCES, ALONE, QUESTIONS = (
     for name in ("test_between_groups", "test_fences", "test_errands", "test_links")
 )
 
+BARRIER = "shards/mesh/test_barrier.py"
+
 MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "a message leaves before its outbox record is durable",
@@ -189,5 +191,34 @@ MESH_FAULTS: tuple[Fault, ...] = (
         "self.far.state.promises.update(origins)",
         "pass",
         ALONE,
+    ),
+    fault(
+        "retention does not heed what other groups still need",
+        ERRANDS,
+        "in_use.update(one for one, code in codes if code is not Code.OK)",
+        "pass",
+        "shards/gathered/test_retention.py",
+        is_quick=True,
+    ),
+    fault(
+        "a snapshot without the barrier: messages pass it",
+        MESH,
+        "if self.barrier.is_closed:",
+        "if False:",
+        BARRIER,
+    ),
+    fault(
+        "acknowledgments pass the barrier of a snapshot",
+        "shards/mesh/seats.py",
+        "if self._barrier.is_closed:",
+        "if False:",
+        BARRIER,
+    ),
+    fault(
+        "answers to other groups pass the barrier of a snapshot",
+        ANSWERING,
+        "if self._barrier.is_closed:",
+        "if False:",
+        BARRIER,
     ),
 )
