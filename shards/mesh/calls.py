@@ -74,7 +74,7 @@ class _Answer:
 
 
 class _Taker(Generic[Answered]):
-    """Whoever is told the answer to a call, or why there is none."""
+    """A caller that is told the answer later, or why there is none."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """What process 0, which places all executions, asks the groups that have them.
 
-After its start it asks which executions nodes have. Of a group that was started again, or whose
-word was lost, it asks which of those that it has have ended in the meantime: else their slots would
-stay taken.
+After its start it asks which executions nodes have. If a group was started again, or its word was
+lost, process 0 names the executions that it has of this group, and asks which have ended. Otherwise
+their slots would stay taken.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -153,7 +153,7 @@ class PlacedExecutions:
 
     @property
     def others(self) -> Sequence[int]:
-        """The other processes, each of which has a group."""
+        """The other processes. Each has a group."""
         return self._calls.others
 
     def lost(self, process: int) -> None:
