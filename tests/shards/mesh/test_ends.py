@@ -74,6 +74,7 @@ class Pair:
             self.there.shards,
             mesh.passes,
             mesh.calls,
+            mesh.barrier,
             now_s=lambda: self.now_s,
             wake=lambda: None,
         )
