@@ -308,6 +308,19 @@ def test_a_frame_that_is_missing_is_found() -> None:
         list(_log(engine, clock, 2).take_over(_go_on))
 
 
+def test_a_frame_of_another_history_is_found() -> None:
+    """As when a database is set back, and goes on, and a page of what it was comes back."""
+    engines = [SimulatedEngine(), SimulatedEngine()]
+    for engine, body in zip(engines, (b"a", b"b"), strict=True):
+        log = _owner(engine, SimulatedClock())
+        log.append([(0, 1, body)], 1)
+        log.append([(0, 2, b"c")], 2)
+    engines[0].frames[2] = engines[1].frames[2]
+
+    with pytest.raises(StreamDamaged, match=r"frame 3: it does not continue"):
+        list(_log(engines[0], SimulatedClock(), 2).take_over(_go_on))
+
+
 def test_reading_goes_on_from_a_mark() -> None:
     engine, clock = SimulatedEngine(), SimulatedClock()
     log = _owner(engine, clock)
