@@ -110,8 +110,9 @@ sdks: $(DEVELOP_READY) ## Run every workflow and suite with every published SDK 
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not alone' tests/sdks tests/clients $(ARGS)
 
 simulate: STEPS = 800
-simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 STEPS=800
-	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
+simulate: GROUPS = 1
+simulate: $(DEVELOP_READY) ## Simulate the server with faults: SEED=0 RUNS=20 STEPS=800 GROUPS=1 (0: by seed)
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) --steps $(STEPS) --groups $(GROUPS) $(ARGS)
 
 differ: $(DEVELOP_READY) ## Hold the server against the specification's model: SEED=0 RUNS=20 STEPS=300
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs $(RUNS) --steps $(STEPS) $(ARGS)
@@ -139,6 +140,7 @@ fuzz: $(DEVELOP_READY) ## Feed the parsers what is nearly right, each so long: S
 # Each part says its seeds; make prove SEED=1000 runs others.
 prove: seeds sdks ## Run all proofs long, make seeds and make sdks too (over an hour): SEED=0
 	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --steps 2000 --quiet
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --runs 300 --groups 0 --quiet
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs 300 --steps 500
 	@$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes 1
 	@$(BIN)/python -m tests.proofs.kill --rounds 20 --seed $(SEED)

@@ -67,6 +67,7 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.mesh.calls import ProcessCalls
 from troth.shards.outgoing import OutgoingRoutes
@@ -74,7 +75,7 @@ from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, Storage
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -249,6 +250,10 @@ class Parts:
         )
         if member is not None:
             member.attach(self.shards, self.delivery, self.polls, self._report)
+        own_queues = Queues(self.shards, self.polls, self.delivery)
+        queues: WholeQueues = own_queues
+        if member is not None:
+            queues = AllQueues(member.mesh.calls, self.shards, self.polls, own_queues)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -263,7 +268,7 @@ class Parts:
             surveys=Surveys(
                 self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
             ),
-            queues=Queues(self.shards, self.polls, self.delivery),
+            queues=queues,
             endings=self.endings,
             in_flight=self.in_flight,
         )

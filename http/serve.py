@@ -42,7 +42,7 @@ from troth.http.supervision.seated import Seated
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import save_address_space
-from troth.shards.collector import Collector, settle_collector
+from troth.shards.collector import Collector, resting_collector, settle_collector
 from troth.shards.storage import DirectoryStorage, GroupPlace, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -258,9 +258,10 @@ class Server:
                 nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
-            recovery = await in_thread(
-                lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
-            )
+            with resting_collector():
+                recovery = await in_thread(
+                    lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
+                )
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(parts.delivery.run)

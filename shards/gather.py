@@ -7,7 +7,7 @@ that could are asked to go on. So a page costs what it needs, in slices that lea
 work. A page of large rows ends early, so that its answer delays no other request.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -62,10 +62,12 @@ async def page(
     # Serials as they are, or with the other sign: either way, what comes later is smaller.
     sign = -1 if oldest_first else 1
     rows: list[Row] = []
-    share_count = _share(limit_count, len(shards))
+    certain_count = fitting_bytes = 0
     start = sign * before_serial if before_serial is not None else BEFORE_ALL[oldest_first]
     unread = dict.fromkeys(shards, start)
     while unread:
+        # Often all that is left is in one shard: a workflow's promises are.
+        share_count = _share(limit_count - certain_count, len(unread))
         wanted = {index: sign * place for index, place in unread.items()}
         for index, part in zip(wanted, await ask(wanted, share_count), strict=True):
             rows.extend(part.rows)
@@ -81,22 +83,14 @@ async def page(
         # Before these rows nothing can come any more.
         reached = max(unread.values(), default=None)
         certain = [row for row in rows if reached is None or sign * row.serial >= reached]
-        fitting_count = _fitting_count(certain, limit_bytes)
-        if fitting_count < len(certain):
-            return certain[:fitting_count], certain[fitting_count - 1].serial
+        for row in certain[certain_count:]:
+            fitting_bytes += row.size
+            if fitting_bytes > limit_bytes and certain_count:
+                return certain[:certain_count], certain[certain_count - 1].serial
+            certain_count += 1
         if reached is not None and is_spent is not None and is_spent():
             return certain, sign * reached
     return rows, rows[-1].serial if rows and len(rows) == limit_count else None
-
-
-def _fitting_count(rows: Sequence[HasSerial], limit_bytes: int) -> int:
-    """Return how many of the first rows fit within a size; at least one, if there is one."""
-    size = 0
-    for count, row in enumerate(rows):
-        size += row.size
-        if size > limit_bytes and count:
-            return count
-    return len(rows)
 
 
 def _share(limit_count: int, shards_count: int) -> int:

@@ -1,8 +1,7 @@
 """All shards of a server, as one object: what the HTTP layer talks to.
 
 `ask` sends a command to the shard of its id. Searches and heartbeats concern many shards: they are
-sent to those that can hold something and the answers are merged here. `open_shards` builds
-everything from a log that has been read back; `run` keeps it going.
+sent to those that can hold something, and the answers are merged (`gathering.py`).
 """
 
 import time
@@ -106,7 +105,7 @@ class Shards(Gathering):
         homes = Homes(placement, shard_count)
         self._home_of = homes.of_command
         self.shard_of, self.shard_of_name = homes.of_promise, homes.of_name
-        self._released = ReleasedMessages(outgoing, self._state_of, self._pass, self._wake_runner)
+        self._released = ReleasedMessages(outgoing, self.state_of, self._pass, self._wake_runner)
         self.hold = partial(HeldMessages, self._released.send)
         """Make what one request's messages to workers wait in."""
         make_machine = Machine if elsewhere is None else elsewhere.make_machine
@@ -333,7 +332,8 @@ class Shards(Gathering):
 
     # Talking to shards
 
-    def _state_of(self, identifier: str) -> ShardState:
+    def state_of(self, identifier: str) -> ShardState:
+        """Return the state of the shard of a promise of this group, to be looked at."""
         return self._own[self.shard_of(identifier)].machine.state
 
     def tell(self, command: Command) -> None:
@@ -500,9 +500,8 @@ class Shards(Gathering):
 
     def _completed(self, promise_id: str) -> Promise | None:
         """Look at a completed promise from outside of its shard. Raises StorageFailed."""
-        state = self._own[self.shard_of(promise_id)].machine.state
         try:
-            return state.find_promise(promise_id)
+            return self.state_of(promise_id).find_promise(promise_id)
         except CheckpointDamaged as error:
             self.committer.fail(error)
             raise StorageFailed from error

@@ -10,10 +10,11 @@ all the same: that of its last slice. What changes while it is made is noted as 
 again, until what is left fits into a slice.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, TypeVar, final
 
+from troth.core.catalog import RESERVED_PREFIX
 from troth.core.leases import LeaseFloor
 from troth.core.limits import CAPTURE_SLICE_COUNT, EVICTION_SLICE_COUNT
 from troth.core.model import (
@@ -315,15 +316,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.counts.add(loaded.counts)
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
-    # One text for each id, as it was before the checkpoint.
-    ids: dict[str, str] = {}
-    for promise in loaded.promises:
-        ids[promise.id] = promise.id
-        state.promises.add_folded(promise)  # it has waited long
-        if promise.tags is not None:
-            for name, value in promise.tags.items():
-                promise.tags[name] = ids.get(value, value)
-        state.index_promise(promise)
+    ids = _load_promises(state, loaded.promises)
     for callback in loaded.callbacks:
         add_callback(state, callback)
     for task in loaded.tasks:
@@ -361,6 +354,28 @@ def load(state: ShardState, loaded: Loaded) -> None:
         else:
             state.unblocks.setdefault(one.promise_id, {})[one.address] = one.settled_at
             state.unblocks_count += 1
+
+
+def _load_promises(state: ShardState, promises: Iterable[Promise]) -> dict[str, str]:
+    """Take up what is pending, which has waited long; return one text for each id.
+
+    That is as it was before the checkpoint. There may be millions, so each call counts.
+    """
+    ids: dict[str, str] = {}
+    add_folded, add_tags = state.promises.add_folded, state.tag_index.add
+    add_to_index = state.promise_index.append
+    for promise in promises:
+        promise_id, tags = promise.id, promise.tags
+        ids[promise_id] = promise_id
+        add_folded(promise)
+        if not promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
+            add_to_index(promise.serial, promise_id)
+        if tags is not None:
+            for name, value in tags.items():
+                if value in ids:
+                    tags[name] = ids[value]
+            add_tags(promise)
+    return ids
 
 
 def _load_task(state: ShardState, task: Task) -> None:

@@ -30,7 +30,7 @@ from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import WholeQueues
 from troth.shards.surveys.series import SeriesBook
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.upkeep.retention import Sweeper
@@ -156,7 +156,7 @@ class Api:
     debug: DebugOperations | None = None
     placement: Placement | None = None
     surveys: Surveys | None = None
-    queues: Queues | None = None
+    queues: WholeQueues | None = None
     feed: EventFeed | None = None
     stream_relay: StreamOpener | None = None
     tracing: RequestSpans | None = None

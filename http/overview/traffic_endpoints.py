@@ -17,7 +17,7 @@ from troth.http.questions.asked import CURSOR, AskedQuery, cursor, limit_paramet
 from troth.http.wire.answers import told
 from troth.http.wire.fields import Text
 from troth.http.wire.requests import Response
-from troth.shards.surveys.queues import Queues
+from troth.shards.surveys.queues import WholeQueues
 
 from .traffic_answers import (
     QueuesObject,
@@ -39,7 +39,7 @@ class _Place(Struct, frozen=True, array_like=True, tag="workers"):
     limit_count: int
 
 
-def queues_of(api: Api) -> Queues:
+def queues_of(api: Api) -> WholeQueues:
     """Return what looks at the receivers."""
     assert api.queues is not None, "a server has queues"
     return api.queues

@@ -39,7 +39,6 @@ REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
             (
                 *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
                 *("listLocks", "listTimers", "retryTask", "releaseTask", "breakLock"),
-                *("workers", "queues", "retryQueue"),
             ),
             _LISTS,
         ),

@@ -38,19 +38,21 @@ def load(view: View, decoder: RowDecoder, header: ShardHeader, counts: Counts) -
         return view.scan(table, prefix, rows.after(prefix))
 
     def live(
-        table: str, decode: Callable[[str, bytes, bytes], Entity], expected_count: int
+        table: str,
+        decode: Callable[[Iterator[tuple[bytes, bytes]]], Iterator[Entity]],
+        expected_count: int,
     ) -> Iterator[Entity]:
         count = 0
-        for row in scan(table):
+        for entity in decode(scan(table)):
             count += 1
-            yield decode(table, *row)
+            yield entity
         _check_count(header, table, count, expected_count)
 
     loaded = Loaded(
         header,
         counts.copy(),
-        live(rows.LIVE_PROMISES, decoder.promise, header.live_promises_count),
-        live(rows.LIVE_TASKS, decoder.task, header.live_tasks_count),
+        live(rows.LIVE_PROMISES, decoder.promises, header.live_promises_count),
+        live(rows.LIVE_TASKS, decoder.tasks, header.live_tasks_count),
         [decoder.callback(*row) for row in scan(rows.CALLBACKS)],
         [decoder.schedule(*row) for row in scan(rows.SCHEDULES)],
         [decoder.lock(*row) for row in scan(rows.LOCKS)],

@@ -274,10 +274,11 @@ class LmdbView:
             with self._transaction.cursor(db=self._tables[table]) as cursor:
                 if not cursor.set_range(start):
                     return
-                for key, value in cursor:
-                    if bytes(key) >= stop:
+                row: Any  # of bytes, since the transaction is without buffers
+                for row in cursor:
+                    if row[0] >= stop:
                         return
-                    yield bytes(key), bytes(value)
+                    yield row
         except lmdb.Error as error:
             raise CheckpointDamaged(table, f"it cannot be read ({error})") from error
 

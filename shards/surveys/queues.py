@@ -6,7 +6,7 @@ between counts as if it had never come in.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, final
 
 import trio
@@ -19,8 +19,8 @@ from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import (
     UNDELIVERABLE,
     ReceiverView,
-    Shipment,
     ShipmentKind,
+    parts_of,
     receiver_name,
 )
 from troth.shards.shards import Shards
@@ -38,6 +38,8 @@ RECEIVERS_LIMIT_COUNT: Final = 20_000
 """How many receivers an answer, or a sample of rates, looks at."""
 ORDER_COUNT: Final = 1_000
 """How many are put in order between two rests."""
+FAR_LOOK_COUNT: Final = 4
+"""Of how many messages of other groups for a receiver the age is asked."""
 LOOK_LIMIT_S: Final = 0.030
 """What an answer may cost before it is put in order, in seconds of CPU."""
 
@@ -137,7 +139,7 @@ class _Queue:
     def __init__(self) -> None:
         self.workers_count = self.waiting_count = self.in_flight_count = self.stalled_count = 0
         self.delivered_count = 0
-        self.first: list[Shipment] = []
+        self.first: list[str] = []  # keys of messages that have waited long
         self.health: str | None = None
         self.failing_since: int | None = None
         self.error: str | None = None
@@ -153,7 +155,7 @@ class _Queue:
         self.stalled_count += view.stalled_count
         self.delivered_count += view.sent_total_count
         if view.first is not None:
-            self.first.append(view.first)
+            self.first.append(view.first.id)
         self.health = self.health or view.health
         self.failing_since = self.failing_since or view.failing_since_ms
         self.error = self.error or view.error
@@ -169,9 +171,31 @@ class _Sample(NamedTuple):
     rate_out: float | None
 
 
+class WholeQueues(Protocol):
+    """What is asked of the receivers of a whole server; see `Queues`."""
+
+    def metered(self) -> tuple[MeteredQueue, ...]: ...
+
+    def label_of(self, receiver: Json) -> str: ...
+
+    async def sample(self, limit_count: int) -> dict[str, int]: ...
+
+    async def workers(
+        self, limit_count: int, after: tuple[str, str] | None, group_prefix: str = ""
+    ) -> tuple[list[WorkerRow], bool]: ...
+
+    async def retry(self, receiver: str) -> int: ...
+
+    async def longest(self, limit_count: int, id_prefix: str = "") -> QueuesPage: ...
+
+    async def longest_of_each(
+        self, limit_count: int, id_prefixes: Sequence[str]
+    ) -> list[QueuesPage]: ...
+
+
 @final
 class Queues:
-    """The receivers of one server."""
+    """The receivers of one process, which are all of a server that has no others."""
 
     def __init__(self, shards: Shards, polls: Polls, receivers: Receivers) -> None:
         self._shards = shards
@@ -181,6 +205,9 @@ class Queues:
         self._sampled_s: float | None = None
         self._labels = FirstComers()
         self._metered: dict[str, MeteredQueue] = {OTHER: MeteredQueue(OTHER)}
+        self.ages_elsewhere: Callable[[list[str]], Awaitable[Mapping[str, int]]] | None = None
+        """Returns since when there are messages of other groups, by their keys, if there are such
+        groups."""
 
     def metered(self) -> tuple[MeteredQueue, ...]:
         """Return what `sample` has seen last: the first receivers since the start, and others."""
@@ -232,10 +259,10 @@ class Queues:
         metered = {label: MeteredQueue(label) for label in self._metered}
         now_ms = self._shards.clock.now_ms()
         for some in chunks(list(queues), LOOK_COUNT):
-            for name in some:
+            oldest = await self._oldest([queues[name] for name in some])
+            for name, oldest_on in zip(some, oldest, strict=True):
                 queue = queues[name]
                 label = self._labels.label(name)
-                oldest_on = self._oldest_on(queue)
                 seen = MeteredQueue(
                     label,
                     queue.workers_count,
@@ -291,7 +318,11 @@ class Queues:
         for id_prefix in id_prefixes:
             beginning = f"poll://{id_prefix}" if id_prefix else ""
             names, count = await _most_waiting(queues, limit_count, beginning, pace)
-            rows = [self._row(name, queues[name]) for name in names]
+            oldest = await self._oldest([queues[name] for name in names])
+            rows = [
+                self._row(name, queues[name], oldest_on)
+                for name, oldest_on in zip(names, oldest, strict=True)
+            ]
             pages.append(QueuesPage(rows, count, is_complete))
         await self._shards.wait_shown()
         return pages
@@ -318,7 +349,7 @@ class Queues:
                 await pace.rest()
         return queues, True
 
-    def _row(self, name: str, queue: _Queue) -> QueueRow:
+    def _row(self, name: str, queue: _Queue, oldest_on: int | None) -> QueueRow:
         health = queue.health
         if name == UNDELIVERABLE:
             health = UNDELIVERABLE
@@ -335,7 +366,7 @@ class Queues:
             queue.waiting_count,
             queue.in_flight_count,
             queue.stalled_count,
-            self._oldest_on(queue),
+            oldest_on,
             None if sample is None else sample.rate_in,
             None if sample is None else sample.rate_out,
             health,
@@ -344,24 +375,48 @@ class Queues:
             next_try,
         )
 
-    def _oldest_on(self, queue: _Queue) -> int | None:
-        ages = [on for on in map(self._since, queue.first[:LOOK_COUNT]) if on is not None]
-        return min(ages, default=None)
+    async def _oldest(self, queues: Sequence[_Queue]) -> list[int | None]:
+        """Return since when there is something to send, for each of these queues."""
+        near = [self.ages(queue.first[:LOOK_COUNT]) for queue in queues]
+        if self.ages_elsewhere is not None:
+            far = [
+                [key for key in queue.first[:FAR_LOOK_COUNT] if not self._is_near(key)]
+                for queue in queues
+            ]
+            keys = [key for some in far for key in some]
+            ages = await self.ages_elsewhere(keys) if keys else {}
+            for found, some in zip(near, far, strict=True):
+                found.update({key: ages[key] for key in some if key in ages})
+        return [min(found.values(), default=None) for found in near]
 
-    def _since(self, shipment: Shipment) -> int | None:
+    def ages(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return since when there are messages of this group, as far as that is known still."""
+        ages = {key: self._since(key) for key in keys if self._is_near(key)}
+        return {key: since for key, since in ages.items() if since is not None}
+
+    def _is_near(self, key: str) -> bool:
+        return self._shards.is_near(_home_id(key))
+
+    def _since(self, key: str) -> int | None:
         """Return since when there is something to send; None if that is not known any more."""
-        subject = shipment.subject
-        states = self._shards.states()
-        if shipment.kind is ShipmentKind.TASK:
-            name = task_ids.parse(subject)
-            root_id = subject if name is None else name.root
-            task = states[self._shards.shard_of(root_id)].tasks.get(subject)
+        kind, subject, _ = parts_of(key)
+        state = self._shards.state_of(_home_id(key))
+        if kind is ShipmentKind.TASK:
+            task = state.tasks.get(subject)
             return None if task is None else task.created_on
-        promise = states[self._shards.shard_of(subject)].promises.get(subject)
+        promise = state.promises.get(subject)
         if promise is None:
             return None
-        is_unblock = shipment.kind is ShipmentKind.UNBLOCK
-        return promise.completed_on if is_unblock else promise.created_on
+        return promise.completed_on if kind is ShipmentKind.UNBLOCK else promise.created_on
+
+
+def _home_id(key: str) -> str:
+    """Return the id of the promise whose shard a message is from."""
+    kind, subject, _ = parts_of(key)
+    if kind is not ShipmentKind.TASK:
+        return subject
+    name = task_ids.parse(subject)
+    return subject if name is None else name.root
 
 
 async def _most_waiting(

@@ -39,12 +39,32 @@ async def page(
 ) -> tuple[list[WorkerRow], bool]:
     """Return the next streams of groups that begin so, and whether there are more."""
     pace = Pace()
+    rows, has_more = await streams(polls, limit_count, after, group_prefix, pace)
+    found = await leases(shards, {row.id for row in rows}, pace)
+    await shards.wait_shown()
+    return with_leases(rows, found), has_more
+
+
+def with_leases(rows: list[WorkerRow], leases: dict[str, int] | None) -> list[WorkerRow]:
+    """Return rows with how many tasks their processes hold."""
+    return [
+        row._replace(leases_count=None if leases is None else leases.get(row.id, 0)) for row in rows
+    ]
+
+
+async def streams(
+    polls: Polls,
+    limit_count: int,
+    after: tuple[str, str] | None,
+    group_prefix: str,
+    pace: Pace,
+) -> tuple[list[WorkerRow], bool]:
+    """Return the next streams of this process, without leases, and whether there are more."""
     smallest: Smallest[tuple[str, str]] = Smallest(limit_count, after)
     for some in chunks(polls.connections(), LOOK_COUNT):
         smallest.offer((one.group, one.id) for one in some if one.group.startswith(group_prefix))
         await pace.rest()
     places, has_more = smallest.found()
-    leases = await _leases(shards, {place[1] for place in places}, pace)
     rows = []
     for group, connection_id in places:
         one = polls.find(group, connection_id)
@@ -58,15 +78,14 @@ async def page(
                     one.since_ms,
                     one.load_count,
                     one.delivered_count,
-                    None if leases is None else leases.get(connection_id, 0),
+                    None,
                 )
             )
-    await shards.wait_shown()
     return rows, has_more
 
 
-async def _leases(shards: Shards, wanted: set[str], pace: Pace) -> dict[str, int] | None:
-    """Return how many tasks of both protocols these processes hold; None if it takes too long."""
+async def leases(shards: Shards, wanted: set[str], pace: Pace) -> dict[str, int] | None:
+    """Return how many tasks of both protocols workers hold here; None if it takes too long."""
     counts: dict[str, int] = {}
     if not wanted:
         return counts

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import Store
-from troth.persistence.data_directory import DataDirectory, LogEndDoubt
+from troth.persistence.data_directory import DataDirectory, LogEndDoubt, open_identity
 from troth.persistence.placement import PlacementRule
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.persistence.wal.segmented_log import InlineExecutor, SegmentedLog
@@ -31,22 +31,26 @@ class SimulatedStorage:
         *,
         segment_bytes: int = 64 * 1024,
         store: Store | None = None,
+        group: int = 0,
+        groups_count: int = 1,
     ) -> None:
-        """Open the directory. Raises a `DataDirectoryError` as the real one does."""
+        """Open one group of the directory. Raises a `DataDirectoryError` as the real one does."""
         self._writer_for = writer_for
-        self._directory = DataDirectory.open(
+        path, lock, _ = open_identity(
             PATH,
             files,
             shard_count,
+            groups_count,
             created_at_ms=1_700_000_000_000,
             random_bytes=_constant_bytes,
-            segment_bytes=segment_bytes,
-            executor=InlineExecutor(),
+        )
+        self._directory = DataDirectory.open_group(
+            lock, path, files, group, segment_bytes=segment_bytes, executor=InlineExecutor()
         )
         self.checkpoints: Checkpoints | None = None
         if store is not None:
             self.checkpoints = Checkpoints(
-                store, self._directory.identity.data_id, self._directory.shard_count
+                store, self._directory.identity.data_id, self._directory.shards
             )
 
     @property

@@ -127,3 +127,15 @@ def test_a_full_page_does_not_ask_shards_that_have_only_older_rows() -> None:
 
 def test_no_shards_give_an_empty_page() -> None:
     assert gather({}, 5, None) == ([], None)
+
+
+def test_what_is_in_one_shard_takes_two_rounds() -> None:
+    """The newest promises are often those of one workflow, which are in one shard."""
+    shards = {index: FakeShard([], 1_000) for index in range(16)}
+    shards[3].rows = [Row(serial, matches=True) for serial in range(500, 0, -1)]
+
+    rows, before = gather(shards, 100, None)
+
+    assert [row.serial for row in rows] == list(range(500, 400, -1))
+    assert before == 401
+    assert shards[3].asked_count == 2

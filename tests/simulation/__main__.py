@@ -33,6 +33,12 @@ def main() -> int:
         "--steps", type=int, default=STEPS_COUNT, help=f"requests of each run ({STEPS_COUNT})"
     )
     parser.add_argument(
+        "--groups",
+        type=int,
+        default=1,
+        help="how many groups of shards, each in a process of its own; 0: 2 to 4, by seed (1)",
+    )
+    parser.add_argument(
         "--without",
         default="",
         help="faults, occurrences of faults and kinds of clients to leave out, with commas between",
@@ -59,7 +65,7 @@ def main() -> int:
     started_s = time.monotonic()
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
         try:
-            outcome = simulate(plan_of(seed, arguments.steps, without, chances))
+            outcome = simulate(plan_of(seed, arguments.steps, without, chances, arguments.groups))
         except SimulationFailed as failure:
             failed.append(seed)
             print(failure if arguments.no_shrinking else shrink(failure), flush=True)

@@ -37,14 +37,17 @@ WHOLE = (
 def check_recovered(server: Server, ledger: Ledger) -> None:
     """Everything that was acknowledged is there, and nothing is half done."""
     states = [shard.machine.state for shard in server.shards._shards]
-    _check_acknowledged(server, states, ledger)
+    own = {state.index: state for state in states}
+    # Of other groups, what is durable of them now.
+    everywhere = [own.get(shadow.index, shadow) for shadow in server.watch.shadow]
+    _check_acknowledged(server, everywhere, ledger)
     if server.storage.checkpoints is not None:
         server.storage.checkpoints.verify()
     view = None if server.storage.checkpoints is None else server.storage.checkpoints.reader.view
     for state in states:
         _check_whole(state)
         require(state.counts == scan(state, view), f"the counts of {state.index} are wrong")
-    _check_outboxes(states)
+    _check_outboxes(everywhere)
     _check_replay(server, states)
     _check_bulk(server, states)
 
@@ -69,7 +72,8 @@ def _check_bulk(server: Server, states: list[ShardState]) -> None:
 def _check_replay(server: Server, states: list[ShardState]) -> None:
     """I2: what came up is what a replay of all durable records gives."""
     promises, tasks = _cold(server)
-    for state, shadow in zip(states, server.watch.shadow, strict=True):
+    shadows = [server.watch.shadow[state.index] for state in states]
+    for state, shadow in zip(states, shadows, strict=True):
         for identifier in state.hidden_promises:
             promises.pop(identifier, None)
         for identifier in state.hidden_tasks:
@@ -79,7 +83,6 @@ def _check_replay(server: Server, states: list[ShardState]) -> None:
         found, expected = dump(state), dump(shadow)
         for name in WHOLE:
             require(found[name] == expected[name], f"{name} of {state.index} came back otherwise")
-    shadows = server.watch.shadow
     _require_same(
         promises, {key: one for shadow in shadows for key, one in shadow.promises.items()}
     )
@@ -214,6 +217,8 @@ def _check_outboxes(states: list[ShardState]) -> None:
 def check_settled(server: Server) -> list[str]:
     """What is not at rest yet, when all work is done."""
     unrest: list[str] = []
+    if server.homes is not None and server.homes.entrusted_count:
+        unrest.append(f"{server.homes.entrusted_count} messages are with other processes")
     for shard in server.shards._shards:
         state = shard.machine.state
         if state.completions:

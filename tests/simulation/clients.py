@@ -73,7 +73,10 @@ class Clients:
     async def run(self) -> None:
         """Run all clients until their requests are made."""
         async with trio.open_nursery() as nursery:
+            has_groups = self._world.plan.groups_count > 1
             for kind, (client, clients_count) in self.KINDS.items():
+                if has_groups and kind in self.ALONE:
+                    continue
                 if f"client:{kind}" not in self._world.plan.without:
                     for number in range(clients_count):
                         nursery.start_soon(client, self, number)
@@ -439,6 +442,8 @@ class Clients:
         "bulk": (_bulk, 2),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""
+    ALONE: ClassVar = ("function", "bulk")
+    """What no server of several groups can do yet."""
 
     def _rounds(self) -> Iterator[int]:
         """Numbers, as long as the run goes on."""
@@ -468,7 +473,7 @@ async def run_subscriber(world: World, number: int) -> None:
     """A receiver of notifications: it notes what arrives, and always comes back."""
     random = world.random(f"subscriber {number}")
     while True:
-        server = await world.server_is_up()
+        server = await world.home_of(SUBSCRIBERS).is_up()
         try:
             async with server.connection():
                 with server.connect(SUBSCRIBERS, str(number)) as connection:

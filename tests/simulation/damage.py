@@ -9,7 +9,7 @@ from random import Random
 
 from tests.shards.simulated_storage import PATH
 from tests.twins.simulated_files import SimulatedFiles
-from troth.persistence.data_directory import LOG_NAME
+from troth.persistence.data_directory import log_name
 from troth.persistence.errors import DataDirectoryError
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, decode_frame
 
@@ -35,10 +35,14 @@ def confirmed_frames(data: bytes, after_sequence: int) -> list[tuple[int, int]]:
 
 
 def let_log_rot(
-    files: SimulatedFiles, after_sequence: int, random: Random, start: Callable[[], object]
+    files: SimulatedFiles,
+    group: int,
+    after_sequence: int,
+    random: Random,
+    start: Callable[[], object],
 ) -> bool:
     """Flip a bit of a confirmed frame and try to start; whether there was one."""
-    path = f"{PATH}/{LOG_NAME}"
+    path = f"{PATH}/{log_name(group)}"
     if not files.exists(path):
         return False
     frames = [

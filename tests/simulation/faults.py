@@ -23,6 +23,9 @@ class Fault(NamedTuple):
 MOMENT: Final = "moment"
 """Moments of trouble come every few seconds, and each brings one fault."""
 
+BETWEEN: Final = "moment between groups"
+"""The same, only if there are several groups: moments that concern more than one process."""
+
 TABLE: Final[dict[str, Fault]] = {
     # How lives of the server end
     "power_cut": Fault(0.05, MOMENT, "between two steps of anything"),
@@ -76,10 +79,23 @@ TABLE: Final[dict[str, Fault]] = {
     "node_returns": Fault(0.05, "function task", "given back undone"),
     "stream_ends": Fault(0.05, "order", "a node's stream ends before the order was written"),
     "call_hangs": Fault(0.10, "call", "an HTTP function answers after its time"),
+    # Several groups: a process for each, and links between them
+    "kill_of_all": Fault(0.06, BETWEEN, "`kill -9` of all processes"),
+    "power_cut_of_all": Fault(0.06, BETWEEN, "all processes lose power"),
+    "link_breaks": Fault(0.28, BETWEEN, "one link, with all that is on its way, for up to 5 s"),
+    "process_cut_off": Fault(0.20, BETWEEN, "all links of a process, for up to 8 s"),
+    "process_hangs": Fault(0.20, BETWEEN, "its links say and hear nothing, for up to 6 s"),
+    "link_slow": Fault(0.20, BETWEEN, "one link, up to a second a piece, for up to 10 s"),
+    "piece_late": Fault(0.005, "piece of a link", "up to 1.5 s"),
+    "end_unheard": Fault(0.30, "end of a process", "its links do not end, they are silent"),
 }
 
 MOMENTS: Final = tuple(name for name, fault in TABLE.items() if fault.at == MOMENT)
-assert 0.99 < sum(TABLE[name].probability for name in MOMENTS) < 1.01, "each moment brings one"
+MOMENTS_BETWEEN: Final = tuple(name for name, fault in TABLE.items() if fault.at == BETWEEN)
+ONLY_BETWEEN: Final = (*MOMENTS_BETWEEN, "piece_late", "end_unheard")
+"""What a run with one group does not meet."""
+for _names in (MOMENTS, MOMENTS_BETWEEN):
+    assert 0.99 < sum(TABLE[name].probability for name in _names) < 1.01, "each moment brings one"
 
 
 class Faults:
@@ -104,6 +120,7 @@ class Faults:
         self._note = note
         self._randoms = {name: Random(f"{seed}/{name}") for name in TABLE}
         self._moments = Random(f"{seed}/{MOMENT}")
+        self._moments_between = Random(f"{seed}/{BETWEEN}")
         self._numbers: Counter[str] = Counter()
 
     def random(self, name: str) -> Random:
@@ -120,12 +137,13 @@ class Faults:
         """What was about to happen found nothing to happen to."""
         self.counts[name] -= 1
 
-    def moment(self) -> str | None:
+    def moment(self, names: tuple[str, ...] = MOMENTS) -> str | None:
         """The fault that a moment of trouble brings; None if that one is left out."""
-        weights = [self._chances[name] for name in MOMENTS]
+        weights = [self._chances[name] for name in names]
         if not any(weights):
             return None
-        (name,) = self._moments.choices(MOMENTS, weights)
+        luck = self._moments if names is MOMENTS else self._moments_between
+        (name,) = luck.choices(names, weights)
         return name if self._happens(name) else None
 
     def _happens(self, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Who asked what when, and what the answer was: histories for the checker of linearizability."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
@@ -25,6 +25,7 @@ from troth.core.workflow_commands import (
     FulfillWorkflow,
     SettlePromise,
 )
+from troth.persistence.placement import by_id
 
 from .lease_models import Absence, LeasedLockModel, LeasedTaskModel, LockOperation, TimedLock
 from .linearizability import Operation, PromiseModel, check
@@ -50,12 +51,14 @@ class Call:
 class History:
     """All calls of a run that the models know."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: tuple[int, ...] = (0,)) -> None:
+        """Note nothing yet. `groups` has the group of each shard; each has its own absences."""
         self.promises: list[Operation[Command, Reply]] = []
         self.tasks: list[Operation[Command, Reply]] = []
         self.locks: list[LockOperation] = []
         self.workflows: list[Operation[Command, Reply]] = []
-        self.absences: list[Absence] = []
+        self.absences: list[list[Absence]] = [[] for _ in range(max(groups) + 1)]
+        self._groups = groups
         self._times = count()
 
     @contextmanager
@@ -111,5 +114,17 @@ class History:
             *(f"promise {one}" for one in check(PromiseModel(), self.promises)),
             *(f"root {one}" for one in check(LeasedTaskModel(), self.tasks)),
             *(f"workflow {one}" for one in check(WorkflowModel(), self.workflows)),
-            *(f"lock {one}" for one in check(LeasedLockModel(self.absences), self.locks)),
+            *(f"lock {one}" for one in self._unexplained_locks()),
         ]
+
+    def _unexplained_locks(self) -> Iterator[Hashable]:
+        """The same for locks: they last longer by the absences of their groups."""
+        for group, absences in enumerate(self.absences):
+            yield from check(
+                LeasedLockModel(absences),
+                [one for one in self.locks if self._group_of(one) == group],
+            )
+
+    def _group_of(self, operation: LockOperation) -> int:
+        shard = by_id(len(self._groups))(operation.input.command.resource_id)
+        return self._groups[shard]

@@ -41,6 +41,7 @@ from troth.core.workflows import (
     WorkflowTask,
     WorkflowView,
 )
+from troth.persistence.placement import groups_by_shard
 from troth.persistence.wal.log import LogRecord
 from troth.shards.hashing import shard_of
 
@@ -53,18 +54,26 @@ UNDER_WAY = (TaskState.ENQUEUED, TaskState.CLAIMED)
 class Watch:
     """All records of a run, and the state that the durable ones amount to."""
 
-    def __init__(self, shard_count: int, rules: tuple[RetentionRule, ...] = ()) -> None:
+    def __init__(
+        self,
+        shard_count: int,
+        rules: tuple[RetentionRule, ...] = (),
+        group_shards: tuple[int, ...] = (),
+    ) -> None:
+        """Without `group_shards` there is one group."""
+        groups = groups_by_shard(group_shards or (shard_count,))
         self.shadow = [
             ShardState(index, lambda name: shard_of(name, shard_count))
             for index in range(shard_count)
         ]
-        self.durable_count = 0
+        self.durable_counts = [0] * (groups[-1] + 1)
         self.deleted: set[str] = set()
         self.unwanted: set[str] = set()  # what clients have asked to be deleted
         self.slots_count = 0
         self._shard_count = shard_count
         self._rules = rules
-        self._log: list[LogRecord] = []
+        self._groups = groups
+        self._logs: list[list[LogRecord]] = [[] for _ in self.durable_counts]
         self._callbacks: set[str] = set()
         self._claims: set[tuple[str, int]] = set()
         self._locks: set[tuple[str, str]] = set()
@@ -74,16 +83,23 @@ class Watch:
 
     # The log
 
-    def appended(self, entries: list[LogRecord]) -> None:
-        """The shards have handed these to the committer."""
-        self._log += entries
+    @property
+    def durable_count(self) -> int:
+        """How many records are durable."""
+        return sum(self.durable_counts)
 
-    def durable(self, position: int) -> None:
-        """The log is durable up to here. Raises BrokenPromise."""
-        require(position <= len(self._log), "something is durable that nobody has appended")
-        for entry in self._log[self.durable_count : position]:
+    def appended(self, entries: list[LogRecord], group: int = 0) -> None:
+        """A group's shards have handed these to its committer."""
+        self._logs[group] += entries
+
+    def durable(self, position: int, group: int = 0) -> None:
+        """A group's log is durable up to here. Raises BrokenPromise."""
+        log, durable_count = self._logs[group], self.durable_counts[group]
+        require(position <= len(log), "something is durable that nobody has appended")
+        for entry in log[durable_count:position]:
+            require(self._groups[entry.shard] == group, f"group {group} writes for {entry.shard}")
             self.check(entry.shard, r.decode(entry.body))
-        self.durable_count = max(self.durable_count, position)
+        self.durable_counts[group] = max(durable_count, position)
 
     def check(self, shard: int, record: r.Record) -> None:
         """Check one record against the state before it, then apply it. Raises BrokenPromise."""
@@ -93,18 +109,21 @@ class Watch:
             rule(self, state, record)
         replay(state, record)
 
-    def recovered(self, next_sequence: int, found: list[tuple[int, LogRecord]]) -> None:
-        """A crash has left the log like this; `found` is what is not trimmed."""
+    def recovered(
+        self, next_sequence: int, found: list[tuple[int, LogRecord]], group: int = 0
+    ) -> None:
+        """A crash has left a group's log like this; `found` is what is not trimmed."""
+        log, durable_count = self._logs[group], self.durable_counts[group]
         require(
-            next_sequence > self.durable_count,
-            f"{self.durable_count + 1 - next_sequence} durable records are lost",
+            next_sequence > durable_count,
+            f"{durable_count + 1 - next_sequence} durable records are lost",
         )
-        require(next_sequence - 1 <= len(self._log), "there are records that nobody has appended")
+        require(next_sequence - 1 <= len(log), "there are records that nobody has appended")
         for sequence, entry in found:
-            expected = self._log[sequence - 1]
+            expected = log[sequence - 1]
             require(entry == expected, f"record {sequence} is {entry} and was {expected}")
-        del self._log[next_sequence - 1 :]
-        self.durable(next_sequence - 1)
+        del log[next_sequence - 1 :]
+        self.durable(next_sequence - 1, group)
 
     # What leaves
 
@@ -216,6 +235,11 @@ class Watch:
 
     def _promise(self, identifier: str) -> Promise | None:
         return self.shadow[shard_of(identifier, self._shard_count)].promises.get(identifier)
+
+    def _is_far(self, identifier: str, state: ShardState) -> bool:
+        """Whether a promise lives in another group than a shard's."""
+        home = shard_of(identifier, self._shard_count)
+        return self._groups[home] != self._groups[state.index]
 
     def _task(self, task_id: str, root_id: str) -> Task | None:
         return self.shadow[shard_of(root_id, self._shard_count)].tasks.get(task_id)
@@ -416,6 +440,12 @@ class Watch:
         self._workflow(state, record.id, ACQUIRED)
         for awaited in record.awaited:
             promise = self._promise(awaited)
+            if self._is_far(awaited, state):
+                # It was pending when that group was asked, and may have ended since: then the
+                # task is woken by a message.
+                is_known = promise is not None or awaited in self.deleted
+                require(is_known, f"{record.id} waits for {awaited}, which nobody has made")
+                continue
             require(
                 promise is not None and promise.state is PENDING and promise.timeout > record.at,
                 f"{record.id} waits for {awaited}, which has ended",

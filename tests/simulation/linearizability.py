@@ -254,14 +254,19 @@ class Root:
 
 
 class RootModel:
-    """The task of a root promise: claimed by one at a time, over when the promise or it is."""
+    """The task of a root promise: claimed by one at a time, over when the promise or it is.
+
+    Requests on its behalf make a promise each, as long as it is claimed.
+    """
 
     def partition(self, operation: Operation[Command, Reply]) -> Hashable:
         command = operation.input
         assert isinstance(
             command, CreatePromise | CompletePromise | ClaimTask | CompleteTask | DropTask
         )
-        return command.id.removeprefix("__invoke:")
+        fence = getattr(command, "fence", None)
+        name = command.id if fence is None else fence.task_id
+        return name.removeprefix("__invoke:")
 
     def initial(self) -> Root | None:
         return None
@@ -279,6 +284,10 @@ class RootModel:
         return output is None or output.code is code, after
 
     def _expected(self, state: Root | None, command: Command) -> tuple[Code, Root | None]:
+        if isinstance(command, CreatePromise) and command.fence is not None:
+            holds = state is not None and state.is_claimed
+            is_held = holds and state is not None and command.fence.counter == state.counter
+            return (Code.CREATED if is_held else Code.TASK_FENCED), state
         if isinstance(command, CreatePromise):
             return (Code.CREATED, Root()) if state is None else (Code.PROMISE_EXISTS, state)
         if isinstance(command, CompletePromise):

@@ -9,6 +9,7 @@ from troth.core.state.counts import Counts
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.shipments import ShipmentState
 from troth.shards.known_sums import KnownSums
+from troth.shards.mesh.homes import MessageHomes
 from troth.shards.placement.placement import Placement
 from troth.shards.shard import Shard, ShardStatistics
 from troth.shards.shards import Shards
@@ -56,8 +57,14 @@ def check_slots(shards: list[Shard], nodes: tuple[Node, ...]) -> None:
         )
 
 
-def check_memory(shards: list[Shard], placement: Placement, delivery: Delivery) -> None:
-    """Now and then: timers, shipments and works are there for something that lives."""
+def check_memory(
+    shards: list[Shard], placement: Placement, delivery: Delivery, homes: MessageHomes | None
+) -> None:
+    """Now and then: timers, shipments and works are there for something that lives.
+
+    With several groups, delivery has messages of all of them, and `homes` knows where those of this
+    one are.
+    """
     unfinished_count = 0
     executions_count = 0
     workflows_count = unblocks_count = 0
@@ -90,13 +97,15 @@ def check_memory(shards: list[Shard], placement: Placement, delivery: Delivery) 
     shipments_count = sum(
         one is not None and one.state is not ShipmentState.RELEASED for one in shipments
     )
+    if homes is not None:
+        shipments_count = homes.entrusted_count
     require(
         shipments_count <= unfinished_count + workflows_count + unblocks_count,
         f"delivery holds {shipments_count} messages of {unfinished_count} unfinished tasks, "
         f"{workflows_count} workflows and {unblocks_count} listeners",
     )
     require(
-        len(delivery._unclaimed) <= workflows_count,
+        homes is not None or len(delivery._unclaimed) <= workflows_count,
         f"delivery knows {len(delivery._unclaimed)} unclaimed tasks of {workflows_count} workflows",
     )
     require(

@@ -5,8 +5,11 @@ from random import Random
 from typing import Final
 
 STEPS_COUNT: Final = 800
+GROUPS_LIMIT_COUNT: Final = 4
 PACES: Final = (1.0, 10.0, 100.0, 1_000.0)
 """How long everybody rests between requests: from a busy minute to a quiet day."""
+PACES_OF_GROUPS: Final = (1.0, 1.0, 10.0)
+"""With several groups, whose links say something all the time."""
 
 CRONS: Final = {
     1.0: "*/5 * * * * *",
@@ -32,6 +35,7 @@ class Plan:
     makes_checkpoints: bool = True
     trims_log: bool = True
     pace: float = 1.0
+    groups_count: int = 1
     chances: tuple[tuple[str, float], ...] = ()
     """Probabilities instead of those in the table of faults."""
 
@@ -43,6 +47,8 @@ class Plan:
     def __str__(self) -> str:
         """The arguments that name this run."""
         parts = [f"--seed {self.seed} --steps {self.steps_count}"]
+        if self.groups_count > 1:
+            parts.append(f"--groups {self.groups_count}")
         if self.without:
             parts.append(f"--without {','.join(sorted(self.without))}")
         parts += [f"--chance {name}={number:g}" for name, number in self.chances]
@@ -54,8 +60,12 @@ def plan_of(
     steps_count: int = STEPS_COUNT,
     without: frozenset[str] = frozenset(),
     chances: tuple[tuple[str, float], ...] = (),
+    groups_count: int = 1,
 ) -> Plan:
-    """The run of a seed: the seed also decides the setting."""
+    """The run of a seed: the seed also decides the setting.
+
+    With 0 groups it decides their number as well, which is two at least.
+    """
     random = Random(f"{seed}/plan")
     return Plan(
         seed,
@@ -64,6 +74,7 @@ def plan_of(
         reboots_after_disk_failure=random.random() < 0.6,
         makes_checkpoints=random.random() < 0.7,
         trims_log=random.random() < 0.7,
-        pace=random.choice(PACES),
+        pace=random.choice(PACES if groups_count == 1 else PACES_OF_GROUPS),
+        groups_count=groups_count or random.randint(2, GROUPS_LIMIT_COUNT),
         chances=chances,
     )

@@ -1,8 +1,10 @@
-"""One life of the simulated server: everything but the sockets, from its start to its end.
+"""One life of a simulated process: everything but the sockets, from its start to its end.
 
 The real shards, delivery, placement, retention, checkpoints, poll connections and log run here; the
 disk, the writer thread, the push transport and the clock are simulated. A life ends by a power cut,
 a kill, a disk that fails or a clean stop. Whoever talks to it then gets `Unreachable`.
+
+A server has one process, or one for each group of shards; then these are linked (`links.py`).
 """
 
 import json
@@ -31,6 +33,9 @@ from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery.delivery import Delivery, PushFailed
 from troth.shards.delivery.polls import PollConnection, Polls
 from troth.shards.errors import ShardsError
+from troth.shards.mesh.homes import MessageHomes
+from troth.shards.mesh.mesh import Mesh
+from troth.shards.mesh.place import ProcessPlace
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.executions import PlacedExecution
@@ -44,6 +49,7 @@ from troth.shards.upkeep.retention import Sweeper
 
 from .disk import SimulatedStore, SimulatedWriter
 from .invariants import Watch
+from .link_sides import LinkSides
 from .memory import check_memory, check_queues, check_slots, check_sums
 from .node_endpoints import ask_for_node
 from .watched import WatchedRoutes, watch_committer, watch_machine
@@ -52,6 +58,7 @@ SHARD_COUNT = 4
 MAILBOX_LIMIT_COUNT = 200
 SLICE_COUNT = 1  # completions, heartbeats and captures that are about more go on in slices
 MEMORY_CHECK_S = 1
+LOOK_S = 0.25
 SWEEP_INTERVAL_MS = 5_000
 TRIM_TAG = ("keep", "no")
 RULES = (RetentionRule((PromiseState.RESOLVED, PromiseState.REJECTED_TIMEDOUT), 20_000, TRIM_TAG),)
@@ -96,6 +103,9 @@ class _Calls(Calls):
         """The host is not told; what it answers is refused."""
 
 
+ALONE = ProcessPlace(0, (SHARD_COUNT,), "data", "", 1)
+
+
 async def _tell_nobody(_: BulkJob) -> None:
     """There is no audit log."""
 
@@ -116,12 +126,20 @@ class Server:
         begin_call: Callable[["Server", PlacedExecution], None] = lambda *_: None,
         trims_log: bool = True,
         patience: float = 1.0,
+        place: ProcessPlace = ALONE,
     ) -> None:
         """Recover. Raises DataDirectoryError if the disk refuses.
 
         With a `store` it makes checkpoints there, and trims the log unless told not to.
         """
         self.files = files
+        self.group = place.process
+        self.mesh: Mesh | None = None
+        self.links = LinkSides()
+        self.homes: MessageHomes | None = None
+        if place.count > 1:
+            self.mesh = Mesh(place, now_s=trio.current_time, wake=self.links.stir)
+            self.homes = MessageHomes(place, self.mesh.calls, {})
         self.random = random
         self.has_lost_power = False
         self.is_over = False
@@ -135,7 +153,13 @@ class Server:
         self._life = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self.storage = SimulatedStorage(
-            files, SHARD_COUNT, self._make_writer, segment_bytes=16 * 1024, store=store
+            files,
+            SHARD_COUNT,
+            self._make_writer,
+            segment_bytes=16 * 1024,
+            store=store,
+            group=place.process,
+            groups_count=place.count,
         )
         self._trims_log = trims_log
         self._patience = patience
@@ -144,7 +168,7 @@ class Server:
             render=render,
             push=_Transport(push),
             polls=self.polls,
-            report=self._report,
+            report=self._report if self.homes is None else self.homes.report,
             targets={},
             now_ms=clock.now_ms,
             random=random,
@@ -163,7 +187,9 @@ class Server:
         self.shards = Shards(
             shard_count=SHARD_COUNT,
             clock=clock,
-            outgoing=WatchedRoutes(OutgoingRoutes(self.delivery, self.placement), watch),
+            outgoing=WatchedRoutes(
+                OutgoingRoutes(self.homes or self.delivery, self.placement), watch
+            ),
             cursor_secret=self.storage.secret,
             options=Options(
                 retention=RULES,
@@ -171,11 +197,18 @@ class Server:
                 heartbeat_slice_count=SLICE_COUNT,
             ),
             mailbox_limit_count=MAILBOX_LIMIT_COUNT,
+            elsewhere=self.mesh,
         )
+        if self.mesh is not None and self.homes is not None:
+            self.mesh.attach(
+                self.shards.states, self.shards.shard_of, self.shards.go_on, clock.now_ms
+            )
+            self.homes.attach(self.delivery, self.shards.tell, self.shards.shard_of)
         self.recovery = self.shards.recover(self.storage)
         log = self.storage.log
-        watch.recovered(log.next_sequence, list(log.read(log._segments[0].first_sequence)))
-        watch_committer(self.shards.committer, watch)
+        found = list(log.read(log._segments[0].first_sequence))
+        watch.recovered(log.next_sequence, found, self.group)
+        watch_committer(self.shards.committer, watch, self.group)
         for shard in self.shards._shards:
             watch_machine(shard.machine, watch)
         self.sweeper = Sweeper(
@@ -233,13 +266,21 @@ class Server:
                 with self._life:
                     async with trio.open_nursery() as nursery:
                         self._nursery = nursery
+                        if self.mesh is not None and self.homes is not None:
+                            await nursery.start(self.homes.run)
+                            await nursery.start(self.mesh.errands.run)
+                            await nursery.start(self.mesh.calls.run)
                         await nursery.start(self.shards.run, self.storage.make_writer)
                         if self.storage.checkpoints is not None:
                             nursery.start_soon(
                                 self._make_checkpointer(self.storage.checkpoints).run
                             )
-                        self._restore_nodes()
-                        await nursery.start(self.bulk.run)
+                        if self.mesh is None:
+                            self._restore_nodes()
+                            await nursery.start(self.bulk.run)
+                        else:
+                            nursery.start_soon(self.links.run)
+                            nursery.start_soon(self._look_at_links, self.mesh)
                         nursery.start_soon(self.sweeper.run)
                         nursery.start_soon(Folder(self.shards).run)
                         nursery.start_soon(self._check_memory)
@@ -264,6 +305,16 @@ class Server:
             for scope in list(self._scopes):
                 scope.cancel()
 
+    async def _look_at_links(self, mesh: Mesh) -> None:
+        """Look at the time, as the owner of the connections does."""
+        while True:
+            await trio.sleep(LOOK_S)
+            mesh.look()
+            self.links.look()
+            for link in mesh.links.values():
+                link.look()
+            self.shards.run_turn()
+
     def _restore_nodes(self) -> None:
         for node in self._nodes:
             self.placement.put_node(node)
@@ -276,7 +327,7 @@ class Server:
             shards = self.shards._shards
             check_sums(self.shards, self._known_sums)
             if self.shards.is_quiet and committer.durable_position == committer.position:
-                check_memory(shards, self.placement, self.delivery)
+                check_memory(shards, self.placement, self.delivery, self.homes)
                 check_slots(shards, self._nodes)
 
     def check_queues(self) -> None:

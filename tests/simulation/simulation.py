@@ -6,6 +6,7 @@ server breaks a promise or does not finish its work in bounded time once the tro
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import trio
@@ -18,7 +19,7 @@ from .node_entries import NODES
 from .nodes import run_hosts, run_node
 from .plan import Plan
 from .server import SWEEP_INTERVAL_MS
-from .trouble import make_trouble
+from .trouble import make_trouble, make_trouble_between
 from .workers import CONNECTIONS_COUNT, run_polling_worker, run_push_workers
 from .workflows import (
     LISTENERS_COUNT,
@@ -136,13 +137,14 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             nursery.start_soon(run_listener, world, number)
         for number in range(CONNECTIONS_COUNT):
             nursery.start_soon(run_polling_worker, world, number)
-        for number in range(len(NODES)):
-            nursery.start_soon(run_node, world, number)
         for number in range(2):
             nursery.start_soon(run_subscriber, world, number)
+        for number in range(len(NODES) if len(world.lives) == 1 else 0):
+            nursery.start_soon(run_node, world, number)
         async with trio.open_nursery() as active:
             active.start_soon(clients.run)
             active.start_soon(make_trouble, world)
+            active.start_soon(make_trouble_between, world)
         calm_since = trio.current_time()
         await _until_done(world, clients)
         world.trace.note("end", f"all is done {trio.current_time() - calm_since:.0f} s later")
@@ -162,7 +164,9 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             simulated_s=trio.current_time(),
             records=kinds,
             records_count=world.watch.durable_count,
-            checkpoints_count=0 if world.store is None else world.store.memory.commits_count,
+            checkpoints_count=sum(
+                one.store.memory.commits_count for one in world.lives if one.store is not None
+            ),
             slots_count=world.watch.slots_count,
             deleted_count=len(world.watch.deleted),
             executed_count=len(world.ledger.executed),
@@ -184,8 +188,8 @@ async def _until_done(world: World, clients: Clients) -> None:
         await trio.sleep(1)
         await clients.read_all()
         missing = [name for name, holds in clients.goals if not holds()]
-        server = await world.server_is_up()
-        missing += check_settled(server)
+        for server in await world.all_are_up():
+            missing += check_settled(server)
         if not missing:
             return
         require(
@@ -194,10 +198,14 @@ async def _until_done(world: World, clients: Clients) -> None:
 
 
 def _check_disk(world: World) -> Counter[str]:
-    """Read the log back as another process would, after one more power cut."""
-    world.files = world.files.crash(world.random("last"))
-    server = world.open_server()
-    check_recovered(server, world.ledger)
-    if world.store is not None and world.plan.trims_log:
+    """Read the logs back as other processes would, after one more power cut."""
+    random = world.random("last")
+    servers = []
+    for lives in world.lives:
+        lives.files = lives.files.crash(random)
+        server = lives.open_server()
+        check_recovered(server, world.ledger)
+        servers.append(server)
+    if world.plan.makes_checkpoints and world.plan.trims_log:
         return Counter()
-    return check_log(server.storage.log.read(1))
+    return check_log(chain.from_iterable(server.storage.log.read(1) for server in servers))

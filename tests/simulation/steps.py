@@ -16,16 +16,19 @@ class Steps(trio.abc.Instrument):
         self.broken: BrokenPromise | None = None
         self.is_broken = trio.Event()
         self._action: Callable[[], None] | None = None
+        self._group = 0
         self._due = 0
 
-    def after(self, steps_count: int, action: Callable[[], None]) -> None:
-        """Do this after so many steps: between two awaits of whichever task runs then."""
+    def after(self, steps_count: int, action: Callable[[], None], group: int) -> None:
+        """Do this to a process after that many steps: between two awaits of any task."""
+        self._group = group
         self._due = self.count + steps_count
         self._action = action
 
-    def disarm(self) -> None:
-        """Forget what was to be done: the life that it was for is over."""
-        self._action = None
+    def disarm(self, group: int) -> None:
+        """Forget what was to be done to a process: the life that it was for is over."""
+        if self._group == group:
+            self._action = None
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
         """See trio.abc.Instrument, which must not raise."""

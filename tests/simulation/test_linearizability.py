@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -22,7 +23,7 @@ from troth.core.commands import (
     ReadPromise,
     ReleaseLock,
 )
-from troth.core.model import Promise, PromiseState, Value
+from troth.core.model import Fence, Promise, PromiseState, Value
 from troth.core.replies import Reply
 
 from .checks import check_recovered
@@ -30,7 +31,7 @@ from .linearizability import LockModel, Operation, PromiseModel, RootModel, chec
 from .plan import Plan
 from .server import Unreachable
 from .simulation import run_deterministically
-from .trouble import make_trouble
+from .trouble import make_trouble, make_trouble_between
 from .workers import FAR_MS
 from .world import World
 
@@ -39,6 +40,8 @@ CANCELED, PENDING = PromiseState.REJECTED_CANCELED, PromiseState.PENDING
 
 History = list[Operation[Command, Reply]]
 
+IDS = "ade"
+"""In three shards, so in three groups if there are as many."""
 
 Requests = Callable[[Random, str], Command]
 
@@ -49,6 +52,7 @@ def record(
     *,
     clients_count: int = 5,
     requests_count: int = 20,
+    groups_count: int = 1,
 ) -> History:
     """Let clients work on three objects at the same time while the server keeps crashing.
 
@@ -58,7 +62,8 @@ def record(
     history: History = []
     times = count()
     # What the network repeats would happen a second time and be in no history.
-    plan = Plan(seed, steps_count=10_000, without=frozenset(["request_doubled"]))
+    without = frozenset(["request_doubled"])
+    plan = Plan(seed, steps_count=10_000, without=without, groups_count=groups_count)
     world = World(plan, check_recovered)
 
     async def client(number: int) -> None:
@@ -79,7 +84,8 @@ def record(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.run_server)
             await world.server_is_up()
-            nursery.start_soon(make_trouble, world, 0.5)
+            nursery.start_soon(make_trouble, world, 0.5 * groups_count)
+            nursery.start_soon(make_trouble_between, world, 0.5 * groups_count)
             async with trio.open_nursery() as clients:
                 for number in range(clients_count):
                     clients.start_soon(client, number)
@@ -91,7 +97,7 @@ def record(
 
 def some_request(random: Random, name: str) -> Command:
     """A request on one of three promises; keys and `strict` are such that they often meet."""
-    identifier = random.choice("abc")
+    identifier = random.choice(IDS)
     key = random.choice((None, "one", "two"))
     strict = random.random() < 0.3
     kind = random.random()
@@ -106,13 +112,13 @@ def some_request(random: Random, name: str) -> Command:
 def some_request_or_deletion(random: Random, name: str) -> Command:
     """A request on one of three promises, which often is that it be deleted."""
     if random.random() < 0.25:
-        return DeletePromise(random.choice("abc"))
+        return DeletePromise(random.choice(IDS))
     return some_request(random, name)
 
 
 def some_lock_request(random: Random, name: str) -> Command:
     """A request on one of three locks, by one of three executions."""
-    resource, execution = random.choice("abc"), random.choice("xyz")
+    resource, execution = random.choice(IDS), random.choice("xyz")
     if random.random() < 0.6:
         return AcquireLock(resource, execution, name, FAR_MS)
     return ReleaseLock(resource, execution)
@@ -120,7 +126,7 @@ def some_lock_request(random: Random, name: str) -> Command:
 
 def some_task_request(random: Random, name: str) -> Command:
     """A request on one of three roots and their tasks, whose messages nobody receives."""
-    root, counter = random.choice("abc"), random.choice((1, 1, 1, 2, 2, 3))
+    root, counter = random.choice(IDS), random.choice((1, 1, 1, 2, 2, 3))
     task_id = f"__invoke:{root}"
     kind = random.random()
     if kind < 0.25:
@@ -131,6 +137,61 @@ def some_task_request(random: Random, name: str) -> Command:
     if kind < 0.7:
         return ClaimTask(task_id, counter, name, FAR_MS)
     return DropTask(task_id, counter) if kind < 0.95 else CompleteTask(task_id, counter)
+
+
+def some_fenced_request(random: Random, name: str) -> Command:
+    """A request on one of three roots and their tasks, or on behalf of such a task.
+
+    What is made on its behalf has a name of its own, and lives anywhere.
+    """
+    kind = random.random()
+    if kind < 0.1:
+        return CreatePromise(random.choice(IDS), FAR_MS, tags={"resonate:invoke": "poll://nobody"})
+    if kind < 0.5:
+        return some_task_request(random, name)
+    fence = Fence(f"__invoke:{random.choice(IDS)}", random.choice((1, 1, 1, 2, 2, 3)))
+    return CreatePromise(f"of/{name}", FAR_MS, fence=fence)
+
+
+GROUPS_SEEDS = seeds(0, 2, 75)
+"""Of each kind of history over several groups: 300 in all."""
+
+
+@pytest.mark.seeds
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", GROUPS_SEEDS)
+@pytest.mark.parametrize(
+    ("request_of", "model"),
+    [
+        (some_request_or_deletion, PromiseModel()),
+        (some_lock_request, LockModel()),
+        (some_task_request, RootModel()),
+        (some_fenced_request, RootModel()),
+    ],
+)
+def test_concurrent_histories_over_groups_have_an_explanation(
+    seed: int, request_of: Requests, model: Any
+) -> None:
+    """Each request may be forwarded, and processes and links end while it is under way."""
+    history = record(seed, request_of, groups_count=2 + seed % 3)
+
+    assert sum(operation.output is not None for operation in history) >= 20
+    assert check(model, history) == [], f"seed {seed}"
+
+
+@pytest.mark.slow
+def test_requests_over_groups_are_made_on_behalf_of_tasks_and_refused() -> None:
+    """Otherwise the test above would prove little about fences."""
+    codes = Counter(
+        operation.output.code
+        for seed in range(6)
+        for operation in record(seed, some_fenced_request, groups_count=3)
+        if operation.output is not None and getattr(operation.input, "fence", None) is not None
+    )
+
+    assert codes.keys() == {Code.CREATED, Code.TASK_FENCED}
+    assert codes[Code.CREATED] >= 10
+    assert codes[Code.TASK_FENCED] >= 10
 
 
 @pytest.mark.seeds

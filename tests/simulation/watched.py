@@ -34,17 +34,17 @@ class WatchedRoutes:
         self._routes.finished(promise_ids)
 
 
-def watch_committer(committer: Committer, watch: Watch) -> None:
+def watch_committer(committer: Committer, watch: Watch, group: int = 0) -> None:
     """Tell the watch what is appended, and what is durable before anybody else hears of it."""
     append, tell_shards = committer.append, committer._on_durable
 
     def appended(records: Sequence[NewRecord], *, is_awaited: bool = True) -> int:
         position = append(records, is_awaited=is_awaited)
-        watch.appended([LogRecord(*record) for record in records])
+        watch.appended([LogRecord(*record) for record in records], group)
         return position
 
     def durable(position: int) -> None:
-        watch.durable(position)
+        watch.durable(position, group)
         tell_shards(position)
 
     committer.append = appended  # type: ignore[method-assign]

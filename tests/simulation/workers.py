@@ -11,6 +11,7 @@ What the work is, the promise's id says:
 """
 
 import json
+from contextlib import suppress
 from random import Random
 
 import trio
@@ -29,7 +30,8 @@ from troth.core.replies import Claimed
 from troth.shards.delivery.polls import ConnectionClosed
 
 from .server import Unreachable
-from .world import EPOCH_MS, World
+from .surroundings import EPOCH_MS
+from .world import World
 
 GROUP = "workers"
 FAR_MS = EPOCH_MS + 10**11
@@ -58,7 +60,7 @@ class Process:
 
     async def poll(self, connection_id: str) -> None:
         """Serve a poll connection until it ends. Raises DiedError."""
-        server = await self._world.server_is_up()
+        server = await self._world.home_of(GROUP).is_up()
         async with server.connection():
             with server.connect(GROUP, connection_id) as connection:
                 while True:
@@ -101,8 +103,9 @@ class Process:
             await trio.sleep(TTL_MS / 3000)
             server = self._world.server
             if server is not None and not server.is_over:
-                async with server.connection():
-                    await server.shards.heartbeat_tasks(self.name)
+                with suppress(Unreachable):
+                    async with server.connection():
+                        await server.shards.heartbeat_tasks(self.name)
 
     async def _work(self, claimed: Claimed, fence: Fence) -> None:
         root = claimed.root

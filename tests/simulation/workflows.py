@@ -12,6 +12,7 @@ What a workflow is, the promise's id says:
 """
 
 import json
+from contextlib import suppress
 from itertools import count
 from random import Random
 
@@ -60,7 +61,7 @@ class Runner:
 
     async def poll(self, connection_id: str) -> None:
         """Serve a poll connection until it ends. Raises DiedError."""
-        server = await self._world.server_is_up()
+        server = await self._world.home_of(FLOWS).is_up()
         async with server.connection(), trio.open_nursery() as nursery:
             with server.connect(FLOWS, connection_id) as connection:
                 while True:
@@ -117,9 +118,10 @@ class Runner:
             await trio.sleep(TTL_MS / 3000)
             server = self._world.server
             if server is not None and not server.is_over:
-                async with server.connection():
-                    tasks = [(workflow_id, version), ("flow/none", 1)]
-                    await server.shards.renew_workflows(self.name, tasks)
+                with suppress(Unreachable):
+                    async with server.connection():
+                        tasks = [(workflow_id, version), ("flow/none", 1)]
+                        await server.shards.renew_workflows(self.name, tasks)
 
     async def _work(self, workflow_id: str, version: int) -> None:
         world, random = self._world, self._random
@@ -224,7 +226,7 @@ async def run_listener(world: World, number: int) -> None:
     """A client that waits for promises: it notes what it is told, and always comes back."""
     random = world.random(f"listener {number}")
     while True:
-        server = await world.server_is_up()
+        server = await world.home_of(LISTENERS).is_up()
         try:
             async with server.connection():
                 with server.connect(LISTENERS, str(number)) as connection:

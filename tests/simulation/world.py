@@ -1,4 +1,4 @@
-"""Everything around the server: one disk, one clock, a network that loses answers, and its lives.
+"""Everything around the server: its disks, one clock, a network that loses answers.
 
 All randomness comes from the seed, by one generator for each actor and each fault, so that a change
 of one does not change the others' luck. What goes wrong is decided by `faults.py`.
@@ -9,7 +9,6 @@ from random import Random
 
 import trio
 
-from tests.twins.simulated_files import SimulatedCrash, SimulatedFiles
 from troth.core.commands import (
     Command,
     CreatePromise,
@@ -20,199 +19,89 @@ from troth.core.commands import (
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
 from troth.core.workflow_commands import EnsurePromise
-from troth.persistence.checkpoints.checkpoints import Checkpoints
-from troth.persistence.errors import DataDirectoryUnwritable
-from troth.shards.clock import SteadyClock
-from troth.shards.placement.executions import PlacedExecution
+from troth.shards.mesh.homes import HomeFinder
 
-from .damage import let_checkpoint_rot, let_log_rot
-from .disk import SimulatedStore
-from .faults import Faults
-from .history import History
-from .invariants import Watch
-from .lease_models import Absence
 from .ledger import Ledger, require
-from .node_entries import NODES
+from .links import SimulatedWire
+from .lives import Lives
 from .plan import Plan
-from .server import RULES, SHARD_COUNT, PushFailed, Server, Unreachable
-from .steps import Steps
-from .trace import Trace
+from .server import PushFailed, Server, Unreachable
+from .surroundings import Surroundings
 
-EPOCH_MS = 1_700_000_000_000
 PUSH_TIMEOUT_S = 10
 
 
-class JumpingClock(SteadyClock):
-    """The wall clock: runs with simulated time, is set forward, or stands still (set back)."""
-
-    def __init__(self) -> None:
-        self._offset_ms = EPOCH_MS
-        self._last_ms = EPOCH_MS
-
-    def now_ms(self) -> int:
-        now_ms = self._offset_ms + int(trio.current_time() * 1000 + 1e-3)
-        self._last_ms = max(self._last_ms, now_ms)
-        return self._last_ms
-
-    def jump(self, by_ms: int) -> None:
-        """Set the clock. Set back, the server's time stands still until it has caught up."""
-        self._offset_ms += by_ms
-
-
-class World:
-    """The surroundings of one run."""
+class World(Surroundings):
+    """The surroundings of one run, and its server."""
 
     def __init__(self, plan: Plan, check_recovered: Callable[[Server, Ledger], None]) -> None:
-        self.plan = plan
-        self.trace = Trace()
-        self.ledger = Ledger()
-        self.history = History()
-        self.clock = JumpingClock()
-        self.files = SimulatedFiles()
-        self.faults = Faults(
-            plan.seed, plan.without, plan.chances, lambda name: self.trace.note("fault", name)
-        )
-        self.watch = Watch(SHARD_COUNT, RULES)
-        self.steps = Steps()
-        self.store = SimulatedStore() if plan.makes_checkpoints else None
-        self.server: Server | None = None
+        super().__init__(plan, check_recovered)
         self.requests_count = 0
         self.clients_have_left = False
-        self.lives_count = 0
-        self.crashes_count = 0
-        self.disk_failures_count = 0
-        self.target_dead_until = 0.0
-        self.disk_full_until = 0.0
         self.receivers: dict[str, Callable[[bytes], None]] = {}
-        self.begin_call: Callable[[Server, PlacedExecution], None] = lambda *_: None
         self.nursery: trio.Nursery | None = None
-        self._check_recovered = check_recovered
-        self._random = self.random("world")
         self._network = self.random("network")
-        self._up = trio.Event()
-        self._checkpoint_position: Callable[[], int] = lambda: 0
-
-    def random(self, name: str) -> Random:
-        """A generator for one actor."""
-        return Random(f"{self.plan.seed}/{name}")
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether nothing goes wrong any more."""
-        return self.faults.is_over
+        self.lives = [Lives(self, group) for group in range(plan.groups_count)]
+        self._home_of = HomeFinder(plan.groups_count).of_group
+        self.wires = {
+            (asker.group, answerer.group): SimulatedWire(self, asker, answerer)
+            for asker in self.lives
+            for answerer in self.lives
+            if asker is not answerer
+        }
 
     @property
     def goes_on(self) -> bool:
         """Whether the run's steps are not used up yet, and there is a client to use them up."""
         return self.requests_count < self.plan.steps_count and not self.clients_have_left
 
-    # The server's lives
+    # The server's processes
 
     async def run_server(self) -> None:
-        """Keep starting the server, for ever; each end is followed by a restart."""
-        ended_ms = self.clock.now_ms()
+        """Keep all processes running, until canceled."""
+        async with trio.open_nursery() as nursery:
+            for one in self.lives:
+                nursery.start_soon(one.run)
+            for wire in self.wires.values():
+                nursery.start_soon(wire.run)
+
+    @property
+    def lives_count(self) -> int:
+        """How many lives all processes have had."""
+        return sum(one.count for one in self.lives)
+
+    @property
+    def server(self) -> Server | None:
+        """Any process, by luck; None if that one is down."""
+        return self.any_process().server
+
+    def any_process(self) -> Lives:
+        """One process, by luck if there are several."""
+        return self._network.choice(self.lives) if len(self.lives) > 1 else self.lives[0]
+
+    def home_of(self, poll_group: str) -> Lives:
+        """The process that has all streams of a poll group."""
+        return self.lives[self._home_of(poll_group)]
+
+    async def server_is_up(self) -> Server:
+        """Wait for a running process: any one, if there are several."""
+        running = [one.server for one in self.lives if one.server is not None]
+        if running:
+            return self._network.choice(running) if len(running) > 1 else running[0]
+        return await self.any_process().is_up()
+
+    async def all_are_up(self) -> list[Server]:
+        """Wait until all processes run."""
         while True:
-            server = await self._open()
-            self.lives_count += 1
-            self.trace.note("server", f"starts with {server.recovery.records_count} records")
-            self._check_recovered(server, self.ledger)
-            async with trio.open_nursery() as nursery:
-                resumed_ms = self.clock.now_ms()
-                await nursery.start(server.run)
-                self.history.absences.append(Absence(ended_ms, resumed_ms, self.clock.now_ms()))
-                self.server = server
-                self._up.set()
-            ended_ms = self.clock.now_ms()
-            self.server = None
-            self._up = trio.Event()
-            self.steps.disarm()
-            self._after(server)
-            await trio.sleep(self._random.uniform(0.1, 3))
-
-    async def _open(self) -> Server:
-        """Start a life; recovery may be cut short by another power cut or a failing disk."""
-        while True:
-            if trio.current_time() >= self.disk_full_until:
-                self.files.capacity_bytes = None
-            self._let_rot()
-            if self.faults.strikes("start_fails"):
-                self.files.fail("sync", skip_count=self.faults.random("start_fails").randrange(4))
-            if self.faults.strikes("power_cut_while_starting"):
-                self._cut_power_in(self.faults.random("power_cut_while_starting").randint(1, 6))
-            try:
-                return self.open_server()
-            except DataDirectoryUnwritable as error:
-                self.trace.note("server", f"refuses to start: {type(error).__name__}")
-                require(not self.is_calm, f"does not start: {error}")
-            except SimulatedCrash:
-                self.trace.note("server", "power lost while starting")
-            self._crash()
-            await trio.sleep(1)
-
-    def _let_rot(self) -> None:
-        random = self.faults.random("log_rots")
-        if self.lives_count and self.faults.strikes("log_rots"):
-            position = self._checkpoint_position()
-            if not let_log_rot(self.files, position, random, self._open_in_vain):
-                self.faults.missed("log_rots")
-            self.files.end_process()
-        if self.store is not None and self.faults.strikes("checkpoint_rots"):
-            if not let_checkpoint_rot(self.store, random, self._open_in_vain):
-                self.faults.missed("checkpoint_rots")
-            self.files.end_process()
-
-    def _open_in_vain(self) -> None:
-        """Open what cannot be opened; what the watch knows is left alone."""
-        self.open_server(Watch(SHARD_COUNT))
-
-    def open_server(self, watch: Watch | None = None) -> Server:
-        """Open the disk as it is now. Raises DataDirectoryError or SimulatedCrash."""
-        server = Server(
-            self.files,
-            self.clock,
-            self._random,
-            self._deliver,
-            self.watch if watch is None else watch,
-            self.store,
-            nodes=NODES,
-            begin_call=lambda server, execution: self.begin_call(server, execution),
-            trims_log=self.plan.trims_log,
-            patience=self.plan.patience,
-        )
-        if self.store is not None:
-            store, data_id = self.store, server.storage.data_id
-            self._checkpoint_position = lambda: Checkpoints(store, data_id, SHARD_COUNT).position
-        return server
-
-    def _after(self, server: Server) -> None:
-        if server.failure is not None:
-            self.disk_failures_count += 1
-            self.trace.note("server", f"stopped: {server.failure}")
-        reboots = self.plan.reboots_after_disk_failure or self._random.random() < 0.5
-        if server.has_lost_power or (server.failure is not None and reboots):
-            self._crash()
-            self.trace.note("disk", f"after the power cut: {self.files.used_bytes()} bytes")
-        else:
-            self.files.end_process()
-            self.files.crash_before_operation = None
-        self.crashes_count += not server.has_ended_well
-
-    def _crash(self) -> None:
-        """The machine loses power: what was not synced is lost, torn, or there."""
-        chance = 1.0
-        if self.faults.strikes("unsynced_lost"):
-            chance = 0.0
-        elif self.faults.strikes("unsynced_torn"):
-            chance = self.faults.random("unsynced_torn").uniform(0.1, 0.9)
-        self.files = self.files.crash(self._random, chance)
-
-    def _cut_power_in(self, operations_count: int) -> None:
-        self.files.crash_before_operation = self.files.operations_count + operations_count
+            servers = [await one.is_up() for one in self.lives]
+            if all(one.server is not None for one in self.lives):
+                return servers
 
     def check_step(self) -> None:
         """What is checked after every step of the scheduler. Raises BrokenPromise."""
-        if self.server is not None and not self.server.is_over:
-            self.server.check_queues()
+        for one in self.lives:
+            if one.server is not None and not one.server.is_over:
+                one.server.check_queues()
 
     # The network
 
@@ -223,23 +112,26 @@ class World:
         await trio.sleep(random.expovariate(1 / 0.002))
         if faults.strikes("request_late"):
             await trio.sleep(faults.random("request_late").uniform(0.1, 3))
-        if self.server is None or faults.strikes("request_lost"):
+        server = self.server
+        if server is None or faults.strikes("request_lost"):
             await trio.sleep(0.2)
             raise Unreachable
         if faults.strikes("request_doubled"):
             assert self.nursery is not None
             self.nursery.start_soon(self._send_again, who, command)
-        return await self._ask(who, command, random.expovariate(1 / 0.002))
+        return await self._ask(server, who, command, random.expovariate(1 / 0.002))
 
     async def _send_again(self, who: str, command: Command) -> None:
         await trio.sleep(self.faults.random("request_doubled").uniform(0, 1))
         try:
-            await self._ask(f"{who}'s echo", command, 0)
+            await self._ask(self.server, f"{who}'s echo", command, 0)
         except Unreachable:
             self.trace.note(who, "the echo is not heard")
 
-    async def _ask(self, who: str, command: Command, answer_delay_s: float) -> Reply:
-        server, ledger = self.server, self.ledger
+    async def _ask(
+        self, server: Server | None, who: str, command: Command, answer_delay_s: float
+    ) -> Reply:
+        ledger = self.ledger
         if server is None:
             raise Unreachable
         subject = getattr(command, "id", getattr(command, "promise_id", ""))
@@ -287,6 +179,7 @@ class World:
         if (
             isinstance(command, CreatePromise | EnsurePromise)
             and command.fence is None
+            and server.shards.is_near(command.id)
             and not server.is_over
             and server.shards.is_quiet
             and is_settled
@@ -304,13 +197,7 @@ class World:
             except Unreachable:
                 await trio.sleep(random.uniform(0.1, 1))
 
-    async def server_is_up(self) -> Server:
-        """Wait for a running server."""
-        while self.server is None:
-            await self._up.wait()
-        return self.server
-
-    async def _deliver(self, url: str, body: bytes) -> None:
+    async def deliver(self, url: str, body: bytes) -> None:
         """A push on its way: it may be late, refused, or arrive and look refused."""
         faults = self.faults
         await trio.sleep(self._network.expovariate(1 / 0.01))

@@ -52,10 +52,10 @@ OPENED_S: Final = 60.0
 WATCHED_S: Final = 5.0
 IDLE_S: Final = 12.0
 """Longer than the time after which a page asks an idle server."""
-IDLE_LIMIT: Final = 0.02
+IDLE_LIMIT: Final = 0.01
 CREATING_LIMIT: Final = 0.03
 """Of a core."""
-IDLE_PAGE_LIMIT: Final = 0.03
+IDLE_PAGE_LIMIT: Final = 0.01
 
 _NOTE_ROWS: Final = """
 new MutationObserver((_, observer) => {

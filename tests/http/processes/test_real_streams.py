@@ -104,6 +104,46 @@ def test_streams_of_the_poll_port(shared_processes: ServerProcess, clients: list
                 assert worker.next()["task"]["id"] == task_id
 
 
+def test_lists_of_workers_and_queues_are_of_all(
+    shared_processes: ServerProcess, clients: list[Client]
+) -> None:
+    prefix = f"listed-{secrets.token_hex(4)}-"
+    with contextlib.ExitStack() as stack:
+        names = [f"{prefix}{number}" for number in range(6)]
+        for name in names:
+            stack.enter_context(EventStream(shared_processes.url + path_of(name, f"w-{name}")))
+        (first, second, third) = (ids[0] for ids in ids_by_group("listed"))
+        for number, one in enumerate((first, second, third)):
+            task_id = make_rest(clients[number], one, f"poll://any@{names[0]}")
+            claim = {"id": task_id, "counter": 1, "processId": f"w-{names[0]}", "ttl": 60_000}
+            assert clients[number].ask("POST", "/tasks/claim", claim)[0] == 201
+        for client in clients[:4]:
+            found: list[tuple[str, int]] = []
+            path = "/workers?limit=100"
+            while path:
+                _, page = client.ask("GET", path)
+                found += [(one["group"], one["leases"]) for one in page["workers"]]
+                path = f"/workers?cursor={page['cursor']}" if page.get("cursor") else ""
+            mine = [one for one in found if one[0].startswith(prefix)]
+            assert mine == [(name, 3 if name == names[0] else 0) for name in names]
+    # With no worker, tasks of all groups wait for the same receiver.
+    name = f"{prefix}away"
+    for number, ids in enumerate(ids_by_group("listed")):
+        make_rest(clients[number], ids[0], f"poll://any@{name}")
+    until_s = time.monotonic() + LIMIT_S
+    for client in clients[:4]:
+        while True:
+            assert time.monotonic() < until_s
+            _, body = client.ask("GET", "/queues?limit=100")
+            rows = [one for one in body["queues"] if one["receiver"] == f"poll://{name}"]
+            if rows and rows[0]["stalled"] == 3:
+                break
+        assert rows[0]["oldestOn"] is not None
+        assert rows[0]["health"] == "no-workers"
+    answer = clients[0].ask("POST", "/queues/retry", {"receiver": f"poll://{name}"})
+    assert answer == (200, {"receiver": f"poll://{name}", "retried": 3})
+
+
 def relayed(server: ServerProcess, path: str) -> socket.socket:
     """Ask for a stream in a form that is not for the lane."""
     connected = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), LIMIT_S)

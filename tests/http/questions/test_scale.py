@@ -25,7 +25,7 @@ ROUNDS_COUNT = 8
 QUIET_S = 0.0065
 """What `reference_s` gives on a quiet machine."""
 
-PAGE_MS, SEARCH_MS, TREE_MS, HOLD_MS = 10.0, 50.0, 20.0, 20.0
+PAGE_MS, SEARCH_MS, TREE_MS, HOLD_MS = 5.0, 50.0, 20.0, 20.0
 LIST_BYTES, TREE_BYTES = 40_000, 150_000
 
 
