@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 from troth.core import limits
 from troth.core.commands import Command
@@ -67,6 +66,8 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.cuts import GatheredCuts
+from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.mesh.calls import ProcessCalls
@@ -88,6 +89,11 @@ from .causes import keeping_the_cause
 def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
     if settings.in_memory:
         return MemoryStorage(settings.shards)
+    if settings.log is not None:
+        # Only here: other servers need none of it.
+        from troth.shards.streams.stream_storage import open_stream
+
+        return open_stream(settings.log, settings.data, settings.shards)
     return DirectoryStorage(
         settings.data,
         settings.shards,
@@ -252,8 +258,11 @@ class Parts:
             member.attach(self.shards, self.delivery, self.polls, self._report)
         own_queues = Queues(self.shards, self.polls, self.delivery)
         queues: WholeQueues = own_queues
+        looks: AllLooks | None = None
         if member is not None:
-            queues = AllQueues(member.mesh.calls, self.shards, self.polls, own_queues)
+            calls = member.mesh.calls
+            queues = AllQueues(calls, self.shards, self.polls, own_queues)
+            looks = AllLooks(calls, member.homes, self.delivery, self.polls)
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -266,7 +275,7 @@ class Parts:
             readiness=Readiness.STARTING,
             placement=self.placement,
             surveys=Surveys(
-                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms
+                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms, looks
             ),
             queues=queues,
             endings=self.endings,
@@ -276,6 +285,14 @@ class Parts:
         self.shared = None if member is None else share_credentials(member, self.api)
         if member is not None:
             register(member.mesh.calls, self.api)
+        self.cuts: GatheredCuts | None = None
+        if member is not None and isinstance(storage, DirectoryStorage):
+            self.cuts = GatheredCuts(
+                member.mesh.calls,
+                member.mesh.barrier,
+                storage,
+                lambda: self.shards.committer.durable_position,
+            )
             if member.place.process == HOME:
                 calls = member.mesh.calls
                 ForwardedRequests(calls, self.api, lambda: Dispatcher(self.api, self.tables[0]))
@@ -284,8 +301,8 @@ class Parts:
         if tracing is not None:
             spans = tracing.listen(self.shards.watch, failures, self.api.request_log)
             self.api.tracing = self.api.request_log = spans
-        if isinstance(storage, DirectoryStorage):
-            self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
+        if storage.directory is not None:
+            self.api.audit = AuditLog(self.clock.now_ms, storage.directory, check=storage.check)
         self.loop_lag = LoopLag(lambda: self.shards.committer.position)
         metrics = self.api.metrics
         add_sources(self.api, self.shards, storage, self.loop_lag)
@@ -382,6 +399,8 @@ class Parts:
             return None
         settings = self.settings
         schedule = settings.snapshot_schedule
+        if self.member is not None and self.member.place.process:
+            schedule = None  # the first process takes them
         snapshotter = Snapshotter(
             self.storage,
             checkpointer.checkpoint,
@@ -391,6 +410,7 @@ class Parts:
             if schedule is None
             else parse_cron(schedule, _options(settings).time_zone),
             keep_count=settings.snapshot_keep_count,
+            of_all=self.cuts,
         )
         self.api.snapshotter = snapshotter
         self.api.metrics.add(

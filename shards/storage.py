@@ -16,6 +16,7 @@ from typing import Protocol
 from troth import __version__
 from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
 from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
@@ -51,6 +52,15 @@ class Storage(Protocol):
     @property
     def place(self) -> str:
         """The location of the data, for people."""
+        ...  # pragma: no cover
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory that is locked for this process, if there is one."""
+        ...  # pragma: no cover
+
+    def check(self) -> None:
+        """Raise DataDirectoryLost unless everything is where it was; OSError if that is unknown."""
         ...  # pragma: no cover
 
     @property
@@ -125,6 +135,7 @@ class MemoryStorage:
 
     def __init__(self, shard_count: int | None = None) -> None:
         self.place = "memory only; nothing is kept"
+        self.directory: Path | None = None
         self.shard_count = shard_count or SHARDS_DEFAULT_COUNT
         self.group = 0
         self.group_shards = (self.shard_count,)
@@ -132,6 +143,9 @@ class MemoryStorage:
         self.secret = secrets.token_bytes(32)
         self._log = MemoryLog()
         self.checkpoints: Checkpoints | None = None
+
+    def check(self) -> None:
+        """Do nothing: nothing is anywhere."""
 
     def trim(self, to_sequence: int) -> None:
         self._log.trim(to_sequence)
@@ -205,6 +219,7 @@ class DirectoryStorage:
                 segment_bytes=segment_bytes,
             )
         self.place = self._directory.path
+        self.directory: Path | None = Path(self.place)
         try:
             self._store = store = LmdbStore(
                 Path(self._directory.checkpoints_path), TABLES, check=self._directory.check
@@ -263,7 +278,6 @@ class DirectoryStorage:
         return self._checkpoints
 
     def check(self) -> None:
-        """Raise DataDirectoryLost unless everything is where it was; OSError if that is unknown."""
         self._directory.check()
         self._store.check()
 
@@ -294,13 +308,21 @@ class DirectoryStorage:
 
         return release
 
-    def open_cut(self, created_at_ms: int) -> Cut:
-        """Make a cut of everything that is durable now. Raises CheckpointDamaged."""
+    def open_rows(self) -> View:
+        """Open the rows of a cut before its moment in the log has come. Raises CheckpointFailed."""
+        return self._checkpoints.open_view()
+
+    def open_cut(self, created_at_ms: int, opened: tuple[View, int] | None = None) -> Cut:
+        """Make a cut of everything that is durable now. Raises CheckpointDamaged.
+
+        `opened` are rows, and the last record of the cut, if that was before.
+        """
         return cut_open_directory(
             self._directory,
             self._checkpoints,
             created_at_ms=created_at_ms,
             troth_version=__version__,
+            opened=opened,
         )
 
     def last_snapshot_at_ms(self) -> int:

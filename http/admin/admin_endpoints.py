@@ -9,11 +9,13 @@ from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Success, answer
+from troth.http.api.shards_port import answered
 from troth.http.wire.errors import ApiError, FieldProblem
 from troth.http.wire.requests import Response
 from troth.persistence.errors import PersistenceError
 from troth.persistence.snapshots.snapshots import SnapshotFile
-from troth.shards.upkeep.snapshotter import OpenSnapshot, Snapshotter, TooManySnapshots
+from troth.shards.errors import ShardsError
+from troth.shards.upkeep.snapshotter import ReadableSnapshot, Snapshotter, TooManySnapshots
 
 from .answers import KeptSnapshotObject, KeptSnapshotsObject
 
@@ -26,7 +28,7 @@ class SnapshotStream:
     If it cannot be finished, the stream ends without the file's end, which the client notices.
     """
 
-    def __init__(self, snapshot: OpenSnapshot) -> None:
+    def __init__(self, snapshot: ReadableSnapshot) -> None:
         """Take over the snapshot; `close` releases it."""
         self._snapshot = snapshot
         self._stopped = False
@@ -37,7 +39,7 @@ class SnapshotStream:
             return None
         try:
             return await self._snapshot.next_piece()
-        except PersistenceError as error:
+        except (PersistenceError, ShardsError) as error:
             _log.error("a snapshot could not be finished", problem=str(error))
             return None
 
@@ -88,7 +90,7 @@ async def write_snapshot(api: Api, call: Call) -> Response:
     snapshotter = _snapshotter(api)
     async with api.audit.act(call.request, "snapshot.write"):
         try:
-            made = await snapshotter.write_now()
+            made = await answered(snapshotter.write_now())
         except TooManySnapshots as error:
             raise _too_many() from error
         except (PersistenceError, OSError) as error:
@@ -104,7 +106,7 @@ async def take_snapshot(api: Api, call: Call) -> Response:
     snapshotter = _snapshotter(api)
     async with api.audit.act(call.request, "snapshot.take"):
         try:
-            snapshot = await snapshotter.open()
+            snapshot = await answered(snapshotter.open())
         except TooManySnapshots as error:
             raise _too_many() from error
     return Response(

@@ -16,8 +16,6 @@ from troth.http.api.rows import Call, Endpoint
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
-from .refused_settings import SNAPSHOTS
-
 _FUNCTIONS: Final = "function tasks, builds and nodes"
 _BULK: Final = "bulk jobs"
 _LISTS: Final = "lists of what all processes hold"
@@ -42,7 +40,6 @@ REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
             ),
             _LISTS,
         ),
-        **dict.fromkeys(("takeSnapshot", "listSnapshots", "writeSnapshot"), SNAPSHOTS),
         "importPromises": "imports",
         **dict.fromkeys(("deleteFunction", "showUsage"), _FUNCTIONS),
     }

@@ -3,17 +3,12 @@
 The supervisor asks, which loads none of what serves. `refused.py` has what requests are refused.
 """
 
-from typing import Final
-
 from troth.http.settings.settings import Settings
-
-SNAPSHOTS: Final = "snapshots of a running server"
 
 
 def refused_setting(settings: Settings) -> str | None:
     """Return why a server of several processes cannot have these settings; None if it can."""
     problems = {
-        "snapshot_schedule": None if settings.snapshot_schedule is None else SNAPSHOTS,
         "debug_operations": "debug operations" if settings.debug_operations else None,
         "hot_lane": None if settings.hot_lane else "links without the fast path",
     }

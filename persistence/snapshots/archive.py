@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from troth.persistence.data_directory import LOG_NAME
+from troth.persistence.data_directory import log_name
 from troth.persistence.errors import DataDirectoryError
 from troth.persistence.files import DIRECTORY_MODE, RealFiles
 from troth.persistence.identity import IDENTITY_NAME
@@ -163,13 +163,14 @@ def _sync_directory(path: Path) -> None:
 
 
 def later_batches(
-    path: Path, data_id: bytes, next_sequence: int
+    path: Path, data_id: bytes, next_sequence: int, group: int | None = None
 ) -> Iterator[tuple[int, list[LogRecord]]]:
     """Yield the batches from a sequence on, out of an archive or a data directory's own log.
 
-    Yields nothing if it ends before that. Raises SnapshotError for a gap or damage.
+    `group` is the one whose log it is, of several. Yields nothing if it ends before that. Raises
+    SnapshotError for a gap or damage.
     """
-    log_path = _log_path(path, data_id)
+    log_path = _log_path(path, data_id, group)
     files = RealFiles()
     try:
         segments = list_segments(files, log_path)
@@ -194,10 +195,12 @@ def later_batches(
         raise SnapshotError(f"{path} cannot be used to go on from a snapshot: {error}") from error
 
 
-def _log_path(path: Path, data_id: bytes) -> str:
+def _log_path(path: Path, data_id: bytes, group: int | None) -> str:
     if (path / IDENTITY_NAME).exists():
-        return str(path / LOG_NAME)
+        return str(path / log_name(group or 0))
     own = path / data_id.hex()
+    if group is not None:
+        own /= str(group)
     if own.is_dir():
         return str(own)
     raise SnapshotError(

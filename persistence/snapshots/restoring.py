@@ -25,8 +25,8 @@ from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import Write
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
-    CHECKPOINTS_NAME,
-    LOG_NAME,
+    checkpoints_name,
+    log_name,
     write_identity,
     write_new_log,
 )
@@ -44,8 +44,7 @@ from .archive import later_batches
 from .snapshot_file import Batch, SnapshotError, SnapshotHeader, SnapshotReader
 from .snapshot_rules import (
     BytesDone,
-    check_complete,
-    check_continues,
+    LogsChecked,
     check_formats,
     check_rows,
     sync_directory,
@@ -150,6 +149,11 @@ def _refuse_unless_empty(data: Path) -> None:
 def _check_until(
     file: Path, header: SnapshotHeader, until: Until, archives: tuple[Path, ...]
 ) -> None:
+    if until.sequence is not None and header.groups:
+        raise SnapshotError(
+            f"{file} has {len(header.groups)} groups of shards, each with a log of its own, so "
+            "the number of a record names no moment. Nothing was changed. Give a time."
+        )
     if until.sequence is not None and until.sequence < header.rows_until_sequence:
         raise SnapshotError(
             f"{file} shows nothing before record {header.rows_until_sequence}, and "
@@ -165,6 +169,140 @@ def _check_until(
             f"{file} ends with record {header.until_sequence}, and {until.sequence} was asked "
             "for. Nothing was changed. Name the archived log with --archive to go on from there."
         )
+
+
+class _GroupRestoration:
+    """One group: its rows and its log."""
+
+    def __init__(
+        self,
+        path: Path,
+        header: SnapshotHeader,
+        group: int,
+        until: Until,
+        data_id: bytes,
+        segment_bytes: int,
+    ) -> None:
+        self._path = path
+        self._data_id = bytes.fromhex(header.data_id)
+        self._group = group
+        self._archived_group = group if header.groups else None
+        self._part = part = header.parts[group]
+        self._until = until
+        self.rows_count = 0
+        self.records_count = 0
+        self.until_sequence = part.rows_position
+        self.time_ms: int | None = None
+        self.stopped_early = False
+        self._writes: list[Write] = []
+        self._writes_bytes = 0
+        self._frame: list[LogRecord] = []
+        self._frame_bytes = 0
+        first = sum(header.group_shards[:group])
+        self._log = _new_log(path, group, data_id, part.rows_position + 1, segment_bytes)
+        try:
+            checkpoints_path = path / checkpoints_name(group)
+            self._store = LmdbStore(checkpoints_path, rows.TABLES)
+        except BaseException:
+            self._log.close()
+            raise
+        shards = range(first, first + part.shards_count)
+        checkpoints = Checkpoints(self._store, data_id, shards)
+        checkpoints.write([])  # says whose store it is
+        checkpoints.reader.close()
+
+    def close(self) -> None:
+        """Close the log and the store."""
+        self._log.close()
+        self._store.close()
+
+    def add_rows(self, table: str, found: list[tuple[bytes, bytes]]) -> None:
+        """Take rows of a table."""
+        for key, value in found:
+            self._writes.append((table, key, value))
+            self._writes_bytes += len(key) + len(value)
+        self.rows_count += len(found)
+        if self._writes_bytes >= _COMMIT_BYTES:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._store.commit(self._writes)
+        self._writes, self._writes_bytes = [], 0
+
+    def go_on(self, archive: Path) -> None:
+        """Take what an archive has after that."""
+        for batch in later_batches(
+            archive, self._data_id, self.until_sequence + 1, self._archived_group
+        ):
+            self.add_batch(batch)
+            if self.stopped_early:
+                return
+
+    def add_batch(self, batch: Batch) -> None:
+        """Take a batch unless it is beyond the wanted moment; from there on, take none."""
+        first_sequence, records = batch
+        last_sequence = first_sequence + len(records) - 1
+        if self.stopped_early or last_sequence <= self.until_sequence:
+            return
+        # Up to there all is needed: some rows show what it says already.
+        if first_sequence > self._part.rows_until_sequence and self._is_beyond(batch):
+            self.stopped_early = True
+            return
+        fresh = records[max(0, self.until_sequence + 1 - first_sequence) :]
+        self._frame += fresh
+        self._frame_bytes += sum(len(record.body) for record in fresh)
+        self.records_count += len(fresh)
+        self.until_sequence = last_sequence
+        for record in fresh:
+            time_ms = _time_ms(record)
+            self.time_ms = self.time_ms if time_ms is None else time_ms
+        if self._frame_bytes >= _FRAME_BYTES:
+            self._append()
+
+    def _is_beyond(self, batch: Batch) -> bool:
+        first_sequence, records = batch
+        until = self._until
+        if until.sequence is not None and first_sequence + len(records) - 1 > until.sequence:
+            return True
+        if until.time_ms is None:
+            return False
+        times = map(_time_ms, records)
+        return any(time_ms is not None and time_ms > until.time_ms for time_ms in times)
+
+    def _append(self) -> None:
+        if self._frame:
+            self._log.append(self._frame, self._log.next_sequence)
+            self._frame, self._frame_bytes = [], 0
+
+    def finish_rows(self) -> None:
+        """Write the rows that are left."""
+        self._commit()
+
+    def finish(self) -> None:
+        """Write the records that are left."""
+        self._append()
+        sync_directory(self._path / log_name(self._group))
+
+
+def _new_log(
+    path: Path, group: int, data_id: bytes, first_sequence: int, segment_bytes: int
+) -> SegmentedLog:
+    """Return an empty log that begins with the sequence after those that the rows cover."""
+    files = RealFiles()
+    write_new_log(files, str(path), data_id, first_sequence, group)
+    end = LogEnd(
+        next_sequence=first_sequence,
+        previous_checksum=0,
+        epoch=1,
+        shard_sequences={},
+        segments=[Segment(first_sequence, SEGMENT_HEADER_BYTES)],
+        kept_bytes=SEGMENT_HEADER_BYTES,
+        torn_bytes=0,
+        records_count=0,
+        bytes_read=0,
+    )
+    log_path = str(path / log_name(group))
+    return SegmentedLog(files, log_path, data_id, end, segment_bytes=segment_bytes)
 
 
 class _Restoration:
@@ -185,121 +323,67 @@ class _Restoration:
         self._until = until
         self._progress = progress
         self._segment_bytes = segment_bytes
+        self._groups: list[_GroupRestoration] = []
         self.data_id = random_bytes(DATA_ID_BYTES)
-        self.rows_count = 0
-        self.records_count = 0
-        self.until_sequence = self._header.rows_position
-        self.time_ms: int | None = None
-        self.stopped_early = False
-        self._writes: list[Write] = []
-        self._writes_bytes = 0
-        self._frame: list[LogRecord] = []
-        self._frame_bytes = 0
 
     def run(self, archives: tuple[Path, ...]) -> "_Restoration":
-        store = LmdbStore(self._path / CHECKPOINTS_NAME, rows.TABLES)
-        with contextlib.closing(store), contextlib.closing(self._new_log()) as log:
-            checkpoints = Checkpoints(store, self.data_id, self._header.shard_count)
-            checkpoints.write([])  # says whose store it is
-            checkpoints.reader.close()
-            self._copy_snapshot(store, log)
-            for archive in archives:
-                self._go_on(log, archive)
-            self._append(log)
+        with contextlib.ExitStack() as closing:
+            for group in range(len(self._header.parts)):
+                made = _GroupRestoration(
+                    self._path,
+                    self._header,
+                    group,
+                    self._until,
+                    self.data_id,
+                    self._segment_bytes,
+                )
+                closing.callback(made.close)
+                self._groups.append(made)
+            self._copy_snapshot()
+            for one in self._groups:
+                for archive in archives:
+                    one.go_on(archive)
+                one.finish()
         self._check_reached()
         self._finish()
         return self
 
-    def _new_log(self) -> SegmentedLog:
-        """Return an empty log that begins with the sequence after those that the rows cover."""
-        files = RealFiles()
-        log_path = str(self._path / LOG_NAME)
-        first_sequence = self._header.rows_position + 1
-        write_new_log(files, str(self._path), self.data_id, first_sequence)
-        end = LogEnd(
-            next_sequence=first_sequence,
-            previous_checksum=0,
-            epoch=1,
-            shard_sequences={},
-            segments=[Segment(first_sequence, SEGMENT_HEADER_BYTES)],
-            kept_bytes=SEGMENT_HEADER_BYTES,
-            torn_bytes=0,
-            records_count=0,
-            bytes_read=0,
-        )
-        return SegmentedLog(files, log_path, self.data_id, end, segment_bytes=self._segment_bytes)
+    @property
+    def rows_count(self) -> int:
+        return sum(one.rows_count for one in self._groups)
 
-    def _copy_snapshot(self, store: LmdbStore, log: SegmentedLog) -> None:
+    @property
+    def records_count(self) -> int:
+        return sum(one.records_count for one in self._groups)
+
+    @property
+    def until_sequence(self) -> int:
+        return max(one.until_sequence for one in self._groups)
+
+    @property
+    def time_ms(self) -> int | None:
+        return max((one.time_ms for one in self._groups if one.time_ms is not None), default=None)
+
+    @property
+    def stopped_early(self) -> bool:
+        return any(one.stopped_early for one in self._groups)
+
+    def _copy_snapshot(self) -> None:
         """Copy the snapshot; read and check all of it, also what comes after the wanted moment."""
-        next_sequence = self._header.rows_position + 1
+        logs = LogsChecked(self._reader.path, self._header)
         for part in self._reader.parts():
+            group = self._groups[part.group]
             if part.table is not None:
                 check_rows(self._reader.path, part.table, part.rows)
-                self._add_rows(store, part.table, part.rows)
+                group.add_rows(part.table, part.rows)
             for first_sequence, records in part.batches:
-                next_sequence = check_continues(
-                    self._reader.path, next_sequence, first_sequence, len(records)
-                )
-                self._add_batch(log, (first_sequence, records))
+                logs.take(part.group, first_sequence, len(records))
+                group.add_batch((first_sequence, records))
             if self._progress is not None:
                 self._progress(self._reader.position_bytes)
-        self._commit(store)
-        check_complete(self._reader.path, self._header, next_sequence)
-
-    def _add_rows(self, store: LmdbStore, table: str, found: list[tuple[bytes, bytes]]) -> None:
-        for key, value in found:
-            self._writes.append((table, key, value))
-            self._writes_bytes += len(key) + len(value)
-        self.rows_count += len(found)
-        if self._writes_bytes >= _COMMIT_BYTES:
-            self._commit(store)
-
-    def _commit(self, store: LmdbStore) -> None:
-        store.commit(self._writes)
-        self._writes, self._writes_bytes = [], 0
-
-    def _go_on(self, log: SegmentedLog, archive: Path) -> None:
-        data_id = bytes.fromhex(self._header.data_id)
-        for batch in later_batches(archive, data_id, self.until_sequence + 1):
-            self._add_batch(log, batch)
-            if self.stopped_early:
-                return
-
-    def _add_batch(self, log: SegmentedLog, batch: Batch) -> None:
-        """Take a batch unless it is beyond the wanted moment; from there on, take none."""
-        first_sequence, records = batch
-        last_sequence = first_sequence + len(records) - 1
-        if self.stopped_early or last_sequence <= self.until_sequence:
-            return
-        # Up to there all is needed: some rows show what it says already.
-        if first_sequence > self._header.rows_until_sequence and self._is_beyond(batch):
-            self.stopped_early = True
-            return
-        fresh = records[max(0, self.until_sequence + 1 - first_sequence) :]
-        self._frame += fresh
-        self._frame_bytes += sum(len(record.body) for record in fresh)
-        self.records_count += len(fresh)
-        self.until_sequence = last_sequence
-        for record in fresh:
-            time_ms = _time_ms(record)
-            self.time_ms = self.time_ms if time_ms is None else time_ms
-        if self._frame_bytes >= _FRAME_BYTES:
-            self._append(log)
-
-    def _is_beyond(self, batch: Batch) -> bool:
-        first_sequence, records = batch
-        until = self._until
-        if until.sequence is not None and first_sequence + len(records) - 1 > until.sequence:
-            return True
-        if until.time_ms is None:
-            return False
-        times = map(_time_ms, records)
-        return any(time_ms is not None and time_ms > until.time_ms for time_ms in times)
-
-    def _append(self, log: SegmentedLog) -> None:
-        if self._frame:
-            log.append(self._frame, log.next_sequence)
-            self._frame, self._frame_bytes = [], 0
+        for one in self._groups:
+            one.finish_rows()
+        logs.done()
 
     def _check_reached(self) -> None:
         wanted = self._until.sequence
@@ -314,12 +398,11 @@ class _Restoration:
         """Write the identity, which makes the directory one."""
         identity = Identity(
             self.data_id,
-            (self._header.shard_count,),
+            self._header.group_shards,
             self._header.directory_created_at_ms,
             bytes.fromhex(self._header.secret),
             self._header.placement,
         )
-        sync_directory(self._path / LOG_NAME)
         write_identity(RealFiles(), str(self._path), identity)
 
 

@@ -10,11 +10,10 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self, TypeVar
+from typing import BinaryIO, Final, NamedTuple, Self, TypeVar, final
 
 import google_crc32c
 import msgspec
@@ -40,7 +39,7 @@ _ZLIB_LEVEL: Final = 1
 _encode = encoder()
 
 _FILE_START = struct.Struct("<8sIII")  # magic, version, length of the JSON, CRC32C
-_BLOCK = struct.Struct("<BBHIII")  # kind, table, zero, items, content length, stored length
+_BLOCK = struct.Struct("<BBHIII")  # kind, table, group, items, content length, stored length
 _CHECKSUM = struct.Struct("<I")
 _TRAILER = struct.Struct("<Q8s")  # offset of the end block, magic
 _ROW = struct.Struct("<HI")
@@ -69,12 +68,24 @@ class SnapshotDamaged(SnapshotError):
         self.problem = problem
 
 
+class GroupHeader(Struct, frozen=True, kw_only=True):
+    """One group of shards in a snapshot of several, as `SnapshotHeader` says it of one."""
+
+    shards_count: int
+    rows_position: int
+    rows_until_sequence: int
+    until_sequence: int
+
+
 class SnapshotHeader(Struct, frozen=True, kw_only=True):
     """What a snapshot is of. All sequences are those of the log.
 
     The rows cover the log up to `rows_position`, in some shards further, in none beyond
     `rows_until_sequence`; they hold nothing later than `rows_until_ms`. The batches go on from
     there to `until_sequence`, the moment that the snapshot shows.
+
+    Of a directory with several groups, `groups` says that for each, and the file has their parts
+    one after the other; the sequences here are then the largest of them.
     """
 
     data_id: str
@@ -91,6 +102,24 @@ class SnapshotHeader(Struct, frozen=True, kw_only=True):
     until_sequence: int
     placement: PlacementRule = PlacementRule.ID
     """Files of version 1 do not say it: there was one rule."""
+    groups: tuple[GroupHeader, ...] = ()
+
+    @property
+    def parts(self) -> tuple[GroupHeader, ...]:
+        """The groups; there is always one."""
+        return self.groups or (
+            GroupHeader(
+                shards_count=self.shard_count,
+                rows_position=self.rows_position,
+                rows_until_sequence=self.rows_until_sequence,
+                until_sequence=self.until_sequence,
+            ),
+        )
+
+    @property
+    def group_shards(self) -> tuple[int, ...]:
+        """The number of shards of each group."""
+        return tuple(part.shards_count for part in self.parts)
 
 
 class SnapshotEnd(Struct, frozen=True, kw_only=True):
@@ -102,13 +131,22 @@ class SnapshotEnd(Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-@dataclass(slots=True)
-class _Counts:
-    rows: dict[str, int] = field(default_factory=dict)
+class PieceCounts(Struct):
+    """What some bytes of a file hold."""
+
+    rows: dict[str, int]
     batches_count: int = 0
     records_count: int = 0
 
+    def add(self, other: "PieceCounts") -> None:
+        """Add what further bytes hold."""
+        for table, count in other.rows.items():
+            self.rows[table] += count
+        self.batches_count += other.batches_count
+        self.records_count += other.records_count
+
     def end(self, sha256: str) -> SnapshotEnd:
+        """Return the end of a file that holds this."""
         return SnapshotEnd(
             rows=dict(self.rows),
             batches_count=self.batches_count,
@@ -117,41 +155,67 @@ class _Counts:
         )
 
 
+@final
+class FileEncoder:
+    """Makes a file of its groups' pieces, which come in the groups' order (`group_pieces`)."""
+
+    def __init__(self, header: SnapshotHeader) -> None:
+        self._header = header
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._counts = PieceCounts(dict.fromkeys(header.tables, 0))
+
+    def begin(self) -> bytes:
+        """Return what a file begins with."""
+        fields = msgspec.to_builtins(self._header)
+        if not self._header.groups:
+            del fields["groups"]  # as ever
+        manifest = json.dumps(fields, indent=1).encode()
+        assert len(manifest) <= HEADER_BYTES_MAX
+        return self._noted(_file_start(manifest) + manifest)
+
+    def add(self, piece: bytes, counts: PieceCounts) -> bytes:
+        """Return a piece as it is, and note what it holds."""
+        self._counts.add(counts)
+        return self._noted(piece)
+
+    def end(self) -> bytes:
+        """Return what a file ends with."""
+        end = _encode(self._counts.end(self._digest.hexdigest()))
+        return _block(_END, 0, 0, 1, end) + _TRAILER.pack(self._size_bytes, END_MAGIC)
+
+    def _noted(self, piece: bytes) -> bytes:
+        self._digest.update(piece)
+        self._size_bytes += len(piece)
+        return piece
+
+
 def encode(
     header: SnapshotHeader,
     tables: Iterable[tuple[str, Iterable[Row]]],
     batches: Iterable[Batch],
 ) -> Iterator[bytes]:
-    """Yield a file's bytes. Each table of the header comes once, in any order."""
-    digest = hashlib.sha256()
-    size_bytes = 0
-    counts = _Counts(dict.fromkeys(header.tables, 0))
-    for piece in _pieces(header, tables, batches, counts):
-        digest.update(piece)
-        size_bytes += len(piece)
-        yield piece
-    end = _encode(counts.end(digest.hexdigest()))
-    yield _block(_END, 0, 1, end) + _TRAILER.pack(size_bytes, END_MAGIC)
+    """Yield a file's bytes, of one group. Each table of the header comes once, in any order."""
+    encoder = FileEncoder(header)
+    yield encoder.begin()
+    for piece, counts in group_pieces(header.tables, 0, tables, batches):
+        yield encoder.add(piece, counts)
+    yield encoder.end()
 
 
-def _pieces(
-    header: SnapshotHeader,
+def group_pieces(
+    names: Sequence[str],
+    group: int,
     tables: Iterable[tuple[str, Iterable[Row]]],
     batches: Iterable[Batch],
-    counts: _Counts,
-) -> Iterator[bytes]:
-    manifest = json.dumps(msgspec.to_builtins(header), indent=1).encode()
-    assert len(manifest) <= HEADER_BYTES_MAX
-    yield _file_start(manifest) + manifest
+) -> Iterator[tuple[bytes, PieceCounts]]:
+    """Yield the part of a group in a file with tables of these names, and what each piece holds."""
     for table, rows in tables:
-        index = header.tables.index(table)
+        index = names.index(table)
         for count, content in _row_contents(rows):
-            counts.rows[table] += count
-            yield _block(_ROWS, index, count, content)
+            yield _block(_ROWS, index, group, count, content), PieceCounts({table: count})
     for count, records_count, content in _batch_contents(batches):
-        counts.batches_count += count
-        counts.records_count += records_count
-        yield _block(_BATCHES, 0, count, content)
+        yield _block(_BATCHES, 0, group, count, content), PieceCounts({}, count, records_count)
 
 
 def _file_start(manifest: bytes) -> bytes:
@@ -159,9 +223,9 @@ def _file_start(manifest: bytes) -> bytes:
     return start + _CHECKSUM.pack(google_crc32c.value(start + manifest))
 
 
-def _block(kind: int, table: int, items_count: int, content: bytes) -> bytes:
+def _block(kind: int, table: int, group: int, items_count: int, content: bytes) -> bytes:
     stored = zlib.compress(content, _ZLIB_LEVEL)
-    start = _BLOCK.pack(kind, table, 0, items_count, len(content), len(stored))
+    start = _BLOCK.pack(kind, table, group, items_count, len(content), len(stored))
     checksum = google_crc32c.extend(google_crc32c.value(start), stored)
     return b"".join((start, _CHECKSUM.pack(checksum), stored))
 
@@ -201,11 +265,12 @@ def _batch_contents(batches: Iterable[Batch]) -> Iterator[tuple[int, int, bytes]
 
 
 class SnapshotPart(NamedTuple):
-    """A verified block: rows of one table, or batches of the log."""
+    """A verified block: rows of one table, or batches of the log of a group."""
 
     table: str | None
     rows: list[Row]
     batches: list[Batch]
+    group: int = 0
 
 
 class SnapshotReader:
@@ -288,32 +353,37 @@ class SnapshotReader:
 
     def parts(self) -> Iterator[SnapshotPart]:
         """Yield all blocks, then check that this was all. Raises SnapshotError."""
-        counts = _Counts(dict.fromkeys(self.header.tables, 0))
+        counts = PieceCounts(dict.fromkeys(self.header.tables, 0))
+        last_group = 0
         while True:
             offset = self.position_bytes
             digest = self._digest.hexdigest()
-            kind, table, items_count, content = self._read_block()
+            kind, table, group, items_count, content = self._read_block()
             if kind == _END:
                 self._check_end(content, counts.end(digest), offset)
                 return
+            if not last_group <= group < len(self.header.parts):
+                raise self._damaged(f"the block at byte {offset} belongs to no group")
+            last_group = group
             if kind == _ROWS and table < len(self.header.tables):
-                part = SnapshotPart(self.header.tables[table], self._rows(content, items_count), [])
+                name = self.header.tables[table]
+                part = SnapshotPart(name, self._rows(content, items_count), [], group)
                 counts.rows[self.header.tables[table]] += items_count
             elif kind == _BATCHES:
-                part = SnapshotPart(None, [], self._batches(content, items_count))
+                part = SnapshotPart(None, [], self._batches(content, items_count), group)
                 counts.batches_count += items_count
                 counts.records_count += sum(len(records) for _, records in part.batches)
             else:
                 raise self._damaged(f"the block at byte {offset} is of an unknown kind")
             yield part
 
-    def _read_block(self) -> tuple[int, int, int, bytes]:
+    def _read_block(self) -> tuple[int, int, int, int, bytes]:
         offset = self.position_bytes
         start = self._read(_BLOCK.size + _CHECKSUM.size)
-        kind, table, zero, items_count, content_bytes, stored_bytes = _BLOCK.unpack_from(start)
+        kind, table, group, items_count, content_bytes, stored_bytes = _BLOCK.unpack_from(start)
         (checksum,) = _CHECKSUM.unpack_from(start, _BLOCK.size)
         remaining_bytes = self.size_bytes - self.position_bytes
-        if zero or content_bytes > _CONTENT_BYTES_MAX:
+        if content_bytes > _CONTENT_BYTES_MAX:
             raise self._damaged(f"the block at byte {offset} differs from what was written")
         if stored_bytes > remaining_bytes:
             raise self._damaged(
@@ -325,7 +395,7 @@ class SnapshotReader:
             raise self._damaged(f"the block at byte {offset} differs from what was written")
         self._digest.update(start)
         self._digest.update(stored)
-        return kind, table, items_count, self._inflated(stored, content_bytes, offset)
+        return kind, table, group, items_count, self._inflated(stored, content_bytes, offset)
 
     def _inflated(self, stored: bytes, content_bytes: int, offset: int) -> bytes:
         decompressor = zlib.decompressobj()
@@ -387,7 +457,7 @@ class SnapshotReader:
                 "it has no end block: it was cut off, or its creation was interrupted"
             )
         self._read_at(end_offset, 0)
-        kind, _, _, content = self._read_block()
+        kind, _, _, _, content = self._read_block()
         if kind != _END:
             raise self._damaged(f"there is no end block at byte {end_offset}, where one should be")
         return self._decode(content, SnapshotEnd)

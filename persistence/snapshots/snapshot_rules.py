@@ -6,13 +6,13 @@ everything as it was.
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 from troth.persistence.checkpoints import rows
 from troth.persistence.errors import CheckpointDamaged
 from troth.persistence.files import RealFiles
 
-from .snapshot_file import Row, SnapshotDamaged, SnapshotError, SnapshotHeader
+from .snapshot_file import GroupHeader, Row, SnapshotDamaged, SnapshotError, SnapshotHeader
 
 TABLES: Final = tuple(table for table in rows.TABLES if table != rows.META)
 """The tables in a snapshot. META names a data directory, so a restored store writes its own."""
@@ -59,13 +59,32 @@ def check_continues(path: Path, next_sequence: int, first_sequence: int, count: 
     return end
 
 
-def check_complete(path: Path, header: SnapshotHeader, next_sequence: int) -> None:
+def check_complete(path: Path, header: GroupHeader | SnapshotHeader, next_sequence: int) -> None:
     """Raise SnapshotDamaged unless the batches reach the end that the header promises."""
     if next_sequence != header.until_sequence + 1:
         raise SnapshotDamaged(
             str(path),
             f"its records end before {header.until_sequence}, which its header names as the last",
         )
+
+
+@final
+class LogsChecked:
+    """Checks that the batches of each group in a file continue one another, and reach their end."""
+
+    def __init__(self, path: Path, header: SnapshotHeader) -> None:
+        self._path = path
+        self._groups = header.parts
+        self._next = [part.rows_position + 1 for part in self._groups]
+
+    def take(self, group: int, first_sequence: int, count: int) -> None:
+        """Check a batch. Raises SnapshotDamaged."""
+        self._next[group] = check_continues(self._path, self._next[group], first_sequence, count)
+
+    def done(self) -> None:
+        """Check that this was all. Raises SnapshotDamaged."""
+        for part, next_sequence in zip(self._groups, self._next, strict=True):
+            check_complete(self._path, part, next_sequence)
 
 
 def sync_directory(path: Path) -> None:

@@ -9,10 +9,12 @@ is written to disk has the name it was asked for only when it is whole and synce
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from troth.core.state.captures import ShardHeader
 from troth.persistence.checkpoints import digests, rows
@@ -21,7 +23,7 @@ from troth.persistence.checkpoints.digests import Digest
 from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import RowDecoder
 from troth.persistence.checkpoints.store import DATA_NAME, LmdbStore
-from troth.persistence.data_directory import CHECKPOINTS_NAME, DataDirectory
+from troth.persistence.data_directory import DataDirectory, checkpoints_name
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryLocked
 from troth.persistence.files import RealFiles
 from troth.persistence.identity import Identity
@@ -29,6 +31,9 @@ from troth.persistence.inspection.log_tools import LogReader
 
 from .snapshot_file import (
     Batch,
+    FileEncoder,
+    GroupHeader,
+    PieceCounts,
     Row,
     SnapshotDamaged,
     SnapshotEnd,
@@ -36,12 +41,12 @@ from .snapshot_file import (
     SnapshotHeader,
     SnapshotReader,
     encode,
+    group_pieces,
 )
 from .snapshot_rules import (
     TABLES,
     BytesDone,
-    check_complete,
-    check_continues,
+    LogsChecked,
     check_formats,
     check_rows,
     sync_directory,
@@ -65,6 +70,11 @@ class Cut:
         """Yield the file's bytes. Raises CheckpointDamaged, LogDamaged, DataDirectoryUnreadable."""
         tables = ((table, self._rows(table)) for table in TABLES)
         return encode(self.header, tables, self.batches)
+
+    def of_group(self, group: int) -> Iterator[tuple[bytes, PieceCounts]]:
+        """Yield the pieces of a group in a file of several. Raises as `encoded`."""
+        tables = ((table, self._rows(table)) for table in TABLES)
+        return group_pieces(TABLES, group, tables, self.batches)
 
     def _rows(self, table: str) -> Iterator[Row]:
         """Yield a table's rows; at the end, compare them with the digest that the store keeps.
@@ -120,23 +130,70 @@ def make_cut(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class WholeCut:
+    """The cuts of all groups of a directory, as one file."""
+
+    header: SnapshotHeader
+    cuts: Sequence[Cut]
+
+    def encoded(self) -> Iterator[bytes]:
+        """Yield the file's bytes. Raises as `Cut.encoded`."""
+        encoder = FileEncoder(self.header)
+        yield encoder.begin()
+        for group, cut in enumerate(self.cuts):
+            for piece, counts in cut.of_group(group):
+                yield encoder.add(piece, counts)
+        yield encoder.end()
+
+
+def joint_header(headers: Sequence[SnapshotHeader], group_shards: Sequence[int]) -> SnapshotHeader:
+    """Return the header of a file of several groups, of what each has as its own."""
+    groups = tuple(
+        GroupHeader(
+            shards_count=count,
+            rows_position=one.rows_position,
+            rows_until_sequence=one.rows_until_sequence,
+            until_sequence=one.until_sequence,
+        )
+        for one, count in zip(headers, group_shards, strict=True)
+    )
+    return msgspec.structs.replace(
+        headers[0],
+        groups=groups,
+        rows_position=max(one.rows_position for one in groups),
+        rows_until_sequence=max(one.rows_until_sequence for one in groups),
+        until_sequence=max(one.until_sequence for one in groups),
+        rows_until_ms=max(one.rows_until_ms for one in headers),
+    )
+
+
 def _shard_headers(view: View) -> list[ShardHeader]:
     decoder = RowDecoder()
     return [decoder.header(key, value) for key, value in view.scan(rows.HEADERS, b"", _KEY_END)]
 
 
 def cut_open_directory(
-    directory: DataDirectory, checkpoints: Checkpoints, *, created_at_ms: int, troth_version: str
+    directory: DataDirectory,
+    checkpoints: Checkpoints,
+    *,
+    created_at_ms: int,
+    troth_version: str,
+    opened: tuple[View, int] | None = None,
 ) -> Cut:
     """Return a cut of a directory that this process serves, up to what is durable now.
 
-    The log must not be trimmed beyond `checkpoints.position` from before the call until the cut has
-    been written. Raises CheckpointDamaged.
+    `opened` are rows and the last sequence of the log, if they have been fixed before; the cut
+    closes the rows. The log must not be trimmed beyond `checkpoints.position` from before the call,
+    or before the rows were opened, until the cut has been written. Raises CheckpointDamaged.
     """
-    view = checkpoints.open_view()
-    # After the rows: the log never ends before what they cover.
     log = directory.log
-    until_sequence = log.next_sequence - 1
+    if opened is not None:
+        view, until_sequence = opened
+    else:
+        view = checkpoints.open_view()
+        # After the rows: the log never ends before what they cover.
+        until_sequence = log.next_sequence - 1
 
     def batches(from_sequence: int) -> Iterator[Batch]:
         return log.read_batches(from_sequence, until_sequence + 1)
@@ -157,43 +214,64 @@ def cut_open_directory(
 
 
 @contextlib.contextmanager
-def cut_stopped_directory(path: Path, *, created_at_ms: int, troth_version: str) -> Iterator[Cut]:
+def cut_stopped_directory(
+    path: Path, *, created_at_ms: int, troth_version: str
+) -> Iterator[Cut | WholeCut]:
     """Yield a cut of a directory that no server uses; it is locked until the end, and not changed.
 
     Raises a DataDirectoryError or CheckpointFailed.
     """
     files = RealFiles()
-    reader = LogReader(files, path)
+    reader = LogReader(files, path, 0)
     try:
         lock = files.lock(reader.path)
     except BlockingIOError as error:
         raise DataDirectoryLocked(reader.path) from error
     with contextlib.ExitStack() as closing:
         closing.callback(lock.close)
-        # Before opening the store, which touches it.
-        rows_until_ms = _modified_at_ms(path / CHECKPOINTS_NAME / DATA_NAME, created_at_ms)
-        store = LmdbStore(path / CHECKPOINTS_NAME, rows.TABLES)
-        closing.callback(store.close)
-        checkpoints = Checkpoints(store, reader.identity.data_id, reader.identity.shard_count)
-        closing.callback(checkpoints.close)
-        needed_sequence = checkpoints.position + 1
-        for _ in reader.batches(needed_sequence, needed_sequence):
-            continue  # only to know that all of it is sound, and where it ends
-        assert reader.end is not None, "all batches were read"
-        if reader.end.next_sequence < needed_sequence:
-            raise SnapshotError(
-                f"the log in {reader.log_path} ends before record {checkpoints.position}, which "
-                "the checkpoints have reached: part of the log is missing. Nothing was changed."
-            )
-        yield make_cut(
-            reader.identity,
-            checkpoints.open_view(),
-            until_sequence=reader.end.next_sequence - 1,
-            batches=lambda sequence: _batches_of(reader, sequence),
-            rows_until_ms=rows_until_ms,
-            created_at_ms=created_at_ms,
-            troth_version=troth_version,
+        group_shards = reader.identity.group_shards
+        cuts = []
+        for group in range(len(group_shards)):
+            reader = LogReader(files, path, group)
+            cuts.append(_cut_stopped_group(reader, path, created_at_ms, troth_version, closing))
+        if len(cuts) == 1:
+            yield cuts[0]
+        else:
+            yield WholeCut(joint_header([cut.header for cut in cuts], group_shards), cuts)
+
+
+def _cut_stopped_group(
+    reader: LogReader,
+    path: Path,
+    created_at_ms: int,
+    troth_version: str,
+    closing: contextlib.ExitStack,
+) -> Cut:
+    checkpoints_path = path / checkpoints_name(reader.group)
+    # Before opening the store, which touches it.
+    rows_until_ms = _modified_at_ms(checkpoints_path / DATA_NAME, created_at_ms)
+    store = LmdbStore(checkpoints_path, rows.TABLES)
+    closing.callback(store.close)
+    checkpoints = Checkpoints(store, reader.identity.data_id, reader.shards)
+    closing.callback(checkpoints.close)
+    needed_sequence = checkpoints.position + 1
+    for _ in reader.batches(needed_sequence, needed_sequence):
+        continue  # only to know that all of it is sound, and where it ends
+    assert reader.end is not None, "all batches were read"
+    if reader.end.next_sequence < needed_sequence:
+        raise SnapshotError(
+            f"the log in {reader.log_path} ends before record {checkpoints.position}, which "
+            "the checkpoints have reached: part of the log is missing. Nothing was changed."
         )
+    return make_cut(
+        reader.identity,
+        checkpoints.open_view(),
+        until_sequence=reader.end.next_sequence - 1,
+        batches=lambda sequence: _batches_of(reader, sequence),
+        rows_until_ms=rows_until_ms,
+        created_at_ms=created_at_ms,
+        troth_version=troth_version,
+    )
 
 
 def _batches_of(reader: LogReader, from_sequence: int) -> Iterator[Batch]:
@@ -347,13 +425,13 @@ def verify(path: Path, progress: BytesDone | None = None) -> SnapshotFile:
     """Read all of a file and check everything in it. Raises SnapshotError."""
     with SnapshotReader(path) as reader:
         check_formats(path, reader.header)
-        next_sequence = reader.header.rows_position + 1
+        logs = LogsChecked(path, reader.header)
         for part in reader.parts():
             if part.table is not None:
                 check_rows(path, part.table, part.rows)
             for first_sequence, records in part.batches:
-                next_sequence = check_continues(path, next_sequence, first_sequence, len(records))
+                logs.take(part.group, first_sequence, len(records))
             if progress is not None:
                 progress(reader.position_bytes)
-        check_complete(path, reader.header, next_sequence)
+        logs.done()
         return SnapshotFile(path, reader.size_bytes, reader.header, reader.end)

@@ -18,6 +18,7 @@ from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker
 
+from .barrier import Barrier
 from .calls import ProcessCalls
 from .codec import decode_command, encode_content
 from .frames import (
@@ -88,6 +89,7 @@ class Answering:
         group: AskedGroup,
         passes: GivenPasses,
         calls: ProcessCalls,
+        barrier: Barrier,
         *,
         now_s: Callable[[], float],
         wake: Callable[[], None],
@@ -97,6 +99,7 @@ class Answering:
         self._group = group
         self._passes = passes
         self._calls = calls
+        self._barrier = barrier
         self._now_s = now_s
         self._wake = wake
         self._own = place.shards_of(place.process)
@@ -243,6 +246,9 @@ class Answering:
 
     def answer(self, correlation: int, held: HeldMessages | None, reply: Reply) -> None:
         """Answer a question."""
+        if self._barrier.is_closed:
+            self._barrier.hold(lambda: self.answer(correlation, held, reply))
+            return
         if self._is_closed:
             if held is not None:
                 held.release()

@@ -198,6 +198,13 @@ class MessageHomes:
     def finished(self, promise_ids: list[str]) -> None:
         """Do nothing: delivery does not handle executions."""
 
+    def home_with(self, key: str) -> int | None:
+        """Return the process that has a message of this group; None if no other one has it."""
+        for home, entrusted in self._entrusted.items():
+            if key in entrusted.there:
+                return home
+        return None
+
     @property
     def entrusted_count(self) -> int:
         """The number of messages that other processes have, or are to get."""

@@ -10,6 +10,7 @@ up. What is not durable yet is not among it, and follows when it is.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, final
 
 from troth.core.commands import Receive
@@ -23,6 +24,7 @@ from troth.shards.waiting import AfterReceipts
 
 from .acknowledgments import Acknowledgments
 from .answering import Answering, AskedGroup
+from .barrier import Barrier
 from .calls import ProcessCalls
 from .errands import Errands
 from .link import MeshLink
@@ -57,6 +59,8 @@ class Mesh:
         self._own_shards: Sequence[Seat] = ()
         self._far_seats: dict[int, FarSeat] = {}
         self.passes = GivenPasses(now_s)
+        self.barrier = Barrier(now_s)
+        self._again: dict[int, MeshLink] = {}
         self.errands = Errands(place, now_s, self._return_pass)
         self.links = {
             peer: MeshLink(
@@ -94,6 +98,7 @@ class Mesh:
     def look(self) -> None:
         """Look at the time, some times a second."""
         self.passes.are_out()
+        self.barrier.look()
         self.calls.look()
 
     def _return_pass(self, index: int, pass_id: str) -> None:
@@ -102,7 +107,13 @@ class Mesh:
     def answering(self, group: AskedGroup) -> Answering:
         """Make the end of a link by which another process asks."""
         return Answering(
-            self.place, group, self.passes, self.calls, now_s=self._now_s, wake=self._wake
+            self.place,
+            group,
+            self.passes,
+            self.calls,
+            self.barrier,
+            now_s=self._now_s,
+            wake=self._wake,
         )
 
     # What the shards need: `turns.Elsewhere`
@@ -111,7 +122,7 @@ class Mesh:
         """Return what is asked for each shard of the server, by index."""
         self._own_shards = own
         self._far_seats = {
-            index: FarSeat(index, self.links[group], self._acknowledgments)
+            index: FarSeat(index, self.links[group], self._acknowledgments, self.barrier)
             for index, group in enumerate(self._groups)
             if group != self.group
         }
@@ -142,11 +153,33 @@ class Mesh:
         self, target: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
     ) -> None:
         """Send a message whose record is durable, if its receiver lives."""
-        self._sent[message.source, target] = message.sequence
-        self.links[self._groups[target]].post(target, message, held, gate)
+        if self.barrier.is_closed:
+            if gate is not None:
+                gate.expect()
+            self.barrier.hold(partial(self._post_later, target, message, held, gate))
+        else:
+            self._sent[message.source, target] = message.sequence
+            self.links[self._groups[target]].post(target, message, held, gate)
+
+    def _post_later(
+        self, target: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
+    ) -> None:
+        """Send a message that the barrier has held; what its gate expected for that is over."""
+        self.post(target, message, held, gate)
+        if gate is not None:
+            gate.received()
 
     def _when_up(self, link: MeshLink, incarnation: int) -> None:  # noqa: ARG002
+        if not self.barrier.is_closed:
+            self._send_again(link)
+        elif link.peer not in self._again:
+            self._again[link.peer] = link
+            self.barrier.hold_first(partial(self._send_again, link))
+        self.calls.came_up(link.peer)
+
+    def _send_again(self, link: MeshLink) -> None:
         """Send again what another group may not have: messages, and acknowledgments."""
+        self._again.pop(link.peer, None)
         targets = self.place.shards_of(link.peer)
         for source, command in self._acknowledgments.to(targets):
             link.tell(source, command)
@@ -154,7 +187,6 @@ class Mesh:
             for target, sequence, message in state.outbox:
                 if target in targets and sequence <= self._sent.get((state.index, target), 0):
                     link.post(target, Receive(state.index, sequence, message), None, None)
-        self.calls.came_up(link.peer)
 
     def _when_down(self, link: MeshLink) -> None:
         self.calls.parted(link.peer)

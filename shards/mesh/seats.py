@@ -11,6 +11,7 @@ from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker, Seat, Turn
 
 from .acknowledgments import Acknowledgments
+from .barrier import Barrier
 from .errands import Errands
 from .link import MeshLink
 
@@ -60,8 +61,11 @@ class NearSeat:
 class FarSeat:
     """The way to a shard of another group."""
 
-    def __init__(self, index: int, link: MeshLink, acknowledgments: Acknowledgments) -> None:
+    def __init__(
+        self, index: int, link: MeshLink, acknowledgments: Acknowledgments, barrier: Barrier
+    ) -> None:
         self.index = index
+        self._barrier = barrier
         self._link = link
         self._acknowledgments = acknowledgments
 
@@ -78,6 +82,9 @@ class FarSeat:
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:  # noqa: ARG002
         """Tell by the link, if it is up. What has to arrive is told again when it comes up."""
+        if self._barrier.is_closed:
+            self._barrier.hold(lambda: self.tell(command))
+            return
         if isinstance(command, Acknowledge):
             self._acknowledgments.note(self.index, command)
         self._link.tell(self.index, command)

@@ -28,7 +28,7 @@ from troth.core.state.shard_state import ShardState
 from troth.core.workflows import ACQUIRED, HALTED, SUSPENDED, WorkflowTask, execute_key
 from troth.shards.delivery.dialects import Dialect
 from troth.shards.delivery.missed import GROUPS_SHOWN_COUNT
-from troth.shards.delivery.polls import Polls
+from troth.shards.delivery.polls import Listening
 from troth.shards.delivery.shipments import ShipmentState, ShipmentView
 from troth.shards.placement.executions import Stage
 from troth.shards.placement.placement import PlacementView
@@ -45,7 +45,15 @@ class Messages(Protocol):
 
     def resolve(self, receiver: Json) -> Address | Undeliverable: ...
 
-    def retry(self, key: str) -> bool: ...
+
+class Streams(Protocol):
+    """What surveys ask of workers' streams; see `Polls`."""
+
+    def listening(self, group: str, connection_id: str | None, dialect: Dialect) -> Listening: ...
+
+    def is_connected(self, connection_id: str) -> bool: ...
+
+    def largest_groups(self, limit_count: int) -> tuple[str, ...]: ...
 
 
 class Placing(Protocol):
@@ -66,7 +74,7 @@ class Causes:
     """Looks at one promise at a time; nothing here waits."""
 
     def __init__(
-        self, shards: Shards, delivery: Messages, polls: Polls, placement: Placing
+        self, shards: Shards, delivery: Messages, polls: Streams, placement: Placing
     ) -> None:
         self._shards = shards
         self._delivery = delivery

@@ -5,8 +5,8 @@ answers, everything that it has seen is durable. What is asked of a single promi
 so that a timeout that has passed is never shown as pending.
 """
 
-from collections.abc import Callable, Sequence
-from typing import final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar, final
 
 from troth.core.commands import ReadPromise
 from troth.core.grammar import task_ids
@@ -18,7 +18,7 @@ from troth.shards.delivery.polls import Polls
 from troth.shards.shards import Shards
 
 from . import locks, shown_tasks, tasks, waiters
-from .causes import Causes, Messages, Placing
+from .causes import Causes, Messages, Placing, Streams
 from .id_texts import IdTexts
 from .locks import LockPage, LockPlace
 from .rows import Due, LockRow, SeenWaiter, TaskFamily, TaskRow, Tree, Why
@@ -26,6 +26,37 @@ from .tasks import TaskPage, TaskQuery
 from .timers import DueTimers, Place
 from .tree import Trees
 from .why import WhyPending
+
+ROUNDS_COUNT: Final = 4
+"""How often an answer is made, at most: with each, more is known of messages and streams."""
+
+Answered = TypeVar("Answered")
+
+
+class SentMessages(Messages, Protocol):
+    """What surveys ask of delivery; see `Delivery`."""
+
+    def retry(self, key: str) -> bool: ...
+
+
+class Looks(Messages, Streams, Protocol):
+    """What is known for one answer of messages and streams, here and elsewhere."""
+
+    async def fetch(self) -> bool:
+        """Ask for what was missing; return whether there was anything."""
+        ...  # pragma: no cover
+
+
+class LooksElsewhere(Protocol):
+    """What other processes know of this group's messages and their receivers."""
+
+    def new(self) -> Looks:
+        """Return what one answer is made with."""
+        ...  # pragma: no cover
+
+    async def retry(self, key: str) -> bool:
+        """Send a stalled message again now."""
+        ...  # pragma: no cover
 
 
 @final
@@ -39,16 +70,31 @@ class Surveys:
     def __init__(
         self,
         shards: Shards,
-        messages: Messages,
+        messages: SentMessages,
         polls: Polls,
         placing: Placing,
         now_ms: Callable[[], int],
+        elsewhere: LooksElsewhere | None = None,
     ) -> None:
         self._shards = shards
         self._messages = messages
         self._now_ms = now_ms
         self._causes = Causes(shards, messages, polls, placing)
+        self._placing = placing
+        self._elsewhere = elsewhere
         self._texts = [IdTexts() for _ in shards.states()]
+
+    async def _made(self, make: Callable[[Causes], Awaitable[Answered]]) -> Answered:
+        """Return an answer, when all that it has looked at elsewhere is known."""
+        if self._elsewhere is None:
+            return await make(self._causes)
+        looks = self._elsewhere.new()
+        causes = Causes(self._shards, looks, looks, self._placing)
+        for _ in range(ROUNDS_COUNT):
+            answer = await make(causes)
+            if not await looks.fetch():
+                break
+        return answer
 
     async def _promise(self, promise_id: str) -> Promise | None:
         """Return a promise as it is now, a timeout that has passed included."""
@@ -59,8 +105,10 @@ class Surveys:
         promise = await self._promise(promise_id)
         if promise is None:
             return None
-        why = await WhyPending(self._shards, self._causes, id_prefix, self._now_ms()).explain(
-            promise
+        why = await self._made(
+            lambda causes: WhyPending(self._shards, causes, id_prefix, self._now_ms()).explain(
+                promise
+            )
         )
         await self._shards.wait_shown()
         return why
@@ -79,8 +127,11 @@ class Surveys:
         promise = await self._promise(promise_id)
         if promise is None:
             return None
-        trees = Trees(self._shards, self._texts, self._causes, id_prefix, self._now_ms())
-        tree = await trees.tree(promise, limit_count, depth_count)
+        tree = await self._made(
+            lambda causes: Trees(self._shards, self._texts, causes, id_prefix, self._now_ms()).tree(
+                promise, limit_count, depth_count
+            )
+        )
         await self._shards.wait_shown()
         return tree
 
@@ -107,7 +158,7 @@ class Surveys:
         """Return a page of unfinished tasks; see `tasks.py`."""
         page = await tasks.page(self._shards.states(), query, limit_count, positions)
         await self._shards.wait_shown()
-        return TaskPage([self._with_sending(row) for row in page.rows], page.positions)
+        return TaskPage(await self._with_sending(page.rows), page.positions)
 
     async def tasks_of(
         self, promise_id: str, query: TaskQuery, limit_count: int, position: int
@@ -117,7 +168,7 @@ class Surveys:
         state = self._state(promise_id)
         page = await tasks.page_of(state, promise_id, query, limit_count, position)
         await self._shards.wait_shown()
-        return TaskPage([self._with_sending(row) for row in page.rows], page.positions)
+        return TaskPage(await self._with_sending(page.rows), page.positions)
 
     async def task(self, task_id: str) -> TaskRow | None:
         """Return a task by its id, or by its promise's if it is of the envelope protocol."""
@@ -132,18 +183,29 @@ class Surveys:
             await self._promise(task_id)
             row = tasks.workflow_row(self._state(task_id), task_id)
         await self._shards.wait_shown()
-        return None if row is None else self._with_sending(row)
+        return None if row is None else (await self._with_sending([row]))[0]
 
     def _state(self, promise_id: str) -> ShardState:
-        return self._shards.states()[self._shards.shard_of(promise_id)]
+        return self._shards.state_of(promise_id)
 
     def retry(self, key: str) -> bool:
-        """Send a stalled message again now; see `Delivery.retry`."""
+        """Send a stalled message of this process again now; see `Delivery.retry`."""
         return self._messages.retry(key)
 
-    def _with_sending(self, row: TaskRow) -> TaskRow:
-        key = execute_key(row.id) if row.family is TaskFamily.ENVELOPE else row.id
-        return replace(row, sending=self._causes.sending_of(key, self._now_ms()))
+    async def retry_anywhere(self, key: str) -> bool:
+        """Do as `retry`, in whatever process the message is."""
+        if self._elsewhere is not None:
+            return await self._elsewhere.retry(key)
+        return self.retry(key)
+
+    async def _with_sending(self, rows: Sequence[TaskRow]) -> list[TaskRow]:
+        """Return rows with what is known of their messages."""
+
+        async def make(causes: Causes) -> list[TaskRow]:
+            now_ms = self._now_ms()
+            return [replace(row, sending=causes.sending_of(_key_of(row), now_ms)) for row in rows]
+
+        return await self._made(make)
 
     async def lock(self, resource_id: str) -> LockRow | None:
         """Return the lock on a resource; None if it is free."""
@@ -173,3 +235,8 @@ class Surveys:
         found = await timers.page(until_ms, limit_count, after)
         await self._shards.wait_shown()
         return found
+
+
+def _key_of(row: TaskRow) -> str:
+    """Return the key of a task's message (`key_of`)."""
+    return execute_key(row.id) if row.family is TaskFamily.ENVELOPE else row.id

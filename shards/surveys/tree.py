@@ -82,7 +82,7 @@ class Trees:
             promise = replace(promise, state=state, completed_on=promise.timeout)
         if promise.state is not PENDING:
             return TreeCall(promise, parent_id, depth)
-        here = self._states[self._shards.shard_of(promise.id)]
+        here = self._shards.state_of(promise.id)
         if promise.id not in here.promises:
             return TreeCall(promise, parent_id, depth)
         return TreeCall(
@@ -107,7 +107,9 @@ class Trees:
                 if name in looked:
                     continue
                 looked.add(name)
-                here = self._states[self._shards.shard_of(name)]
+                if not self._shards.is_near(name):
+                    continue
+                here = self._shards.state_of(name)
                 if name in here.promises or here.find_cold_promise(name) is not None:
                     yield name
                 await self._pace.rest()

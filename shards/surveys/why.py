@@ -97,9 +97,12 @@ class WhyPending:
         return Why(promise, found.links, cause, shown[:AWAITED_SHOWN_COUNT], len(awaited), next_due)
 
     def _state(self, promise_id: str) -> ShardState:
-        return self._states[self._shards.shard_of(promise_id)]
+        return self._shards.state_of(promise_id)
 
     def _pending(self, promise_id: str) -> Promise | None:
+        """Return a pending promise of this group; None if it is not known as one."""
+        if not self._shards.is_near(promise_id):
+            return None
         promise = self._state(promise_id).promises.get(promise_id)
         if promise is None or promise.state is not PENDING or promise.timeout <= self._now_ms:
             return None
@@ -136,7 +139,8 @@ class WhyPending:
 
     def _parent(self, promise: Promise) -> Promise | None:
         for name in possible_parents(promise.id, promise.tags):
-            parent = self._state(name).promises.get(name)
+            is_near = self._shards.is_near(name)
+            parent = self._state(name).promises.get(name) if is_near else None
             if parent is not None:
                 is_shown = name.startswith(self._id_prefix)
                 return self._pending(name) if is_shown else None

@@ -23,6 +23,7 @@ import trio
 from troth.core.grammar.cron import Cron
 from troth.persistence.errors import PersistenceError
 from troth.persistence.snapshots.archive import ArchiveStatistics
+from troth.persistence.snapshots.snapshot_file import SnapshotHeader
 from troth.persistence.snapshots.snapshots import (
     Cut,
     SnapshotFile,
@@ -33,6 +34,7 @@ from troth.persistence.snapshots.snapshots import (
     write_file,
 )
 from troth.shards.clock import Clock
+from troth.shards.errors import ShardsError
 from troth.shards.threads import in_thread
 
 OPEN_LIMIT_COUNT: Final = 2
@@ -51,6 +53,11 @@ _log = structlog.get_logger("troth.snapshots")
 
 class TooManySnapshots(Exception):
     """`OPEN_LIMIT_COUNT` snapshots are being taken already."""
+
+
+_WHY: Final[dict[type[Exception], str]] = {
+    TooManySnapshots: "too many snapshots are being taken at the moment"
+}
 
 
 class SnapshotStorage(Protocol):
@@ -136,9 +143,36 @@ class OpenSnapshot:
             self._release()
 
 
+class ReadableSnapshot(Protocol):
+    """See `OpenSnapshot`."""
+
+    header: SnapshotHeader
+
+    async def next_piece(self) -> bytes | None: ...
+
+    def pieces(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+class CutsOfAll(Protocol):
+    """What takes snapshots of all groups of a server; see `gathered.cuts`."""
+
+    checkpoint: Callable[[], Awaitable[None]] | None
+
+    async def open(
+        self,
+        now_ms: Callable[[], int],
+        on_whole: Callable[[], None],
+        release: Callable[[], None],
+    ) -> ReadableSnapshot:
+        """Begin a snapshot of all groups. Raises ShardsError."""
+        ...  # pragma: no cover
+
+
 @final
 class Snapshotter:
-    """Takes the snapshots of one server.
+    """Takes the snapshots of one server; of several groups, `of_all` does.
 
     `checkpoint` makes one checkpoint. `directory` and `schedule` belong together: without them no
     snapshot is taken unless a client asks. `keep_count` of the scheduled ones are kept.
@@ -153,7 +187,11 @@ class Snapshotter:
         directory: Path | None,
         schedule: Cron | None,
         keep_count: int,
+        of_all: CutsOfAll | None = None,
     ) -> None:
+        self._of_all = of_all
+        if of_all is not None:
+            of_all.checkpoint = self._checkpointed
         self._storage = storage
         self._checkpoint = checkpoint
         self._clock = clock
@@ -192,10 +230,17 @@ class Snapshotter:
             for done in waiting:
                 done.set()
 
-    async def open(self) -> OpenSnapshot:
+    async def _checkpointed(self) -> None:
+        """Wait for a checkpoint that begins now or later."""
+        done = trio.Event()
+        self._waiting.append(done)
+        self._wanted.set()
+        await done.wait()
+
+    async def open(self) -> ReadableSnapshot:
         """Begin a snapshot of what is durable now; the caller closes it.
 
-        Raises TooManySnapshots, or CheckpointDamaged.
+        Raises TooManySnapshots, CheckpointDamaged, or ShardsError if a group is away.
         """
         if self._open_count >= OPEN_LIMIT_COUNT:
             raise TooManySnapshots
@@ -208,10 +253,11 @@ class Snapshotter:
                 releases.pop()()
 
         try:
-            done = trio.Event()
-            self._waiting.append(done)
-            self._wanted.set()
-            await done.wait()
+            if self._of_all is not None:
+                taken = await self._of_all.open(self._clock.now_ms, self._is_whole, release)
+                self._taken_count += 1
+                return taken
+            await self._checkpointed()
             releases.append(self._storage.hold_log())
             now_ms = self._clock.now_ms()
             cut = await in_thread(lambda: self._storage.open_cut(now_ms))
@@ -284,14 +330,14 @@ class Snapshotter:
                 await in_thread(lambda: self._write(directory, snapshot))
             finally:
                 snapshot.close()
-        except (PersistenceError, OSError, TooManySnapshots) as error:
+        except (PersistenceError, OSError, TooManySnapshots, ShardsError) as error:
             self._failures_count += 1
             _log.error(
                 "a scheduled snapshot failed; the server continues, and tries again next time",
-                problem=str(error) or "too many snapshots are being taken at the moment",
+                problem=str(error) or _WHY.get(type(error), "a process of the server is away"),
             )
 
-    def _write(self, directory: Path, snapshot: OpenSnapshot) -> Path:
+    def _write(self, directory: Path, snapshot: ReadableSnapshot) -> Path:
         header = snapshot.header
         directory.mkdir(mode=0o700, exist_ok=True)
         at = datetime.fromtimestamp(header.created_at_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")

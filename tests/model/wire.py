@@ -30,6 +30,7 @@ from troth.http.wire.requests import Request
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ReceiverView, targets_of
+from troth.shards.held import HeldMessages
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage
 from troth.shards.surveys.queues import Queues
@@ -141,6 +142,11 @@ class Messages(Outbox):
 class Wire:
     """The server, and requests by name."""
 
+    has_feed = True
+    """Whether the live feed tells of all changes."""
+    is_ordered = True
+    """Whether what was made within a millisecond has the order in which it was made."""
+
     def __init__(
         self,
         dispatcher: Dispatcher,
@@ -207,7 +213,7 @@ class Wire:
     ) -> tuple[int, Any]:
         """The status and the JSON of the answer; messages leave after it, as over a socket."""
         path, _, query = target.partition("?")
-        held = self._shards.hold()
+        dispatcher, held = self._server()
         request = Request(
             method,
             path.encode(),
@@ -216,10 +222,14 @@ class Wire:
             b"" if body is None else json.dumps(body).encode(),
             held,
         )
-        response = await self._dispatcher.answer(request)
+        response = await dispatcher.answer(request)
         held.release()
         await trio.testing.wait_all_tasks_blocked()
         return response.status, json.loads(response.body) if response.body else None
+
+    def _server(self) -> tuple[Dispatcher, HeldMessages]:
+        """Who is asked next, and what the messages of that request wait in."""
+        return self._dispatcher, self._shards.hold()
 
     def _request(self, name: str, arguments: Arguments) -> tuple[str, str, Json | None]:
         body = {key: given for key, given in arguments.items() if key not in (*HEADER_OF, "fence")}

@@ -344,8 +344,8 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "the streams of a revoked token go on",
         CREDENTIALS,
-        "        for stop in list(self._watched.get(token.id, ())):\n            stop()\n",
-        "",
+        "for stop in list(self._watched.get(token.id, ())):",
+        "for stop in ():",
         f"{NODE_ENDPOINTS}::test_a_stream_ends_when_its_token_is_revoked",
     ),
     fault(

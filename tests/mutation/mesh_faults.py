@@ -8,10 +8,13 @@ LINK, ANSWERING, MESH, PASSES, ERRANDS, ACKNOWLEDGMENTS = (
 )
 SOCKETS = "http/sockets/link_sockets.py"
 TURNS, WAITING = "shards/turns.py", "shards/waiting.py"
+RETENTION = "shards/gathered/test_retention.py"
 BETWEEN, FENCES, ALONE, QUESTIONS = (
     f"shards/mesh/{name}.py"
     for name in ("test_between_groups", "test_fences", "test_errands", "test_links")
 )
+
+BARRIER = "shards/mesh/test_barrier.py"
 
 MESH_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -170,9 +173,17 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "a promise is deleted without asking other groups",
         ERRANDS,
-        "if not any(reply.count for reply in replies):",
-        "if True:",
+        "is_free = not any(reply.count for reply in replies)",
+        "is_free = True",
         ALONE,
+    ),
+    fault(
+        "retention does not ask other groups",
+        ERRANDS,
+        "in_use.update(one for one, code in codes if code is not Code.OK)",
+        "pass",
+        RETENTION,
+        is_quick=True,
     ),
     fault(
         "a promise is deleted whose origin in another group is pending",
@@ -180,5 +191,34 @@ MESH_FAULTS: tuple[Fault, ...] = (
         "self.far.state.promises.update(origins)",
         "pass",
         ALONE,
+    ),
+    fault(
+        "retention does not heed what other groups still need",
+        ERRANDS,
+        "in_use.update(one for one, code in codes if code is not Code.OK)",
+        "pass",
+        "shards/gathered/test_retention.py",
+        is_quick=True,
+    ),
+    fault(
+        "a snapshot without the barrier: messages pass it",
+        MESH,
+        "if self.barrier.is_closed:",
+        "if False:",
+        BARRIER,
+    ),
+    fault(
+        "acknowledgments pass the barrier of a snapshot",
+        "shards/mesh/seats.py",
+        "if self._barrier.is_closed:",
+        "if False:",
+        BARRIER,
+    ),
+    fault(
+        "answers to other groups pass the barrier of a snapshot",
+        ANSWERING,
+        "if self._barrier.is_closed:",
+        "if False:",
+        BARRIER,
     ),
 )

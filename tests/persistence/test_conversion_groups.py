@@ -25,7 +25,6 @@ from troth.persistence.inspection.data_statistics import read_statistics
 from troth.persistence.inspection.log_covered import verify_directory
 from troth.persistence.placement import PlacementRule, by_id, by_rule, groups_by_shard
 from troth.persistence.serials import GROUP_BITS
-from troth.persistence.snapshots.snapshots import cut_stopped_directory
 from troth.shards.storage import DirectoryStorage
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -128,11 +127,6 @@ def test_what_serves_one_group_refuses_several(data: Path) -> None:
     before = digests_of(data)
     with pytest.raises(GroupsMismatch, match=r"troth data convert .* --groups 1"):
         DirectoryStorage(data)
-    with (
-        pytest.raises(GroupsMismatch, match="has 3 groups"),
-        cut_stopped_directory(data, created_at_ms=1, troth_version="test"),
-    ):
-        pass
     assert [verify_directory(RealFiles(), data, group)[0].is_sound for group in range(3)] == [
         *(True, True, True)
     ]

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers.server import ServerProcess
 from troth.http.identity import operator_key
+from troth.persistence.snapshots.restoring import Until, restore
+from troth.persistence.snapshots.snapshots import verify
 
 from .clients import FAR_MS, Client, ids_by_group
 
@@ -106,3 +109,30 @@ def test_retention_on_demand_is_tried_in_all_groups(
         found = json.loads(answer.read())
         assert answer.status == 200, found
         assert (answer.status, [one["count"] for one in found["rules"]]) == (200, [3])
+
+
+def test_a_snapshot_of_all_groups_is_restored(
+    shared_processes: ServerProcess, clients: list[Client], tmp_path: Path
+) -> None:
+    """Taken while promises are made; what was there before it is in it."""
+    ids = [one for group in ids_by_group("kept", 3) for one in group]
+    for name in ids:
+        assert clients[0].ask("POST", "/promises", {"id": name, "timeout": FAR_MS})[0] == 201
+    key = operator_key.read(shared_processes.data)
+    client = clients[4].connection
+    client.request("POST", "/admin/snapshot", headers={"Authorization": f"Bearer {key}"})
+    answer = client.getresponse()
+    content = answer.read()
+    assert answer.status == 200, content[:400]
+    file = tmp_path / "all.snapshot"
+    file.write_bytes(content)
+    header = verify(file).header
+    assert header is not None
+    assert len(header.groups) == 3
+    (tmp_path / "new").mkdir()
+    restore(file, tmp_path / "new" / "data", until=Until())
+    with ServerProcess(tmp_path / "new", "--processes", "3") as server:
+        one = Client(server)
+        found = [one.ask("GET", f"/promises/{name}")[0] for name in ids]
+        one.connection.close()
+    assert found == [200] * len(ids)

@@ -151,6 +151,7 @@ async def test_a_home_that_is_away_is_waited_for(tmp_path: Path) -> None:
         assert first.polls.connections() == []
         async with trio.open_nursery() as nursery:
             first.scope = trio.CancelScope()
+            first.homes = StreamHomes(first.served.process.place)
             await nursery.start(first.take_streams)
             await head_of(stream)
             nursery.cancel_scope.cancel()

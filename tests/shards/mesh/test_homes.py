@@ -1,15 +1,24 @@
 """Messages and their homes: whatever group a task is in, the workers of its group get it, once."""
 
+from typing import Any
+
 import pytest
 import trio
 
 from tests.shards.stage import FAR_MS
 from troth.core.codes import Code
-from troth.core.commands import ClaimTask, CompletePromise, CompleteTask, CreatePromise
+from troth.core.commands import (
+    ClaimTask,
+    CompletePromise,
+    CompleteTask,
+    CreateCallback,
+    CreatePromise,
+)
 from troth.core.grammar import task_ids
 from troth.core.model import EMPTY_VALUE, RESOLVED, TaskState
 from troth.core.workflow_commands import EnsurePromise, RegisterListener, SettlePromise
 from troth.shards.delivery.dialects import Dialect
+from troth.shards.mesh.homes import _Entrusted
 
 from .home_world import HomeWorld, homes
 from .world import until
@@ -94,6 +103,7 @@ async def test_a_task_that_ends_is_withdrawn_at_its_home(autojump_clock: object)
         await server.server.call(0, CompletePromise(task_ids.home(task_id), RESOLVED))
         await trio.sleep(1)
         assert not server.alive[1].homes.entrusted_count
+        assert list(server.alive[0].delivery.receivers()) == [], "nothing of it is left"
         worker = server.connect(0, group)
         await trio.sleep(20)
         assert worker.texts == []
@@ -152,6 +162,30 @@ async def test_links_that_break_lose_nothing(autojump_clock: object, seed: int) 
             await until(lambda: not any(home.homes.entrusted_count for home in server.alive))
 
 
+async def test_a_home_that_is_away_holds_up_no_message_for_others(autojump_clock: object) -> None:
+    """Of the tasks of one root at most one is under way: another's turn comes all the same."""
+    async with homes(3) as server:
+        away, there = server.group_at(0), server.group_at(1)
+        worker = server.connect(1, there)
+        await server.kill(0)
+        task_id = await rest_task(server, 2, f"poll://any@{away}")
+        root_id = task_ids.home(task_id)
+        leaf_id = server.server.id_of(2, "leaf")
+        await server.server.call(2, CreatePromise(leaf_id, FAR_MS))
+        await server.server.call(2, CreateCallback(leaf_id, root_id, FAR_MS, f"poll://any@{there}"))
+        await server.server.call(1, CompletePromise(leaf_id, RESOLVED))
+        await got(worker.texts, f"{task_ids.resume_id(root_id, leaf_id)}/1")
+
+
+def test_a_report_ends_only_the_message_that_it_is_about() -> None:
+    entrusted = _Entrusted()
+    entrusted.there["task"] = 2
+    entrusted.done("task", 1)
+    assert entrusted.there == {"task": 2}
+    entrusted.done("task", 2)
+    assert entrusted.there == {}
+
+
 async def test_a_home_that_hangs_holds_up_no_others(autojump_clock: object) -> None:
     """SIGSTOP: its links say nothing, and go on later where they were."""
     async with homes(3) as server:
@@ -180,7 +214,16 @@ async def test_more_than_there_is_room_for_waits_with_the_group(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with homes(2) as server:
-        monkeypatch.setattr(server.alive[1].homes._parcels, "_waiting_count", 4)
+        parcels = server.alive[1].homes._parcels
+        monkeypatch.setattr(parcels, "_waiting_count", 4)
+        put, most = parcels.put, 0
+
+        def counted(process: int, content: Any) -> None:
+            nonlocal most
+            put(process, content)
+            most = max(most, len(parcels._outbound[process].kept))
+
+        monkeypatch.setattr(parcels, "put", counted)
         group = server.group_at(0)
         promise_id = server.server.id_of(1, "order")
         await server.server.call(1, EnsurePromise(promise_id, FAR_MS, EMPTY_VALUE, None))
@@ -192,6 +235,7 @@ async def test_more_than_there_is_room_for_waits_with_the_group(
         with trio.fail_after(PATIENCE_S):
             await until(lambda: all(one.texts for one in workers))
         assert [len(one.texts) for one in workers] == [1] * 60
+        assert most == 4
 
 
 async def test_more_reports_than_can_be_kept_are_made_up_for(

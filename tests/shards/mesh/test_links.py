@@ -135,6 +135,7 @@ async def test_each_end_notices_by_itself_that_the_other_is_silent() -> None:
         there.shards,
         mesh.passes,
         mesh.calls,
+        mesh.barrier,
         now_s=lambda: now_s,
         wake=lambda: None,
     )

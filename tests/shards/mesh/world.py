@@ -18,7 +18,7 @@ from troth.core.deciding import Options
 from troth.core.replies import Reply
 from troth.persistence.wal.log import MemoryLog
 from troth.shards import turns
-from troth.shards.clock import TrioClock
+from troth.shards.clock import Clock, TrioClock
 from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
@@ -291,20 +291,22 @@ def make_process(
     options: Options | None = None,
     incarnation: int = 1,
     sends_to: Callable[[Mesh], turns.Outgoing] | None = None,
+    clock: Clock | None = None,
+    now_s: Callable[[], float] = trio.current_time,
 ) -> Process:
-    """Make one process that does not run yet."""
+    """Make one process that does not run yet; `now_s` is the clock of its links."""
     place = ProcessPlace(k, group_shards, "data", links_directory, incarnation)
     process: Process
     mesh = Mesh(
         place,
-        now_s=trio.current_time,
+        now_s=now_s,
         wake=wake or (lambda: process.stir()),
         questions_limit_count=questions_limit_count,
     )
     outgoing = Outgoing()
     shards = Shards(
         shard_count=sum(group_shards),
-        clock=TrioClock(EPOCH_MS),
+        clock=TrioClock(EPOCH_MS) if clock is None else clock,
         outgoing=outgoing if sends_to is None else sends_to(mesh),
         cursor_secret=b"secret",
         options=options,
