@@ -128,6 +128,11 @@ class PromiseTable(MutableMapping[str, Promise]):
         kept = self.kept.get(promise_id)
         return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
 
+    def look(self, promise_id: str) -> Promise | None:
+        """Return a promise, or None, to look at it once: it is not kept for the next reader."""
+        kept = self.kept.get(promise_id)
+        return self._made_of(promise_id, kept) if isinstance(kept, bytes) else kept
+
     def __contains__(self, promise_id: object) -> bool:
         return promise_id in self.kept
 
@@ -248,7 +253,11 @@ class PromiseTable(MutableMapping[str, Promise]):
     def unfolded(self, promise_id: str, folded: bytes) -> Promise:
         """Return a promise that `kept` has only as bytes."""
         promise = self.recent.get(promise_id)
-        return self._made_of(promise_id, folded) if promise is None else promise
+        if promise is None:
+            if len(self.recent) >= RECENT_LIMIT_COUNT:
+                self.recent.clear()
+            promise = self.recent[promise_id] = self._made_of(promise_id, folded)
+        return promise
 
     def _made_of(self, promise_id: str, folded: bytes) -> Promise:
         row = _decode(folded)
@@ -260,9 +269,7 @@ class PromiseTable(MutableMapping[str, Promise]):
                 tags = dict(zip(values[::2], values[1::2], strict=True))
             else:
                 tags = dict(zip(self._names[shape], values, strict=True))
-        if len(self.recent) >= RECENT_LIMIT_COUNT:
-            self.recent.clear()
-        promise = self.recent[promise_id] = Promise(
+        return Promise(
             promise_id,
             row.serial,
             PENDING,
@@ -273,4 +280,3 @@ class PromiseTable(MutableMapping[str, Promise]):
             row.key_for_create,
             trace=row.trace,
         )
-        return promise
