@@ -200,7 +200,7 @@ class ProcessCalls:
 
         `take` is told the answer, once. Raises ShardsError; then it is told nothing.
         """
-        self._links[process].call(call.name, _encode(asked), _Taker(call, take), 0)
+        self._links[process].call(call.name, encode_said(asked), _Taker(call, take), 0)
 
     async def call_all(
         self,
