@@ -346,5 +346,5 @@ def _at_most_one(found: Row | None) -> list[Row]:
     return [] if found is None else [found]
 
 
-def _first(found: Sequence[Row]) -> Row | None:
+def _first(found: list[Row]) -> Row | None:
     return found[0] if found else None

@@ -1,5 +1,7 @@
 """Surveys over groups: lists have every row once and in order, and *why* goes on elsewhere."""
 
+from itertools import pairwise
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -7,6 +9,7 @@ from trio.testing import MockClock
 from tests.shards.mesh.world import World, until, world
 from tests.shards.stage import FAR_MS, WORKER, settle
 from troth.core.commands import AcquireLock, CompletePromise, CreateCallback, CreatePromise
+from troth.core.grammar.targets import resolve_target
 from troth.core.model import RESOLVED
 from troth.core.workflow_commands import CreateWorkflow, SuspendWorkflow
 from troth.shards.delivery.polls import Polls
@@ -26,8 +29,6 @@ class NoMessages:
         return None
 
     def resolve(self, receiver: object) -> object:  # noqa: ARG002
-        from troth.core.grammar.targets import resolve_target
-
         return resolve_target(WORKER)
 
     def retry(self, key: str) -> bool:  # noqa: ARG002
@@ -145,7 +146,7 @@ async def test_why_follows_a_child_in_another_group(autojump_clock: MockClock) -
             )
             reply = await server.call(0, made)
             assert reply.workflow is not None
-        for waiting, awaited in zip(ids, ids[1:], strict=False):
+        for waiting, awaited in pairwise(ids):
             await server.call(0, SuspendWorkflow(waiting, 1, (awaited,)))
         await settle()
         for one in all_of:
