@@ -21,6 +21,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Storage": (
         "data",
         "in_memory",
+        "log",
         "shards",
         "segment_bytes",
         "processes",

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 from troth.core import limits
 from troth.core.commands import Command
@@ -91,6 +90,11 @@ from .causes import keeping_the_cause
 def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
     if settings.in_memory:
         return MemoryStorage(settings.shards)
+    if settings.log is not None:
+        # Only here: other servers need none of it.
+        from troth.shards.streams.stream_storage import open_stream
+
+        return open_stream(settings.log, settings.data, settings.shards)
     return DirectoryStorage(
         settings.data,
         settings.shards,
@@ -302,8 +306,8 @@ class Parts:
         if tracing is not None:
             spans = tracing.listen(self.shards.watch, failures, self.api.request_log)
             self.api.tracing = self.api.request_log = spans
-        if isinstance(storage, DirectoryStorage):
-            self.api.audit = AuditLog(self.clock.now_ms, Path(storage.place), check=storage.check)
+        if storage.directory is not None:
+            self.api.audit = AuditLog(self.clock.now_ms, storage.directory, check=storage.check)
         self.loop_lag = LoopLag(lambda: self.shards.committer.position)
         metrics = self.api.metrics
         add_sources(self.api, self.shards, storage, self.loop_lag)

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -275,7 +274,7 @@ class Server:
             if parts.tracing is not None:
                 await nursery.start(parts.tracing.run, parts.durable)
             nursery.start_soon(parts.clock.run, self.shards.clock_jumped, self.shards.may_lease)
-            if isinstance(self.storage, DirectoryStorage):
+            if self.storage.directory is not None:
                 nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)
             await self._introduce_nodes()
             await self._introduce_accounts(nursery)
@@ -310,8 +309,8 @@ class Server:
     async def _introduce_accounts(self, nursery: trio.Nursery) -> None:
         """Learn who may do what. Raises ListenError if that would let in other machines."""
         credentials = self.api.credentials
-        if isinstance(self.storage, DirectoryStorage):
-            credentials.operator_key = operator_key.provide(Path(self.storage.place))
+        if self.storage.directory is not None:
+            credentials.operator_key = operator_key.provide(self.storage.directory)
         else:
             credentials.operator_key = operator_key.new_key()
         shared = self._parts.shared

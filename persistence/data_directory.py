@@ -350,7 +350,7 @@ def open_identity(
     # Links are followed once: what they name later is another directory.
     path = files.resolved(os.fspath(path))
     _refuse_interrupted_conversion(files, path)
-    lock = _make_and_lock(files, path)
+    lock = lock_directory(files, path)
     try:
         files = files.within(lock)
         identity = _read_identity(files, path)
@@ -383,8 +383,8 @@ def _refuse_interrupted_conversion(files: Files, path: str) -> None:
         )
 
 
-def _make_and_lock(files: Files, path: str) -> FileLock:
-    """Lock the directory, which is made first if there is none."""
+def lock_directory(files: Files, path: str) -> FileLock:
+    """Lock a directory, which is made first if there is none. Raises a `DataDirectoryError`."""
     try:
         if not files.exists(path):
             files.make_directory(path)

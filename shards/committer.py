@@ -154,6 +154,8 @@ class Committer:
         self.failed = trio.Event()
         # While this is set, the code that set it calls `flush` before any task waits.
         self.is_flushed_by_caller = False
+        self.may_answer: Callable[[], bool] | None = None
+        """Whether clients may be answered now, for a log that has a lease; None if always."""
         self._on_durable = on_durable
         self._pending: list[NewRecord] = []
         self._pending_bytes = 0
@@ -170,6 +172,10 @@ class Committer:
         self._enough_bytes = trio.Event()
         self._watched_position = sys.maxsize
         self._enough_records = trio.Event()
+
+    def is_answerable(self, position: int) -> bool:
+        """Return whether what the log shows up to a position may be told to clients now."""
+        return self.durable_position >= position and (self.may_answer is None or self.may_answer())
 
     @property
     def pending_bytes(self) -> int:
@@ -264,6 +270,9 @@ class Committer:
         """Note that the log is durable up to this position. Called in the event loop."""
         assert position <= self.position, "nothing is durable that was not appended"
         if position <= self.durable_position:
+            if self.may_answer is not None:  # a lease was renewed: answers may have waited for it
+                self._wake_waiting()
+                self._on_durable(self.durable_position)
             return
         self.durable_position = position
         done_count = 0
@@ -295,10 +304,13 @@ class Committer:
             await self._changed.wait()
 
     async def wait_durable(self) -> None:
-        """Wait until everything appended so far is durable, or the log has failed."""
+        """Wait until everything appended so far is durable, or the log has failed.
+
+        If the log has a lease, wait until clients may be answered, too.
+        """
         position = self.position
         self.want()
-        while self.durable_position < position and self.failure is None:
+        while not self.is_answerable(position) and self.failure is None:
             await self._changed.wait()
 
     def statistics(self) -> CommitterStatistics:

@@ -55,6 +55,15 @@ class Storage(Protocol):
         ...  # pragma: no cover
 
     @property
+    def directory(self) -> Path | None:
+        """The directory that is locked for this process, if there is one."""
+        ...  # pragma: no cover
+
+    def check(self) -> None:
+        """Raise DataDirectoryLost unless everything is where it was; OSError if that is unknown."""
+        ...  # pragma: no cover
+
+    @property
     def shard_count(self) -> int:
         """The number of shards of all groups, fixed forever."""
         ...  # pragma: no cover
@@ -126,6 +135,7 @@ class MemoryStorage:
 
     def __init__(self, shard_count: int | None = None) -> None:
         self.place = "memory only; nothing is kept"
+        self.directory: Path | None = None
         self.shard_count = shard_count or SHARDS_DEFAULT_COUNT
         self.group = 0
         self.group_shards = (self.shard_count,)
@@ -133,6 +143,9 @@ class MemoryStorage:
         self.secret = secrets.token_bytes(32)
         self._log = MemoryLog()
         self.checkpoints: Checkpoints | None = None
+
+    def check(self) -> None:
+        """Do nothing: nothing is anywhere."""
 
     def trim(self, to_sequence: int) -> None:
         self._log.trim(to_sequence)
@@ -206,6 +219,7 @@ class DirectoryStorage:
                 segment_bytes=segment_bytes,
             )
         self.place = self._directory.path
+        self.directory: Path | None = Path(self.place)
         try:
             self._store = store = LmdbStore(
                 Path(self._directory.checkpoints_path), TABLES, check=self._directory.check
@@ -264,7 +278,6 @@ class DirectoryStorage:
         return self._checkpoints
 
     def check(self) -> None:
-        """Raise DataDirectoryLost unless everything is where it was; OSError if that is unknown."""
         self._directory.check()
         self._store.check()
 

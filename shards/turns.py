@@ -203,7 +203,7 @@ class Turns:
         elif not (is_awaited or turn.acknowledgments):
             return
         turn.position = committer.position
-        if committer.durable_position >= turn.position and not self._held_back:
+        if committer.is_answerable(turn.position) and not self._held_back:
             self._let_go(turn)
         elif is_awaited:
             committer.want()  # it shows what may still lie there
@@ -239,7 +239,7 @@ class Turns:
         committer = self._committer
         if committer.failure is not None:
             return  # they are refused with the rest
-        if position <= committer.durable_position:
+        if committer.is_answerable(position):
             answers = turn.answers[first:]
             del turn.answers[first:]
             for asker, place, reply in answers:
@@ -261,7 +261,7 @@ class Turns:
         """Release what is durable: answers, then messages while there is time for them."""
         held_back = self._held_back
         answers_count = 0
-        while held_back and held_back[0].position <= self._durable_position:
+        while self._may_answer_first:
             turn = held_back.popleft()
             answers_count += len(turn.answers)
             self._answer(turn)
@@ -278,9 +278,16 @@ class Turns:
     @property
     def has_more(self) -> bool:
         """Return whether something is durable and not yet released."""
+        return bool(self._unsent) or self._may_answer_first
+
+    @property
+    def _may_answer_first(self) -> bool:
+        """Return whether the first turn that is held back may be answered."""
         held_back = self._held_back
-        return bool(self._unsent) or (
-            bool(held_back) and held_back[0].position <= self._durable_position
+        return (
+            bool(held_back)
+            and held_back[0].position <= self._durable_position
+            and self._committer.is_answerable(0)
         )
 
     def _let_go(self, turn: Turn) -> None:

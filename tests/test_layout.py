@@ -44,7 +44,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"alarms"}),
         frozenset({"delivery", "placement"}),
         frozenset({REST}),
-        frozenset({"upkeep", "surveys", "mesh"}),
+        frozenset({"upkeep", "surveys", "mesh", "streams"}),
         frozenset({"gathered"}),
         frozenset({"bulk"}),
     ),

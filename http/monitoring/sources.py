@@ -10,7 +10,7 @@ from troth.http.identity.credentials import TokenState
 from troth.http.metrics.loop_lag import LoopLag
 from troth.http.overview.upkeep import disk_space
 from troth.shards.shards import Shards
-from troth.shards.storage import DirectoryStorage, Storage
+from troth.shards.storage import Storage
 from troth.shards.surveys.pace import Pace
 from troth.shards.surveys.totals import RunningTotals, ShardTotals, each
 from troth.shards.threads import in_thread
@@ -90,7 +90,7 @@ def _space(storage: Storage) -> Callable[[], tuple[int, int]]:
 
     Both are 0 if nothing is kept on disk.
     """
-    if not isinstance(storage, DirectoryStorage):
+    if storage.directory is None:
         return lambda: (0, 0)
-    place = storage.place
+    place = str(storage.directory)
     return lambda: disk_space(place)

@@ -403,6 +403,35 @@ class TraceUrl(SettingKind):
 
 
 @dataclass(frozen=True)
+class LogUrl(SettingKind):
+    """A database that keeps the log, or none."""
+
+    # A password may be in it.
+    secret = True
+
+    @property
+    def allowed(self) -> str:
+        return "none or a connection string that begins with postgresql://"
+
+    @property
+    def placeholder(self) -> str:
+        return "none|URL"
+
+    def from_text(self, text: str) -> str | None:
+        if text == "none":
+            return None
+        if not text.startswith("postgresql://") or "\0" in text:
+            raise SettingRefused(self.allowed)
+        return text
+
+    def show(self, value: object) -> str:
+        if value is None:
+            return "none"
+        place = str(value).removeprefix("postgresql://").partition("?")[0].rpartition("@")[2]
+        return f"postgresql://{place}"
+
+
+@dataclass(frozen=True)
 class Users(SettingKind):
     """Users and their passwords: a TOML table, or as text `user=password,user2=password2`."""
 

@@ -27,6 +27,7 @@ from .kinds import (
     HostNames,
     Listen,
     ListenAddress,
+    LogUrl,
     Number,
     OneOf,
     Origins,
@@ -67,6 +68,13 @@ class Settings:
         False,
         Switch(),
         "Keep nothing on disk: everything is lost when the server stops. For trials.",
+    )
+    log: str | None = _setting(
+        None,
+        LogUrl(),
+        "PostgreSQL database that keeps the log instead of the data directory, such as "
+        "postgresql://troth@db.example/troth. The directory is then only a cache: a server that "
+        "lost it, or one on another machine, goes on with what is in the database.",
     )
     shards: int | None = _setting(
         None,

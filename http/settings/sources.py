@@ -241,7 +241,9 @@ def _check_together(settings: Settings) -> None:
         source = settings.sources.get(name, "default")
         return SettingsError(source, name, _kind(name).show(getattr(settings, name)), allowed)
 
-    if settings.exposed is not None and (settings.in_memory or not settings.data.exists()):
+    if settings.exposed is not None and (
+        settings.in_memory or (settings.log is None and not settings.data.exists())
+    ):
         # There are no accounts. If there may be some, `serve` looks.
         raise refuse(
             settings.exposed,
@@ -266,11 +268,17 @@ def _check_together(settings: Settings) -> None:
         raise refuse(
             "processes", "1, since with in_memory there is no directory that several could share"
         )
+    if settings.log is not None and settings.in_memory:
+        raise refuse("in_memory", "off, since log says where everything is kept")
+    if settings.log is not None and settings.processes != 1:
+        raise refuse("processes", "1, since with log one process has all of it")
     if settings.shards is not None and (settings.processes or 1) > settings.shards:
         raise refuse(
             "processes", f"at most shards ({settings.shards}), since each process needs a shard"
         )
     for name in ("snapshot_schedule", "archive_directory"):
+        if settings.log is not None and getattr(settings, name) is not None:
+            raise refuse(name, "none, since with log the database is what to back up")
         if settings.in_memory and getattr(settings, name) is not None:
             raise refuse(name, "none, since with in_memory there is nothing to copy")
     if settings.task_retry_first_ms > settings.task_retry_limit_ms:

@@ -24,6 +24,16 @@ class StreamDamaged(DataDirectoryError):
         self.number = number
 
 
+def another_history(name: str, number: int, directory: str) -> StreamDamaged:
+    """Return the error of a stream that lacks what a directory's checkpoints have."""
+    return StreamDamaged(
+        name,
+        number,
+        f"it is missing, or not the one that the checkpoints in {directory} have: the database was "
+        "set back to an earlier state. If that was meant to be, start with an empty directory",
+    )
+
+
 @dataclass(slots=True)
 class Chain:
     """The end of a stream, as far as it was read. `next_sequence` is that of the next record.

@@ -29,7 +29,7 @@ from troth.persistence.wal.log import (
     NewRecord,
 )
 
-from .chain import Chain, StreamDamaged
+from .chain import Chain, StreamDamaged, another_history
 from .ownership import Ownership, Standing
 from .stream import Stream, StreamUnreachable
 from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, encode_stream_frame
@@ -93,6 +93,10 @@ class StreamLog:
         self._now_ms = now_ms
         self._sleep_s = sleep_s
         self._patience_ms = patience_ms
+        self.mark = mark
+        self.waits_for: str | None = None
+        """The name of the owner that this node stands by for, if it does."""
+        self._owner = ""
         self._chain = Chain(stream.name, *(mark or ()))
         self._own = Ownership(number=self._chain.number, epoch=self._chain.epoch)
         if mark is not None:
@@ -102,6 +106,7 @@ class StreamLog:
         self._failure: LogFailed | None = None
         self._closed = False
         self._lock = threading.Lock()  # one thread at a time talks to the engine
+        self._marks_lock = threading.Lock()
         self._marks: deque[ChainMark] = deque(maxlen=_MARKS_LIMIT_COUNT)
         self._appends_count = 0
         self._records_count = 0
@@ -115,6 +120,11 @@ class StreamLog:
         return self._chain.next_sequence
 
     @property
+    def number(self) -> int:
+        """The number of the last frame that is known."""
+        return self._chain.number
+
+    @property
     def epoch(self) -> int:
         """The number of owners that the stream has had, this one included."""
         return self._own.epoch
@@ -124,6 +134,18 @@ class StreamLog:
         return self._own.may_answer(self._boot_ms())
 
     # Becoming the owner
+
+    def check_mark(self, directory: str, pause: Callable[[], None]) -> None:
+        """Raise StreamDamaged unless the stream is the one that the mark was taken from.
+
+        `directory` is what holds the mark. Raises LogFailed too.
+        """
+        mark = self.mark
+        assert mark is not None
+        shown = self._read(mark.number, pause)
+        decoded = decode_stream_frame(shown[0][1]) if shown else None
+        if decoded is None or (decoded[0].number, decoded[1]) != (mark.number, mark.checksum):
+            raise another_history(self._stream.name, mark.number, directory)
 
     def take_over(self, pause: Callable[[], None]) -> Iterator[tuple[int, LogRecord]]:
         """Yield all records, those to come too, until this node owns the stream and may answer.
@@ -137,6 +159,8 @@ class StreamLog:
                 has_read = True
                 frame, records = self._chain.read(number, data)
                 self._own = self._own.received(frame, self._boot_ms())
+                if frame.kind is FrameKind.OWNER:
+                    self._owner = frame.payload.decode(errors="replace")
                 first = self._chain.next_sequence - len(records)
                 yield from enumerate(records, first)
                 self._note_mark(frame)
@@ -146,7 +170,9 @@ class StreamLog:
             if self._own.is_free or self._boot_ms() >= self._own.heard_ms + STREAM_SILENCE_MS:
                 self._claim(pause)
             else:
+                self.waits_for = self._owner or "a server of an unknown name"
                 self._sleep_s(LOOK_INTERVAL_S)
+        self.waits_for = None
         while self._own.durable_number < self._own.number or not self.may_answer():
             if self._boot_ms() >= self._own.alive_due_ms:
                 self._put(FrameKind.ALIVE, b"", pause=pause)
@@ -331,22 +357,23 @@ class StreamLog:
         """Return a place from which on all records from a sequence on stand; None if unknown."""
         found = None
         marks = self._marks
-        while marks and marks[0].next_sequence <= sequence:
-            found = marks.popleft()
+        with self._marks_lock:
+            while marks and marks[0].next_sequence <= sequence:
+                found = marks.popleft()
         return found
 
     def _note_mark(self, frame: StreamFrame) -> None:
         if frame.number % _MARK_FRAMES_COUNT == 0 and frame.kind is not FrameKind.PART:
-            self._marks.append(
-                ChainMark(
-                    frame.number,
-                    self._chain.checksum,
-                    frame.epoch,
-                    frame.next_sequence,
-                    frame.incarnation,
-                    frame.time_ms,
-                )
+            mark = ChainMark(
+                frame.number,
+                self._chain.checksum,
+                frame.epoch,
+                frame.next_sequence,
+                frame.incarnation,
+                frame.time_ms,
             )
+            with self._marks_lock:
+                self._marks.append(mark)
 
     def close(self) -> None:
         """Release the stream, so that the next owner need not wait, and the connection."""

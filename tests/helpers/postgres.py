@@ -66,6 +66,23 @@ class PostgresServer:
             process.send_signal(number)
             process.wait(PATIENCE_S)
 
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Halt all of the server's processes for a block."""
+        assert self._process is not None
+        main = self._process.pid
+        halted = [main]
+        os.kill(main, signal.SIGSTOP)  # first: it starts no others then
+        try:
+            children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+            for child in map(int, children):
+                os.kill(child, signal.SIGSTOP)
+                halted.append(child)
+            yield
+        finally:
+            for one in halted:
+                os.kill(one, signal.SIGCONT)
+
     def backends(self, application: str = "troth") -> list[int]:
         """Return the processes that serve clients of this name."""
         text = self.query(
@@ -73,9 +90,9 @@ class PostgresServer:
         )
         return [int(line) for line in text.split()]
 
-    def query(self, statement: str) -> str:
+    def query(self, statement: str, url: str | None = None) -> str:
         """Run a statement as an operator would; return the rows as text."""
-        command = [_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", self.url]
+        command = [_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", url or self.url]
         return subprocess.run(
             [*command, "-c", statement], check=True, capture_output=True, text=True
         ).stdout.strip()

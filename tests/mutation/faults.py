@@ -14,6 +14,7 @@ from .node_faults import NODE_FAULTS
 from .operator_faults import OPERATOR_FAULTS
 from .process_faults import PROCESS_FAULTS
 from .question_faults import QUESTION_FAULTS
+from .stream_faults import STREAM_FAULTS
 from .trace_faults import TRACE_FAULTS
 from .waiting_faults import WAITING_FAULTS
 from .web_faults import WEB_FAULTS
@@ -213,7 +214,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "answers do not wait for the disk",
         "shards/turns.py",
-        "if committer.durable_position >= turn.position and not self._held_back:",
+        "if committer.is_answerable(turn.position) and not self._held_back:",
         "if True:",
         SHARD,
         is_quick=True,
@@ -221,7 +222,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "reads do not wait for what they saw",
         "shards/turns.py",
-        "if position <= committer.durable_position:",
+        "if committer.is_answerable(position):",
         "if True:",
         SHARD,
         SIMULATION,
@@ -590,4 +591,5 @@ FAULTS = (
     + MESH_FAULTS
     + HOME_FAULTS
     + PROCESS_FAULTS
+    + STREAM_FAULTS
 )

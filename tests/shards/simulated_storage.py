@@ -1,6 +1,7 @@
 """A data directory on a simulated disk, as the shards see it: no threads, no real time."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.checkpoints.checkpoints import Checkpoints
@@ -22,6 +23,7 @@ class SimulatedStorage:
     """The twin of `storage.DirectoryStorage`; `writer_for(log, committer)` makes the writer."""
 
     place = "a simulated disk"
+    directory: Path | None = None
 
     def __init__(
         self,
@@ -52,6 +54,9 @@ class SimulatedStorage:
             self.checkpoints = Checkpoints(
                 store, self._directory.identity.data_id, self._directory.shards
             )
+
+    def check(self) -> None:
+        self._directory.check()
 
     @property
     def shard_count(self) -> int:

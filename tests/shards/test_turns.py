@@ -40,6 +40,41 @@ async def test_what_is_durable_already_is_answered_within_the_turn() -> None:
         assert [reply.code for reply in asker.replies] == [Code.OK]
 
 
+async def test_a_read_waits_until_the_log_may_be_told_of() -> None:
+    """As long as the lease of a log that has one is over, another server may know more."""
+    async with stage(2) as s:
+        await s.call(CreatePromise("a", FAR_MS))
+        has_lease = False
+        s.shards.committer.may_answer = lambda: has_lease
+        asker = CalledBack()
+        s.shards.submit(ReadPromise("a"), None, asker)
+        s.shards.run_turn()
+        s.shards.committer.durable(s.shards.committer.durable_position)
+        assert asker.replies == []
+
+        has_lease = True
+        s.shards.committer.durable(s.shards.committer.durable_position)
+        assert [reply.code for reply in asker.replies] == [Code.OK]
+
+
+async def test_a_survey_waits_until_the_log_may_be_told_of() -> None:
+    async with stage(2) as s:
+        has_lease = False
+        s.shards.committer.may_answer = lambda: has_lease
+        shown = trio.Event()
+
+        async def look() -> None:
+            await s.shards.wait_shown()
+            shown.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await settle()
+            assert not shown.is_set()
+            has_lease = True
+            s.shards.committer.durable(s.shards.committer.durable_position)
+
+
 async def test_reads_do_not_wait_for_what_other_shards_write_in_the_same_turn(
     autojump_clock: MockClock,
 ) -> None:

@@ -388,7 +388,7 @@ class TestDescription:
         kind = KINDS[name]
         default = getattr(Settings(), name)
         if kind.secret:
-            assert default == {}
+            assert not default
         elif name in {"cors_allow_origin", "hosts", "trace_tags"}:
             assert default == ()
         else:

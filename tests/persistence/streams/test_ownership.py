@@ -118,6 +118,18 @@ def test_what_was_found_is_durable_only_when_something_later_is_acknowledged() -
     assert later.durable_number == 2
 
 
+def test_an_owner_may_not_release_before_it_may_answer() -> None:
+    """Who claims after a release does not wait, and the owner before may still answer."""
+    other = StreamFrame(FrameKind.OWNER, 1, 1, 6, 0, 1, 0, 0, b"m")
+    claim = StreamFrame(FrameKind.OWNER, 2, 2, 7, 0, 1, 0, 0, b"n")
+    own = Ownership().received(other, 10).claim(claim, 10).acknowledged()
+    release = StreamFrame(FrameKind.RELEASED, 3, 2, 7, 0, 1, 0, 0, b"")
+
+    with pytest.raises(AssertionError):
+        own.append(release, 10)
+    own.append(release, 10 + LEASE_TICKS)
+
+
 def test_every_transition_leads_on() -> None:
     """Each standing but the first is reached, and each but the last two is left."""
     assert set(TRANSITIONS.values()) == set(Standing)

@@ -1,0 +1,240 @@
+"""A whole server whose log is in PostgreSQL: killed, halted, replaced, with its database killed."""
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.postgres import PostgresServer, postgres_server
+from tests.helpers.server import ServerDiedError, ServerProcess, http_json
+from troth.core.limits import STREAM_LEASE_MS
+
+pytestmark = pytest.mark.slow
+_PATIENCE_S = 60.0
+_databases = count()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    """Return where a new, empty database is."""
+    name = f"d{next(_databases)}"
+    postgres.query(f"CREATE DATABASE {name}")
+    return postgres.url.replace("///postgres", f"///{name}")
+
+
+def _create(server: ServerProcess, name: str) -> int:
+    body = {"id": name, "timeout": 2**53, "param": {"data": "YQ=="}}
+    status, _ = http_json("POST", f"{server.url}/promises", body)
+    return status
+
+
+def _is_there(server: ServerProcess, name: str) -> bool:
+    status, _ = server.request("GET", f"/promises/{name}")
+    assert status in (200, 404), status
+    return status == 200
+
+
+class Load:
+    """Creates promises, one after the other; `made` are those that were acknowledged."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.made: list[str] = []
+        self._server = server
+        self._is_over = False
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        for number in count():
+            if self._is_over:
+                return
+            try:
+                if _create(self._server, f"p{number}") == 201:
+                    self.made.append(f"p{number}")
+            except OSError:
+                time.sleep(0.01)  # the server is not there just now
+
+    def wait_for_more(self, more_count: int = 20) -> None:
+        """Wait until so many more were acknowledged."""
+        wanted_count = len(self.made) + more_count
+        ends_s = time.monotonic() + _PATIENCE_S
+        while len(self.made) < wanted_count:
+            assert time.monotonic() < ends_s, "nothing is acknowledged any more"
+            time.sleep(0.01)
+
+
+def _assert_all_there(server: ServerProcess, names: list[str]) -> None:
+    missing = [name for name in names if not _is_there(server, name)]
+    assert not missing, (len(missing), len(names), missing[:5])
+
+
+def test_nothing_acknowledged_is_lost_with_the_server_and_its_directory(
+    tmp_path: Path, url: str
+) -> None:
+    with ServerProcess(tmp_path / "a", "--log", url) as first, Load(first) as load:
+        load.wait_for_more()
+        first.kill9()
+    with ServerProcess(tmp_path / "b", "--log", url) as second:
+        _assert_all_there(second, load.made)
+        assert _create(second, "another") == 201
+        assert second.terminate() == 0
+    began_s = time.monotonic()
+    with ServerProcess(tmp_path / "b", "--log", url) as third:
+        assert _is_there(third, "another")
+        assert time.monotonic() - began_s < 30
+        assert "synchronous standby" in third.log()
+
+
+def test_nothing_acknowledged_is_lost_when_the_database_crashes(
+    tmp_path: Path, url: str, postgres: PostgresServer
+) -> None:
+    """Each kill of a backend makes PostgreSQL start again from its own log."""
+    with ServerProcess(tmp_path / "a", "--log", url) as server:
+        with Load(server) as load:
+            for _ in range(2):
+                load.wait_for_more()
+                for backend in postgres.backends():
+                    os.kill(backend, signal.SIGKILL)
+                load.wait_for_more()
+        _assert_all_there(server, load.made)
+    with ServerProcess(tmp_path / "b", "--log", url) as other:
+        _assert_all_there(other, load.made)
+
+
+def test_a_start_reads_only_what_no_checkpoint_has(
+    tmp_path: Path, url: str, postgres: PostgresServer
+) -> None:
+    """A database that was set back since is refused, but not by an empty directory."""
+    with ServerProcess(tmp_path / "a", "--log", url) as server:
+        for number in range(140):
+            assert _create(server, f"p{number}") == 201
+        assert server.terminate() == 0
+        server.start()
+        recovered = re.findall(r"promises=(\d+) records=(\d+)", server.log())
+        assert recovered[-1][0] == "140"
+        assert int(recovered[-1][1]) == 0
+        assert _is_there(server, "p139")
+        assert server.terminate() == 0
+        mark = json.loads((server.data / "stream.json").read_text())["number"]
+        assert mark >= 64
+        postgres.query(f"DELETE FROM troth_log WHERE number >= {mark}", url)
+        with pytest.raises(ServerDiedError, match="set back to an earlier state"):
+            server.start()
+
+
+def test_a_second_server_stands_by_and_takes_over(tmp_path: Path, url: str) -> None:
+    second = ServerProcess(tmp_path / "b", "--log", url)
+    with ServerProcess(tmp_path / "a", "--log", url) as first:
+        starting = threading.Thread(target=second.start)
+        starting.start()
+        try:
+            _wait_for("standing by", second)
+            assert _create(first, "before") == 201
+            assert http_json("GET", f"{second.url}/promises/before")[0] == 503
+            first.kill9()
+            began_s = time.monotonic()
+        finally:
+            starting.join()
+    try:
+        assert time.monotonic() - began_s < 30
+        _assert_all_there(second, ["before"])
+        assert _create(second, "after") == 201
+    finally:
+        second.kill9()
+
+
+def test_a_server_that_was_halted_tells_nothing_of_the_past(tmp_path: Path, url: str) -> None:
+    """Its questions wait in the socket until it goes on, when another has taken over."""
+    with ServerProcess(tmp_path / "a", "--log", url) as first:
+        assert _create(first, "one") == 201
+        os.kill(first.process_id, signal.SIGSTOP)
+        answers: list[int | str] = []
+
+        def ask() -> None:
+            try:
+                answers.append(http_json("GET", f"{first.url}/promises/two")[0])
+            except OSError as error:
+                answers.append(type(error).__name__)
+
+        with ServerProcess(tmp_path / "b", "--log", url) as second:
+            assert _create(second, "two") == 201
+            asking = threading.Thread(target=ask)
+            asking.start()
+            time.sleep(0.2)
+            os.kill(first.process_id, signal.SIGCONT)
+            asking.join()
+            assert answers[0] != 404, "it has told of a state without what was acknowledged"
+            assert first.wait() != 0
+            assert "another server has taken over" in first.log()
+            _assert_all_there(second, ["one", "two"])
+
+
+def test_a_server_without_its_database_tells_nothing_after_its_lease(
+    tmp_path: Path, url: str, postgres: PostgresServer
+) -> None:
+    """The database is halted: nobody knows whether another server owns the log."""
+    with ServerProcess(tmp_path / "a", "--log", url) as server:
+        assert _create(server, "one") == 201
+        with postgres.halted():
+            time.sleep((STREAM_LEASE_MS + 500) / 1000)
+            answers: list[int] = []
+            asking = threading.Thread(
+                target=lambda: answers.append(server.request("GET", "/promises/one")[0])
+            )
+            asking.start()
+            asking.join(1)
+            assert not answers, "it has answered, though its lease was over"
+        asking.join(_PATIENCE_S)
+        assert answers == [200]
+        assert _create(server, "two") == 201
+
+
+def _wait_for(text: str, server: ServerProcess) -> None:
+    ends_s = time.monotonic() + _PATIENCE_S
+    while text not in server.log():
+        assert time.monotonic() < ends_s, server.log()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--log", "mysql://h/d"], "must be none or a connection string"),
+        (["--log", "postgresql://h/d", "--processes", "2"], "with log one process has all of it"),
+        (["--log", "postgresql://h/d", "--in-memory"], "log says where everything is kept"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(
+    tmp_path: Path, arguments: list[str], text: str
+) -> None:
+    server = ServerProcess(tmp_path, *arguments)
+    with pytest.raises(ServerDiedError, match=text):
+        server.start()
+
+
+def test_a_directory_of_a_server_with_its_own_log_is_refused(tmp_path: Path, url: str) -> None:
+    with ServerProcess(tmp_path) as server:
+        assert server.terminate() == 0
+
+    with pytest.raises(ServerDiedError, match="holds a server's own log"):
+        ServerProcess(tmp_path, "--log", url).start()
