@@ -46,7 +46,7 @@ class FarFound(Struct, frozen=True, array_like=True):
 FAR: Final = ProcessCall("promises.far", FarAsked, FarFound)
 
 
-class _Wanted:
+class _WantedOfGroup:
     """What is to be asked of one group."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class _KnownFar:
         self._existing: dict[str, bool] = {}
         self._resumed_by: dict[str, tuple[str, ...]] = {}
         self._below: dict[str, tuple[Promise, ...]] = {}
-        self._wanted: dict[int, _Wanted] = {}
+        self._wanted: dict[int, _WantedOfGroup] = {}
         self._roots: dict[str, None] = {}
         self._below_roots: dict[str, Promise] = {}
 
@@ -89,8 +89,8 @@ class _KnownFar:
             self._below_roots[root.id] = root
         return self._below.get(root.id, ())
 
-    def _of(self, promise_id: str) -> _Wanted:
-        return self._wanted.setdefault(self._every.home(promise_id), _Wanted())
+    def _of(self, promise_id: str) -> _WantedOfGroup:
+        return self._wanted.setdefault(self._every.home(promise_id), _WantedOfGroup())
 
     async def fetch(self) -> bool:
         """Ask for what was missing; return whether there was anything. Raises ShardsError."""
