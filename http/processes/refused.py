@@ -16,20 +16,11 @@ from troth.http.api.rows import Call, Endpoint
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
-_LISTS: Final = "lists of what all processes hold"
-
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType({})
 """Groups of endpoints that do not work, each with what they are about."""
 
 REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        **dict.fromkeys(
-            (
-                *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
-                *("listLocks", "listTimers", "retryTask", "releaseTask", "breakLock"),
-            ),
-            _LISTS,
-        ),
         "importPromises": "imports",
     }
 )
