@@ -6,6 +6,7 @@ their own. `FAULTS` are all.
 
 from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
+from .copy_faults import COPY_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .home_faults import HOME_FAULTS
@@ -366,8 +367,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "commands do not look at the time",
         "shards/shard.py",
-        "            if done_count == next_look_count:",
-        "            if False:",
+        " and done_count < BATCH_LIMIT_COUNT and has_time():",
+        " and done_count < BATCH_LIMIT_COUNT:",
         "shards/test_passes.py",
     ),
     fault(
@@ -589,6 +590,7 @@ FAULTS = (
     + WAITING_FAULTS
     + WEB_FAULTS
     + MESH_FAULTS
+    + COPY_FAULTS
     + HOME_FAULTS
     + PROCESS_FAULTS
     + STREAM_FAULTS
