@@ -111,8 +111,8 @@ def test_locks_and_schedules_are_one(clients: list[Client]) -> None:
 
 
 def test_what_does_not_work_yet_is_refused_by_name(clients: list[Client]) -> None:
-    for path in ("/bulk",):
-        status, body = clients[0].ask("GET", path)
+    for one in clients[:6]:
+        status, body = one.ask("POST", "/bulk", {"action": "retry", "filter": {}})
         assert (status, body["error"]["code"]) == (501, Code.SEVERAL_PROCESSES)
         (detail,) = body["error"]["details"]
         assert "A server of several processes does not have" in detail["message"]
