@@ -178,7 +178,7 @@ def _machine_bytes() -> list[int]:
 
 
 def prepare_heap() -> None:
-    """Let all threads share one heap, before the first starts; they take little address space.
+    """Give all threads one heap, before the first starts; they take little address space.
 
     The allocator of glibc has a heap for each thread otherwise, of 64 MiB of address space. What
     one thread allocates and another lets go leaves holes in each: a server that loads its state in
