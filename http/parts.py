@@ -182,7 +182,7 @@ class Parts:
         )
         self.gate = SlowGate()
         memory = process_memory.memory_limits()
-        self.memory = plan_memory(settings, memory)
+        self.memory = plan_memory(settings, memory, 1 if member is None else member.place.count)
         self.in_flight = InFlight(
             self.memory.in_flight_bytes,
             headroom_bytes=memory.headroom_bytes,
