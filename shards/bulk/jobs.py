@@ -42,7 +42,7 @@ from troth.core.limits import (
 )
 from troth.core.model import replace
 from troth.core.replies import Reply
-from troth.shards.errors import ShardsError
+from troth.shards.errors import ShardsError, Stopping
 from troth.shards.gathering import EntryKind
 
 from . import works
@@ -147,6 +147,12 @@ class BulkJobs:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry jobs on until canceled."""
+        try:
+            await self._carry_all_on(task_status)
+        finally:
+            self._nursery = None  # a job that is started from here on is refused
+
+    async def _carry_all_on(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -200,10 +206,11 @@ class BulkJobs:
 
         Once begun it is started even if the caller is canceled.
         """
-        assert self._nursery is not None, "jobs are started while this runs"
         self._require_known()
         if self.prepare is not None:
             job = await self.prepare(job)
+        if self._nursery is None:
+            raise Stopping
         if len(self._running) >= BULK_JOBS_LIMIT_COUNT:
             raise TooManyJobs
         running = self._running[job.id] = _Running(job)

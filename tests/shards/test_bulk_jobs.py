@@ -30,7 +30,7 @@ from troth.persistence.wal.log import LogRecord, NewRecord
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.bulk.pacing import JobPace
 from troth.shards.committer import Committer
-from troth.shards.errors import Overloaded, StorageFailed
+from troth.shards.errors import Overloaded, Stopping, StorageFailed
 from troth.shards.shards import Shards
 from troth.shards.surveys.tasks import TaskPage
 
@@ -360,3 +360,13 @@ async def test_a_job_rests_as_long_as_its_slice_took(autojump_clock: MockClock) 
     stopping = trio.Event()
     stopping.set()
     assert not await pace.rest(trio.current_time(), 50, stopping)
+
+
+async def test_a_job_that_is_started_when_the_server_has_ended_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async with life([]) as first:
+        jobs = first.jobs
+    with pytest.raises(Stopping):
+        await jobs.start(job_of(jobs))
+    assert jobs.all_progress() == []

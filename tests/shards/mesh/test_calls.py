@@ -4,7 +4,10 @@ import pytest
 import trio
 from msgspec import Struct
 
-from tests.shards.mesh.world import until, world
+from tests.shards.mesh.world import make_process, until, world
+from tests.shards.stage import CalledBack
+from troth.core.commands import ReadPromise
+from troth.core.replies import Reply
 from troth.shards.errors import CallFailed, LinkBroken, OutOfReach, Overloaded, ShardsError
 from troth.shards.mesh.calls import ProcessCall, ProcessNote, the_first
 
@@ -158,3 +161,21 @@ async def test_notes_come_in_order_and_are_lost_with_the_link(autojump_clock: ob
         with trio.fail_after(60):
             await until(lambda: heard[-1][1] == "found")
         assert "lost" not in [said for _, said in heard]
+
+
+async def test_what_comes_when_a_process_has_ended_is_refused() -> None:
+    mesh = make_process(1, (1, 1)).mesh
+    mesh.calls.handle(ADD, add)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mesh.calls.run)
+        await nursery.start(mesh.errands.run)
+        nursery.cancel_scope.cancel()
+    refused: list[ShardsError] = []
+    mesh.calls.begin(0, ADD.name, b"", lambda _: None, refused.append)
+    assert [type(error) for error in refused] == [Overloaded]
+
+    async def errand(*_: object) -> Reply:
+        raise AssertionError("it must not begin")
+
+    with pytest.raises(Overloaded):
+        mesh.errands.start(errand, 1, ReadPromise("p"), CalledBack(), 0, None)
