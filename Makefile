@@ -144,6 +144,7 @@ prove: seeds sdks ## Run all proofs long, make seeds and make sdks too (over an 
 	@$(BIN)/python -m tests.model --seed $(SEED) --runs 300 --steps 500
 	@$(BIN)/python -m tests.fuzz --seed $(SEED) --minutes 1
 	@$(BIN)/python -m tests.proofs.kill --rounds 20 --seed $(SEED)
+	@$(BIN)/python -m tests.proofs.kill --processes 3 --rounds 20 --seed $(SEED)
 	@$(BIN)/python -m tests.proofs.functions --tasks 1000 --nodes 4 --seed $(SEED)
 	@$(BIN)/python -m tests.proofs.timing
 	@$(BIN)/python -m tests.mutation

@@ -29,7 +29,7 @@ def encoder(order: Literal["deterministic"] | None = None) -> Callable[[object],
             buffer = take()
         except IndexError:  # the first call, or others are under way
             buffer = bytearray()
-        encode_into(value, buffer, 0)
+        encode_into(value, buffer)
         text = bytes(buffer)
         if len(text) <= BUFFER_KEPT_BYTES:
             give_back(buffer)

@@ -70,6 +70,7 @@ from troth.shards.gathered.cuts import GatheredCuts
 from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
+from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.mesh.calls import ProcessCalls
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
@@ -263,6 +264,9 @@ class Parts:
             calls = member.mesh.calls
             queues = AllQueues(calls, self.shards, self.polls, own_queues)
             looks = AllLooks(calls, member.homes, self.delivery, self.polls)
+        self.surveys = Surveys(
+            self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms, looks
+        )
         self.api = Api(
             settings=settings,
             url=self.url,
@@ -274,9 +278,7 @@ class Parts:
             others_are_ready=member.are_ready if member is not None else lambda: True,
             readiness=Readiness.STARTING,
             placement=self.placement,
-            surveys=Surveys(
-                self.shards, self.delivery, self.polls, self.placement, self.clock.now_ms, looks
-            ),
+            surveys=self.surveys,
             queues=queues,
             endings=self.endings,
             in_flight=self.in_flight,
@@ -285,6 +287,9 @@ class Parts:
         self.shared = None if member is None else share_credentials(member, self.api)
         if member is not None:
             register(member.mesh.calls, self.api)
+            self.api.surveys = AllSurveys(
+                member.mesh.calls, member.place.group_shards, self.shards, self.surveys
+            )
         self.cuts: GatheredCuts | None = None
         if member is not None and isinstance(storage, DirectoryStorage):
             self.cuts = GatheredCuts(
@@ -455,10 +460,9 @@ class Parts:
 
     def make_bulk_jobs(self) -> BulkJobs:
         """Make what carries bulk jobs out."""
-        assert self.api.surveys is not None, "a server has surveys"
         jobs = BulkJobs(
             self.shards,
-            self.api.surveys,
+            self.surveys,
             self.clock.now_ms,
             lambda job: note_end(self.api.audit, job),
         )

@@ -1,4 +1,7 @@
-"""The node's HTTP client: one server, kept connections, h11. A request costs as little as it can.
+"""The node's HTTP client: one server, kept connections. A request costs as little as it can.
+
+An answer that comes in one piece and has a plain head is read here; h11 reads all others, from
+their first byte.
 
 `ServerClient.ask` sends a request and returns the answer, whatever its status;
 `ServerClient.open_stream` reads server-sent events. A connection that ended while it was idle is
@@ -10,6 +13,7 @@ its first request of another kind. So those get connections of their own (`apart
 """
 
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +45,17 @@ _EVENT_LIMIT_BYTES: Final = 64 * 1024
 _TOGETHER_LIMIT_BYTES: Final = 128 * 1024
 """A body above this is sent apart: large ones do not go the server's short way."""
 _SHOWN_TEXT_COUNT: Final = 300
+
+_NAME: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_VALUE: Final = rb"[\t\x20-\x7e]*"
+_HEAD: Final = re.compile(
+    rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n(?:" + _NAME + rb":" + _VALUE + rb"\r\n)+\r\n"
+)
+_ANSWER_HEAD: Final = re.compile(
+    rb"HTTP/1\.1 (2(?!04)[0-9]{2}|3(?!04)[0-9]{2}|[45][0-9]{2})(?: " + _VALUE + rb")?"
+    rb"((?:\r\n" + _NAME + rb":" + _VALUE + rb")*)"
+)
+_ABOUT_LENGTH: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 Headers = Sequence[tuple[str, str]]
 
@@ -74,6 +89,46 @@ class ServerAnswer:
         return ServerRefused(self.status, text)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A request: its bytes, and the parts that h11 makes the same of."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    content: bytes
+
+    def head(self) -> bytes:
+        """Return the bytes before the body. Raises h11.LocalProtocolError for a bad request."""
+        lines = [f"{self.method} {self.target} HTTP/1.1"]
+        lines += [f"{name}: {text}" for name, text in self.headers]
+        head = "\r\n".join((*lines, "", "")).encode("latin-1", "replace")
+        if _HEAD.fullmatch(head) is None or head.count(b"\n") != len(lines) + 1:
+            self.for_h11()  # it says what is wrong
+        return head
+
+    def for_h11(self) -> h11.Request:
+        """Return the same for h11."""
+        return h11.Request(method=self.method, target=self.target, headers=self.headers)
+
+
+def plain_answer(received: bytes) -> ServerAnswer | None:
+    """Return the answer that these bytes are, if they are just one and its head is plain."""
+    head, separator, body = received.partition(b"\r\n\r\n")
+    found = _ANSWER_HEAD.fullmatch(head)
+    if not separator or found is None:
+        return None
+    lengths = [
+        value.strip(b" \t")
+        for name, _, value in (line.partition(b":") for line in found[2].lower().split(b"\r\n"))
+        if name in _ABOUT_LENGTH
+    ]
+    # Any other field that says how long it is is not a number.
+    if len(lengths) != 1 or not lengths[0].isdigit() or lengths[0] != b"%d" % len(body):
+        return None
+    return ServerAnswer(int(found[1]), body)
+
+
 class _ServerConnection:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -82,15 +137,33 @@ class _ServerConnection:
         self.exchange: trio.CancelScope | None = None
         """Its deadline moves on with every part that is sent or received."""
 
-    async def send(self, request: h11.Request, body: bytes) -> None:
-        content = self._protocol.send(request) or b""
-        if body:
-            content += self._protocol.send(h11.Data(body)) or b""
-        content += self._protocol.send(h11.EndOfMessage()) or b""
-        view = memoryview(content)
+    async def send(self, asked: _Asked) -> None:
+        view = memoryview(asked.head() + asked.content)
         for start in range(0, len(view), _SEND_BYTES):
             await self._stream.send_all(view[start : start + _SEND_BYTES])
             self._go_on()
+
+    async def plain_answer(self, asked: _Asked) -> ServerAnswer | None:
+        """Return the answer if it is plain; else h11 has what was received, for `response`."""
+        part = await self._receive()
+        answer = plain_answer(part)
+        if answer is None:
+            self.read_by_h11(asked)
+            self._protocol.receive_data(part)
+        return answer
+
+    def read_by_h11(self, asked: _Asked) -> None:
+        """Tell h11 what was sent, so that it can read the answer."""
+        self._protocol.send(asked.for_h11())
+        if asked.content:
+            self._protocol.send(h11.Data(asked.content))
+        self._protocol.send(h11.EndOfMessage())
+
+    async def _receive(self) -> bytes:
+        part = bytes(await self._stream.receive_some(_READ_BYTES))
+        self.heard_count += len(part)
+        self._go_on()
+        return part
 
     def _go_on(self) -> None:
         if self.exchange is not None:
@@ -101,10 +174,7 @@ class _ServerConnection:
             event = self._protocol.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            part = await self._stream.receive_some(_READ_BYTES)
-            self.heard_count += len(part)
-            self._go_on()
-            self._protocol.receive_data(bytes(part))
+            self._protocol.receive_data(await self._receive())
 
     async def response(self) -> int:
         """Return the status of the answer; interim ones are passed over."""
@@ -117,11 +187,13 @@ class _ServerConnection:
 
     def is_reusable(self) -> bool:
         """Return whether another request can be sent; readies the connection for it."""
-        if self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE:
-            self._protocol.start_next_cycle()
-            self.heard_count = 0
-            return True
-        return False
+        protocol = self._protocol
+        if protocol.our_state is h11.DONE and protocol.their_state is h11.DONE:
+            protocol.start_next_cycle()
+        elif protocol.our_state is not h11.IDLE:  # it has read no answer
+            return False
+        self.heard_count = 0
+        return True
 
     async def close(self) -> None:
         await trio.aclose_forcefully(self._stream)
@@ -191,7 +263,7 @@ class ServerClient:
         all_headers = [*self._headers, ("content-length", str(len(content))), *headers]
         if body is not None:
             all_headers.append(("content-type", kind))
-        request = h11.Request(method=method, target=self._prefix + path, headers=all_headers)
+        asked = _Asked(method, self._prefix + path, all_headers, content)
         while True:
             connection = self._idle.pop() if self._idle and not apart else None
             is_kept = connection is not None
@@ -200,9 +272,7 @@ class ServerClient:
                     connection = await self._connect()
                 connection.exchange = exchange
                 try:
-                    return await self._exchange(
-                        connection, request, content, limit_bytes, may_keep=not apart
-                    )
+                    return await self._exchange(connection, asked, limit_bytes, may_keep=not apart)
                 except (trio.BrokenResourceError, h11.RemoteProtocolError, NotReached):
                     if not is_kept or connection.heard_count:
                         raise
@@ -211,25 +281,30 @@ class ServerClient:
     async def _exchange(
         self,
         connection: _ServerConnection,
-        request: h11.Request,
-        content: bytes,
+        asked: _Asked,
         limit_bytes: int,
         *,
         may_keep: bool,
     ) -> ServerAnswer:
         is_kept = False
         try:
-            status = await self._send(connection, request, content)
+            status_or_answer = await self._send(connection, asked)
+            if isinstance(status_or_answer, ServerAnswer):
+                is_kept = self._may_keep(connection, may_keep=may_keep)
+                if len(status_or_answer.body) > limit_bytes:
+                    raise _too_large(limit_bytes)
+                return status_or_answer
+            status = status_or_answer
             parts: list[bytes] = []
             count = 0
             while isinstance(event := await connection.next_event(), h11.Data):
                 parts.append(bytes(event.data))
                 count += len(event.data)
                 if count > limit_bytes:
-                    raise AnswerTooLarge(f"the server's answer is larger than {limit_bytes} bytes")
+                    raise _too_large(limit_bytes)
             if not isinstance(event, h11.EndOfMessage):
                 raise NotReached("it closed the connection")
-            is_kept = may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
+            is_kept = self._may_keep(connection, may_keep=may_keep)
         finally:
             if is_kept:
                 self._idle.append(connection)
@@ -237,18 +312,23 @@ class ServerClient:
                 await connection.close()
         return ServerAnswer(status, b"".join(parts))
 
-    async def _send(
-        self, connection: _ServerConnection, request: h11.Request, content: bytes
-    ) -> int:
-        """Send a request and return the answer's status, also if it came before all was sent."""
+    def _may_keep(self, connection: _ServerConnection, *, may_keep: bool) -> bool:
+        return may_keep and connection.is_reusable() and len(self._idle) < _IDLE_LIMIT_COUNT
+
+    async def _send(self, connection: _ServerConnection, asked: _Asked) -> ServerAnswer | int:
+        """Send a request; return a plain answer, or the status of one whose body is to come.
+
+        Also if it came before all was sent.
+        """
         try:
-            await connection.send(request, content)
+            await connection.send(asked)
         except trio.BrokenResourceError:
             # A server that refuses a body does not read it to its end.
+            connection.read_by_h11(asked)
             with contextlib.suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
                 return await connection.response()
             raise
-        return await connection.response()
+        return await connection.plain_answer(asked) or await connection.response()
 
     @contextlib.asynccontextmanager
     async def open_stream(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -257,12 +337,13 @@ class ServerClient:
         Raises ServerRefused if the server does not open it, NotReached when it ends or breaks.
         """
         headers = [*self._headers, ("accept", "text/event-stream")]
-        request = h11.Request(method="GET", target=self._prefix + path, headers=headers)
+        asked = _Asked("GET", self._prefix + path, headers, b"")
         connection: _ServerConnection | None = None
         try:
             with _failures(), trio.fail_after(ANSWER_TIMEOUT_S):
                 connection = await self._connect()
-                await connection.send(request, b"")
+                await connection.send(asked)
+                connection.read_by_h11(asked)
                 status = await connection.response()
                 if status != 200:
                     body = b""
@@ -302,6 +383,10 @@ async def _events(connection: _ServerConnection, silence_limit_s: float) -> Asyn
             # Comments keep the connection alive; each message is one line of data.
             if line.startswith(b"data:"):
                 yield line[5:].strip()
+
+
+def _too_large(limit_bytes: int) -> AnswerTooLarge:
+    return AnswerTooLarge(f"the server's answer is larger than {limit_bytes} bytes")
 
 
 def _json(body: object) -> bytes:

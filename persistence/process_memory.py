@@ -21,6 +21,7 @@ _MADV_DONTNEED: Final = 4
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _MAPS: Final = Path("/proc/self/maps")
 _STATM: Final = Path("/proc/self/statm")
+_STATM_BYTES: Final = 256
 _MEMINFO: Final = Path("/proc/meminfo")
 _CONTROL_GROUPS: Final = Path("/proc/self/cgroup")
 _CONTROL_GROUP_FILES: Final = Path("/sys/fs/cgroup")
@@ -60,10 +61,19 @@ def release(ranges: list[Range]) -> None:
         library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size_bytes), _MADV_DONTNEED)
 
 
+def _pages() -> list[int]:
+    """Return the numbers of `statm`, as fast as can be: each large body asks. Raises OSError."""
+    descriptor = os.open(_STATM, os.O_RDONLY)
+    try:
+        return [int(text) for text in os.read(descriptor, _STATM_BYTES).split()]
+    finally:
+        os.close(descriptor)
+
+
 def file_bytes() -> int:
     """Return how much memory of this process is pages of files; 0 where the system does not say."""
     try:
-        return int(_STATM.read_text().split()[2]) * _PAGE_BYTES
+        return _pages()[2] * _PAGE_BYTES
     except OSError:
         return 0
 
@@ -71,7 +81,7 @@ def file_bytes() -> int:
 def resident_bytes() -> int:
     """Return how much memory this process uses; 0 where the system does not say."""
     try:
-        return int(_STATM.read_text().split()[1]) * _PAGE_BYTES
+        return _pages()[1] * _PAGE_BYTES
     except OSError:
         return 0
 
@@ -93,7 +103,7 @@ class MemoryLimits:
         if self == _UNLIMITED:
             return None
         try:
-            numbers = [int(text) for text in _STATM.read_text().split()]
+            numbers = _pages()
         except (OSError, ValueError):
             return None
         size, resident, shared, _, _, data = numbers[:6]

@@ -11,14 +11,15 @@ which only so many can be made.
 """
 
 import gc
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, final
 
 import trio
 
 LOOK_AFTER_S: Final = 0.02
-"""How long passes go on until the next look at the young objects."""
+"""How long the loop works, by the processor's time, until the next look at the young objects."""
 OLDER_AFTER_COUNT: Final = 10
 """After how many looks those are looked at that have survived one."""
 
@@ -31,10 +32,15 @@ looks at these it looks at older ones, and after how many of those at all."""
 class Collector(trio.abc.Instrument):
     """Lets the collector look in time. Add it to trio's instruments."""
 
-    def __init__(self) -> None:
-        """Take the time from the loop that this is called in."""
+    def __init__(self, worked_s: Callable[[], float] = time.thread_time) -> None:
+        """Take the time from the loop that this is called in; `worked_s` says how long it worked.
+
+        While it sleeps or waits for a processor no objects are made.
+        """
         self._time_s = trio.lowlevel.current_clock().current_time
+        self._worked_s = worked_s
         self._looks_s = 0.0
+        self._looks_worked_s = 0.0
         self._looks_count = 0
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
@@ -42,7 +48,14 @@ class Collector(trio.abc.Instrument):
         now_s = self._time_s()
         if now_s < self._looks_s:
             return
+        # The loop's clock costs less, so the other is asked only when that much can have passed.
+        worked_s = self._worked_s()
+        missing_s = self._looks_worked_s - worked_s
+        if missing_s > 0:
+            self._looks_s = now_s + missing_s
+            return
         self._looks_s = now_s + LOOK_AFTER_S
+        self._looks_worked_s = worked_s + LOOK_AFTER_S
         self._looks_count += 1
         gc.collect(0 if self._looks_count % OLDER_AFTER_COUNT else 1)
 

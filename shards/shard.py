@@ -329,20 +329,16 @@ class Shard:
         step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        count = BATCH_LIMIT_COUNT
         current_pass = self._pass
         is_own = entries is self._internal
         has_time = current_pass.has_time_for_own if is_own else current_pass.has_time_for_clients
-        next_look_count = SLICE_COUNT if has_time() else 1
-        for done_count in range(count):
-            if not entries:
-                count = done_count
-                break
-            if done_count == next_look_count:
-                next_look_count += SLICE_COUNT
-                if not has_time():
-                    count = done_count
-                    break
+        left_count = min(len(entries), SLICE_COUNT)
+        if left_count > 1 and not has_time():
+            left_count = 1
+        done_count = 0
+        while left_count:
+            left_count -= 1
+            done_count += 1
             command, asker, place, held = entries.popleft()
             try:
                 step = step_of(command, now_ms)
@@ -355,13 +351,15 @@ class Shard:
             if step.again is not None:
                 queue = self.waiting if step.waits else self._internal
                 queue.append((step.again, asker, place, held))
-                next_look_count = done_count + 1
+                left_count = 0
             elif asker is not None:
                 answers.append((asker, place, step.reply))
             if step.records or step.has_effects:
                 has_changed = True
                 self._take(step, held, turn)
-        self._commands_count += count
+            if not left_count and entries and done_count < BATCH_LIMIT_COUNT and has_time():
+                left_count = min(len(entries), SLICE_COUNT, BATCH_LIMIT_COUNT - done_count)
+        self._commands_count += done_count
         return has_changed
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
@@ -472,14 +470,14 @@ class Shard:
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
         for record in step.records:
-            self.sequence += 1
+            self.sequence = sequence = self.sequence + 1
             try:
                 body = encode(record)
             except MemoryError:
                 # The state says so already: if the log is not told, the server has to end.
                 RESERVE.give_away()
                 body = encode(record)
-            turn.records.append((self.index, self.sequence, body))
+            turn.records.append((self.index, sequence, body))
         for promise in step.promise_timers:
             timeout = promise.timeout
             if promise.state is PENDING:

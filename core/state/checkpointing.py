@@ -189,7 +189,7 @@ def _listener_row(state: ShardState, pair: PairKey) -> Listener | None:
 
 
 _READERS: Final[dict[str, Callable[[ShardState, Any], object]]] = {
-    "promises": lambda state, name: state.promises.get(name),
+    "promises": lambda state, name: state.promises.look(name),
     "tasks": _task_row,
     "callbacks": lambda state, key: state.callbacks.get(key[1], {}).get(key[0]),
     "schedules": lambda state, name: state.schedules.get(name),

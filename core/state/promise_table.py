@@ -16,6 +16,7 @@ from typing import Final, Protocol, final
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_bytes import BUFFER_KEPT_BYTES
 from troth.core.limits import FOLD_SLICE_COUNT
 from troth.core.model import EMPTY_VALUE, PENDING, Promise, PromiseState, Trace, Value
 
@@ -30,6 +31,9 @@ RECENT_LIMIT_COUNT: Final = 256
 _SHAPE_NAMES_COUNT: Final = 16
 _SHAPE_CHARACTERS: Final = 512
 """Sets of more names, or longer ones, are kept with each promise."""
+
+FOLDED_DATA_CHARACTERS: Final = 8_192
+"""A promise with longer data stays an object: it would become hardly smaller."""
 
 _NO_TAGS: Final = -1
 _OWN_NAMES: Final = -2
@@ -87,7 +91,9 @@ class _Times(Struct, array_like=True, gc=False):
     timeout: int
 
 
-_encode: Final = msgspec.msgpack.Encoder().encode
+# Not `encode`: it ends the process where there is no memory for a long text (`json_bytes.py`).
+_encode_into: Final = msgspec.msgpack.Encoder().encode_into
+_buffer: Final = bytearray()
 _decode: Final = msgspec.msgpack.Decoder(_Folded).decode
 _decode_times: Final = msgspec.msgpack.Decoder(_Times).decode
 
@@ -121,6 +127,11 @@ class PromiseTable(MutableMapping[str, Promise]):
         assert default is None, "no other is asked for"
         kept = self.kept.get(promise_id)
         return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
+
+    def look(self, promise_id: str) -> Promise | None:
+        """Return a promise, or None, to look at it once: it is not kept for the next reader."""
+        kept = self.kept.get(promise_id)
+        return self._made_of(promise_id, kept) if isinstance(kept, bytes) else kept
 
     def __contains__(self, promise_id: object) -> bool:
         return promise_id in self.kept
@@ -169,45 +180,62 @@ class PromiseTable(MutableMapping[str, Promise]):
                 return False
             self.folded_through = promise.serial
             if promise.state is PENDING:
-                kept[promise_id] = fold(promise)
-                self.folded_count += 1
+                folded = fold(promise)
+                if folded is not None:
+                    kept[promise_id] = folded
+                    self.folded_count += 1
         self.folded_through = last
         return True
 
     def fold(self, promise: Promise) -> None:
         """Fold a promise that is here as an object, if it is pending."""
         if promise.state is PENDING:
-            self.kept[promise.id] = self._fold(promise)
-            self.folded_count += 1
+            self._keep(promise)
 
     def add_folded(self, promise: Promise) -> None:
         """Take up a pending promise that is new, folded."""
-        self.kept[promise.id] = self._fold(promise)
-        self.folded_count += 1
+        self._keep(promise)
         if promise.serial > self.folded_through:
             self.folded_through = promise.serial
 
-    def _fold(self, promise: Promise) -> bytes:
+    def _keep(self, promise: Promise) -> None:
+        folded = self._fold(promise)
+        if folded is None:
+            self.kept[promise.id] = promise
+        else:
+            self.kept[promise.id] = folded
+            self.folded_count += 1
+
+    def _fold(self, promise: Promise) -> bytes | None:
+        """Return what stands for a promise; None if it is to stay an object."""
         tags, param = promise.tags, promise.param
+        if param.data is not None and len(param.data) > FOLDED_DATA_CHARACTERS:
+            return None
         shape: int = _NO_TAGS
         values: tuple[str | None, ...] = ()
         if tags is not None:
             shape, values = self._shape_of(tags)
             if promise.id in values:
                 values = tuple([None if one == promise.id else one for one in values])
-        return _encode(
-            _Folded(
-                promise.serial,
-                promise.timeout,
-                promise.created_on,
-                param.data,
-                shape,
-                values,
-                param.headers,
-                promise.key_for_create,
-                promise.trace,
-            )
+        folded = _Folded(
+            promise.serial,
+            promise.timeout,
+            promise.created_on,
+            param.data,
+            shape,
+            values,
+            param.headers,
+            promise.key_for_create,
+            promise.trace,
         )
+        try:
+            _encode_into(folded, _buffer, 0)
+            return bytes(_buffer)
+        except MemoryError:
+            return None  # later: it is no time to make it smaller
+        finally:
+            if len(_buffer) > BUFFER_KEPT_BYTES:
+                _buffer.clear()
 
     def _shape_of(self, tags: dict[str, str]) -> tuple[int, tuple[str, ...]]:
         """Return the number of a set of names, with the values for it."""
@@ -225,7 +253,11 @@ class PromiseTable(MutableMapping[str, Promise]):
     def unfolded(self, promise_id: str, folded: bytes) -> Promise:
         """Return a promise that `kept` has only as bytes."""
         promise = self.recent.get(promise_id)
-        return self._made_of(promise_id, folded) if promise is None else promise
+        if promise is None:
+            if len(self.recent) >= RECENT_LIMIT_COUNT:
+                self.recent.clear()
+            promise = self.recent[promise_id] = self._made_of(promise_id, folded)
+        return promise
 
     def _made_of(self, promise_id: str, folded: bytes) -> Promise:
         row = _decode(folded)
@@ -237,9 +269,7 @@ class PromiseTable(MutableMapping[str, Promise]):
                 tags = dict(zip(values[::2], values[1::2], strict=True))
             else:
                 tags = dict(zip(self._names[shape], values, strict=True))
-        if len(self.recent) >= RECENT_LIMIT_COUNT:
-            self.recent.clear()
-        promise = self.recent[promise_id] = Promise(
+        return Promise(
             promise_id,
             row.serial,
             PENDING,
@@ -250,4 +280,3 @@ class PromiseTable(MutableMapping[str, Promise]):
             row.key_for_create,
             trace=row.trace,
         )
-        return promise

@@ -25,6 +25,7 @@ from troth.shards.clock import SystemClock
 from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
 from troth.shards.gathered.retention import AllSweepers
+from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
@@ -155,7 +156,7 @@ class Api:
     builder: BuildQueue | None = None
     debug: DebugOperations | None = None
     placement: Placement | None = None
-    surveys: Surveys | None = None
+    surveys: Surveys | AllSurveys | None = None
     queues: WholeQueues | None = None
     feed: EventFeed | None = None
     stream_relay: StreamOpener | None = None

@@ -18,7 +18,6 @@ from troth.http.wire.requests import Response
 
 _FUNCTIONS: Final = "function tasks, builds and nodes"
 _BULK: Final = "bulk jobs"
-_LISTS: Final = "lists of what all processes hold"
 
 REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -33,13 +32,6 @@ REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
 
 REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        **dict.fromkeys(
-            (
-                *("whyPromise", "waitingForPromise", "treeOfPromise", "listTasks", "showTask"),
-                *("listLocks", "listTimers", "retryTask", "releaseTask", "breakLock"),
-            ),
-            _LISTS,
-        ),
         "importPromises": "imports",
         **dict.fromkeys(("deleteFunction", "showUsage"), _FUNCTIONS),
     }

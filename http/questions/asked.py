@@ -18,6 +18,7 @@ from troth.http.promises.search_endpoints import words_schema
 from troth.http.wire.cursors import FOREIGN_CURSOR, sign_payload, verified_payload
 from troth.http.wire.decoding import integer, query_pairs
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
+from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.surveys.surveys import Surveys
 
 LIMIT_COUNT: Final = 100
@@ -125,7 +126,7 @@ def cursor(place: Struct, secret: bytes) -> str:
     return sign_payload(_encode(place), secret)
 
 
-def surveys_of(api: Api) -> Surveys:
+def surveys_of(api: Api) -> Surveys | AllSurveys:
     """Return what looks at the whole server."""
     assert api.surveys is not None, "a server has surveys"
     return api.surveys

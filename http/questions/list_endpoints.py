@@ -6,7 +6,6 @@ from msgspec import Struct
 from troth.core.catalog import RESERVED_PREFIX, Scope
 from troth.core.codes import Code
 from troth.core.grammar import task_ids
-from troth.core.grammar.patterns import Pattern
 from troth.http.api.context import Api
 from troth.http.api.permissions import refuse_unless_within
 from troth.http.api.rows import ID_PARAMETER, Call, Endpoint, Parameter, Success, answer
@@ -147,9 +146,11 @@ async def list_locks(api: Api, call: Call) -> Response:
     place = LocksPlace(asked.text("id") or "*", asked.text("process"), asked.limit())
     place = asked.place(LocksPlace, secret) or place
     asked.done()
-    pattern = Pattern(place.pattern, call.request.principal.id_prefix)
+    prefix = call.request.principal.id_prefix
     page = await answered(
-        surveys_of(api).locks(pattern, place.process_id, place.limit_count, place.place)
+        surveys_of(api).locks(
+            place.pattern, prefix, place.process_id, place.limit_count, place.place
+        )
     )
     following = None
     if page.following is not None:

@@ -116,6 +116,19 @@ class Fields(Struct, gc=False):
 
 _LENGTH: Final = b"content-length"
 
+_Line = tuple[str, bytes, bytes, bool]
+"""What a request's line says: method, path, query, and whether it is of HTTP/1.0."""
+
+
+def _read_line(line: bytes) -> _Line:
+    """Return what a line says. Raises NotServed."""
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise NotServed(REQUEST_LINE)
+    method, target, version = found.groups()
+    path, _, query = target.partition(b"?")
+    return _METHODS[method], path, query, version == b"0"
+
 
 class _KnownFields(Struct, gc=False):
     """A request's fields, each as it came, and what they say together; no name is repeated."""
@@ -128,14 +141,15 @@ class Parser:
     """Finds the requests of one connection.
 
     Clients repeat themselves. What was found out about a request's line is used again when it is,
-    byte for byte, that of the request before; of its fields, when another request had the same. Of
+    byte for byte, that of the request before, or one of the last few with POST, whose paths have
+    no ids in them; of its fields, when another request had the same. Of
     one of the last few kinds of requests, with as many fields of the same names, only those are
     read whose values have changed.
     """
 
     __slots__ = (
         *("_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kinds"),
-        *("_is_old", "_line", "_method", "_path", "_query", "_text", "_texts"),
+        *("_is_old", "_line", "_lines", "_method", "_path", "_query", "_text", "_texts"),
     )
 
     def __init__(
@@ -152,6 +166,7 @@ class Parser:
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
         self._head = self._text = b""
         self._line = _NO_LINE
+        self._lines: dict[bytes, _Line] = {}
         self._is_old = False  # HTTP/1.0
         self._method = ""
         self._path = self._query = b""
@@ -244,13 +259,14 @@ class Parser:
         self._head = b""  # until all of it has been understood
         line, _, text = head.partition(b"\r\n")
         if line != self._line:
-            found = _REQUEST_LINE.fullmatch(line)
-            if found is None:
-                raise NotServed(REQUEST_LINE)
-            method, target, version = found.groups()
-            self._is_old = version == b"0"
-            self._method = _METHODS[method]
-            self._path, _, self._query = target.partition(b"?")
+            known = self._lines.get(line)
+            if known is None:
+                known = _read_line(line)
+                if known[0] == "POST":
+                    if len(self._lines) == _KINDS_KEPT_COUNT:
+                        del self._lines[next(iter(self._lines))]
+                    self._lines[line] = known
+            self._method, self._path, self._query, self._is_old = known
             self._line = line
         if text != self._text:
             fields = self._texts.get(text)

@@ -16,6 +16,7 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.persistence.shortage import SHORTAGES
 from troth.shards.mesh.answering import AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.link import MeshLink
@@ -215,7 +216,13 @@ class LinkSockets:
 
     async def _accept(self, nursery: trio.Nursery, listening: trio.socket.SocketType) -> None:
         while True:
-            connected, _ = await listening.accept()
+            try:
+                connected, _ = await listening.accept()
+            except OSError as error:
+                if error.errno not in SHORTAGES:
+                    raise
+                await trio.sleep(_RETRY_LIMIT_S)  # it waits in the queue
+                continue
             stream = socket.socket(fileno=connected.detach())
             if not is_same_user(stream):
                 _log.error("another user has connected to a link, and was cut off")
@@ -234,12 +241,8 @@ class LinkSockets:
 
         wait_s = _RETRY_FIRST_S
         while True:
-            stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            stream.setblocking(False)
-            try:
-                stream.connect(str(self.path_of(peer)))
-            except OSError:  # it is away, or has too many to accept just now
-                stream.close()
+            stream = _connected_to(self.path_of(peer))
+            if stream is None:
                 with trio.move_on_after(wait_s):
                     await self._news.wait()
                 wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
@@ -293,6 +296,23 @@ class LinkSockets:
             for one in self._mesh.links.values():
                 one.look()
             self._loop.submitted()
+
+
+def _connected_to(path: Path) -> socket.socket | None:
+    """Return a connection to a process; None if it is away, or one of both is short of something.
+
+    It may have too many to accept just now, or this one too few descriptors.
+    """
+    stream: socket.socket | None = None
+    try:
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.setblocking(False)
+        stream.connect(str(path))
+    except OSError:
+        if stream is not None:
+            stream.close()
+        return None
+    return stream
 
 
 def is_same_user(connected: socket.socket | trio.socket.SocketType) -> bool:

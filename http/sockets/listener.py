@@ -301,8 +301,14 @@ class SocketListener:
             return
         if self.lane is None:
             self.take_over(HandedOver(connected, received, trio.current_time()), peer)
-        else:
+            return
+        try:
             self.lane.adopt(connected, peer, self, received)
+        except Exception:
+            self._failed_count += 1
+            _log.exception("a connection failed", peer=peer)
+            connected.close()
+            self.ended(peer)
 
     async def _bring(self, handed_over: HandedOver, home: int, peer: str | None) -> None:
         assert self._homes is not None, "only then there are other processes"
@@ -315,6 +321,9 @@ class SocketListener:
                         connected.send(answer, socket.MSG_DONTWAIT)
                         # A home that hangs may have a descriptor of it.
                         connected.shutdown(socket.SHUT_WR)
+        except Exception:
+            self._failed_count += 1
+            _log.exception("a connection failed", peer=peer)
         finally:
             if handed_over.hold is not None:
                 handed_over.hold.release()

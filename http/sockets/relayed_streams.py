@@ -73,7 +73,10 @@ class StreamRelay:
 
     async def open(self, home: int, port_number: int, request: Request) -> Response:
         """Ask a home to answer a request. Raises ApiError (503) if it is away."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:  # there are too few descriptors just now
+            raise ApiError(Code.OVERLOADED) from error
         answer = _AnswerOfHome(ours)
         try:
             content = answer.asked(request)

@@ -23,9 +23,11 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.persistence.shortage import SHORTAGES
 from troth.shards.mesh.homes import HomeFinder
 from troth.shards.mesh.place import ProcessPlace
 
+from .accepting import PAUSE_S
 from .link_sockets import is_same_user
 
 STREAM_WAIT_S: Final = 30.0
@@ -105,7 +107,11 @@ class StreamHomes:
 
     async def _pass_on(self, home: int, connected: socket.socket, content: bytes) -> bool:
         """Offer a connection to a home once; return whether it was taken."""
-        way = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            way = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:
+            await trio.lowlevel.checkpoint()
+            return False  # there are too few descriptors just now
         with way:
             stream = trio.socket.from_stdlib_socket(way)
             try:
@@ -146,7 +152,13 @@ class StreamHomes:
                 task_status.started()
                 with self._taking:
                     while True:
-                        connected, _ = await listening.accept()
+                        try:
+                            connected, _ = await listening.accept()
+                        except OSError as error:
+                            if error.errno not in SHORTAGES:
+                                raise
+                            await trio.sleep(PAUSE_S)  # it waits in the queue
+                            continue
                         nursery.start_soon(self._take, connected, ports)
                 listening.close()
 
@@ -160,6 +172,8 @@ class StreamHomes:
                     await _take_one(stream, ports)
                 except OSError:
                     return  # who brought it has gone
+                except Exception:
+                    _log.exception("a connection that was brought failed")
 
     def _path_of(self, process: int) -> Path:
         return Path(self._place.links_directory) / f"streams-{process}"

@@ -467,7 +467,13 @@ def _canonical_after(attributes: tuple[str, ...]) -> Callable[[Any], None]:
             if content is not None:
                 setattr(body, attribute, b2a_base64(content, newline=False).decode())
 
-    return make_canonical
+    def make_data_canonical(body: Any) -> None:
+        """Do the same where it is all that there is, for each value: by its name it costs half."""
+        content = body.data
+        if content is not None:
+            body.data = b2a_base64(content, newline=False).decode()
+
+    return make_data_canonical if attributes == ("data",) else make_canonical
 
 
 def _is_as_strict_as_checked(kind: type[Field]) -> bool:

@@ -131,6 +131,7 @@ class PostgresStream:
         self._group = _GROUP.pack(group)
         self._answer_limit_s = answer_limit_ms / 1000
         self._connection: pq.abc.PGconn | None = None
+        self._has_warned = False
         self.has_standby = False
         """Whether commits wait for another machine, as of the last connection."""
 
@@ -172,7 +173,8 @@ class PostgresStream:
             if error.state.startswith("23"):  # the number is taken
                 return False
             raise StreamUnreachable(str(error)) from error
-        return result.command_tuples == 1
+        # A commit whose wait for a standby was broken off warns, and looks like any other.
+        return result.command_tuples == 1 and not self._has_warned
 
     def read(self, from_number: int) -> list[tuple[int, bytes]]:
         """Return frames from a number on; see `Stream.read`."""
@@ -231,6 +233,7 @@ class PostgresStream:
                     raise StreamUnreachable(_first_line(connection.get_error_message()))
                 _wait(connection, deadline_s, writes=polled == pq.PollingStatus.WRITING)
             connection.nonblocking = 1
+            connection.notice_handler = self._note_notice
             self._look_at_settings()
         except (StreamUnreachable, StreamRefused):
             self.close()
@@ -256,6 +259,10 @@ class PostgresStream:
         except _Failed as error:
             raise StreamUnreachable(str(error)) from error
 
+    def _note_notice(self, notice: pq.abc.PGresult) -> None:
+        state = notice.error_field(pq.DiagnosticField.SQLSTATE) or b""
+        self._has_warned |= state.startswith(b"01")
+
     def _query(self, text: str) -> pq.abc.PGresult:
         return self._ask(lambda connection: connection.send_query(text.encode()))
 
@@ -265,6 +272,7 @@ class PostgresStream:
         if connection is None:
             raise StreamUnreachable("the connection is closed")
         deadline_s = time.monotonic() + self._answer_limit_s
+        self._has_warned = False
         try:
             send(connection)
             while connection.flush():

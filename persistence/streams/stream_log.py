@@ -381,8 +381,9 @@ class StreamLog:
             return
         self._closed = True
         own = self._own
+        may_release = own.standing is Standing.OWNING and self._boot_ms() >= own.serves_from_ms
         try:
-            if own.standing is Standing.OWNING and self._boot_ms() >= own.serves_from_ms:
+            if may_release and self._failure is None:  # else half a batch may be the end
                 self._put(FrameKind.RELEASED, b"", patience_ms=_RELEASE_PATIENCE_MS)
         except LogFailed:
             pass  # then the next owner waits

@@ -119,6 +119,7 @@ class GatheredCuts:
         self._storage = storage
         self._durable = durable
         self._open: dict[str, _GroupCut] = {}
+        self._preparing: dict[str, int] = {}
         self._last = 0
         calls.handle(PREPARE, self._prepare)
         calls.handle(CLOSE, self._close)
@@ -174,14 +175,22 @@ class GatheredCuts:
     async def _prepare(self, process: int, asked: CutAsked) -> None:
         if self.checkpoint is None:
             raise OutOfReach
-        await self.checkpoint()
-        release_log = self._storage.hold_log()
+        self._preparing[asked.name] = process
         try:
-            view = await in_thread(self._storage.open_rows)
-        except BaseException:
-            release_log()
-            raise
-        self._open[asked.name] = _GroupCut(process, release_log, view)
+            await self.checkpoint()
+            release_log = self._storage.hold_log()
+            try:
+                view = await in_thread(self._storage.open_rows)
+            except BaseException:
+                release_log()
+                raise
+        finally:
+            is_wanted = self._preparing.pop(asked.name, None) is not None
+        kept = _GroupCut(process, release_log, view)
+        if not is_wanted:
+            kept.close()  # it was given up in the meantime
+            raise OutOfReach
+        self._open[asked.name] = kept
 
     async def _close(self, process: int, asked: CutAsked) -> int:  # noqa: ARG002
         cut = self._kept(asked)
@@ -216,6 +225,7 @@ class GatheredCuts:
     async def _end(self, process: int, asked: CutAsked) -> None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         self._barrier.open(asked.name)
+        self._preparing.pop(asked.name, None)
         await self._give_up(asked.name)
 
     async def _give_up(self, name: str) -> None:
@@ -226,6 +236,8 @@ class GatheredCuts:
 
     def _give_up_those_of(self, process: int) -> None:
         """Give up the snapshots of a process that is gone."""
+        for name in [one for one, taker in self._preparing.items() if taker == process]:
+            del self._preparing[name]
         for name in [one for one, kept in self._open.items() if kept.taker == process]:
             self._barrier.open(name)
             trio.lowlevel.spawn_system_task(self._give_up, name)

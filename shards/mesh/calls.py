@@ -25,6 +25,7 @@ from troth.shards.errors import (
     Stopping,
 )
 
+from .codec import encode_said
 from .frames import LinkDamaged
 from .link import MeshLink
 
@@ -32,8 +33,6 @@ Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
 _log = structlog.get_logger("troth.mesh")
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class ProcessCall(Generic[Asked, Answered]):
@@ -107,7 +106,7 @@ class ProcessCalls:
         assert call.name not in self._handlers, f"{call.name} has two handlers"
 
         async def carry_out(process: int, body: bytes) -> bytes:
-            return _encode(await handler(process, call.read_asked(body)))
+            return encode_said(await handler(process, call.read_asked(body)))
 
         self._handlers[call.name] = carry_out
 
@@ -150,7 +149,7 @@ class ProcessCalls:
 
         Raises ShardsError.
         """
-        body = _encode(asked)
+        body = encode_said(asked)
         if process == self.own:
             return call.read_answered(await self._handlers[call.name](process, body))
         answer = _Answer()
@@ -218,13 +217,13 @@ class ProcessCalls:
     def note(self, process: int, note: ProcessNote[Asked], said: Asked) -> None:
         """Tell a process something, if the link is up."""
         if process == self.own:
-            self._listeners[note.name](process, _encode(said))
+            self._listeners[note.name](process, encode_said(said))
         else:
-            self._links[process].note(note.name, _encode(said))
+            self._links[process].note(note.name, encode_said(said))
 
     def note_all(self, note: ProcessNote[Asked], said: Asked) -> None:
         """Tell all other processes something, as far as links are up."""
-        body = _encode(said)
+        body = encode_said(said)
         for link in self._links.values():
             link.note(note.name, body)
 

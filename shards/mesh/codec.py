@@ -107,6 +107,15 @@ def encode_content(content: Struct) -> tuple[bytes, int]:
     return body, 0
 
 
+def encode_said(value: Any) -> bytes:
+    """Return the msgpack of what a call or a note says. Raises MemoryError."""
+    _encode_into(value, _buffer, 0)
+    body = bytes(_buffer)
+    if len(body) > BUFFER_KEPT_BYTES:
+        _buffer.clear()
+    return body
+
+
 def decode_command(body: bytes, flags: int) -> Command:
     """Read what `encode_content` wrote. Raises LinkDamaged."""
     command: Command = _decode_command(body, flags)

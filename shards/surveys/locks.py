@@ -33,6 +33,11 @@ class LockPage(Struct, frozen=True):
     following: LockPlace | None
 
 
+def count(shards: Shards, process_id: str | None) -> int:
+    """Return how many locks there are, or how many a process renews."""
+    return sum(len(_held(state, process_id)) for state in shards.states())
+
+
 async def page(
     shards: Shards,
     pattern: Pattern,
@@ -43,8 +48,7 @@ async def page(
     """Return the next locks that match; a page ends early when it has cost what it may."""
     pace = Pace()
     states = shards.states()
-    count = sum(len(_held(state, process_id)) for state in states)
-    if place.shard is None and count <= ORDERED_LIMIT_COUNT:
+    if place.shard is None and count(shards, process_id) <= ORDERED_LIMIT_COUNT:
         rows = await _first(states, pattern, process_id, limit_count + 1, place.after, pace)
         if len(rows) <= limit_count:
             return LockPage(rows, None)

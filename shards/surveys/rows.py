@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -152,6 +153,41 @@ class Cause(Struct, frozen=True):
     is_connected: bool | None = None
     heard_on: int | None = None
     detail: str = ""
+
+
+class FarPromise(Struct, frozen=True):
+    """A promise of another group that is in memory there; while it is pending, with its tasks.
+
+    It waits for `cause`, or for the promises in `awaited`.
+    """
+
+    promise: Promise
+    tasks: tuple[TaskRow, ...] = ()
+    cause: Cause | None = None
+    awaited: tuple[str, ...] = ()
+
+
+class FarPromises(Protocol):
+    """What is known of promises of other groups for one answer.
+
+    What is not known is asked for before the answer is made again.
+    """
+
+    def find(self, promise_id: str) -> FarPromise | None:
+        """Return a promise, as far as is known."""
+        ...  # pragma: no cover
+
+    def resumed_by(self, root_id: str) -> tuple[str, ...]:
+        """Return the promises of other groups whose completion resumes a root."""
+        ...  # pragma: no cover
+
+    def exists(self, promise_id: str) -> bool:
+        """Return whether there is such a promise, in memory or not."""
+        ...  # pragma: no cover
+
+    def below(self, root: Promise) -> tuple[Promise, ...]:
+        """Return the promises of other groups that may be below a root in a tree of calls."""
+        ...  # pragma: no cover
 
 
 class WhyLink(Struct, frozen=True):

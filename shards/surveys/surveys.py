@@ -5,13 +5,15 @@ answers, everything that it has seen is durable. What is asked of a single promi
 so that a timeout that has passed is never shown as pending.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Final, Protocol, TypeVar, final
 
 from troth.core.commands import ReadPromise
 from troth.core.grammar import task_ids
 from troth.core.grammar.patterns import Pattern
-from troth.core.model import Promise, replace
+from troth.core.model import PENDING, Promise, replace
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import execute_key
 from troth.shards.delivery.polls import Polls
@@ -21,10 +23,21 @@ from . import locks, shown_tasks, tasks, waiters
 from .causes import Causes, Messages, Placing, Streams
 from .id_texts import IdTexts
 from .locks import LockPage, LockPlace
-from .rows import Due, LockRow, SeenWaiter, TaskFamily, TaskRow, Tree, Why
-from .tasks import TaskPage, TaskQuery
+from .pace import Pace
+from .rows import (
+    Due,
+    FarPromise,
+    FarPromises,
+    LockRow,
+    SeenWaiter,
+    TaskFamily,
+    TaskRow,
+    Tree,
+    Why,
+)
+from .tasks import TaskPage, TaskPart, TaskQuery
 from .timers import DueTimers, Place
-from .tree import Trees
+from .tree import CANDIDATES_LIMIT_COUNT, Trees, tasks_of_promise
 from .why import WhyPending
 
 ROUNDS_COUNT: Final = 4
@@ -105,8 +118,14 @@ class Surveys:
         promise = await self._promise(promise_id)
         if promise is None:
             return None
+        return await self.explained(promise, id_prefix)
+
+    async def explained(
+        self, promise: Promise, id_prefix: str, far: FarPromises | None = None
+    ) -> Why:
+        """Return why a promise of any group has not completed, as far as is known of others."""
         why = await self._made(
-            lambda causes: WhyPending(self._shards, causes, id_prefix, self._now_ms()).explain(
+            lambda causes: WhyPending(self._shards, causes, id_prefix, self._now_ms(), far).explain(
                 promise
             )
         )
@@ -127,13 +146,80 @@ class Surveys:
         promise = await self._promise(promise_id)
         if promise is None:
             return None
-        tree = await self._made(
-            lambda causes: Trees(self._shards, self._texts, causes, id_prefix, self._now_ms()).tree(
-                promise, limit_count, depth_count
-            )
-        )
+        return await self.tree_of(promise, limit_count, depth_count, id_prefix)
+
+    async def tree_of(
+        self,
+        promise: Promise,
+        limit_count: int,
+        depth_count: int | None,
+        id_prefix: str,
+        far: FarPromises | None = None,
+    ) -> Tree:
+        """Return the tree below a promise of any group, as far as is known of others."""
+
+        async def make(causes: Causes) -> Tree:
+            trees = Trees(self._shards, self._texts, causes, id_prefix, self._now_ms(), far)
+            return await trees.tree(promise, limit_count, depth_count)
+
+        tree = await self._made(make)
         await self._shards.wait_shown()
         return tree
+
+    # What other groups ask, for their answers
+
+    async def found(self, promise_ids: Sequence[str]) -> list[FarPromise | None]:
+        """Return those promises of this group that are in memory."""
+
+        async def make(causes: Causes) -> list[FarPromise | None]:
+            pace = Pace(math.inf)
+            answer: list[FarPromise | None] = []
+            for promise_id in promise_ids:
+                state = self._state(promise_id)
+                promise = state.promises.get(promise_id)
+                if promise is None:
+                    answer.append(None)
+                elif promise.state is not PENDING:
+                    answer.append(FarPromise(promise))
+                else:
+                    local = causes.look(state, promise, self._now_ms())
+                    rows = tasks_of_promise(state, promise)
+                    answer.append(FarPromise(promise, rows, local.cause, local.awaited))
+                await pace.rest()
+            return answer
+
+        found = await self._made(make)
+        await self._shards.wait_shown()
+        return found
+
+    async def resumed_by(self, root_ids: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return for each root the promises of this group whose completion resumes it."""
+        states = self._shards.states()
+        found = [
+            tuple(name for state in states for name in state.resuming.waiters_of(root_id))
+            for root_id in root_ids
+        ]
+        await self._shards.wait_shown()
+        return found
+
+    async def existing(self, promise_ids: Sequence[str]) -> list[bool]:
+        """Return which of some promises of this group there are, in memory or not."""
+        found = [self._state(name).find_promise(name) is not None for name in promise_ids]
+        await self._shards.wait_shown()
+        return found
+
+    async def below(self, root: Promise, id_prefix: str) -> list[Promise]:
+        """Return the promises of this group that may be below a root, as many as are looked at."""
+        trees = Trees(self._shards, self._texts, self._causes, id_prefix, self._now_ms())
+        found: dict[str, Promise] = {}
+        pace = Pace()
+        async with aclosing(trees.near_candidates(root)) as candidates:
+            async for promise in candidates:
+                found.setdefault(promise.id, promise)
+                if len(found) > CANDIDATES_LIMIT_COUNT or pace.is_spent:
+                    break
+        await self._shards.wait_shown()
+        return list(found.values())
 
     async def waiters(self, promise_id: str) -> list[SeenWaiter] | None:
         """Return who waits for a promise; None if there is no such promise."""
@@ -159,6 +245,14 @@ class Surveys:
         page = await tasks.page(self._shards.states(), query, limit_count, positions)
         await self._shards.wait_shown()
         return TaskPage(await self._with_sending(page.rows), page.positions)
+
+    async def tasks_part(
+        self, query: TaskQuery, limit_count: int, positions: Sequence[int] | None
+    ) -> TaskPart:
+        """Do as `tasks` for a page of all groups."""
+        part = await tasks.part(self._shards.states(), query, limit_count, positions)
+        await self._shards.wait_shown()
+        return replace(part, rows=await self._with_sending(part.rows))
 
     async def tasks_of(
         self, promise_id: str, query: TaskQuery, limit_count: int, position: int
@@ -214,11 +308,21 @@ class Surveys:
         await self._shards.wait_shown()
         return None if lock is None else LockRow(lock, state.end_of_lock(lock))
 
+    def locks_count(self, process_id: str | None) -> int:
+        """Return how many locks there are, or how many a process renews."""
+        return locks.count(self._shards, process_id)
+
     async def locks(
-        self, pattern: Pattern, process_id: str | None, limit_count: int, place: LockPlace
+        self,
+        pattern: str,
+        id_prefix: str,
+        process_id: str | None,
+        limit_count: int,
+        place: LockPlace,
     ) -> LockPage:
         """Return the next locks; see `locks.py`."""
-        found = await locks.page(self._shards, pattern, process_id, limit_count, place)
+        wanted = Pattern(pattern, id_prefix)
+        found = await locks.page(self._shards, wanted, process_id, limit_count, place)
         await self._shards.wait_shown()
         return found
 

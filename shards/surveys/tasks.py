@@ -204,6 +204,18 @@ class TaskPage(Struct, frozen=True):
     positions: list[int] | None
 
 
+class TaskPart(Struct, frozen=True):
+    """Tasks of some shards. `marks` has for each row its stream, and the position there after it.
+
+    `positions` is where to go on, unless it `is_end`.
+    """
+
+    rows: list[TaskRow]
+    marks: list[tuple[int, int]]
+    positions: list[int]
+    is_end: bool
+
+
 async def page(
     states: Sequence[ShardState],
     query: TaskQuery,
@@ -211,12 +223,24 @@ async def page(
     positions: Sequence[int] | None,
 ) -> TaskPage:
     """Return the next tasks that are wanted; a page ends early when it has cost what it may."""
+    found = await part(states, query, limit_count, positions)
+    return TaskPage(found.rows, None if found.is_end else found.positions)
+
+
+async def part(
+    states: Sequence[ShardState],
+    query: TaskQuery,
+    limit_count: int,
+    positions: Sequence[int] | None,
+) -> TaskPart:
+    """Do as `page`, and say where in its stream each row is."""
     pace = Pace()
     sift = TaskSift(query)
     streams = _streams(states, query, positions)
     heap = [(stream.time, number) for number, stream in enumerate(streams) if stream.has_more]
     heapq.heapify(heap)
     rows: list[TaskRow] = []
+    marks: list[tuple[int, int]] = []
     # So many steps bring every page forward, whatever they cost.
     steps_left_count = 2 * len(streams)
     while heap and len(rows) < limit_count and (steps_left_count > 0 or not pace.is_spent):
@@ -226,6 +250,7 @@ async def page(
         if stream.found is not None:
             rows.append(stream.found)
             stream.move_on()
+            marks.append((number, stream.position))
         else:
             stream.look(sift)
         if stream.has_more:
@@ -233,7 +258,7 @@ async def page(
         else:
             heapq.heappop(heap)
         await pace.rest()
-    return TaskPage(rows, [stream.position for stream in streams] if heap else None)
+    return TaskPart(rows, marks, [stream.position for stream in streams], not heap)
 
 
 async def page_of(

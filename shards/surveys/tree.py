@@ -24,7 +24,7 @@ from . import shown_tasks
 from .causes import Causes
 from .id_texts import IdTexts
 from .pace import Pace
-from .rows import Cause, TaskRow, Tree, TreeCall, effective_state
+from .rows import Cause, FarPromises, TaskRow, Tree, TreeCall, effective_state
 
 CANDIDATES_LIMIT_COUNT: Final = 10_000
 """How many promises are looked at that may be below the root."""
@@ -45,8 +45,10 @@ class Trees:
         causes: Causes,
         id_prefix: str,
         now_ms: int,
+        far: FarPromises | None = None,
     ) -> None:
         self._shards = shards
+        self._far = far
         self._states = shards.states()
         self._texts = texts
         self._causes = causes
@@ -82,11 +84,16 @@ class Trees:
             promise = replace(promise, state=state, completed_on=promise.timeout)
         if promise.state is not PENDING:
             return TreeCall(promise, parent_id, depth)
+        if not self._shards.is_near(promise.id):
+            found = None if self._far is None else self._far.find(promise.id)
+            if found is None:
+                return TreeCall(promise, parent_id, depth)
+            return TreeCall(promise, parent_id, depth, found.tasks, found.cause)
         here = self._shards.state_of(promise.id)
         if promise.id not in here.promises:
             return TreeCall(promise, parent_id, depth)
         return TreeCall(
-            promise, parent_id, depth, _tasks(here, promise), self._cause(here, promise)
+            promise, parent_id, depth, tasks_of_promise(here, promise), self._cause(here, promise)
         )
 
     def _cause(self, state: ShardState, promise: Promise) -> Cause | None:
@@ -108,6 +115,8 @@ class Trees:
                     continue
                 looked.add(name)
                 if not self._shards.is_near(name):
+                    if self._far is not None and self._far.exists(name):
+                        yield name
                     continue
                 here = self._shards.state_of(name)
                 if name in here.promises or here.find_cold_promise(name) is not None:
@@ -116,6 +125,15 @@ class Trees:
 
     async def _candidates(self, root: Promise) -> AsyncGenerator[Promise, None]:
         """Yield what may be below the root, some perhaps twice; what is found fastest first."""
+        async with aclosing(self.near_candidates(root)) as near:
+            async for promise in near:
+                yield promise
+        if self._far is not None:
+            for promise in self._far.below(root):
+                yield promise
+
+    async def near_candidates(self, root: Promise) -> AsyncGenerator[Promise, None]:
+        """Do as `_candidates`, in this group."""
         tags = shared_tags(root.id, root.tags)
         for state in self._states:
             for name, value in tags:
@@ -185,7 +203,7 @@ class Trees:
         )
 
 
-def _tasks(state: ShardState, promise: Promise) -> tuple[TaskRow, ...]:
+def tasks_of_promise(state: ShardState, promise: Promise) -> tuple[TaskRow, ...]:
     """Return the unfinished tasks of a pending promise."""
     root = state.roots.get(promise.id)
     rows = [] if root is None else [shown_tasks.of_task(state, one) for one in root.tasks]

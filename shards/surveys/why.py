@@ -16,7 +16,7 @@ from troth.shards.shards import Shards
 
 from .causes import Causes, LocalCause
 from .pace import Pace
-from .rows import RANK, Cause, Due, Reason, Why, WhyLink
+from .rows import RANK, Cause, Due, FarPromises, Reason, Why, WhyLink
 
 PROMISES_LIMIT_COUNT: Final = 200
 """So many promises are looked at for one answer."""
@@ -46,8 +46,16 @@ class _Found:
 class WhyPending:
     """One answer. Only ids that begin with `id_prefix` are shown and followed."""
 
-    def __init__(self, shards: Shards, causes: Causes, id_prefix: str, now_ms: int) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        causes: Causes,
+        id_prefix: str,
+        now_ms: int,
+        far: FarPromises | None = None,
+    ) -> None:
         self._shards = shards
+        self._far = far
         self._causes = causes
         self._id_prefix = id_prefix
         self._now_ms = now_ms
@@ -99,17 +107,31 @@ class WhyPending:
     def _state(self, promise_id: str) -> ShardState:
         return self._shards.state_of(promise_id)
 
+    def _known(self, promise_id: str) -> Promise | None:
+        """Return a promise that is in memory, here or in another group."""
+        if self._shards.is_near(promise_id):
+            return self._state(promise_id).promises.get(promise_id)
+        found = None if self._far is None else self._far.find(promise_id)
+        return None if found is None else found.promise
+
     def _pending(self, promise_id: str) -> Promise | None:
-        """Return a pending promise of this group; None if it is not known as one."""
-        if not self._shards.is_near(promise_id):
-            return None
-        promise = self._state(promise_id).promises.get(promise_id)
+        """Return a pending promise; None if it is not known as one."""
+        promise = self._known(promise_id)
         if promise is None or promise.state is not PENDING or promise.timeout <= self._now_ms:
             return None
         return promise
 
+    def _own_cause(self, promise: Promise) -> LocalCause:
+        """Return what a promise's own tasks say."""
+        if self._shards.is_near(promise.id):
+            return self._causes.look(self._state(promise.id), promise, self._now_ms)
+        found = None if self._far is None else self._far.find(promise.id)
+        if found is None or (found.cause is None and not found.awaited):
+            return LocalCause(Cause(promise.id, Reason.SENDING, since=promise.created_on))
+        return LocalCause(found.cause, found.awaited)
+
     def _look(self, promise: Promise) -> LocalCause:
-        local = self._causes.look(self._state(promise.id), promise, self._now_ms)
+        local = self._own_cause(promise)
         if local.cause is None or local.cause.reason is not Reason.NO_TASK:
             return local
         resumed_by = self._resumed_by(promise.id)
@@ -117,7 +139,8 @@ class WhyPending:
 
     def _resumed_by(self, root_id: str) -> tuple[str, ...]:
         """Return the promises whose completion resumes a root; they may be in any shard."""
-        return tuple(name for state in self._states for name in state.resuming.waiters_of(root_id))
+        near = [name for state in self._states for name in state.resuming.waiters_of(root_id)]
+        return (*near, *(() if self._far is None else self._far.resumed_by(root_id)))
 
     def _of_parents(
         self, promise: Promise, cause: Cause, links: tuple[WhyLink, ...]
@@ -130,7 +153,7 @@ class WhyPending:
             parent = self._parent(promise)
             if parent is None:
                 return own
-            local = self._causes.look(self._state(parent.id), parent, self._now_ms)
+            local = self._own_cause(parent)
             if local.cause is None:
                 return own  # the parent waits, perhaps for this one
             promise, cause = parent, local.cause
@@ -139,8 +162,7 @@ class WhyPending:
 
     def _parent(self, promise: Promise) -> Promise | None:
         for name in possible_parents(promise.id, promise.tags):
-            is_near = self._shards.is_near(name)
-            parent = self._state(name).promises.get(name) if is_near else None
+            parent = self._known(name)
             if parent is not None:
                 is_shown = name.startswith(self._id_prefix)
                 return self._pending(name) if is_shown else None

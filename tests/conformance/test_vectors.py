@@ -96,3 +96,21 @@ def test_every_scene_of_the_envelope_protocol_holds_before_and_after_a_crash(
     assert replay_scenes(conformance, server).startswith(everything)
     server.restart()
     assert replay_scenes(conformance, server, "--threads", "64").startswith(everything)
+
+
+@pytest.mark.slow
+def test_every_vector_matches_with_several_processes(
+    conformance: Path, shared_processes: ServerProcess
+) -> None:
+    count = len((conformance / "vectors.jsonl").read_text(encoding="utf-8").splitlines())
+    assert replay(conformance, shared_processes) == f"{count} of {count} vectors match"
+
+
+@pytest.mark.own_core
+def test_every_scene_holds_with_several_processes(
+    conformance: Path, shared_processes: ServerProcess
+) -> None:
+    scenes = (conformance / "envelope" / "vectors-dev.jsonl").read_text(encoding="utf-8")
+    count = len(scenes.splitlines())
+    shown = replay_scenes(conformance, shared_processes)
+    assert shown.startswith(f"{count} of {count} scenes held")

@@ -6,7 +6,12 @@ import pytest
 
 from troth.core.limits import FOLD_SLICE_COUNT, INTEGER_MAX
 from troth.core.model import EMPTY_VALUE, PENDING, RESOLVED, Promise, Trace, Value, replace
-from troth.core.state.promise_table import SHAPES_LIMIT_COUNT, PromiseTable
+from troth.core.state import promise_table
+from troth.core.state.promise_table import (
+    FOLDED_DATA_CHARACTERS,
+    SHAPES_LIMIT_COUNT,
+    PromiseTable,
+)
 from troth.core.state.shard_state import ShardState
 
 NAMES = ("resonate:origin", "resonate:invoke", "customer", "", "größe", "x" * 300)
@@ -93,6 +98,40 @@ def test_what_all_promises_of_a_kind_have_is_kept_once() -> None:
     folded = table.kept["promise-1"]
     assert isinstance(folded, bytes)
     assert len(folded) <= 45
+
+
+def test_a_promise_with_long_data_stays_an_object() -> None:
+    state = ShardState(0, lambda _: 0)
+    limit = FOLDED_DATA_CHARACTERS
+    for serial, length in enumerate((limit + 1, limit)):
+        param = Value({}, "x" * length)
+        state.add_promise(Promise(f"p{serial}", serial, PENDING, 9, 5, param), None)
+    assert state.promises.fold_some(state.promise_index, 1)
+    assert folded_ids(state.promises) == {"p1"}
+    assert state.promises.folded_count == 1
+    assert state.promises.folded_through == 1
+    table = PromiseTable()
+    for promise in state.promises.values():
+        table.add_folded(promise)
+    assert folded_ids(table) == {"p1"}
+    assert dict(table) == dict(state.promises)
+
+
+def test_a_promise_stays_an_object_while_there_is_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    table = PromiseTable()
+    promise = Promise("p", 0, PENDING, 9, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(promise_table, "_encode_into", fail)
+        table.add_folded(promise)
+        assert table.kept == {"p": promise}
+        assert table.folded_count == 0
+    table.fold(promise)
+    assert folded_ids(table) == {"p"}
 
 
 def test_what_is_old_and_pending_is_folded_in_slices() -> None:

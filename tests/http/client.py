@@ -268,7 +268,7 @@ async def running(
         nursery.start_soon(feed.run)
         builder = api.builder = Builder(api)
         await nursery.start(builder.run)
-        assert api.surveys is not None
+        assert isinstance(api.surveys, Surveys)
         api.bulk = BulkJobs(shards, api.surveys, clock.now_ms, lambda job: note_end(api.audit, job))
         await nursery.start(api.bulk.run)
         yield World(api, *applications(api), outbox, clock, builder)

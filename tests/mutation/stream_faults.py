@@ -83,6 +83,13 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         POSTGRES,
     ),
     fault(
+        "a commit that no standby has is acknowledged",
+        "persistence/streams/postgres_stream.py",
+        "result.command_tuples == 1 and not self._has_warned",
+        "result.command_tuples == 1",
+        POSTGRES,
+    ),
+    fault(
         "reads are answered although the lease is over",
         "shards/committer.py",
         "self.may_answer is None or self.may_answer()",

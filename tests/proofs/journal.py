@@ -27,6 +27,8 @@ Kind = Literal[
 ]
 
 LEASE_MS: Final = 3_600_000  # outlives every proof
+STORE_FAILED: Final = 50304
+LINK_BROKEN: Final = 50307
 SETTLE_S: Final = 60.0  # effects in other shards must be there by then
 IMPOSSIBLE_COUNTER: Final = 999_999
 WORKERS: Final = "poll://any@workers"
@@ -105,7 +107,10 @@ class Journal:
         except NO_ANSWER:
             return False
         if status == 503:
-            assert answer["error"]["code"] != 50304, "the disk did not fail"
+            code = answer["error"]["code"]
+            assert code != STORE_FAILED, "the disk did not fail"
+            if code == LINK_BROKEN:
+                return False  # unknown whether it was done
             self.doubt = None  # starting, stopping or overloaded: nothing was done
             return False
         self.note(operation, status, answer)

@@ -1,6 +1,7 @@
 """Proof: `kill -9` under load, again and again, loses and doubles nothing that was acknowledged.
 
     python -m tests.proofs.kill --rounds 20 --seed 1
+    python -m tests.proofs.kill --processes 3        # process_kill.py
 
 Each round loads the server with all kinds of writes from several clients and workers, kills it at
 a random moment (sometimes while it starts, sometimes with SIGTERM instead), starts it again on the
@@ -14,7 +15,7 @@ import argparse
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -90,10 +91,16 @@ class Report:
 class Proof:
     """One run over several lives of a server on one directory."""
 
-    def __init__(self, directory: Path, seed: int, say: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        say: Callable[[str], object],
+        arguments: Sequence[str] = ARGUMENTS,
+    ) -> None:
         """Everything random follows from `seed`, but for the interleaving."""
         self._random = Random(seed)
-        self._server = Victim(directory, *ARGUMENTS)
+        self._server = Victim(directory, *arguments)
         self._journals: list[Journal] = []
         self._ledger = Ledger()
         self._say = say
@@ -187,7 +194,7 @@ class Proof:
 
     def _verify(self, http: Client, journals: list[Journal]) -> None:
         """Compare all promises, and what else these journals know, with what was acknowledged."""
-        assert self._ledger.problems == []
+        assert self._ledger.problems == [], self._ledger.problems
         begun_ms = time.time() * 1000
         found = {promise["id"]: promise for promise in search_all(http, "r*")}
         ended_ms = time.time() * 1000
@@ -252,11 +259,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="troth-kill-") as directory:
-        report = Proof(Path(directory), arguments.seed, print).run(arguments.rounds)
+        if arguments.processes > 1:
+            from .process_kill import ProcessProof  # which builds on this module
+
+            several = ProcessProof(Path(directory), arguments.seed, print, arguments.processes)
+            report, costs = several.run(arguments.rounds), several.costs()
+        else:
+            report, costs = Proof(Path(directory), arguments.seed, print).run(arguments.rounds), ""
     print(f"nothing lost, nothing doubled: {report}")
+    if costs:
+        print(costs)
 
 
 if __name__ == "__main__":

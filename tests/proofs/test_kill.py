@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from .kill import Proof, Victim
+from .process_kill import ProcessProof
 from .support import FAR_MS, Client, search_all
 
 SEED = 7
@@ -23,6 +24,19 @@ def test_kill_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert report.stops_count == 1
     assert report.acknowledged_count > 200, "there was hardly any load"
     assert report.leases_count > 0
+    assert report.slots_count > 0
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_under_load_takes_nothing_with_it(tmp_path: Path) -> None:
+    print(f"seed {SEED}")
+
+    proof = ProcessProof(tmp_path, SEED, print, 3)
+    report = proof.run(2)
+
+    print(proof.costs())
+    assert report.rounds_count == report.kills_count == 2
+    assert report.acknowledged_count > 50, "there was hardly any load"
     assert report.slots_count > 0
 
 

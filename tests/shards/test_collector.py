@@ -97,7 +97,7 @@ async def test_what_takes_the_place_of_others_is_looked_at_in_time(mock_clock: M
 
     held: list[object] = [[] for _ in range(20 * MADE_COUNT)]
     gc.collect()
-    collector = Collector()
+    collector = Collector(worked_s=trio.current_time)
     trio.lowlevel.add_instrument(collector)
     gc.callbacks.append(look)
     try:
@@ -111,3 +111,22 @@ async def test_what_takes_the_place_of_others_is_looked_at_in_time(mock_clock: M
         trio.lowlevel.remove_instrument(collector)
     assert len(young) >= len(held) / MADE_COUNT
     assert max(young) <= MADE_COUNT + OTHERS_COUNT
+
+
+async def test_time_in_which_the_loop_does_not_work_does_not_count(mock_clock: MockClock) -> None:
+    worked_s = 0.0
+    collector = Collector(worked_s=lambda: worked_s)
+    looks: list[str] = []
+    collector.after_io_wait(0)
+    gc.callbacks.append(lambda phase, _: looks.append(phase))
+    try:
+        for _ in range(10):
+            mock_clock.jump(LOOK_AFTER_S)
+            collector.after_io_wait(0)
+        assert not looks
+        worked_s += LOOK_AFTER_S
+        mock_clock.jump(LOOK_AFTER_S)
+        collector.after_io_wait(0)
+        assert looks == ["start", "stop"]
+    finally:
+        gc.callbacks.pop()

@@ -3,17 +3,22 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from troth.core.commands import ClaimTask, CreatePromise
 from troth.core.executions import RECEIVER_TYPE
+from troth.core.grammar import task_ids
 from troth.core.grammar.addresses import Address, Undeliverable, resolve
-from troth.core.model import Json
+from troth.core.model import EMPTY_VALUE, Json
+from troth.core.workflow_commands import AcquireWorkflow, EnsurePromise
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import UNDELIVERABLE, ReceiverView
+from troth.shards.surveys.pace import Pace
 from troth.shards.surveys.queues import RETRY_COUNT, Queues
 
-from .stage import Stage, stage
+from .stage import FAR_MS, WORKER, Stage, stage
 
 PUSH = "http://worker.test/"
 
@@ -41,6 +46,13 @@ class Waiting:
 def view(target: str, stalled_count: int, next_try_s: float | None = None) -> ReceiverView:
     """Some that is stalled."""
     return ReceiverView(target, 0, 0, stalled_count, 0, None, "failing", 7, "refused", next_try_s)
+
+
+def group(waiting_count: int, in_flight_count: int, sent_count: int) -> ReceiverView:
+    """A poll group of which nothing is stalled."""
+    return ReceiverView(
+        "poll://g", waiting_count, in_flight_count, 0, sent_count, None, None, None, None, None
+    )
 
 
 def queues_of(s: Stage, waiting: Waiting) -> Queues:
@@ -90,3 +102,76 @@ async def test_what_metrics_call_a_receiver(mock_clock: MockClock) -> None:
         assert queues.label_of({"type": RECEIVER_TYPE}) == "functions"
         assert queues.label_of(7) == "other"
         assert queues.label_of("poll://any@g/x") == "poll://g"
+
+
+async def test_streams_of_workers_come_in_pages_with_what_their_processes_hold(
+    mock_clock: MockClock,
+) -> None:
+    async with stage(2, direct=True) as s:
+        polls = Polls(connections_limit_count=9, buffer_limit_count=1)
+        for group, worker in (("b", "w2"), ("a", "w1"), ("a", "w3"), ("x", "w1")):
+            polls.connect(group, worker)
+        queues = Queues(s.shards, polls, Waiting([]))
+        for name in ("one", "two"):
+            await s.shards.ask(CreatePromise(name, FAR_MS, tags={"resonate:invoke": WORKER}))
+            await s.shards.ask(ClaimTask(task_ids.invoke_id(name), 1, "w1", 60_000))
+        await s.shards.ask(
+            EnsurePromise("flow", FAR_MS, EMPTY_VALUE, {"resonate:target": "poll://any@b"})
+        )
+        await s.shards.ask(AcquireWorkflow("flow", 0, "w2", 60_000))
+
+        rows, has_more = await queues.workers(2, None)
+        assert [(row.group, row.id, row.leases_count) for row in rows] == [
+            ("a", "w1", 2),
+            ("a", "w3", 0),
+        ]
+        assert has_more
+        rows, has_more = await queues.workers(2, ("a", "w3"))
+        assert [(row.group, row.id, row.leases_count) for row in rows] == [
+            ("b", "w2", 1),
+            ("x", "w1", 2),
+        ]
+        assert not has_more
+        assert [row.group for row in (await queues.workers(9, None, "b"))[0]] == ["b"]
+        assert await queues.workers(9, None, "c") == ([], False)
+
+
+async def test_leases_are_unknown_where_a_look_at_all_takes_too_long(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(1, direct=True) as s:
+        await s.shards.ask(
+            EnsurePromise("flow", FAR_MS, EMPTY_VALUE, {"resonate:target": "poll://any@b"})
+        )
+        polls = Polls(connections_limit_count=9, buffer_limit_count=1)
+        polls.connect("b", "w")
+        monkeypatch.setattr(Pace, "is_spent", True)
+        (row,), _ = await Queues(s.shards, polls, Waiting([])).workers(2, None)
+        assert row.leases_count is None
+
+
+async def test_rates_count_what_was_delivered_and_what_has_come_since(
+    mock_clock: MockClock,
+) -> None:
+    async with stage(1, direct=True) as s:
+        waiting = Waiting([group(4, 1, 10), view(PUSH, 2)])
+        queues = queues_of(s, waiting)
+        assert await queues.sample(1) == {"poll://g": 5}
+        (before,) = [row for row in (await queues.longest(9)).rows if row.receiver == "poll://g"]
+        assert (before.rate_in, before.rate_out) == (None, None)
+        mock_clock.jump(2)
+        waiting.views = [group(6, 1, 16)]
+        assert await queues.sample(9) == {"poll://g": 7}
+        (row,) = (await queues.longest(9)).rows
+        assert row.rate_out == pytest.approx(3, rel=0.1)
+        assert row.rate_in == pytest.approx(4, rel=0.1)
+        labels = {one.label: one for one in queues.metered()}
+        assert labels["poll://g"].waiting_count == 6
+        assert labels[PUSH].stalled_count == 0  # it was there, and is remembered
+
+        # A group that has come again counts from 0.
+        mock_clock.jump(2)
+        waiting.views = [group(7, 0, 2)]
+        await queues.sample(9)
+        (row,) = (await queues.longest(9)).rows
+        assert row.rate_out == pytest.approx(1, rel=0.1)

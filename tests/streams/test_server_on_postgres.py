@@ -130,6 +130,7 @@ def test_a_start_reads_only_what_no_checkpoint_has(
             assert _create(server, f"p{number}") == 201
         assert server.terminate() == 0
         server.start()
+        _wait_for("recovery_ms=", server, 2)
         recovered = re.findall(r"promises=(\d+) records=(\d+)", server.log())
         assert recovered[-1][0] == "140"
         assert int(recovered[-1][1]) == 0
@@ -209,9 +210,10 @@ def test_a_server_without_its_database_tells_nothing_after_its_lease(
         assert _create(server, "two") == 201
 
 
-def _wait_for(text: str, server: ServerProcess) -> None:
+def _wait_for(text: str, server: ServerProcess, times: int = 1) -> None:
+    """Wait until a text was written to the server's log so many times."""
     ends_s = time.monotonic() + _PATIENCE_S
-    while text not in server.log():
+    while server.log().count(text) < times:
         assert time.monotonic() < ends_s, server.log()
         time.sleep(0.05)
 

@@ -58,7 +58,7 @@ def connect(server: ServerProcess) -> Iterator["Connect"]:
         os.kill(than, signal.SIGSTOP)
         try:
             while True:
-                client = Client(server, timeout_s=1.0)
+                client = Client(server, timeout_s=0.2)
                 made.append(client)
                 try:
                     client.ask("GET", "/ping")
@@ -102,7 +102,9 @@ def test_an_answer_waits_for_a_group_that_has_just_died(
     victim = process_ids(server)[1]
     client = connect(victim)
     patient = connect(victim)
-    name, other, late = ids_by_group("just-died", 3)[1]
+    name, other, late, early = ids_by_group("just-died", 4)[1]
+    for one in (client, patient):
+        until(lambda: one.ask("GET", f"/promises/{early}")[0] == 404, "linked")  # noqa: B023
     answers: list[tuple[int, object]] = []
     os.kill(victim, signal.SIGSTOP)
 
@@ -136,7 +138,8 @@ def test_a_process_that_hangs_counts_as_down_and_is_replaced(
     before = process_ids(server)
     victim = before[2]
     client = connect(victim)
-    (near, *_), _, (far, *_) = ids_by_group("hangs")
+    (near, *_), _, (far, early) = ids_by_group("hangs", 2)
+    until(lambda: client.ask("GET", f"/promises/{early}")[0] == 404, "linked")
     os.kill(victim, signal.SIGSTOP)
     client.send("POST", "/promises", {"id": far, "timeout": FAR_MS})
     status, body = client.receive()  # after two seconds without a word of it

@@ -111,6 +111,32 @@ def test_retention_on_demand_is_tried_in_all_groups(
         assert (answer.status, [one["count"] for one in found["rules"]]) == (200, [3])
 
 
+def test_lists_and_causes_are_of_all_groups(clients: list[Client]) -> None:
+    groups = ids_by_group("listed", 2)
+    ids = [one for group in groups for one in group]
+    target = f"poll://any@{groups[0][0]}"
+    for name in ids:
+        body = {"id": name, "timeout": FAR_MS, "tags": {"resonate:invoke": target}}
+        assert clients[0].ask("POST", "/promises", body)[0] == 201
+        time.sleep(0.002)
+    for client in clients[:4]:
+        found: list[str] = []
+        path = f"/tasks?receiver={target}&limit=4"
+        while path:
+            status, page = client.ask("GET", path)
+            assert status == 200, page
+            found += [one["promiseId"] for one in page["tasks"]]
+            path = f"/tasks?cursor={page['cursor']}" if page["cursor"] else ""
+        assert found == ids
+        for name in ids[::2]:
+            status, why = client.ask("GET", f"/why/{name}")
+            assert (status, why["cause"]["reason"]) == (200, "no-listener"), why
+            assert client.ask("GET", f"/tree/{name}")[0] == 200
+            assert client.ask("GET", f"/waiting/{name}")[0] == 200
+        assert client.ask("GET", "/timers?limit=3")[0] == 200
+        assert client.ask("GET", "/locks")[0] == 200
+
+
 def test_a_snapshot_of_all_groups_is_restored(
     shared_processes: ServerProcess, clients: list[Client], tmp_path: Path
 ) -> None:

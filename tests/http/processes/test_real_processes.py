@@ -111,7 +111,7 @@ def test_locks_and_schedules_are_one(clients: list[Client]) -> None:
 
 
 def test_what_does_not_work_yet_is_refused_by_name(clients: list[Client]) -> None:
-    for path in ("/tasks", "/timers"):
+    for path in ("/bulk",):
         status, body = clients[0].ask("GET", path)
         assert (status, body["error"]["code"]) == (501, Code.SEVERAL_PROCESSES)
         (detail,) = body["error"]["details"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -212,3 +213,18 @@ def test_only_processes_of_this_user_are_linked(monkeypatch: pytest.MonkeyPatch)
         user = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: user + 1)
         assert not is_same_user(one)
+
+
+async def test_links_come_back_when_there_are_descriptors_again(tmp_path: Path) -> None:
+    """A process that has too few does not end for that."""
+    async with serving(tmp_path) as served:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            for link in list(served[0].links._sockets.values()):
+                link.close()
+            await trio.sleep(0.3)
+            assert not served[0].is_linked
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await until_linked(served)

@@ -214,6 +214,40 @@ async def test_a_stranger_cannot_bring_connections(
         await stream.aclose()
 
 
+async def test_a_connection_that_fails_at_its_home_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with processes(tmp_path) as (first, second):
+        group = group_at(0)
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("planted")
+
+        with monkeypatch.context() as planted:
+            planted.setattr(first.served.lane, "_serve", fail)
+            stream = await opened(second, asked(group))
+            with trio.fail_after(LIMIT_S):
+                assert b"".join([part async for part in stream]) == b""
+            await stream.aclose()
+        assert first.served.listener.room.statistics().connections_count == 0
+        stream = await opened(second, asked(group))
+        await head_of(stream)
+        await stream.aclose()
+
+
+async def test_a_home_without_descriptors_takes_a_connection_when_it_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with processes(tmp_path) as (first, second):
+        monkeypatch.setattr(stream_homes, "_connection_in", lambda _: None)
+        stream = await opened(second, asked(group_at(0)))
+        await trio.sleep(0.3)
+        assert first.polls.connections() == []
+        monkeypatch.undo()
+        await head_of(stream)
+        await stream.aclose()
+
+
 async def test_the_dialect_goes_by_the_port_and_what_is_known(tmp_path: Path) -> None:
     async with processes(tmp_path) as (first, second):
         first.polls.decide("one", Dialect.ENVELOPE)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -122,6 +123,30 @@ def test_a_database_that_does_not_wait_by_default_is_made_to(
         _claimed(stream)
     finally:
         server.query("ALTER ROLE postgres RESET synchronous_commit")
+
+
+def test_a_commit_that_no_standby_has_is_not_acknowledged(
+    server: PostgresServer, stream: PostgresStream
+) -> None:
+    """PostgreSQL says that it is committed, with a warning, when its wait is broken off."""
+    _claimed(stream)
+    server.query("ALTER SYSTEM SET synchronous_standby_names = 'nowhere'")
+    server.query("SELECT pg_reload_conf()")
+    try:
+        waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        answers: list[bool] = []
+        thread = threading.Thread(
+            target=lambda: answers.append(stream.append(2, 1, b"a", is_claim=False))
+        )
+        thread.start()
+        while server.query(f"SELECT pg_cancel_backend(pid) {waiting}") != "t":
+            time.sleep(0.02)
+        thread.join()
+        assert answers == [False]
+        assert [number for number, _ in stream.read(1)] == [1, 2], "it can be seen all the same"
+    finally:
+        server.query("ALTER SYSTEM RESET synchronous_standby_names")
+        server.query("SELECT pg_reload_conf()")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A log on a simulated stream: what it promises, whatever the engine does."""
 
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,28 @@ def test_parts_that_an_owner_left_behind_do_not_count() -> None:
     second.append([(0, 1, b"a")], 1)
 
     assert list(second.read(1)) == [(1, LogRecord(0, 1, b"a"))]
+
+
+def test_a_log_that_failed_in_the_middle_of_a_batch_releases_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    put = StreamLog._put
+
+    def put_parts_only(self: StreamLog, kind: FrameKind, payload: bytes, **options: Any) -> None:
+        if kind is FrameKind.RECORDS:
+            raise MemoryError
+        put(self, kind, payload, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamLog, "_put", put_parts_only)
+        with pytest.raises(LogFailed, match="memory ran out"):
+            log.append([(0, 1, b"x" * 2 * STREAM_FRAME_LIMIT_BYTES)], 1)
+    log.close()
+
+    assert _kinds(engine)[-1] is FrameKind.PART
+    assert list(_log(engine, clock, 2).take_over(_go_on)) == []
 
 
 def test_bad_appends_write_nothing() -> None:
@@ -283,6 +306,19 @@ def test_a_frame_that_is_missing_is_found() -> None:
 
     with pytest.raises(StreamDamaged, match="frame 3"):
         list(_log(engine, clock, 2).take_over(_go_on))
+
+
+def test_a_frame_of_another_history_is_found() -> None:
+    """As when a database is set back, and goes on, and a page of what it was comes back."""
+    engines = [SimulatedEngine(), SimulatedEngine()]
+    for engine, body in zip(engines, (b"a", b"b"), strict=True):
+        log = _owner(engine, SimulatedClock())
+        log.append([(0, 1, body)], 1)
+        log.append([(0, 2, b"c")], 2)
+    engines[0].frames[2] = engines[1].frames[2]
+
+    with pytest.raises(StreamDamaged, match=r"frame 3: it does not continue"):
+        list(_log(engines[0], SimulatedClock(), 2).take_over(_go_on))
 
 
 def test_reading_goes_on_from_a_mark() -> None:

@@ -1,5 +1,6 @@
 """Snapshots of all groups: taken whole or not at all, and nothing is kept for one that is over."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ class FakeStorage:
     @property
     def kept_count(self) -> int:
         return self.open_count + self.held_count
+
+
+@pytest.fixture(autouse=True)
+def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time must not pass while a thread works."""
+
+    async def call(act: Callable[[], Any]) -> Any:
+        await trio.lowlevel.checkpoint()
+        return act()
+
+    monkeypatch.setattr("troth.shards.gathered.cuts.in_thread", call)
 
 
 async def nothing() -> None:
@@ -123,3 +135,19 @@ async def test_what_is_kept_for_one_that_is_gone_is_given_up(autojump_clock: Moc
         await trio.sleep(1)
         assert storages[1].kept_count == 0
         server.nursery.cancel_scope.cancel()
+
+
+async def test_one_that_is_given_up_while_it_is_prepared_keeps_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(2) as server:
+        all_of, storages = taken_by(server)
+
+        async def slowly() -> None:
+            await trio.sleep(30)
+
+        all_of[1].checkpoint = slowly
+        with trio.move_on_after(5):
+            await take(all_of[0])
+        await trio.sleep(60)
+        assert [storage.kept_count for storage in storages] == [0, 0]
