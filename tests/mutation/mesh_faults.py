@@ -170,6 +170,15 @@ MESH_FAULTS: tuple[Fault, ...] = (
         ALONE,
     ),
     fault(
+        "a message that its home has given back stays noted for good",
+        "shards/mesh/homes.py",
+        "isinstance(report, TaskSent | RetryTask)",
+        "isinstance(report, TaskSent)",
+        "shards/mesh/test_homes.py"
+        "::test_a_message_that_its_home_has_given_back_is_entrusted_no_longer",
+        is_quick=True,
+    ),
+    fault(
         "a promise is deleted without asking other groups",
         ERRANDS,
         "is_free = not any(reply.count for reply in replies)",
