@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from troth.core import limits
 from troth.core.commands import Command
@@ -40,6 +41,7 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
+from troth.http.processes.bulk_of_processes import prepared
 from troth.http.processes.forwarding import HOME, ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.refused import served
@@ -72,6 +74,12 @@ from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.mesh.calls import ProcessCalls
+from troth.shards.mesh.homes import EXECUTIONS_HOME
+from troth.shards.mesh.placed_executions import (
+    PlacedExecutions,
+    all_builds_in_use,
+    answer_about_executions,
+)
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
@@ -224,7 +232,9 @@ class Parts:
             in_flight=self.in_flight,
         )
         self.placement = Placement(
-            report=lambda command: self.shards.tell(command),
+            report=(lambda command: self.shards.tell(command))
+            if member is None
+            else member.homes.report,
             calls=self.function_calls,
             endings=self.endings,
             now_ms=self.clock.now_ms,
@@ -233,8 +243,10 @@ class Parts:
         )
         self.function_calls.attach(self.placement)
         clock: Clock = self.clock
-        delivery = self.delivery if member is None else member.homes
-        outgoing: Outgoing = OutgoingRoutes(delivery, self.placement)
+        outgoing: Outgoing = OutgoingRoutes(self.delivery, self.placement)
+        routes = outgoing
+        if member is not None:
+            outgoing = member.homes
         samples_run = None
         if tracing is not None:
             outgoing = tracing.outgoing(
@@ -256,7 +268,7 @@ class Parts:
             elsewhere=None if member is None else member.mesh,
         )
         if member is not None:
-            member.attach(self.shards, self.delivery, self.polls, self._report)
+            member.attach(self.shards, routes, self.polls, self._report)
         own_queues = Queues(self.shards, self.polls, self.delivery)
         queues: WholeQueues = own_queues
         looks: AllLooks | None = None
@@ -284,6 +296,9 @@ class Parts:
             in_flight=self.in_flight,
         )
 
+        self.placed: PlacedExecutions | None = None
+        if member is not None:
+            self._place_for_all(member)
         self.shared = None if member is None else share_credentials(member, self.api)
         if member is not None:
             register(member.mesh.calls, self.api)
@@ -320,6 +335,17 @@ class Parts:
         metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
         # Until the catalog has been read, it is unknown whether there are accounts.
         self.api.credentials.unload()
+
+    def _place_for_all(self, member: MeshMember) -> None:
+        """Place the executions of all groups, if this process does that."""
+        calls = member.mesh.calls
+        answer_about_executions(calls, self.shards)
+        self.api.builds_in_use = partial(all_builds_in_use, calls)
+        if member.place.process == EXECUTIONS_HOME:
+            self.placed = PlacedExecutions(
+                calls, self.placement, self.shards.shard_of, member.place.groups
+            )
+            member.homes.when_lost = self.placed.lost
 
     def _report(self, command: Command) -> None:
         """Hand the shards a report of delivery."""
@@ -466,6 +492,8 @@ class Parts:
             self.clock.now_ms,
             lambda job: note_end(self.api.audit, job),
         )
+        if self.member is not None:
+            jobs.prepare = partial(prepared, self.api.whole)
         self.api.bulk = jobs
         return jobs
 

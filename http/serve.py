@@ -12,8 +12,9 @@ operator can do something about is one line and a non-zero exit status (`causes.
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -61,6 +62,8 @@ _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 _log = structlog.get_logger("troth.serve")
 
+
+Answered = TypeVar("Answered")
 
 WhenReady = Callable[[str, str, str], None]
 """Called in a thread with the server's URL, the operator's key and a one-time code."""
@@ -276,7 +279,7 @@ class Server:
             nursery.start_soon(parts.clock.run, self.shards.clock_jumped, self.shards.may_lease)
             if self.storage.directory is not None:
                 nursery.start_soon(watch_place, self.storage.check, self.shards.committer.fail)
-            await self._introduce_nodes()
+            await self._introduce_nodes(nursery)
             await self._introduce_accounts(nursery)
             await self._start_upkeep(nursery)
             if self._is_stopping:
@@ -298,13 +301,25 @@ class Server:
                 nursery.start_soon(load_soon)
                 self._manager.ready(f"serving at {parts.url}")
 
-    async def _introduce_nodes(self) -> None:
+    async def _introduce_nodes(self, nursery: trio.Nursery) -> None:
         """Tell placement which nodes there are, and what they were working on."""
-        if self._parts.member is not None:
-            return  # none can register; see `processes/refused.py`
-        for node in await self.shards.list_entries(Node, None):
-            self._parts.placement.put_node(node)
-        self._parts.placement.restore_all(self.shards.assigned_executions())
+        parts, list_entries = self._parts, self.shards.list_entries
+        member, placed = parts.member, parts.placed
+        if member is not None and placed is None:
+            return  # another process places all executions
+        nodes = await self._known(lambda: list_entries(Node, None))
+        for node in nodes:
+            parts.placement.put_node(node)
+        parts.placement.restore_all(self.shards.assigned_executions())
+        if placed is not None:
+            for process in placed.others:
+                await self._known(partial(placed.compare, process))
+            nursery.start_soon(placed.run)
+
+    async def _known(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
+        """Ask; other processes that have a part of the answer are waited for."""
+        member = self._parts.member
+        return await (ask() if member is None else member.until_all_answer(ask))
 
     async def _introduce_accounts(self, nursery: trio.Nursery) -> None:
         """Learn who may do what. Raises ListenError if that would let in other machines."""
@@ -328,12 +343,10 @@ class Server:
 
     async def _accounts(self) -> tuple[list[Account], list[Token]]:
         """Return all accounts and tokens; other processes that have some are waited for."""
-        list_entries, member = self.shards.list_entries, self._parts.member
-        if member is None:
-            return await list_entries(Account, None), await list_entries(Token, None)
+        list_entries = self.shards.list_entries
         return (
-            await member.until_all_answer(lambda: list_entries(Account, None)),
-            await member.until_all_answer(lambda: list_entries(Token, None)),
+            await self._known(lambda: list_entries(Account, None)),
+            await self._known(lambda: list_entries(Token, None)),
         )
 
     async def _start_upkeep(self, nursery: trio.Nursery) -> None:
@@ -353,6 +366,8 @@ class Server:
         if parts.member is not None:
             if isinstance(parts.shared, CredentialsOwner):
                 nursery.start_soon(TokenUses(self.api).run)
+                await nursery.start(parts.make_bulk_jobs().run)
+                await nursery.start(parts.make_builder().run)
             return  # the rest has no home among several processes yet; see `processes/refused.py`
         if not self._is_alone:
             nursery.start_soon(TokenUses(self.api).run)

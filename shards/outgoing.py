@@ -12,6 +12,11 @@ _EXECUTIONS: Final = task_ids.invoke_id(EXECUTION_PREFIX)
 """What the ids of executions' invoke tasks begin with."""
 
 
+def is_of_execution(task_id: str) -> bool:
+    """Return whether a task is an execution's."""
+    return task_id.startswith(_EXECUTIONS)
+
+
 @final
 class OutgoingRoutes:
     """Hands each message to placement or to delivery."""
@@ -36,4 +41,4 @@ class OutgoingRoutes:
         self._placement.finished(promise_ids)
 
     def _of(self, task_id: str) -> Outgoing:
-        return self._placement if task_id.startswith(_EXECUTIONS) else self._delivery
+        return self._placement if is_of_execution(task_id) else self._delivery

@@ -1,8 +1,9 @@
 """The objects that handlers work with: shards, polls, settings, and the server's readiness."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from troth.core.catalog import Build, Function
@@ -29,6 +30,7 @@ from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import OneProcess, WholeServer
 from troth.shards.held import HeldMessages
+from troth.shards.mesh.placed_executions import builds_in_use
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.surveys.queues import WholeQueues
@@ -160,6 +162,7 @@ class Api:
     queues: WholeQueues | None = None
     feed: EventFeed | None = None
     stream_relay: StreamOpener | None = None
+    builds_in_use: Callable[[], Awaitable[Mapping[str, Collection[str]]]] = field(default=None)  # type: ignore[assignment]  # made of the shards
     tracing: RequestSpans | None = None
     series: SeriesBook = field(default_factory=SeriesBook)
     endings: Endings = field(default_factory=lambda: Endings(limit_count=RESULT_WAITS_LIMIT_COUNT))
@@ -183,6 +186,8 @@ class Api:
         self.session_cookie = cookie_of(self.url, self.settings.base_path)
         self.started_on_ms = self.series.began_ms = self.now_ms()
         self.strangers_in_flight = InFlight(STRANGERS_IN_FLIGHT_LIMIT_BYTES)
+        if self.builds_in_use is None:
+            self.builds_in_use = partial(builds_in_use, self.shards)
         if self.in_flight is None:
             self.in_flight = InFlight(self.settings.in_flight_limit_bytes)
         attempts = Attempts(

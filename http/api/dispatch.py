@@ -181,6 +181,13 @@ class Dispatcher:
 
         `call` is what `admit` has returned, if that was asked already.
         """
+        return self.finish(request, await self.handle(request, match, call))
+
+    async def handle(self, request: Request, match: Match, call: Call | None = None) -> Response:
+        """Return what a request's handler answers, which `finish` is still to add to.
+
+        Otherwise as `carry_out`.
+        """
         if call is None:
             if match.endpoint.awaits_start and self.api.readiness is Readiness.STARTING:
                 await self._started()
@@ -192,13 +199,13 @@ class Dispatcher:
             call.body = await _decoded_in_slices(sliced, request.body)
         handler = match.endpoint.handler
         if not match.endpoint.answers_much:
-            return self.finish(request, await handler(self.api, call))
+            return await handler(self.api, call)
         # Many of these at a time would each make megabytes before the first is written.
         in_flight = self.api.in_flight
         with in_flight.hold() as hold:
             size_bytes = min(core_limits.LARGE_ANSWER_BYTES, in_flight.limit_bytes // 2)
             await in_flight.grown(hold, size_bytes)
-            return self.finish(request, await handler(self.api, call))
+            return await handler(self.api, call)
 
     def admit(self, request: Request, match: Match, *, is_whole: bool = True) -> Call:
         """Check and decode a request: what comes before its handler. Raises ApiError.

@@ -30,7 +30,7 @@ from troth.http.api.rows import (
     answer,
     require_account,
 )
-from troth.http.api.shards_port import ask
+from troth.http.api.shards_port import answered, ask
 from troth.http.wire.decoding import query_parameters
 from troth.http.wire.errors import ApiError, invalid
 from troth.http.wire.requests import Response
@@ -143,11 +143,7 @@ async def read_package(api: Api, call: Call) -> Response:
 
 async def _is_with_node_of(api: Api, build: Build, account_id: str) -> bool:
     """Return whether a shared node of an account is running an execution of this build."""
-    holders = {
-        execution.node_id
-        for execution in api.shards.unfinished_executions()
-        if execution.plan.build_id == build.id and execution.node_id
-    }
+    holders = (await answered(api.builds_in_use())).get(build.id)
     if not holders:
         return False
     nodes = await list_own(api, Node, account_id)

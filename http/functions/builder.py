@@ -45,7 +45,9 @@ TIDY_INTERVAL_S: Final = 300.0
 """How often builds are looked for that unfinished executions have needed until now."""
 
 _RETRY_S: Final = 1.0
-_PASSING: Final = frozenset({Code.OVERLOADED, Code.ENTRY_CHANGED})
+_PASSING: Final = frozenset(
+    {Code.OVERLOADED, Code.ENTRY_CHANGED, Code.OUT_OF_REACH, Code.LINK_BROKEN}
+)
 _ENDING: Final = frozenset({Code.SHUTTING_DOWN, Code.STORE_FAILED})
 _GONE: Final = frozenset({Code.FUNCTION_NOT_FOUND, Code.BUILD_NOT_FOUND})
 _NOT_STORED: Final = "the archive could not be stored; upload it again"
@@ -125,7 +127,7 @@ class Builder:
         superfluous = _superfluous(builds, functions, function_id)
         if not superfluous:
             return
-        needed = {one.plan.build_id for one in self._api.shards.unfinished_executions()}
+        needed = await answered(self._api.builds_in_use())
         for build in superfluous:
             if build.id in needed:
                 self._has_leftovers = True

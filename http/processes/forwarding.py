@@ -40,7 +40,7 @@ FORWARDED_GROUPS: Final = frozenset(
 )
 """Groups of endpoints that are about what process 0 has."""
 
-FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction"})
+FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction", "showUsage"})
 """Other endpoints that are."""
 
 KEPT_ENDPOINTS: Final = frozenset({"showSession"})
@@ -186,31 +186,70 @@ def _error(refusal: ForwardedRefusal) -> ApiError:
 
 @final
 class ForwardedStream:
-    """A stream of process 0, for a client of this process. A `requests.ChunkStream`."""
+    """A stream of process 0, for a client of this process. A `requests.ReadyStream`.
+
+    When process 0 goes away, it ends.
+    """
 
     def __init__(self, calls: ProcessCalls, number: int) -> None:
         self._calls = calls
         self._number = number
-        self._is_stopped = False
-        self._wait: trio.CancelScope | None = None
+        self._is_over = False
+        self._is_asked = False
+        self._chunk = b""
+        self._news = trio.Event()
+        self._action: Callable[[], None] = lambda: None
+
+    def when_ready(self, action: Callable[[], None]) -> None:
+        """Register `action`, called whenever `next_now` may have news, but not immediately."""
+        self._action = action
+
+    def next_now(self) -> bytes | None:
+        """Return the next bytes to send; empty if there are none yet, None at the end."""
+        if self._is_over:
+            return None
+        chunk, self._chunk = self._chunk, b""
+        if not (chunk or self._is_asked):
+            self._is_asked = True
+            try:
+                self._calls.ask(HOME, CHUNK, self._number, self._arrived)
+            except ShardsError as error:
+                self._arrived(error)
+        return chunk
+
+    def is_due(self, now: float) -> bool:  # noqa: ARG002  process 0 looks at the time
+        """Return False: what has come was told of."""
+        return False
 
     async def next_chunk(self) -> bytes | None:
-        """Wait for the next bytes to send; None at the end, or if process 0 is away."""
-        if self._is_stopped:
-            await trio.lowlevel.checkpoint()
-            return None
-        try:
-            with trio.CancelScope() as self._wait:
-                return (await self._calls.call(HOME, CHUNK, self._number, wait_ms=0)).content
-        except ShardsError as error:
-            _log.debug("a stream ends with its home", reason=str(error))
-        return None
+        """Wait for the next bytes to send; None at the end."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            chunk = self.next_now()
+            if chunk != b"":
+                return chunk
+            await self._news.wait()
+            self._news = trio.Event()
+
+    def _arrived(self, found: ForwardedChunk | ShardsError) -> None:
+        self._is_asked = False
+        if isinstance(found, ShardsError):
+            _log.debug("a stream ends with its home", reason=str(found))
+            self._is_over = True
+        elif found.content is None:
+            self._is_over = True
+        else:
+            self._chunk = found.content
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._action()
 
     def stop(self) -> None:
         """End the stream at the next chunk."""
-        self._is_stopped = True
-        if self._wait is not None:
-            self._wait.cancel()
+        self._is_over = True
+        self._tell()
 
     def close(self) -> None:
         """Leave: what was not written goes elsewhere."""
@@ -300,8 +339,7 @@ class ForwardedRequests:
         in_flight = self._api.in_flight
         with in_flight.hold() as hold:
             await in_flight.grown(hold, len(request.body))
-            call = dispatcher.admit(request, match)
-            return await match.endpoint.handler(self._api, call)
+            return await dispatcher.handle(request, match)
 
     async def _next_chunk(self, process: int, number: int) -> ForwardedChunk:
         opened = self._open.get((process, number))

@@ -16,24 +16,12 @@ from troth.http.api.rows import Call, Endpoint
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
-_FUNCTIONS: Final = "function tasks, builds and nodes"
-_BULK: Final = "bulk jobs"
-
-REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "Builds": _FUNCTIONS,
-        "Function tasks": _FUNCTIONS,
-        "Nodes": _FUNCTIONS,
-        "Node work": _FUNCTIONS,
-        "Bulk jobs": _BULK,
-    }
-)
+REFUSED_GROUPS: Final[Mapping[str, str]] = MappingProxyType({})
 """Groups of endpoints that do not work, each with what they are about."""
 
 REFUSED_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "importPromises": "imports",
-        **dict.fromkeys(("deleteFunction", "showUsage"), _FUNCTIONS),
     }
 )
 """Other endpoints that do not work, each with what it is about."""

@@ -142,6 +142,8 @@ class BulkJobs:
         self._ended: dict[str, BulkJob] = {}
         self._nursery: trio.Nursery | None = None
         self._problem: ShardsError | None = None
+        self.prepare: Callable[[BulkJob], Awaitable[BulkJob]] | None = None
+        """What a new job needs of other processes, if there are any; it may raise."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry jobs on until canceled."""
@@ -200,6 +202,8 @@ class BulkJobs:
         """
         assert self._nursery is not None, "jobs are started while this runs"
         self._require_known()
+        if self.prepare is not None:
+            job = await self.prepare(job)
         if len(self._running) >= BULK_JOBS_LIMIT_COUNT:
             raise TooManyJobs
         running = self._running[job.id] = _Running(job)
@@ -321,7 +325,8 @@ class BulkJobs:
         """Return the job's next revision, when that is durable."""
         changed = replace(job, revision=job.revision + 1, **changes)
         reply = await self._ask(self._home(job), ReplaceEntry(changed))
-        assert reply.code is Code.OK, "only this task changes a job"
+        # It was done already if the answer was lost with a link to another process.
+        assert reply.code in (Code.OK, Code.ENTRY_CHANGED), "only this task changes a job"
         return changed
 
     async def _close(self, job: BulkJob) -> None:

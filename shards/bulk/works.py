@@ -26,7 +26,7 @@ from troth.core.limits import BULK_EXAMPLES_COUNT, BULK_SCAN_COUNT
 from troth.core.replies import Reply
 from troth.core.workflows import execute_key
 from troth.persistence.placement import ShardOf
-from troth.shards.errors import Overloaded
+from troth.shards.errors import LinkBroken, Overloaded
 from troth.shards.surveys.rows import TaskFamily, TaskRow
 from troth.shards.surveys.shown_tasks import STALLED
 from troth.shards.surveys.tasks import TaskPage, TaskQuery
@@ -96,7 +96,8 @@ async def ask(shards: WorkShards, index: int, command: Command) -> Reply:
     while True:
         try:
             reply = await shards.ask_shard(index, command)
-        except Overloaded:
+        except (Overloaded, LinkBroken):
+            # Where the group is another process's: a slice that was carried out is not again.
             reply = Reply(Code.OVERLOADED)
         if reply.code is not Code.OVERLOADED:
             return reply

@@ -72,6 +72,30 @@ class _Answer:
         self.arrived.set()
 
 
+class _Taker(Generic[Answered]):
+    """A caller that is told the answer later, or why there is none."""
+
+    def __init__(
+        self,
+        call: ProcessCall[Any, Answered],
+        take: Callable[["Answered | ShardsError"], None],
+    ) -> None:
+        self._call = call
+        self._take = take
+
+    def answer(self, body: bytes) -> None:
+        try:
+            found = self._call.read_answered(body)
+        except msgspec.DecodeError as error:
+            _log.error("an answer cannot be read", call=self._call.name, exc_info=error)
+            self._take(CallFailed())
+        else:
+            self._take(found)
+
+    def refuse(self, error: ShardsError) -> None:
+        self._take(error)
+
+
 @final
 class ProcessCalls:
     """The calls and notes of process `own`, by its links to the others.
@@ -164,6 +188,19 @@ class ProcessCalls:
                 "an answer cannot be read", call=call.name, peer_process=process, exc_info=error
             )
             raise CallFailed from error
+
+    def ask(
+        self,
+        process: int,
+        call: ProcessCall[Asked, Answered],
+        asked: Asked,
+        take: Callable[["Answered | ShardsError"], None],
+    ) -> None:
+        """Call another process to which there is a link, without waiting.
+
+        `take` is told the answer, once. Raises ShardsError; then it is told nothing.
+        """
+        self._links[process].call(call.name, encode_said(asked), _Taker(call, take), 0)
 
     async def call_all(
         self,

@@ -11,6 +11,7 @@ is told that (`OutOfReach`).
   registered there by messages.
 - A promise that clients or retention delete must not be awaited by a task of any group, and its
   origin, wherever that is, may have to stay.
+- A slice of a bulk job is carried out with the job at hand, whose entry may live elsewhere.
 """
 
 from collections import Counter
@@ -82,6 +83,7 @@ class Errands:
         self._passes_count = 0
         self.running_count = 0
         self._free: Counter[str] = Counter()
+        self._jobs: Counter[str] = Counter()
         self._far_origins: Counter[str] = Counter()
         self._now_ms: Callable[[], int] = lambda: 0
         self.far = Machine(0, lambda _: 0, lambda: 0)
@@ -97,6 +99,8 @@ class Errands:
             w.RegisterAwait: self._needs_awaiter,
             w.SuspendWorkflow: self._needs_awaited,
             c.DeletePromise: lambda _: self._delete,
+            c.CountBulk: self._needs_job,
+            c.RunBulk: self._needs_job,
             c.Retain: lambda _: self._retain,
             c.CountRetained: lambda _: self._retain,
         }
@@ -188,6 +192,9 @@ class Errands:
 
     def _needs_awaited(self, command: w.SuspendWorkflow) -> Errand | None:
         return self._suspend if any(map(self._is_far, command.awaited)) else None
+
+    def _needs_job(self, command: c.CountBulk | c.RunBulk) -> Errand | None:
+        return self._with_job if self._is_far(command.id) else None
 
     # Asking
 
@@ -355,6 +362,24 @@ class Errands:
             for origin_id in origins:
                 if origin_id not in self._far_origins:
                     self.far.state.promises.pop(origin_id, None)
+
+    async def _with_job(
+        self, index: int, command: c.CountBulk | c.RunBulk, held: HeldMessages | None
+    ) -> Reply:
+        """Carry out a slice of a bulk job whose entry lives elsewhere."""
+        job_id = command.id
+        (read,) = await self._ask_first([(self._shard_of(job_id), c.ReadEntry(job_id))])
+        known = self.far.state.entries.by_id
+        if read.entry is not None:
+            known[job_id] = read.entry
+        self._jobs[job_id] += 1
+        try:
+            return await self._ask(index, command, held)
+        finally:
+            self._jobs[job_id] -= 1
+            if not self._jobs[job_id]:
+                del self._jobs[job_id]
+                known.pop(job_id, None)
 
     async def _origins(
         self,

@@ -2,7 +2,8 @@
 
 A poll group's home has all its streams, and a push target's home does all that is sent there; so
 who gets a message, what a breaker says and how much is sent at a time are decided in one place
-(`shards/delivery`). A group hands its messages to their homes, and homes report what has become of
+(`shards/delivery`). All executions have theirs in process 0 (`shards/placement`), which is told of
+their ends, too. A group hands its messages to their homes, and homes report what has become of
 each (`TaskSent` and the like), by parcels.
 
 - The machine decides which task may have a message out; here is noted which message is where, until
@@ -42,11 +43,15 @@ from troth.shards.delivery.shipments import (
     parts_of,
 )
 from troth.shards.hashing import home_of
+from troth.shards.outgoing import is_of_execution
 from troth.shards.turns import Outgoing
 
 from .calls import ProcessCalls
 from .parcels import Parcels
 from .place import ProcessPlace
+
+EXECUTIONS_HOME: Final = 0
+"""The process that places all executions."""
 
 SLICE_COUNT: Final = 100
 """Messages that are asked for again before other work gets its turn."""
@@ -58,8 +63,14 @@ class Withdrawal(Struct, frozen=True, array_like=True, gc=False, tag=True):
     key: str
 
 
+class EndedExecutions(Struct, frozen=True, array_like=True, gc=False, tag=True):
+    """Executions of these promises have ended, durably."""
+
+    promise_ids: tuple[str, ...]
+
+
 _MESSAGES: Final = (TaskMessage, ExecuteMessage, UnblockMessage)
-ToHome = TaskMessage | ExecuteMessage | UnblockMessage | Withdrawal
+ToHome = TaskMessage | ExecuteMessage | UnblockMessage | Withdrawal | EndedExecutions
 Report = (
     TaskSent
     | TaskNotSent
@@ -151,6 +162,8 @@ class MessageHomes:
         self._tell: Callable[[Command], None] = lambda _: None
         self._shard_of: ShardOf = lambda _: 0
         self._wanted = trio.Event()
+        self.when_lost: Callable[[int], None] = lambda _: None
+        """Told of a process that may have lost what it has said of ends of executions."""
         self._parcels: Parcels[Any] = Parcels(
             ToHome | Report,
             calls,
@@ -172,7 +185,7 @@ class MessageHomes:
 
     def send(self, message: Message) -> None:
         """Hand a message to its home."""
-        home = self.finder.of_address(address_of(message, self._targets))
+        home = self._home_of(message)
         if home is None or home == self._own:
             self._here.send(message)
             return
@@ -187,6 +200,11 @@ class MessageHomes:
             for report in _not_sent(key, counter):
                 self._tell(report)
 
+    def _home_of(self, message: Message) -> int | None:
+        if isinstance(message, TaskMessage) and is_of_execution(message.task.id):
+            return EXECUTIONS_HOME
+        return self.finder.of_address(address_of(message, self._targets))
+
     def withdraw(self, task_id: str) -> None:
         """Forget a task's message, wherever it is."""
         for home, entrusted in self._entrusted.items():
@@ -196,7 +214,11 @@ class MessageHomes:
         self._here.withdraw(task_id)
 
     def finished(self, promise_ids: list[str]) -> None:
-        """Do nothing: delivery does not handle executions."""
+        """Tell the home of all executions which have ended."""
+        if self._own == EXECUTIONS_HOME:
+            self._here.finished(promise_ids)
+        else:
+            self._parcels.put(EXECUTIONS_HOME, EndedExecutions(tuple(promise_ids)))
 
     def home_with(self, key: str) -> int | None:
         """Return the process that has a message of this group; None if no other one has it."""
@@ -232,6 +254,7 @@ class MessageHomes:
     def _lose(self, home: int) -> None:
         self._entrusted[home].lose()
         self._wake(home)
+        self.when_lost(home)
 
     def _wake(self, home: int) -> None:
         if self._entrusted[home].again:
@@ -269,6 +292,8 @@ class MessageHomes:
             self._here.send(content)
         elif isinstance(content, Withdrawal):
             self._here.withdraw(content.key)
+        elif isinstance(content, EndedExecutions):
+            self._here.finished(list(content.promise_ids))
         else:
             self._heard(process, content)
 

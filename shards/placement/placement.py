@@ -203,6 +203,11 @@ class Placement:
         self._give(node, execution)
         execution.stage = Stage.RUNNING
 
+    @property
+    def promise_ids(self) -> Collection[str]:
+        """The promises of all executions that are not known to have ended."""
+        return self._executions.keys()
+
     def restore_all(self, assigned: Iterable[tuple[Execution, Task]]) -> None:
         """Take up, after a start, all that `Shards.assigned_executions` has found."""
         for execution, task in assigned:

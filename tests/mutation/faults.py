@@ -366,8 +366,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "commands do not look at the time",
         "shards/shard.py",
-        "            if done_count == next_look_count:",
-        "            if False:",
+        " and done_count < BATCH_LIMIT_COUNT and has_time():",
+        " and done_count < BATCH_LIMIT_COUNT:",
         "shards/test_passes.py",
     ),
     fault(

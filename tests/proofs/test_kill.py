@@ -37,7 +37,6 @@ def test_a_process_that_is_killed_under_load_takes_nothing_with_it(tmp_path: Pat
     print(proof.costs())
     assert report.rounds_count == report.kills_count == 2
     assert report.acknowledged_count > 50, "there was hardly any load"
-    assert report.slots_count > 0
 
 
 @pytest.mark.slow

@@ -1,103 +1,12 @@
 """Accounts, tokens and sessions of a server of three processes: what one is told, all go by."""
 
-import http.client
-import json
 import os
 import select
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
 
-import pytest
-
-from tests.helpers.server import ServerProcess
+from tests.http.processes.tenancy import CONNECTIONS_COUNT, SHARDS_COUNT, Connection, Tenancy
 from troth.persistence.placement import by_id, dealt_shards, groups_by_shard
-
-SHARDS_COUNT = 6
-COUNT = 12
-"""Connections: enough that each process has some."""
-
-
-class Connection:
-    """A connection, which one process has accepted."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        parts = urlsplit(server.url)
-        assert parts.hostname is not None
-        self.http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-
-    def send(self, method: str, path: str, body: object = None, **headers: str) -> None:
-        """Send a request."""
-        sent = None if body is None else json.dumps(body)
-        named = {name.replace("_", "-"): text for name, text in headers.items()}
-        self.http.request(method, path, sent, {"Content-Type": "application/json", **named})
-
-    def receive(self) -> tuple[int, Any, str]:
-        """Return the status, the body and the cookie of an answer."""
-        answer = self.http.getresponse()
-        content = answer.read()
-        cookie = (answer.getheader("Set-Cookie") or "").partition(";")[0]
-        return answer.status, json.loads(content) if content else None, cookie
-
-    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        """Send a request; return status and body."""
-        self.send(method, path, body, **headers)
-        return self.receive()[:2]
-
-
-@dataclass
-class Tenancy:
-    """A server with an account, and its operator."""
-
-    server: ServerProcess
-    key: str
-    connections: list[Connection] = field(default_factory=list)
-
-    def admin(self, place: int, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Ask as the operator."""
-        return self.connections[place].ask(method, path, body, Authorization=f"Bearer {self.key}")
-
-    def new_token(self, place: int, account: str, *scopes: str) -> tuple[str, str]:
-        """Make a token; return its id and its text."""
-        body = {"account": account, "scopes": list(scopes) or ["promises:read"]}
-        status, made = self.admin(place, "POST", "/admin/tokens", body)
-        assert status == 201, made
-        return made["id"], made["token"]
-
-    def statuses(self, **headers: str) -> set[int]:
-        """Return what all connections are answered."""
-        return {one.ask("GET", "/whoami", **headers)[0] for one in self.connections}
-
-
-@pytest.fixture(scope="module")
-def server_with_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of three processes that has an account."""
-    directory = tmp_path_factory.mktemp("processes-with-accounts")
-    options = (
-        "--processes",
-        "3",
-        "--shards",
-        str(SHARDS_COUNT),
-        "--failed-attempts-limit-count",
-        "0",
-    )
-    with ServerProcess(directory, *options) as server:
-        yield server
-
-
-@pytest.fixture
-def tenancy(server_with_accounts: ServerProcess) -> Iterator[Tenancy]:
-    """The server, and connections to all of its processes."""
-    server = server_with_accounts
-    made = Tenancy(server, (server.data / "admin.key").read_text().strip())
-    made.connections = [Connection(server) for _ in range(COUNT)]
-    made.admin(0, "POST", "/admin/accounts", {"name": "billing"})
-    yield made
-    for one in made.connections:
-        one.http.close()
 
 
 def test_a_change_of_a_token_holds_in_all_processes_when_it_is_answered(tenancy: Tenancy) -> None:
@@ -117,14 +26,16 @@ def test_a_change_of_a_token_holds_in_all_processes_when_it_is_answered(tenancy:
 def test_refusals_are_the_same_whoever_is_asked(tenancy: Tenancy) -> None:
     answers = [
         tenancy.admin(place, "POST", "/admin/accounts", {"name": "billing"})
-        for place in range(COUNT)
+        for place in range(CONNECTIONS_COUNT)
     ]
     for _, body in answers:
         for detail in body["error"]["details"]:
             del detail["metadata"]["requestId"]
     assert {status for status, _ in answers} == {409}
     assert all(body == answers[0][1] for _, body in answers)
-    answers = [tenancy.admin(place, "POST", "/admin/tokens", {}) for place in range(COUNT)]
+    answers = [
+        tenancy.admin(place, "POST", "/admin/tokens", {}) for place in range(CONNECTIONS_COUNT)
+    ]
     assert {status for status, _ in answers} == {400}
 
 
@@ -178,7 +89,7 @@ def test_an_account_is_disabled_while_one_process_hangs(tenancy: Tenancy) -> Non
         sockets = {one.http.sock: one for one in tenancy.connections}
         ready, _, _ = select.select(list(sockets), [], [], 30)
         assert [sockets[one].receive()[0] for one in ready[:1]] == [200]
-        late = [Connection(tenancy.server) for _ in range(COUNT)]
+        late = [Connection(tenancy.server) for _ in range(CONNECTIONS_COUNT)]
         for one in late:
             one.send("GET", "/whoami", Authorization=bearer)
     finally:

@@ -1,0 +1,25 @@
+"""One server of three processes with an account, for the tests of this folder."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers.server import ServerProcess
+from tests.http.processes.tenancy import SHARDS_COUNT, Tenancy, tenancy_of
+
+
+@pytest.fixture(scope="package")
+def server_with_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of three processes that has an account."""
+    directory = tmp_path_factory.mktemp("processes-with-accounts")
+    options = ("--processes", "3", "--shards", str(SHARDS_COUNT))
+    more = ("--failed-attempts-limit-count", "0", "--function-private-networks")
+    with ServerProcess(directory, *options, *more) as server:
+        yield server
+
+
+@pytest.fixture
+def tenancy(server_with_accounts: ServerProcess) -> Iterator[Tenancy]:
+    """The server, and connections to all of its processes."""
+    with tenancy_of(server_with_accounts) as made:
+        yield made
