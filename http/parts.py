@@ -44,7 +44,6 @@ from troth.http.overview.counting import Counting, Sources
 from troth.http.processes.bulk_of_processes import prepared
 from troth.http.processes.forwarding import HOME, ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
-from troth.http.processes.refused import served
 from troth.http.processes.registration import register
 from troth.http.processes.shared_credentials import share_credentials
 from troth.http.promises.large_messages import LargeMessages
@@ -144,7 +143,7 @@ def _options(settings: Settings, samples_run: Callable[[int], bool] | None = Non
 
 def tables_of(calls: ProcessCalls) -> tuple[tuple[Endpoint, ...], ...]:
     """Return the endpoints of both ports in one of several processes."""
-    return forwarded(served(API_ENDPOINTS), calls), served(POLL_ENDPOINTS)
+    return forwarded(API_ENDPOINTS, calls), POLL_ENDPOINTS
 
 
 class Parts:

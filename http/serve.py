@@ -368,7 +368,7 @@ class Server:
                 nursery.start_soon(TokenUses(self.api).run)
                 await nursery.start(parts.make_bulk_jobs().run)
                 await nursery.start(parts.make_builder().run)
-            return  # the rest has no home among several processes yet; see `processes/refused.py`
+            return
         if not self._is_alone:
             nursery.start_soon(TokenUses(self.api).run)
             await nursery.start(parts.make_bulk_jobs().run)

@@ -100,6 +100,18 @@ class Gathering(ABC):
         """The indexes of the shards of this group."""
         return range(self._count) if self._elsewhere is None else self._elsewhere.own
 
+    def stretches(self, promise_ids: Sequence[str]) -> Iterator[range]:
+        """Yield the places of ids that follow one another and live in one group: often all."""
+        first = 0
+        if self._elsewhere is not None:
+            group_of = self._elsewhere.group_of
+            groups = [group_of(self.shard_of(one)) for one in promise_ids]
+            for place in range(1, len(groups)):
+                if groups[place] != groups[place - 1]:
+                    yield range(first, place)
+                    first = place
+        yield range(first, len(promise_ids))
+
     @property
     def oldest_serial(self) -> int:
         """The serial of the oldest promise that searches find, or of one near; 0 without any."""

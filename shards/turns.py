@@ -119,6 +119,10 @@ class Elsewhere(Protocol):
         """Return whether a shard is in another group."""
         ...  # pragma: no cover
 
+    def group_of(self, index: int) -> int:
+        """Return the group that a shard is in."""
+        ...  # pragma: no cover
+
     def post(
         self, target: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
     ) -> None:

@@ -229,7 +229,7 @@ class PromiseTable(MutableMapping[str, Promise]):
             promise.trace,
         )
         try:
-            _encode_into(folded, _buffer, 0)
+            _encode_into(folded, _buffer)
             return bytes(_buffer)
         except MemoryError:
             return None  # later: it is no time to make it smaller

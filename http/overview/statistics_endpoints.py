@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.catalog import Scope
 from troth.core.codes import Code
@@ -31,6 +31,13 @@ class SeriesObject(Struct, gc=False):
     values: list[float | None]
 
 
+class ProcessObject(Struct, gc=False):
+    """One process of the server, which has one group of its shards."""
+
+    process: Annotated[int, told("Its number.", 0)]
+    promises: Annotated[int, told("How many promises it has, in any state.", 40_000)]
+
+
 class StatisticsObject(Struct, gc=False, rename="camel"):
     """Counts, and series since the server's start."""
 
@@ -41,6 +48,8 @@ class StatisticsObject(Struct, gc=False, rename="camel"):
     first_at: Annotated[int, time_ms("When the first values began")]
     series: list[SeriesObject]
     upkeep: UpkeepObject
+    processes: list[ProcessObject] | UnsetType = UNSET
+    """Left out unless there are several."""
 
 
 STATE_WORDS: Final = {state: word for word, state in EXACT_STATES.items()}
@@ -77,6 +86,10 @@ async def statistics(api: Api, call: Call) -> Response:
         [SeriesObject(one.name, one.unit, list(one.values)) for one in series.views],
         await upkeep_object(api),
     )
+    if numbers.promises_counts:
+        made.processes = [
+            ProcessObject(process, count) for process, count in enumerate(numbers.promises_counts)
+        ]
     return answer(Code.OK, made)
 
 

@@ -1,6 +1,6 @@
 """Settings that a server of several processes cannot have yet: they are refused at the start.
 
-The supervisor asks, which loads none of what serves. `refused.py` has what requests are refused.
+The supervisor asks, which loads none of what serves.
 """
 
 from troth.http.settings.settings import Settings

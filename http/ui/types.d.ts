@@ -188,6 +188,12 @@ interface StatisticsObject {
   firstAt: number;
   series: SeriesObject[];
   upkeep: UpkeepObject;
+  processes?: ProcessObject[];
+}
+
+interface ProcessObject {
+  process: number;
+  promises: number;
 }
 
 interface UpkeepObject {

@@ -20,11 +20,15 @@ from .joined_series import SeriesPart, joined, last_values
 
 
 class ServerNumbers(Struct, frozen=True, array_like=True):
-    """How many promises and tasks there are, as `Counts.numbers`, and between which serials."""
+    """How many promises and tasks there are, as `Counts.numbers`, and between which serials.
+
+    Of several processes, `promises_counts` has how many promises each has.
+    """
 
     numbers: tuple[int, ...]
     oldest_serial: int
     largest_serial: int
+    promises_counts: tuple[int, ...] = ()
 
     @property
     def counts(self) -> Counts:
@@ -193,6 +197,7 @@ class AllProcesses:
             tuple(map(sum, columns)),
             min((one.oldest_serial for one in found if one.oldest_serial), default=0),
             max(one.largest_serial for one in found),
+            tuple(sum(one.counts.promises.values()) for one in found),
         )
 
     async def failures(

@@ -97,7 +97,7 @@ _decode_reply: Final = content_decoder(Reply)
 def encode_content(content: Struct) -> tuple[bytes, int]:
     """Return a body, and the flags that say how it is written."""
     try:
-        _encode_into(content, _buffer, 0)
+        _encode_into(content, _buffer)
     except OverflowError:
         plain = msgspec.to_builtins(content, enc_hook=_plain)
         return _encode_json(plain), FrameFlag.JSON
@@ -109,7 +109,7 @@ def encode_content(content: Struct) -> tuple[bytes, int]:
 
 def encode_said(value: Any) -> bytes:
     """Return the msgpack of what a call or a note says. Raises MemoryError."""
-    _encode_into(value, _buffer, 0)
+    _encode_into(value, _buffer)
     body = bytes(_buffer)
     if len(body) > BUFFER_KEPT_BYTES:
         _buffer.clear()

@@ -149,6 +149,10 @@ class Mesh:
         """Return whether a shard is in another group."""
         return index not in self.own
 
+    def group_of(self, index: int) -> int:
+        """Return the group that a shard is in."""
+        return self._groups[index]
+
     def post(
         self, target: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
     ) -> None:

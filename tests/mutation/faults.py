@@ -6,6 +6,7 @@ their own. `FAULTS` are all.
 
 from .bulk_faults import BULK_FAULTS
 from .completion_faults import COMPLETION_FAULTS
+from .copy_faults import COPY_FAULTS
 from .fault import Fault, fault
 from .function_faults import FUNCTION_FAULTS
 from .home_faults import HOME_FAULTS
@@ -589,6 +590,7 @@ FAULTS = (
     + WAITING_FAULTS
     + WEB_FAULTS
     + MESH_FAULTS
+    + COPY_FAULTS
     + HOME_FAULTS
     + PROCESS_FAULTS
     + STREAM_FAULTS

@@ -161,6 +161,19 @@ function Facts({ statistics }) {
       <div><dt>Requests</dt><dd class="figures">${requests === undefined ? "–" : `${short(requests)}/s`}</dd></div>
       <div><dt>Up for</dt><dd><${Span} since=${statistics.startedOn} /></dd></div>
     </dl>
+    ${statistics.processes && html`<${Processes} processes=${statistics.processes} />`}
     ${now() - statistics.startedOn < 300_000 && html`<p class="body quiet-text">The numbers of the past begin with the start of the server.</p>`}
   </section>`;
+}
+
+/**
+ * The processes of a server that has several, each with its part of the promises.
+ *
+ * @param {{processes: ProcessObject[]}} props
+ */
+function Processes({ processes }) {
+  const all = Math.max(1, processes.reduce((sum, { promises }) => sum + promises, 0));
+  return html`<dl class="facts across body">
+    ${processes.map(({ process, promises }) => html`<div key=${process}><dt>Process ${process}</dt><dd class="figures">${promises.toLocaleString("en-US")} promises, ${Math.round((100 * promises) / all)} %</dd></div>`)}
+  </dl>`;
 }

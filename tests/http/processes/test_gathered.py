@@ -69,7 +69,10 @@ def test_counts_and_failures_are_of_all(clients: list[Client]) -> None:
         assert [one["id"] for one in found["failures"]] == ids[:1:-1]
         rest = client.ask("GET", f"/failures?kind=promise&limit=2&before={found['before']}")[1]
         assert [one["id"] for one in rest["failures"]] == ids[1::-1]
-        counts = client.ask("GET", "/statistics")[1]["counts"]["promises"]
+        found = client.ask("GET", "/statistics")[1]
+        counts = found["counts"]["promises"]
+        assert [one["process"] for one in found["processes"]] == [0, 1, 2]
+        assert sum(one["promises"] for one in found["processes"]) == sum(counts.values())
         assert counts["rejected"] == before["rejected"] + len(ids)
 
 

@@ -10,8 +10,6 @@ import pytest
 from tests.clients.listening import PushTarget
 from tests.helpers.server import ServerProcess
 from troth.core.codes import Code
-from troth.http.documents.table import API_ENDPOINTS, POLL_ENDPOINTS
-from troth.http.processes import refused
 from troth.http.processes.refused_settings import refused_setting
 from troth.http.settings.settings import Settings
 
@@ -99,6 +97,23 @@ def test_a_task_waits_for_promises_of_other_groups(clients: list[Client]) -> Non
         assert worker.next().message["data"]["task"]["id"] == root
 
 
+def test_an_import_keeps_its_order(shared_processes: ServerProcess, clients: list[Client]) -> None:
+    groups = ids_by_group("imported", 4)
+    ids = [one for together in zip(*groups, strict=True) for one in together]
+    promises = [
+        {"id": one, "state": "PENDING", "timeout": FAR_MS, "createdOn": 1, "param": {}}
+        for one in ids
+    ]
+    key = (shared_processes.data / "admin.key").read_text().strip()
+    status, said = shared_processes.request(
+        "POST", "/admin/import", {"promises": promises}, {"Authorization": f"Bearer {key}"}
+    )
+    assert (status, {one["result"] for one in said["promises"]}) == (200, {"created"})
+    prefix = ids[0].rpartition("-")[0]
+    _, page = clients[0].ask("GET", f"/promises?id={prefix}*&limit=100")
+    assert [one["id"] for one in page["promises"]] == ids[::-1]
+
+
 def test_locks_and_schedules_are_one(clients: list[Client]) -> None:
     for number in range(6):
         lock = f"lock-{secrets.token_hex(4)}"
@@ -111,17 +126,14 @@ def test_locks_and_schedules_are_one(clients: list[Client]) -> None:
 
 
 def test_what_does_not_work_yet_is_refused_by_name(clients: list[Client]) -> None:
-    for path in ("/bulk",):
-        status, body = clients[0].ask("GET", path)
+    for one in clients[:6]:
+        status, body = one.ask("POST", "/bulk", {"action": "retry", "filter": {}})
         assert (status, body["error"]["code"]) == (501, Code.SEVERAL_PROCESSES)
         (detail,) = body["error"]["details"]
         assert "A server of several processes does not have" in detail["message"]
 
 
-def test_only_endpoints_that_there_are_can_be_refused() -> None:
-    rows = (*API_ENDPOINTS, *POLL_ENDPOINTS)
-    assert set(refused.REFUSED_ENDPOINTS) <= {row.name for row in rows}
-    assert set(refused.REFUSED_GROUPS) <= {row.group for row in rows}
+def test_usual_settings_are_not_refused() -> None:
     assert refused_setting(Settings()) is None
 
 

@@ -130,6 +130,8 @@ def _owner_moves(world: World, node: Node) -> Iterator[tuple[str, Node, World]]:
 
 
 def _with(node: Node, after: Ownership) -> Node:
+    if not node.incarnation:  # it never claims: what it has read is all
+        return node._replace(ownership=Ownership(number=after.number, heard_ms=LONG_AGO))
     return node._replace(ownership=_essential(after))
 
 
@@ -190,6 +192,8 @@ def complaint(world: World) -> str | None:
     if world.answered > len(world.stream):
         return "clients have seen what is not in the stream"
     sent = [frame for frame in world.stream if frame.kind is FrameKind.RECORDS]
+    if any(node.ownership.number > len(world.stream) for node in world.nodes):
+        return "a node knows of more than there is"
     if any(node.ownership.durable_number > len(world.stream) for node in world.nodes):
         return "a frame is called durable that is not in the stream"
     epochs = [frame.epoch for frame in world.stream]

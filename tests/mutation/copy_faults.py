@@ -1,0 +1,68 @@
+"""Planted faults in what process 0 owns for all processes of a server. See `faults.py`."""
+
+from .fault import Fault, fault
+
+SPREADING, COPIED = "http/identity/spreading.py", "http/identity/copied.py"
+PLACED = "shards/mesh/placed_executions.py"
+COPIES = "http/identity/test_copies.py"
+EXECUTIONS = "shards/mesh/test_placed_executions.py"
+
+COPY_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a change of the catalog is answered before all processes have it",
+        SPREADING,
+        "            if not ends_s:",
+        "            if True:",
+        COPIES,
+        is_quick=True,
+    ),
+    fault(
+        "a process that is cut off lets a token in that was revoked",
+        COPIED,
+        "return self._now_s() < self._until_s",
+        "return self._until_s > 0",
+        COPIES,
+    ),
+    fault(
+        "the lease of a copy is counted from the answer instead of the question",
+        COPIED,
+        "renewed(asked_s + COPY_LEASE_MS / 1000)",
+        "renewed(self._now_s() + COPY_LEASE_MS / 1000)",
+        COPIES,
+    ),
+    fault(
+        "an owner that has started again does not wait for leases of the one before",
+        SPREADING,
+        "process: self._now_s() + _LEASE_S for process",
+        "process: 0.0 for process",
+        COPIES,
+    ),
+    fault(
+        "a session that was ended goes on in other processes",
+        COPIED,
+        "self.sessions.end_by_digest(change.digest)",
+        "pass",
+        COPIES,
+    ),
+    fault(
+        "streams of tokens go on in a process that is cut off",
+        COPIED,
+        "self._credentials.end_all_streams()",
+        "pass",
+        COPIES,
+    ),
+    fault(
+        "what has ended while a group was away keeps its slot of a node",
+        PLACED,
+        "self._placement.finished(ended)",
+        "pass",
+        EXECUTIONS,
+    ),
+    fault(
+        "process 0 is not told that an execution of another group has ended",
+        "shards/mesh/homes.py",
+        "self._parcels.put(EXECUTIONS_HOME, EndedExecutions(tuple(promise_ids)))",
+        "pass",
+        EXECUTIONS,
+    ),
+)
