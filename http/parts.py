@@ -182,7 +182,7 @@ class Parts:
         )
         self.gate = SlowGate()
         memory = process_memory.memory_limits()
-        self.memory = plan_memory(settings, memory)
+        self.memory = plan_memory(settings, memory, 1 if member is None else member.place.count)
         self.in_flight = InFlight(
             self.memory.in_flight_bytes,
             headroom_bytes=memory.headroom_bytes,
@@ -355,8 +355,9 @@ class Parts:
     def _find(self, promise_id: str) -> Promise | None:
         """Return a promise that is in memory; it may not be durable yet."""
         shards = self.shards
-        state = shards.each()[shards.shard_of(promise_id)].machine.state
-        return state.promises.get(promise_id)
+        if not shards.is_near(promise_id):
+            return None  # another process has it
+        return shards.state_of(promise_id).promises.get(promise_id)
 
     async def durable(self) -> bool:
         """Wait until all that has happened is durable; return whether it is."""

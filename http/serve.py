@@ -41,7 +41,7 @@ from troth.http.sockets.slow_side import LateApplication, load_soon
 from troth.http.supervision.seated import Seated
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
-from troth.persistence.process_memory import save_address_space
+from troth.persistence.process_memory import prepare_heap
 from troth.shards.collector import Collector, resting_collector, settle_collector
 from troth.shards.storage import DirectoryStorage, GroupPlace, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
@@ -78,7 +78,7 @@ def serve(
     """
     process = None if seated is None else seated.seat.process
     configure_logging(settings.log_level, settings.log_format, process=process)
-    save_address_space()
+    prepare_heap()
     try:
         if seated is not None:
             seated.wait_to_serve()

@@ -18,7 +18,7 @@ _IPV6_NETWORK_BITS: Final = 64  # what one customer of a network provider has at
 
 
 @dataclass(slots=True)
-class _Failures:
+class FailedAttempts:
     """The failures of one address in the window that began with the first of them."""
 
     since_ms: int
@@ -51,7 +51,7 @@ class Attempts:
         self._limit_count = limit_count
         self._now_ms = now_ms
         # In the order of the latest failure.
-        self._failures: dict[str, _Failures] = {}
+        self._failures: dict[str, FailedAttempts] = {}
         self._failed_count = 0
         self._refused_count = 0
 
@@ -79,14 +79,19 @@ class Attempts:
         """Count wrong credentials from an address."""
         self._failed_count += 1
         self._note(peer, "wrong credentials")
-        if not self._limit_count:
-            return
-        network = network_of(peer)
+        if self._limit_count:
+            self._count(network_of(peer))
+
+    def _count(self, network: str) -> None:
         now_ms = self._now_ms()
         failures = self._failures.pop(network, None)
         if failures is None or not self._is_within(now_ms - failures.since_ms):
-            failures = _Failures(now_ms, 0)
+            failures = FailedAttempts(now_ms, 0)
         failures.count += 1
+        self._keep(network, failures)
+
+    def _keep(self, network: str, failures: FailedAttempts) -> None:
+        self._failures.pop(network, None)
         self._failures[network] = failures
         if len(self._failures) > FAILED_ATTEMPTS_ADDRESSES_COUNT:
             del self._failures[next(iter(self._failures))]

@@ -4,6 +4,7 @@ import time
 
 from troth.http.api.context import Api
 from troth.http.identity.copied import CopiedCredentials, CredentialsCopy
+from troth.http.identity.shared_attempts import SharedAttempts
 from troth.http.identity.spreading import OWNER, CredentialsOwner
 
 from .mesh_member import MeshMember
@@ -12,6 +13,9 @@ from .mesh_member import MeshMember
 def share_credentials(member: MeshMember, api: Api) -> CredentialsOwner | CredentialsCopy:
     """Make this process the owner of the credentials, or give it a copy. Before anything runs."""
     calls = member.mesh.calls
+    api.credentials.attempts = SharedAttempts(
+        api.settings.failed_attempts_limit_count, api.now_ms, api.shards.failures, calls
+    )
     if member.place.process == OWNER:
         return CredentialsOwner(
             api.credentials,

@@ -47,12 +47,19 @@ class MemoryPlan:
     """Whether less may be in flight than the settings say."""
 
 
-def plan_memory(settings: Settings, limits: MemoryLimits) -> MemoryPlan:
-    """Divide what there is now, before the server has taken anything of it."""
-    wanted_bytes = max(settings.in_flight_limit_bytes, 2 * settings.body_limit_bytes)
+def plan_memory(settings: Settings, limits: MemoryLimits, processes_count: int = 1) -> MemoryPlan:
+    """Divide what there is now, before the server has taken anything of it.
+
+    Each process of several has its part of what may be in flight, and of the memory that they
+    share; a limit on the address space is each process's own.
+    """
+    in_flight_limit_bytes = settings.in_flight_limit_bytes // processes_count
+    wanted_bytes = max(in_flight_limit_bytes, 2 * settings.body_limit_bytes)
     headroom_bytes = limits.headroom_bytes()
     if headroom_bytes is None:
         return MemoryPlan(None, wanted_bytes, settings.checkpoint_log_bytes)
+    if limits.address_space_bytes is None:
+        headroom_bytes //= processes_count
     free_bytes = max(0, headroom_bytes)
     if limits.address_space_bytes is not None and not settings.in_memory:
         free_bytes = max(0, free_bytes - map_bytes())

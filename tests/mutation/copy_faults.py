@@ -52,6 +52,13 @@ COPY_FAULTS: tuple[Fault, ...] = (
         COPIES,
     ),
     fault(
+        "each process counts the failed attempts of an address for itself",
+        "http/identity/shared_attempts.py",
+        "self._calls.note(home, FAILED, network)",
+        "pass",
+        "http/identity/test_shared_attempts.py",
+    ),
+    fault(
         "what has ended while a group was away keeps its slot of a node",
         PLACED,
         "self._placement.finished(ended)",

@@ -54,3 +54,14 @@ def test_a_process_beyond_its_limit_plans_nothing(monkeypatch: pytest.MonkeyPatc
     plan = plan_memory(Settings(), Limits(-MIB).of(monkeypatch))
 
     assert (plan.in_flight_bytes, plan.reserve_bytes) == (0, 0)
+
+
+def test_several_processes_divide_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(Settings(), in_memory=True, body_limit_bytes=MIB)
+    for left_bytes in (None, 64 * 1024 * MIB):
+        plan = plan_memory(settings, Limits(left_bytes).of(monkeypatch), 4)
+        assert plan.in_flight_bytes == settings.in_flight_limit_bytes // 4
+    alone = plan_memory(settings, Limits(100 * MIB).of(monkeypatch))
+    assert plan_memory(settings, Limits(400 * MIB).of(monkeypatch), 4).reserve_bytes == (
+        alone.reserve_bytes
+    )
