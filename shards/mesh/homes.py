@@ -32,7 +32,7 @@ from troth.core.workflow_commands import (
     RetryUnblock,
     UnblockSent,
 )
-from troth.core.workflows import unblock_key
+from troth.core.workflows import execute_key, unblock_key
 from troth.persistence.placement import ShardOf, by_id
 from troth.shards.delivery.shipments import (
     EXECUTE,
@@ -264,12 +264,16 @@ class MessageHomes:
         """Take what a home says of a message of this group.
 
         A worker may end without having claimed the workflow task that it was sent: its home tells,
-        so such a message stays entrusted to it until it is withdrawn.
+        so such a message stays entrusted to it until it is withdrawn. Whatever is to be sent again
+        is not there any more: the machine sends it now, later, or never.
         """
-        if isinstance(report, TaskSent):
-            self._entrusted[home].done(report.id, report.counter)
-        elif isinstance(report, UnblockSent):
-            self._entrusted[home].done(unblock_key(report.id, report.address), 0)
+        entrusted = self._entrusted[home]
+        if isinstance(report, TaskSent | RetryTask):
+            entrusted.done(report.id, report.counter)
+        elif isinstance(report, RetryExecute):
+            entrusted.done(execute_key(report.id), report.version)
+        elif isinstance(report, UnblockSent | RetryUnblock):
+            entrusted.done(unblock_key(report.id, report.address), 0)
         self._tell(report)
 
     # What this process is the home of

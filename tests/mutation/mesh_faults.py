@@ -8,7 +8,6 @@ LINK, ANSWERING, MESH, PASSES, ERRANDS, ACKNOWLEDGMENTS = (
 )
 SOCKETS = "http/sockets/link_sockets.py"
 TURNS, WAITING = "shards/turns.py", "shards/waiting.py"
-RETENTION = "shards/gathered/test_retention.py"
 BETWEEN, FENCES, ALONE, QUESTIONS = (
     f"shards/mesh/{name}.py"
     for name in ("test_between_groups", "test_fences", "test_errands", "test_links")
@@ -171,19 +170,20 @@ MESH_FAULTS: tuple[Fault, ...] = (
         ALONE,
     ),
     fault(
+        "a message that its home has given back stays noted for good",
+        "shards/mesh/homes.py",
+        "isinstance(report, TaskSent | RetryTask)",
+        "isinstance(report, TaskSent)",
+        "shards/mesh/test_homes.py"
+        "::test_a_message_that_its_home_has_given_back_is_entrusted_no_longer",
+        is_quick=True,
+    ),
+    fault(
         "a promise is deleted without asking other groups",
         ERRANDS,
         "is_free = not any(reply.count for reply in replies)",
         "is_free = True",
         ALONE,
-    ),
-    fault(
-        "retention does not ask other groups",
-        ERRANDS,
-        "in_use.update(one for one, code in codes if code is not Code.OK)",
-        "pass",
-        RETENTION,
-        is_quick=True,
     ),
     fault(
         "a promise is deleted whose origin in another group is pending",

@@ -214,6 +214,23 @@ def _check_outboxes(states: list[ShardState]) -> None:
             require(sequence <= sent, f"shard {target.index} has a message nobody has sent")
 
 
+def faults_of_cut(cut: Iterable[ShardState]) -> list[str]:
+    """Effects without their causes in a cut through all groups, and effects that are lost."""
+    states = {state.index: state for state in cut}
+    found = []
+    for source in states.values():
+        for target in states.values():
+            sent = source.outbox.sequences.get(target.index, 0)
+            received = target.inbox.get(source.index, 0)
+            waiting = {number for to, number, _ in source.outbox if to == target.index}
+            if received > sent:
+                found.append(f"{target.index} has {received} of {sent} that {source.index} sent")
+            lost = [one for one in range(received + 1, sent + 1) if one not in waiting]
+            if lost:
+                found.append(f"{lost} from {source.index} to {target.index} are nowhere")
+    return found
+
+
 def check_settled(server: Server) -> list[str]:
     """What is not at rest yet, when all work is done."""
     unrest: list[str] = []

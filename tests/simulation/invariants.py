@@ -92,6 +92,10 @@ class Watch:
         """A group's shards have handed these to its committer."""
         self._logs[group] += entries
 
+    def log_of(self, group: int) -> list[LogRecord]:
+        """All that a group has appended."""
+        return self._logs[group]
+
     def durable(self, position: int, group: int = 0) -> None:
         """A group's log is durable up to here. Raises BrokenPromise."""
         log, durable_count = self._logs[group], self.durable_counts[group]

@@ -19,6 +19,7 @@ from .node_entries import NODES
 from .nodes import run_hosts, run_node
 from .plan import Plan
 from .server import SWEEP_INTERVAL_MS
+from .snapshots import take_snapshots
 from .trouble import make_trouble, make_trouble_between
 from .workers import CONNECTIONS_COUNT, run_polling_worker, run_push_workers
 from .workflows import (
@@ -67,6 +68,7 @@ class Outcome:
     flows_count: int
     unblocked_count: int
     jobs_count: int
+    snapshots_count: int
     judged_count: int
     steps_count: int
     faults: Counter[str]
@@ -130,6 +132,7 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
         nursery.start_soon(world.run_server)
         nursery.start_soon(run_push_workers, world)
         nursery.start_soon(run_hosts, world)
+        nursery.start_soon(take_snapshots, world)
         nursery.start_soon(run_pushed_runners, world)
         for number in range(PLACES_COUNT):
             nursery.start_soon(run_runner, world, number)
@@ -173,6 +176,7 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             flows_count=sum(one.startswith("flow/") for one in world.ledger.finals),
             unblocked_count=len(world.ledger.unblocked),
             jobs_count=world.ledger.jobs_count,
+            snapshots_count=world.snapshots_count,
             judged_count=world.history.operations_count,
             steps_count=world.steps.count,
             faults=world.faults.counts,

@@ -38,6 +38,7 @@ def test_several_groups_keep_their_promises(block: int) -> None:
     assert len(set(ONLY_BETWEEN) - set(totals.never_happened)) >= 4
     assert totals.sums["promises of workflows ended"] > 50
     assert totals.sums["crashes"] > 5
+    assert totals.sums["snapshots of several groups"] > 5
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ class Totals:
                 "promises of workflows ended": outcome.flows_count,
                 "listeners told": outcome.unblocked_count,
                 "bulk jobs ended": outcome.jobs_count,
+                "snapshots of several groups": outcome.snapshots_count,
                 "operations with an explanation": outcome.judged_count,
                 "steps of the scheduler": outcome.steps_count,
             }

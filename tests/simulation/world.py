@@ -38,6 +38,7 @@ class World(Surroundings):
         super().__init__(plan, check_recovered)
         self.requests_count = 0
         self.clients_have_left = False
+        self.snapshots_count = 0
         self.receivers: dict[str, Callable[[bytes], None]] = {}
         self.nursery: trio.Nursery | None = None
         self._network = self.random("network")

@@ -1,6 +1,5 @@
 """The barrier of a snapshot: cuts of all groups in which no effect is without its cause."""
 
-from collections.abc import Iterable
 from random import Random
 
 import pytest
@@ -9,6 +8,7 @@ from trio.testing import MockClock
 
 from tests.helpers.seeds import seeds
 from tests.shards.stage import FAR_MS, WORKER, settle
+from tests.simulation.checks import faults_of_cut
 from troth.core import records
 from troth.core.commands import CompletePromise, CreateCallback, CreatePromise
 from troth.core.model import RESOLVED
@@ -27,23 +27,6 @@ def states_at(process: Process, count: int) -> list[ShardState]:
     for shard, _, body in process.writer.written[:count]:
         replay(found[shard], records.decode(body))
     return list(found.values())
-
-
-def faults(cut: Iterable[ShardState]) -> list[str]:
-    """Return effects that are without their causes in a cut through all groups."""
-    states = {state.index: state for state in cut}
-    found = []
-    for source in states.values():
-        for target in states.values():
-            sent = source.outbox.sequences.get(target.index, 0)
-            received = target.inbox.get(source.index, 0)
-            waiting = {number for to, number, _ in source.outbox if to == target.index}
-            if received > sent:
-                found.append(f"{target.index} has {received} of {sent} that {source.index} sent")
-            lost = [one for one in range(received + 1, sent + 1) if one not in waiting]
-            if lost:
-                found.append(f"{lost} from {source.index} to {target.index} are nowhere")
-    return found
 
 
 async def work(server: World, luck: Random) -> None:
@@ -101,7 +84,7 @@ async def faults_of(seed: int, *, holds: bool) -> list[str]:
                 for process, count in zip(server.processes, cut, strict=True)
                 for state in states_at(process, count)
             ]
-            found += faults(states)
+            found += faults_of_cut(states)
         assert sum(len(one.writer.written) for one in server.processes) > 100
         server.nursery.cancel_scope.cancel()
     return found
