@@ -6,7 +6,7 @@
  */
 import { useCallback, useEffect, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
-import { useLive } from "./live.js";
+import { useLive, whenCounting } from "./live.js";
 import { pageSize } from "./preferences.js";
 import { now, returns } from "./server.js";
 
@@ -57,6 +57,10 @@ export function useListing(source, query) {
   const running = useRef(null);
   /** Whether something has changed while a page was being fetched. */
   const isLate = useRef(false);
+  /** Whether changes since the first page was asked for are told. */
+  const isTold = useRef(false);
+  /** @type {import("./vendor/preact.js").RefObject<() => void>} */
+  const waiting = useRef(() => {});
 
   const put = (/** @type {Partial<Listed<Row>>} */ changes) => {
     latest.current = { ...latest.current, ...changes };
@@ -90,13 +94,19 @@ export function useListing(source, query) {
 
   const reload = useCallback(() => {
     const isOther = latest.current.question !== question;
-    put({ ...(isOther ? empty(question) : {}), fresh: new Set(), gone: new Set() });
-    void fetchMore(null, []);
+    put({ ...(isOther ? empty(question) : {}), isBusy: true, fresh: new Set(), gone: new Set() });
+    waiting.current();
+    running.current?.abort();
+    running.current = null;
+    waiting.current = whenCounting(source.topics, (isCounting) => {
+      isTold.current = isCounting;
+      void fetchMore(null, []);
+    });
   }, [question]);
 
   const refresh = async () => {
     const seen = latest.current;
-    isLate.current = seen.isBusy;
+    isLate.current = seen.isBusy && running.current !== null;
     if (seen.isBusy || seen.question !== question) return;
     if (seen.rows.length === 0) return reload();
     try {
@@ -113,12 +123,13 @@ export function useListing(source, query) {
     const unwatch = returns.watch(refresh);
     return () => {
       unwatch();
+      waiting.current();
       running.current?.abort();
     };
   }, [reload]);
 
   const watch = source.watched?.(list.rows) ?? [];
-  useLive(refresh, { topics: source.topics, watch, everyMs: REFRESH_MS });
+  useLive(refresh, { topics: source.topics, watch, everyMs: REFRESH_MS, isTold: () => isTold.current });
 
   const isOurs = list.question === question;
   return {

@@ -3,7 +3,8 @@
  * components on screen want it.
  *
  * What a screen has asked for before the stream was open is asked for once more when it is: nothing else
- * would tell what has happened in between. A hidden tab asks for nothing. While paused, nothing changes; when that ends, everything is asked for
+ * would tell what has happened in between. So a list, which is large, waits a moment for the stream before
+ * it asks (`whenCounting`). A hidden tab asks for nothing. While paused, nothing changes; when that ends, everything is asked for
  * again, once.
  */
 import { useEffect, useRef } from "./vendor/preact.js";
@@ -20,6 +21,9 @@ export const pausedSince = observable(0);
 /** Whether the stream is open. */
 export const isFlowing = observable(false);
 
+/** Whether it has the counters, which tell that something has happened to any promise or task. */
+const isCounting = observable(false);
+
 /** Ticks once a second while the page is visible and live: what shows times listens. */
 export const tick = observable(0);
 
@@ -28,14 +32,17 @@ export const tick = observable(0);
 
 /**
  * What each listener wants, and the number of the wish that has it; 0: a stream has had it already.
+ * `isTold` says whether the counters have told of all changes since it asked.
  *
- * @type {Map<(message: Message, topics: string[]) => void, Wish>}
+ * @type {Map<(message: Message, topics: string[]) => void, Wish & {isTold: () => boolean}>}
  */
 const listeners = new Map();
 
 /** How many wishes were said, and the newest of them that an open stream has. */
 let wishesCount = 0;
 let openNumber = 0;
+
+const COUNTING_LIMIT_MS = 300;
 
 /** @type {(wish: Wish | null) => void} */
 let send = () => {};
@@ -101,7 +108,9 @@ function coverListeners() {
   for (const [listener, wish] of [...listeners]) {
     if (wish.number === 0 || wish.number > openNumber) continue;
     wish.number = 0;
-    if (wish.watch.length > 0 || wish.topics.some((topic) => COUNTED[topic])) listener({ type: "refresh", data: null }, []);
+    // The counters go on from one stream to the next, and tell of rows, too.
+    const isCounted = wish.topics.some((topic) => COUNTED[topic]);
+    if (isCounted ? !wish.isTold() : wish.watch.length > 0) listener({ type: "refresh", data: null }, []);
   }
 }
 
@@ -110,6 +119,7 @@ function receive(message) {
   if (!isAwake()) return;
   if (message.type === "lost") {
     isFlowing.set(false);
+    isCounting.set(false);
     wasLost = true;
     void learnWho();
     return;
@@ -119,6 +129,7 @@ function receive(message) {
   if (message.type === "counters" && message.data.counts) counts.set(message.data.counts);
   if (message.type === "open") {
     openNumber = Math.max(openNumber, message.data.number);
+    isCounting.set(message.data.topics.includes("counters"));
     // What happened in between was not told.
     if (wasLost) refresh();
     else coverListeners();
@@ -127,6 +138,32 @@ function receive(message) {
   }
   const topics = topicsOf(message);
   for (const listener of [...listeners.keys()]) listener(message, topics);
+}
+
+/**
+ * Calls a function when an open stream has the counters, or soon, if none has; returns what cancels that.
+ * The function is told whether one has. For topics that need no counters it is called immediately.
+ *
+ * @param {string[]} topics
+ * @param {(isTold: boolean) => void} act
+ */
+export function whenCounting(topics, act) {
+  const isCounted = topics.some((topic) => COUNTED[topic]);
+  if (!isCounted || isCounting.get() || !mayHear("counters") || !isAwake()) {
+    act(isCounting.get());
+    return () => {};
+  }
+  const cancel = () => {
+    clearTimeout(timer);
+    unwatch();
+  };
+  const run = () => {
+    cancel();
+    act(isCounting.get());
+  };
+  const timer = setTimeout(run, COUNTING_LIMIT_MS);
+  const unwatch = isCounting.watch(run);
+  return cancel;
 }
 
 function refresh() {
@@ -188,9 +225,10 @@ export function togglePause() {
  * the server was away. It is given the message that said so, if there was one.
  *
  * @param {(message?: Message) => void} changed
- * @param {{topics?: string[], watch?: string[], everyMs?: number}} wish
+ * @param {{topics?: string[], watch?: string[], everyMs?: number, isTold?: () => boolean}} wish `isTold`
+ *   says whether the counters have told of all changes since the caller asked.
  */
-export function useLive(changed, { topics = [], watch = [], everyMs = 1_000 }) {
+export function useLive(changed, { topics = [], watch = [], everyMs = 1_000, isTold }) {
   const latest = useRef(changed);
   latest.current = changed;
   const key = JSON.stringify([topics, watch]);
@@ -213,8 +251,8 @@ export function useLive(changed, { topics = [], watch = [], everyMs = 1_000 }) {
       heard = message;
       timer ??= setTimeout(run, Math.max(0, last + everyMs - performance.now()));
     };
-    /** @type {Wish} */
-    const wish = { topics, watch, number: 0 };
+    const wasCounting = isCounting.get();
+    const wish = { topics, watch, number: 0, isTold: isTold ?? (() => wasCounting) };
     listeners.set(listener, wish);
     say();
     wish.number = wishesCount > openNumber ? wishesCount : 0;

@@ -76,14 +76,14 @@ export class Stream {
     if (isNeeded && source !== null && source.readyState !== EventSource.CLOSED && url.href === this.opened) {
       if (source.readyState !== EventSource.OPEN) return;
       for (const [listener, number] of this.served) {
-        if (before.get(listener) !== number) listener({ type: "open", data: { number } });
+        if (before.get(listener) !== number) listener({ type: "open", data: { number, topics } });
       }
       return;
     }
     if (source !== null) this.former.push(source);
     this.source = null;
     this.opened = url.href;
-    if (isNeeded) this.connect(url);
+    if (isNeeded) this.connect(url, topics);
     else this.endFormer();
   }
 
@@ -92,15 +92,18 @@ export class Stream {
     this.former = [];
   }
 
-  /** @param {URL} url */
-  connect(url) {
+  /**
+   * @param {URL} url
+   * @param {string[]} topics
+   */
+  connect(url, topics) {
     const source = new EventSource(url);
     this.source = source;
     source.onopen = () => {
       if (source !== this.source) return;
       this.waitMs = FIRST_WAIT_MS;
       this.endFormer();
-      for (const [listener, number] of this.served) listener({ type: "open", data: { number } });
+      for (const [listener, number] of this.served) listener({ type: "open", data: { number, topics } });
     };
     source.onerror = () => this.lose(source);
     for (const type of EVENTS) {
