@@ -335,6 +335,8 @@ class Server:
         else:
             credentials.load(*await self._accounts())
         if isinstance(shared, CredentialsOwner):
+            assert self._seated is not None, "who shares has a supervisor"
+            await self._seated.owning()
             shared.begin()
             nursery.start_soon(shared.run)
         self._parts.placement.withhold(credentials.disabled_accounts())

@@ -27,7 +27,7 @@ class Child:
         only, which then says what is to be done.
         """
         self.seat = seat
-        self.has_loaded = self.has_drained = False
+        self.has_loaded = self.has_drained = self.is_owning = False
         self.problem: str | None = None
         """What it has said of its end that concerns all."""
         self._lines = Lines()

@@ -7,6 +7,8 @@ second server is refused until the last process has gone, even if the supervisor
 - A process that ends without having been told to is started again, with back-off (`lives.py`).
 - A process that says that its end concerns all (a failing disk, damage) ends the whole server,
   with its message and its status.
+- While process 0, which owns accounts and tokens, is away, the others are told so again and again:
+  they may go by their copies, since none can change.
 - A process that says nothing for 2 s counts as down, which the others are told; after 10 s it is
   killed.
 - SIGTERM, SIGINT and SIGHUP end all in good order: first they finish what clients have in flight,
@@ -26,7 +28,7 @@ from typing import Final, final
 
 import structlog
 
-from troth.http.supervision.seat import Message, ProcessSeat
+from troth.http.supervision.seat import OWNER, Message, ProcessSeat
 
 from .children import Child, end_words
 from .lives import Act, Life, LifeStage, Lives
@@ -42,6 +44,9 @@ STALL_S: Final = 1.0
 
 PASS_S: Final = 1.0
 """The longest pause between two passes."""
+
+UNOWNED_INTERVAL_S: Final = 0.25
+"""How often processes are told that none owns the accounts; they hear it once a pass at most."""
 
 LOADING_LOOK_S: Final = 0.1
 """How often to look whether a program that is to serve immediately has loaded."""
@@ -119,6 +124,7 @@ class Supervisor:
         self._phase_ends_s = float("inf")
         self._told_peers: dict[int, int] = {}
         self._told_are_ready = False
+        self._told_unowned_s = float("-inf")
         self._is_announced = False
         self._status = EXIT_OK
         self._problem: str | None = None
@@ -157,6 +163,7 @@ class Supervisor:
             self._rolling.go_on(now_s)
         self._end_phase(now_s)
         self._tell_peers()
+        self._tell_unowned(now_s)
         self._notices.look(now_s)
         return min(now_s + PASS_S, self._lives.due_s(), self._phase_ends_s)
 
@@ -217,6 +224,8 @@ class Supervisor:
                     child.has_loaded = True
                 case "listening" if is_current:
                     life.is_listening = True
+                case "owning":
+                    child.is_owning = True
                 case "ready" if is_current:
                     life.became_ready(now_s)
                     self._announce()
@@ -398,6 +407,18 @@ class Supervisor:
         self._told_peers, self._told_are_ready = peers, are_ready
         for child in self._children.values():
             child.tell(self._peers_told())
+
+    def _tell_unowned(self, at_s: float) -> None:
+        """Tell all that no process owns the accounts, if none did at a time before all was heard.
+
+        What had been said before that time was heard after it: so no owner has begun by then.
+        """
+        owner = self._children.get(OWNER)
+        is_due = at_s - self._told_unowned_s >= UNOWNED_INTERVAL_S
+        if is_due and (owner is None or not owner.is_owning):
+            self._told_unowned_s = at_s
+            for child in self._children.values():
+                child.tell({"tell": "unowned", "at_s": at_s})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,9 @@ What this module promises:
   tokens still work, and whether credentials are needed at all. What needs to know is refused (503),
   and open streams of tokens and sessions end. Users of the setting `basic_auth` and the operator
   are still known.
+- While there is no owner, which the supervisor says again and again, nothing can change: a copy
+  that is current stays so. One that is stale does not become current by that: it may have missed
+  something before the owner ended.
 - The time is looked at with each request, so a process that has hung lets no token in when it goes
   on.
 - Sessions end by being idle on time, give or take two minutes: uses are told once a minute.
@@ -22,6 +25,7 @@ from msgspec.structs import replace
 
 from troth.core.catalog import Account, Token
 from troth.core.limits import COPY_LEASE_MS, COPY_RENEWAL_MS
+from troth.http.supervision.seat import OWNER
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import Principal, PrincipalKind
 from troth.shards.errors import OutOfReach, ShardsError
@@ -40,7 +44,6 @@ from .credentials import Credentials
 from .sessions import BrowserSession, Sessions
 from .spreading import (
     CHANGED,
-    OWNER,
     RENEW,
     TAKEN,
     USES_INTERVAL_MS,
@@ -128,6 +131,11 @@ class CopiedCredentials(Credentials):
     def renewed(self, until_s: float) -> None:
         """Count as current until then."""
         self._until_s = until_s
+
+    def had_no_owner(self, at_s: float) -> None:
+        """Note that there was no owner at a time of the same clock: nothing had changed by then."""
+        if self.is_current():
+            self._until_s = max(self._until_s, at_s + COPY_LEASE_MS / 1000)
 
     @property
     def is_open(self) -> bool:

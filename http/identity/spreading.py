@@ -7,7 +7,8 @@ up no change for longer, and lets no token in by an old copy when it goes on.
 
 Both ends count on a monotonic clock of their own, the copy from before it asked, the owner from
 when it answered: so the copy's time is over first. An owner that has just started does not know
-when copies last asked the one before it, and takes it that all did at that moment.
+when copies last asked the one before it, and takes it that all did at that moment. Its supervisor
+has heard by then that it begins (`Seated.owning`), and prolongs no copy any more.
 """
 
 from collections import deque
@@ -25,9 +26,6 @@ from .credentials import Credentials
 
 _LEASE_S: Final = COPY_LEASE_MS / 1000 * 1.01
 """The lease as the owner counts it: the other's clock may be a little slower."""
-
-OWNER: Final = 0
-"""The process that owns the credentials."""
 
 USES_INTERVAL_MS: Final = 60_000
 """How often processes tell one another which tokens and sessions were used."""

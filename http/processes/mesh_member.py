@@ -48,7 +48,7 @@ class MeshMember:
 
     def __init__(self, seated: Seated, storage: DirectoryStorage, settings: Settings) -> None:
         seat = seated.seat
-        self._seated = seated
+        self.seated = seated
         self._lane: Lane | None = None
         self._links: LinkSockets | None = None
         self.place = ProcessPlace(
@@ -99,13 +99,13 @@ class MeshMember:
         self._lane = lane
         self._links = links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
-        self._seated.on_peers.append(links.try_now)
+        self.seated.on_peers.append(links.try_now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.mesh.errands.run)
             await nursery.start(self.mesh.calls.run)
             await nursery.start(self.homes.run)
             await nursery.start(links.run)
-            self._seated.listening()
+            self.seated.listening()
             task_status.started()
 
     def _wake(self) -> None:
@@ -118,7 +118,7 @@ class MeshMember:
 
     def are_ready(self) -> bool:
         """Return whether all processes of the server serve, as far as this one knows."""
-        return self._seated.are_ready
+        return self.seated.are_ready
 
     async def until_all_answer(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         """Ask all processes something, again and again until each of them answers."""
@@ -130,5 +130,5 @@ class MeshMember:
                 if not is_said:
                     is_said = True
                     _log.info("waiting for the other processes")
-                    self._seated.status("waiting for the other processes")
+                    self.seated.status("waiting for the other processes")
                 await trio.sleep(RETRY_S)

@@ -5,7 +5,8 @@ import time
 from troth.http.api.context import Api
 from troth.http.identity.copied import CopiedCredentials, CredentialsCopy
 from troth.http.identity.shared_attempts import SharedAttempts
-from troth.http.identity.spreading import OWNER, CredentialsOwner
+from troth.http.identity.spreading import CredentialsOwner
+from troth.http.supervision.seat import OWNER
 
 from .mesh_member import MeshMember
 
@@ -28,4 +29,5 @@ def share_credentials(member: MeshMember, api: Api) -> CredentialsOwner | Creden
         api.settings.basic_auth, api.credentials.attempts, api.now_ms, time.monotonic
     )
     api.credentials = copied
+    member.seated.on_unowned.append(copied.had_no_owner)
     return CredentialsCopy(copied, calls, now_s=time.monotonic, now_ms=api.now_ms)

@@ -6,11 +6,13 @@ socket to it, on which both sides send one JSON object a line. The first is the 
 whose socket ends has lost its supervisor, and stops in good order.
 
 From the supervisor: `go` (open the group and serve), `peers` (the processes that are up, with their
-incarnations, and whether all serve), `drain` (finish what clients have in flight), `stop` (end the
-group too). From a process: `alive` (several times a second, by the loop that serves), `loaded` (it
-waits for `go`), `listening` (others may connect to it), `ready`, `drained`, `status` (one line for
-people), and `fatal`: what ended it concerns all, and says for an operator why the whole server
-stops.
+incarnations, and whether all serve), `unowned` (some times a second, while no process owns the
+accounts: at `at_s`, a time of the machine's monotonic clock, the one that did had ended, and the
+next had not begun), `drain` (finish what clients have in flight), `stop` (end the group too). From
+a process: `alive` (several times a second, by the loop that serves), `loaded` (it waits for `go`),
+`listening` (others may connect to it), `owning` (it is about to own the accounts), `ready`,
+`drained`, `status` (one line for people), and `fatal`: what ended it concerns all, and says for an
+operator why the whole server stops.
 """
 
 import json
@@ -22,6 +24,9 @@ from typing import Any, Final, final
 
 VARIABLE: Final = "TROTH_SEAT"
 """The environment variable that has the descriptor of a process's socket to its supervisor."""
+
+OWNER: Final = 0
+"""The process that owns the accounts, and whatever else one process has for all."""
 
 ALIVE_INTERVAL_S: Final = 0.5
 """How often a process says that it is alive."""

@@ -18,6 +18,7 @@ from .seat import ALIVE_INTERVAL_S, Lines, Message, ProcessSeat, encode
 
 _RECEIVED_BYTES: Final = 65536
 _UNSENT_LIMIT_BYTES: Final = 1 << 20
+_UNSENT_RETRY_S: Final = 0.05
 _log = structlog.get_logger("troth.supervision")
 
 
@@ -42,6 +43,8 @@ class Seated:
         """Whether all processes serve."""
         self.on_peers: list[Callable[[], None]] = []
         """Called after each change of `peers`."""
+        self.on_unowned: list[Callable[[float], None]] = []
+        """Called while no process owns the accounts, with a time at which that was so."""
         self.handed_over = GivenSockets(
             tuple(socket.socket(fileno=one) for one in seat.api),
             tuple(socket.socket(fileno=one) for one in seat.poll),
@@ -80,6 +83,16 @@ class Seated:
     def listening(self) -> None:
         """Say that other processes can connect to this one."""
         self._say({"say": "listening"})
+
+    async def owning(self) -> None:
+        """Say that this process is about to own the accounts; return when that has been sent.
+
+        What the supervisor says after that it does not say as if there were no owner.
+        """
+        self._say({"say": "owning"})
+        while self._unsent:
+            await trio.sleep(_UNSENT_RETRY_S)
+            self._send()
 
     def ready(self, status: str) -> None:
         """Say that this process serves. `status` is one line for people."""
@@ -142,6 +155,9 @@ class Seated:
                 self.peers, self.are_ready = dict(message["up"]), message["are_ready"]
                 for changed in self.on_peers:
                     changed()
+            case "unowned":
+                for noticed in self.on_unowned:
+                    noticed(message["at_s"])
             case "drain":
                 self.drain.set()
             case "stop":

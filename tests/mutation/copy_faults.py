@@ -45,6 +45,20 @@ COPY_FAULTS: tuple[Fault, ...] = (
         COPIES,
     ),
     fault(
+        "a stale copy becomes good again when the owner ends",
+        COPIED,
+        "        if self.is_current():\n            self._until_s = max(",
+        "        if True:\n            self._until_s = max(",
+        COPIES,
+    ),
+    fault(
+        "processes are told of no owner when one has begun",
+        "cli/supervising/supervisor.py",
+        "if is_due and (owner is None or not owner.is_owning):",
+        "if is_due:",
+        "cli/supervising/test_supervisor.py",
+    ),
+    fault(
         "streams of tokens go on in a process that is cut off",
         COPIED,
         "self._credentials.end_all_streams()",

@@ -19,7 +19,7 @@ from typing import Final
 
 from tests.http.processes.clients import ids_by_group
 from troth.cli.supervising.restart import asked
-from troth.http.identity.spreading import OWNER
+from troth.http.supervision.seat import OWNER
 
 from .journal import Journal, random_operation
 from .kill import ARGUMENTS, CLIENTS_COUNT, Proof

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from troth.http.supervision.seat import take
+from troth.http.supervision.seat import OWNER, take
 from troth.http.supervision.seated import Seated
 
 
@@ -25,6 +25,12 @@ class StandIn:
         self.seated = seated
         self.in_flight_count = 0
         self.accepting = trio.CancelScope()
+        self.unowned_s = 0.0
+        seated.on_unowned.append(self.note_unowned)
+
+    def note_unowned(self, at_s: float) -> None:
+        """Keep when there was no owner."""
+        self.unowned_s = at_s
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -35,6 +41,8 @@ class StandIn:
                 trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets
             ]
             self.seated.listening()
+            if self.seated.seat.process == OWNER:
+                await self.seated.owning()
             self.seated.ready("serving")
             nursery.start_soon(self.accept, listeners, nursery)
             await self.seated.drain.wait()
@@ -87,6 +95,7 @@ class StandIn:
             "incarnation": seat.incarnation,
             "pid": os.getpid(),
             "peers": sorted(self.seated.peers),
+            "unowned": self.unowned_s,
             "inheritable": os.get_inheritable(seat.lock),
             "environment": sorted(name for name in os.environ if "SEAT" in name),
             "descriptors": sorted(map(int, os.listdir("/proc/self/fd"))),

@@ -158,6 +158,27 @@ def test_a_process_that_cannot_start_is_tried_less_and_less_often(server: Superv
     assert server.end() == 0
 
 
+def test_all_hear_that_no_process_owns_the_accounts_until_one_begins(server: Supervised) -> None:
+    def unowned() -> float:
+        """The latest time at which a process that is not the owner heard of none."""
+        return float(until(lambda: _shown_by_another(server, 0), "another answers")["unowned"])
+
+    until(server.are_up, "all serve")
+    started_s = unowned()
+    time.sleep(1.5)
+    assert unowned() == started_s, "there is one"
+    (server.data / "no-start-0").touch()
+    killed_s = time.monotonic()
+    os.kill(server.processes()[0]["pid"], signal.SIGKILL)
+    until(lambda: unowned() > killed_s + 1.5, "it is said again and again")
+    (server.data / "no-start-0").unlink()
+    until(server.are_up, "it is back")
+    begun_s = unowned()
+    time.sleep(1.5)
+    assert unowned() == begun_s < time.monotonic() - 1.5
+    assert server.end() == 0
+
+
 @pytest.mark.slow
 def test_a_process_that_hangs_is_down_and_then_killed(server: Supervised) -> None:
     """SIGSTOP: it neither ends nor says anything."""
@@ -178,15 +199,20 @@ def test_a_process_that_hangs_is_down_and_then_killed(server: Supervised) -> Non
 
 def _peers_of_others(server: Supervised, hanging: int) -> list[int]:
     """Return what a process that does not hang knows of the others."""
+    shown = _shown_by_another(server, hanging)
+    return [] if shown is None else list(shown["peers"])
+
+
+def _shown_by_another(server: Supervised, away: int) -> dict[str, Any] | None:
+    """Return what a process says; None if it is the one that is away, or that does not answer."""
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(1.0)
         connection.sendall(b"who\n")
         try:
-            shown = json.loads(connection.recv(65536))
-        except TimeoutError:
-            return []  # it was the one that hangs, or is not there
-        assert shown["process"] != hanging
-        return list(shown["peers"])
+            shown = dict(json.loads(connection.recv(65536)))
+        except (TimeoutError, ValueError):
+            return None
+        return None if shown["process"] == away else shown
 
 
 @pytest.mark.slow

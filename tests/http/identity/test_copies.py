@@ -106,6 +106,24 @@ async def test_a_process_that_is_cut_off_lets_no_token_in_after_a_while(
         assert all_of.lets_in(SECRET) == [False, False, False]
 
 
+async def test_a_copy_is_good_as_long_as_there_is_no_owner(autojump_clock: object) -> None:
+    async with with_copies() as all_of:
+        copied = all_of.credentials[1]
+        assert isinstance(copied, CopiedCredentials)
+        all_of.world.cut_off(0)
+        await trio.sleep(0.1)
+        for _ in range(20):
+            copied.had_no_owner(trio.current_time())
+            await trio.sleep(0.5)
+            assert all_of.lets_in(SECRET)[1]
+        assert not all_of.lets_in(SECRET)[2], "that one was not told"
+        copied.had_no_owner(trio.current_time() - 1)
+        await trio.sleep(1.6)
+        assert not all_of.lets_in(SECRET)[1], "counted from when there was none"
+        copied.had_no_owner(trio.current_time())
+        assert not copied.is_loaded, "it may have missed something before"
+
+
 async def test_a_process_that_hangs_holds_up_no_change_for_long(autojump_clock: object) -> None:
     async with with_copies() as all_of:
         for pair, wire in all_of.world.wires.items():

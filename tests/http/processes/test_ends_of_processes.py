@@ -132,6 +132,32 @@ def test_an_answer_waits_for_a_group_that_has_just_died(
     until(lambda: is_ready(server), "all are ready")
 
 
+@pytest.mark.slow
+def test_other_groups_are_served_while_the_first_process_is_away(
+    server: ServerProcess, connect: Connect
+) -> None:
+    """Longer than copies of accounts are good without a word: it is killed as soon as it is up."""
+    client = connect(process_ids(server)[0])
+    ids = ids_by_group("away", 300)
+    killed: set[int] = set()
+    began_s = time.monotonic()
+    asked_count = 0
+    while time.monotonic() - began_s < 5:
+        pid = process_ids(server)[0]
+        if pid is not None and pid not in killed:
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        for group in (1, 2):
+            name = ids[group][asked_count]
+            status, body = client.ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
+            assert status == 201, (time.monotonic() - began_s, body)
+        asked_count += 1
+        time.sleep(0.05)
+    assert len(killed) >= 2
+    until(lambda: is_ready(server), "all are ready")
+    assert client.ask("POST", "/promises", {"id": ids[0][0], "timeout": FAR_MS})[0] == 201
+
+
 def test_a_process_that_hangs_counts_as_down_and_is_replaced(
     server: ServerProcess, connect: Connect
 ) -> None:
