@@ -42,7 +42,7 @@ COMMANDS: Final = {
     ),
     "restart": CommandPlace(
         "troth.cli.supervising.restart:restart_command",
-        "Restart the processes of a running server, one after the other.",
+        "Restart the processes of a server one after the other.",
     ),
     "dev": CommandPlace(
         "troth.cli.overview.open_ui:dev",

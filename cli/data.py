@@ -155,7 +155,7 @@ def convert_command(
     remove_old: bool,
     as_json: bool,
 ) -> None:
-    """Convert a data directory to this format, or for another number of processes.
+    """Convert a directory to this format or number of processes.
 
     Stop the server first. The new directory is built as DIR.converting and takes the name DIR when
     it is complete. The old one is kept as DIR.before-conversion, which takes as much space again;

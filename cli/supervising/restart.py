@@ -61,7 +61,7 @@ def _connect(connection: socket.socket, directory: Path) -> None:
 @data_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts.")
 def restart_command(path: Path, as_json: bool) -> None:
-    """Restart the processes of a running server, one after the other.
+    """Restart the processes of a server one after the other.
 
     It is for servers of several processes (`troth serve --processes`). The others serve in the
     meantime, and connections wait, so clients notice nothing but a short delay. Each new process

@@ -115,10 +115,12 @@ class FunctionCalls(Calls):
                 early, self._early = self._early, []
                 for execution in early:
                     self._nursery.start_soon(self._call, execution)
-                task_status.started()
-                await trio.sleep_forever()
+                try:
+                    task_status.started()
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # what begins from here on is left to the next start
         finally:
-            self._nursery = None  # what begins from here on is left to the next start
             await self._transport.aclose()
 
     def begin(self, execution: PlacedExecution) -> None:

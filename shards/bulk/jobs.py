@@ -147,28 +147,28 @@ class BulkJobs:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry jobs on until canceled."""
-        try:
-            await self._carry_all_on(task_status)
-        finally:
-            self._nursery = None  # a job that is started from here on is refused
-
-    async def _carry_all_on(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                await self._recover(nursery)
-            except ShardsError as error:
-                # The server is stopping, or its log has failed: other code ends it. Until then it
-                # is not known which jobs there are, and none may be said to be missing.
-                log.debug("bulk jobs were not carried on", reason=str(error))
-                self._problem = error
-            task_status.started()
-            while True:
-                await trio.sleep(FORGET_INTERVAL_S)
-                try:
-                    await self._forget_old()
-                except ShardsError as error:
-                    log.debug("old bulk jobs were not forgotten", reason=str(error))
+                await self._begin_all(nursery)
+                task_status.started()
+                while True:
+                    await trio.sleep(FORGET_INTERVAL_S)
+                    try:
+                        await self._forget_old()
+                    except ShardsError as error:
+                        log.debug("old bulk jobs were not forgotten", reason=str(error))
+            finally:
+                self._nursery = None  # a job that is started from here on is refused
+
+    async def _begin_all(self, nursery: trio.Nursery) -> None:
+        try:
+            await self._recover(nursery)
+        except ShardsError as error:
+            # The server is stopping, or its log has failed: other code ends it. Until then it is
+            # not known which jobs there are, and none may be said to be missing.
+            log.debug("bulk jobs were not carried on", reason=str(error))
+            self._problem = error
 
     async def _recover(self, nursery: trio.Nursery) -> None:
         """Carry on with the jobs that run, and close those that have only just ended."""

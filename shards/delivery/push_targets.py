@@ -247,14 +247,14 @@ class PushTargets:
 
     async def run(self) -> None:
         """Send what is queued, until canceled; sends under way are then canceled and failed."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
                 self._start_sends()
                 while True:
                     await self._drain_batch()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None
 
     # --- targets --------------------------------------------------------------------------------
 

@@ -141,12 +141,12 @@ class ProcessCalls:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run handlers until canceled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as self._nursery:
+            try:
                 task_status.started()
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None  # what is asked from here on is refused
+            finally:
+                self._nursery = None  # what is asked from here on is refused
 
     # What this process asks and tells
 

@@ -2,7 +2,7 @@
 
 The newest Python SDK and the newest engine for TypeScript run every workflow. The others, which
 share most with one of these, run what differs most among SDKs: the first call of all, and what a
-killed worker or server leaves behind.
+killed worker or server leaves behind. So do those that have a server of several processes.
 """
 
 from typing import Final

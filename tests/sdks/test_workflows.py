@@ -48,6 +48,7 @@ class Sdk(NamedTuple):
 
     name: str
     command: tuple[str, ...]
+    server: ServerProcess
     shop: Worker
     warehouse: Worker
 
@@ -56,22 +57,32 @@ class Sdk(NamedTuple):
         return f"{what}-{self.name}-{uuid.uuid4().hex[:8]}"
 
 
-@pytest.fixture(scope="module", params=SDKS)
-def sdk(
-    request: pytest.FixtureRequest,
-    shared_server: ServerProcess,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Sdk]:
+OVER_PROCESSES: Final = "-over-processes"
+"""So ends the name of an SDK that has its turn with a server of several processes."""
+
+
+def server_options(name: str) -> tuple[str, ...]:
+    """Return the options of the server that an SDK has its turn with."""
+    return ("--processes", "3") if name.endswith(OVER_PROCESSES) else ()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*SDKS, *(f"{name}{OVER_PROCESSES}" for name in ("python-newest", "typescript-newest"))],
+)
+def sdk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
     """The SDK whose turn it is, and its workers; at the end they stop in good order."""
     name = request.param
-    command = SDKS[name]()
+    command = SDKS[name.removesuffix(OVER_PROCESSES)]()
+    shared = "shared_processes" if server_options(name) else "shared_server"
+    server = request.getfixturevalue(shared)
     directory = tmp_path_factory.mktemp(name)
     suffix = f"{name}-{uuid.uuid4().hex[:8]}"
     with (
-        Worker(command, shared_server, f"shop-{suffix}", directory / "shop.log") as shop,
-        Worker(command, shared_server, f"warehouse-{suffix}", directory / "house.log") as warehouse,
+        Worker(command, server, f"shop-{suffix}", directory / "shop.log") as shop,
+        Worker(command, server, f"warehouse-{suffix}", directory / "house.log") as warehouse,
     ):
-        yield Sdk(name, command, shop.ready(), warehouse.ready())
+        yield Sdk(name, command, server, shop.ready(), warehouse.ready())
         shop.stop()
         warehouse.stop()
 
@@ -134,15 +145,15 @@ def test_a_saga_undoes_what_was_done(sdk: Sdk, tmp_path: Path) -> None:
     ]
 
 
-def test_a_workflow_that_fails(sdk: Sdk, shared_server: ServerProcess) -> None:
+def test_a_workflow_that_fails(sdk: Sdk) -> None:
     name = sdk.new("refused")
     sdk.shop.start(name, "refused", "out of apples")
 
     assert "out of apples" in sdk.shop.wait_for(id=name)["error"]
-    assert settled(shared_server, name)["state"] == "REJECTED"
+    assert settled(sdk.server, name)["state"] == "REJECTED"
 
 
-def test_a_person_decides(sdk: Sdk, shared_server: ServerProcess) -> None:
+def test_a_person_decides(sdk: Sdk) -> None:
     name = sdk.new("expense")
     sdk.shop.start(name, "expense", 250)
     deadline = time.monotonic() + TIMEOUT_S
@@ -152,7 +163,7 @@ def test_a_person_decides(sdk: Sdk, shared_server: ServerProcess) -> None:
 
     # The question is answered through the other API, as curl would.
     value = base64.b64encode(json.dumps("approved by Ada").encode()).decode()
-    status, _ = shared_server.request(
+    status, _ = sdk.server.request(
         "PATCH", f"/promises/{asked[0]['id']}", {"state": "RESOLVED", "value": {"data": value}}
     )
 
@@ -164,16 +175,16 @@ def test_a_recursion(sdk: Sdk) -> None:
     assert sdk.shop.run(sdk.new("fibonacci"), "fibonacci", 6, sdk.shop.group) == 8
 
 
-def test_a_detached_workflow(sdk: Sdk, shared_server: ServerProcess, tmp_path: Path) -> None:
+def test_a_detached_workflow(sdk: Sdk, tmp_path: Path) -> None:
     journal = tmp_path / "journal.txt"
 
     detached = sdk.shop.run(sdk.new("shipment"), "shipment", str(journal), sdk.warehouse.group)
 
-    assert settled(shared_server, detached)["state"] == "RESOLVED"
+    assert settled(sdk.server, detached)["state"] == "RESOLVED"
     assert lines(journal) == ["mail sent"]
 
 
-def test_a_schedule(sdk: Sdk, shared_server: ServerProcess, tmp_path: Path) -> None:
+def test_a_schedule(sdk: Sdk, tmp_path: Path) -> None:
     journal = tmp_path / "journal.txt"
     name = sdk.new("ticks")
     every_second = "* * * * * *"
@@ -186,17 +197,15 @@ def test_a_schedule(sdk: Sdk, shared_server: ServerProcess, tmp_path: Path) -> N
         time.sleep(0.02)
     sdk.shop.tell("unschedule", name)
     sdk.shop.result(name, "unschedule")
-    assert shared_server.request("GET", f"/schedules/{name}")[0] == 404
+    assert sdk.server.request("GET", f"/schedules/{name}")[0] == 404
 
 
-def test_a_worker_is_killed_in_the_middle(
-    sdk: Sdk, shared_server: ServerProcess, tmp_path: Path
-) -> None:
+def test_a_worker_is_killed_in_the_middle(sdk: Sdk, tmp_path: Path) -> None:
     name, group, gate = sdk.new("report"), sdk.new("printers"), tmp_path / "gate"
 
     def start(number: int) -> AbstractContextManager[Worker]:
         log_path = tmp_path / f"{number}.log"
-        return Worker(sdk.command, shared_server, group, log_path, SHORT_TTL_MS)
+        return Worker(sdk.command, sdk.server, group, log_path, SHORT_TTL_MS)
 
     with start(1) as doomed, start(2) as other:
         doomed.ready().start(name, "report", str(gate))
@@ -213,16 +222,17 @@ def test_a_worker_is_killed_in_the_middle(
         assert {"event": "counts"} not in other.events()
 
 
-def test_the_server_is_killed_in_the_middle(
-    sdk: Sdk, server: ServerProcess, tmp_path: Path
-) -> None:
+def test_the_server_is_killed_in_the_middle(sdk: Sdk, tmp_path: Path) -> None:
     name, group, journal = sdk.new("journey"), sdk.new("travelers"), tmp_path / "journal.txt"
     stages = 6
     # These SDKs do not repeat a request whose answer was lost: they go on after their lease.
     repeats_nothing = sdk.name.startswith(("typescript", "rust"))
     ttl_ms = SHORT_TTL_MS if repeats_nothing else DEFAULT_TTL_MS
 
-    with Worker(sdk.command, server, group, tmp_path / "worker.log", ttl_ms) as worker:
+    with (
+        ServerProcess(tmp_path / "server", *server_options(sdk.name)) as server,
+        Worker(sdk.command, server, group, tmp_path / "worker.log", ttl_ms) as worker,
+    ):
         worker.ready().start(name, "journey", stages, str(journal), group)
         for kills in (1, 2):
             deadline = time.monotonic() + TIMEOUT_S
