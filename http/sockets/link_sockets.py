@@ -6,9 +6,7 @@ to it, again and again while it is away. Who connects must be the same user. Wha
 other end has to say leaves at the end of the pass, in one piece. `shards/mesh` knows what is said.
 """
 
-import os
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -16,11 +14,12 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
-from troth.persistence.shortage import SHORTAGES
 from troth.shards.mesh.answering import AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
+
+from .unix_sockets import is_same_user, listen_at, next_connection
 
 _READ_BYTES: Final = 256 * 1024
 _READS_A_PASS_COUNT: Final = 8
@@ -29,7 +28,6 @@ _LOOK_S: Final = 0.25
 _RETRY_FIRST_S: Final = 0.02
 _RETRY_LIMIT_S: Final = 0.5
 _BACKLOG_COUNT: Final = 128
-_PEER: Final = struct.Struct("3i")  # process, user, group; see unix(7), SO_PEERCRED
 _log = structlog.get_logger("troth.http.links")
 
 
@@ -196,11 +194,8 @@ class LinkSockets:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, and keep links to all others, until canceled. Raises OSError: cannot listen."""
         path = self.path_of(self._mesh.place.process)
-        path.unlink(missing_ok=True)
-        listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with listening:
-            await listening.bind(str(path))
-            listening.listen(_BACKLOG_COUNT)
+        with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            await listen_at(listening, path, _BACKLOG_COUNT)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._accept, nursery, listening)
@@ -216,13 +211,7 @@ class LinkSockets:
 
     async def _accept(self, nursery: trio.Nursery, listening: trio.socket.SocketType) -> None:
         while True:
-            try:
-                connected, _ = await listening.accept()
-            except OSError as error:
-                if error.errno not in SHORTAGES:
-                    raise
-                await trio.sleep(_RETRY_LIMIT_S)  # it waits in the queue
-                continue
+            connected = await next_connection(listening, _RETRY_LIMIT_S)
             stream = socket.socket(fileno=connected.detach())
             if not is_same_user(stream):
                 _log.error("another user has connected to a link, and was cut off")
@@ -313,10 +302,3 @@ def _connected_to(path: Path) -> socket.socket | None:
             stream.close()
         return None
     return stream
-
-
-def is_same_user(connected: socket.socket | trio.socket.SocketType) -> bool:
-    """Return whether the other end of a Unix socket is a process of this user."""
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    _, user, _ = _PEER.unpack(credentials)
-    return bool(user == os.geteuid())

@@ -23,12 +23,11 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
-from troth.persistence.shortage import SHORTAGES
 from troth.shards.mesh.homes import HomeFinder
 from troth.shards.mesh.place import ProcessPlace
 
 from .accepting import PAUSE_S
-from .link_sockets import is_same_user
+from .unix_sockets import is_same_user, listen_at, next_connection
 
 STREAM_WAIT_S: Final = 30.0
 """How long a connection waits for the home of its stream."""
@@ -144,21 +143,13 @@ class StreamHomes:
     ) -> None:
         """Take connections for these ports, until `stop`. Raises OSError: cannot listen."""
         path = self._path_of(self._place.process)
-        path.unlink(missing_ok=True)
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-            await listening.bind(str(path))
-            listening.listen(_BACKLOG_COUNT)
+            await listen_at(listening, path, _BACKLOG_COUNT)
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 with self._taking:
                     while True:
-                        try:
-                            connected, _ = await listening.accept()
-                        except OSError as error:
-                            if error.errno not in SHORTAGES:
-                                raise
-                            await trio.sleep(PAUSE_S)  # it waits in the queue
-                            continue
+                        connected = await next_connection(listening, PAUSE_S)
                         nursery.start_soon(self._take, connected, ports)
                 listening.close()
 

@@ -22,8 +22,9 @@ from troth.http.documents.table import API_ENDPOINTS
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.lane import Lane
-from troth.http.sockets.link_sockets import LinkSockets, is_same_user
+from troth.http.sockets.link_sockets import LinkSockets
 from troth.http.sockets.listener import SocketListener
+from troth.http.sockets.unix_sockets import is_same_user
 from troth.shards.delivery.polls import Polls
 
 SHARDS_EACH_COUNT = 2
