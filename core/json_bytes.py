@@ -1,4 +1,4 @@
-"""JSON text of values, also when memory is short.
+"""JSON and msgpack of values, also when memory is short.
 
 msgspec's `encode` ends the process with a segmentation fault when the memory for a long text cannot
 be had (seen with 0.22 at a limit of address space); `encode_into` raises MemoryError then. So
@@ -7,7 +7,7 @@ written to once is used again, which saves making it and letting it grow.
 """
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -20,7 +20,16 @@ def encoder(order: Literal["deterministic"] | None = None) -> Callable[[object],
 
     It may be called in any thread: no two calls have the same buffer.
     """
-    encode_into = msgspec.json.Encoder(order=order).encode_into
+    return _reusing(msgspec.json.Encoder(order=order).encode_into)
+
+
+def packer(enc_hook: Callable[[Any], Any] | None = None) -> Callable[[object], bytes]:
+    """Return what writes msgpack, as `encoder` does JSON; `enc_hook` is msgspec's."""
+    return _reusing(msgspec.msgpack.Encoder(enc_hook=enc_hook).encode_into)
+
+
+def _reusing(encode_into: Callable[[Any, bytearray], None]) -> Callable[[object], bytes]:
+    """Return what encodes into a buffer that was used before."""
     free: list[bytearray] = []
     take, give_back = free.pop, free.append
 

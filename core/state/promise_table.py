@@ -16,7 +16,7 @@ from typing import Final, Protocol, final
 import msgspec
 from msgspec import Struct
 
-from troth.core.json_bytes import BUFFER_KEPT_BYTES
+from troth.core.json_bytes import packer
 from troth.core.limits import FOLD_SLICE_COUNT
 from troth.core.model import EMPTY_VALUE, PENDING, Promise, PromiseState, Trace, Value
 
@@ -91,9 +91,7 @@ class _Times(Struct, array_like=True, gc=False):
     timeout: int
 
 
-# Not `encode`: it ends the process where there is no memory for a long text (`json_bytes.py`).
-_encode_into: Final = msgspec.msgpack.Encoder().encode_into
-_buffer: Final = bytearray()
+_encode: Final = packer()
 _decode: Final = msgspec.msgpack.Decoder(_Folded).decode
 _decode_times: Final = msgspec.msgpack.Decoder(_Times).decode
 
@@ -229,13 +227,9 @@ class PromiseTable(MutableMapping[str, Promise]):
             promise.trace,
         )
         try:
-            _encode_into(folded, _buffer)
-            return bytes(_buffer)
+            return _encode(folded)
         except MemoryError:
             return None  # later: it is no time to make it smaller
-        finally:
-            if len(_buffer) > BUFFER_KEPT_BYTES:
-                _buffer.clear()
 
     def _shape_of(self, tags: dict[str, str]) -> tuple[int, tuple[str, ...]]:
         """Return the number of a set of names, with the values for it."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 from troth.core import commands, workflow_commands
 from troth.core.catalog import Entry
 from troth.core.commands import Command
-from troth.core.json_bytes import BUFFER_KEPT_BYTES, encoder
+from troth.core.json_bytes import encoder, packer
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.replies import Reply
 
@@ -65,9 +65,8 @@ def _made_of(kind: Any, value: Any) -> Any:
 
 
 _COMMAND: Any = reduce(or_, COMMANDS)
-# Not `encode`: it ends the process where there is no memory for a long text (`json_bytes.py`).
-_encode_into: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode_into
-_buffer: Final = bytearray()
+encode_said: Final = packer(_plain)
+"""Return the msgpack of what a call or a note says. Raises MemoryError."""
 _encode_json: Final = encoder()
 
 
@@ -97,23 +96,10 @@ _decode_reply: Final = content_decoder(Reply)
 def encode_content(content: Struct) -> tuple[bytes, int]:
     """Return a body, and the flags that say how it is written."""
     try:
-        _encode_into(content, _buffer)
+        return encode_said(content), 0
     except OverflowError:
         plain = msgspec.to_builtins(content, enc_hook=_plain)
         return _encode_json(plain), FrameFlag.JSON
-    body = bytes(_buffer)
-    if len(body) > BUFFER_KEPT_BYTES:
-        _buffer.clear()
-    return body, 0
-
-
-def encode_said(value: Any) -> bytes:
-    """Return the msgpack of what a call or a note says. Raises MemoryError."""
-    _encode_into(value, _buffer)
-    body = bytes(_buffer)
-    if len(body) > BUFFER_KEPT_BYTES:
-        _buffer.clear()
-    return body
 
 
 def decode_command(body: bytes, flags: int) -> Command:

@@ -126,7 +126,7 @@ def test_a_promise_stays_an_object_while_there_is_no_memory(
     table = PromiseTable()
     promise = Promise("p", 0, PENDING, 9, 5)
     with monkeypatch.context() as patch:
-        patch.setattr(promise_table, "_encode_into", fail)
+        patch.setattr(promise_table, "_encode", fail)
         table.add_folded(promise)
         assert table.kept == {"p": promise}
         assert table.folded_count == 0
