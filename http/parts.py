@@ -42,7 +42,7 @@ from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
 from troth.http.processes.bulk_of_processes import prepared
-from troth.http.processes.forwarding import HOME, ForwardedRequests, forwarded
+from troth.http.processes.forwarding import ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.registration import register
 from troth.http.processes.shared_credentials import share_credentials
@@ -56,6 +56,7 @@ from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.memory_plan import plan_memory
 from troth.http.sockets.slow_gate import SlowGate
+from troth.http.supervision.seat import OWNER
 from troth.http.tracing.spans import NO_SPANS
 from troth.http.tracing.tracing import make_tracing
 from troth.http.web.feed import Feed
@@ -312,7 +313,7 @@ class Parts:
                 storage,
                 lambda: self.shards.committer.durable_position,
             )
-            if member.place.process == HOME:
+            if member.place.process == OWNER:
                 calls = member.mesh.calls
                 ForwardedRequests(calls, self.api, lambda: Dispatcher(self.api, self.tables[0]))
         if settings.debug_operations:

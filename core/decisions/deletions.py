@@ -26,22 +26,16 @@ from troth.core.state.shard_state import ShardState
 
 def is_in_use(context: DecisionContext, promise_id: str) -> bool:
     """Return whether something unfinished is about a completed promise, so that it has to stay."""
-    state = context.state
-    return (
-        state.outbox.resumes_for(promise_id)
-        or promise_id in state.roots
-        or context.is_awaited(promise_id)
-    )
+    return _has_root_or_message(context.state, promise_id) or context.is_awaited(promise_id)
 
 
 def is_in_use_here(context: DecisionContext, promise_id: str) -> bool:
     """Do as `is_in_use`, as far as this shard knows."""
-    state = context.state
-    return (
-        state.outbox.resumes_for(promise_id)
-        or promise_id in state.roots
-        or context.awaits(promise_id)
-    )
+    return _has_root_or_message(context.state, promise_id) or context.awaits(promise_id)
+
+
+def _has_root_or_message(state: ShardState, promise_id: str) -> bool:
+    return state.outbox.resumes_for(promise_id) or promise_id in state.roots
 
 
 class Lineage:

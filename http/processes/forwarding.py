@@ -24,14 +24,12 @@ from troth.http.api.context import Api
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.rows import Call, Endpoint
 from troth.http.api.shards_port import answered
+from troth.http.supervision.seat import OWNER
 from troth.http.wire.errors import ApiError, FieldProblem
 from troth.http.wire.requests import ChunkStream, Request, Response
 from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.held import HeldMessages, Notice
 from troth.shards.mesh.calls import ProcessCall, ProcessCalls, ProcessNote
-
-HOME: Final = 0
-"""The process that has what these requests are about."""
 
 FORWARDED_GROUPS: Final = frozenset(
     {
@@ -112,7 +110,7 @@ def is_forwarded(endpoint: Endpoint) -> bool:
 
 def forwarded(endpoints: tuple[Endpoint, ...], calls: ProcessCalls) -> tuple[Endpoint, ...]:
     """Return the endpoints as a process has them that passes on what process 0 has."""
-    if calls.own == HOME:
+    if calls.own == OWNER:
         return endpoints
     forwarder = _Forwarder(calls)
     return tuple(
@@ -137,8 +135,8 @@ class _Forwarder:
         calls.when_linked.append(self._linked)
 
     def _linked(self, process: int) -> None:
-        if process == HOME:
-            self._calls.note(HOME, RELINKED, self._last_number)
+        if process == OWNER:
+            self._calls.note(OWNER, RELINKED, self._last_number)
 
     async def answer(self, request: Request) -> Response:
         """Return the answer of process 0. Raises ApiError."""
@@ -158,13 +156,13 @@ class _Forwarder:
             request.id,
         )
         if request.held is not None:
-            request.held.add((Notice(lambda: calls.note(HOME, WRITTEN, number)),))
-        request.on_left = lambda: calls.note(HOME, LEFT, number)
+            request.held.add((Notice(lambda: calls.note(OWNER, WRITTEN, number)),))
+        request.on_left = lambda: calls.note(OWNER, LEFT, number)
         self._count += 1
         try:
-            found = await answered(calls.call(HOME, REQUEST, asked))
+            found = await answered(calls.call(OWNER, REQUEST, asked))
         except trio.Cancelled:
-            calls.note(HOME, CLOSED, number)
+            calls.note(OWNER, CLOSED, number)
             raise
         finally:
             request.on_left = None
@@ -212,7 +210,7 @@ class ForwardedStream:
         if not (chunk or self._is_asked):
             self._is_asked = True
             try:
-                self._calls.ask(HOME, CHUNK, self._number, self._arrived)
+                self._calls.ask(OWNER, CHUNK, self._number, self._arrived)
             except ShardsError as error:
                 self._arrived(error)
         return chunk
@@ -253,7 +251,7 @@ class ForwardedStream:
 
     def close(self) -> None:
         """Leave: what was not written goes elsewhere."""
-        self._calls.note(HOME, CLOSED, self._number)
+        self._calls.note(OWNER, CLOSED, self._number)
 
 
 class _Open(Struct, eq=False):

@@ -9,9 +9,8 @@ from typing import Final, TypeVar, final
 
 from msgspec import Struct
 
-from troth.core.commands import ReadPromise
 from troth.core.grammar import task_ids
-from troth.core.model import Promise
+from troth.persistence.placement import groups_by_shard
 from troth.shards.mesh.calls import ProcessCall, ProcessCalls
 from troth.shards.shards import Shards
 from troth.shards.surveys import tasks as task_lists
@@ -79,8 +78,7 @@ class AllSurveys:
         self._group_shards = group_shards
         self._shards = shards
         self._own = own
-        groups = tuple(group for group, count in enumerate(group_shards) for _ in range(count))
-        self._groups = groups
+        self._groups = groups = groups_by_shard(group_shards)
         self._promises = AllPromises(calls, groups, shards.shard_of, own)
         self._handle(calls)
 
@@ -136,14 +134,11 @@ class AllSurveys:
     def _home(self, promise_id: str) -> int:
         return self._groups[self._shards.shard_of(promise_id)]
 
-    async def _promise(self, promise_id: str) -> Promise | None:
-        return (await self._shards.ask(ReadPromise(promise_id))).promise
-
     # About one promise
 
     async def why(self, promise_id: str, id_prefix: str = "") -> Why | None:
         """See `Surveys`."""
-        promise = await self._promise(promise_id)
+        promise = await self._own.promise(promise_id)
         if promise is None:
             return None
         return await self._promises.made(
@@ -154,7 +149,7 @@ class AllSurveys:
         self, promise_id: str, limit_count: int, depth_count: int | None, id_prefix: str = ""
     ) -> Tree | None:
         """See `Surveys`."""
-        promise = await self._promise(promise_id)
+        promise = await self._own.promise(promise_id)
         if promise is None:
             return None
         return await self._promises.made(

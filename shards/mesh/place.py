@@ -11,6 +11,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from troth.persistence.placement import groups_by_shard
+
 from .frames import LinkDamaged
 
 PROTOCOL_VERSION: Final = 1
@@ -37,7 +39,7 @@ class ProcessPlace(Struct, frozen=True, dict=True):
     @cached_property
     def groups(self) -> tuple[int, ...]:
         """The group of each shard, by its index."""
-        return tuple(group for group, count in enumerate(self.group_shards) for _ in range(count))
+        return groups_by_shard(self.group_shards)
 
     def shards_of(self, group: int) -> range:
         """Return the indexes of a group's shards."""

@@ -262,11 +262,7 @@ def _write_durably(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    RealFiles().sync_directory(str(path.parent))
 
 
 def open_stream(url: str, directory: Path, shard_count: int | None) -> StreamStorage:

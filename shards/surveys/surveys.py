@@ -109,13 +109,13 @@ class Surveys:
                 break
         return answer
 
-    async def _promise(self, promise_id: str) -> Promise | None:
+    async def promise(self, promise_id: str) -> Promise | None:
         """Return a promise as it is now, a timeout that has passed included."""
         return (await self._shards.ask(ReadPromise(promise_id))).promise
 
     async def why(self, promise_id: str, id_prefix: str = "") -> Why | None:
         """Return why a promise has not completed; None if there is none."""
-        promise = await self._promise(promise_id)
+        promise = await self.promise(promise_id)
         if promise is None:
             return None
         return await self.explained(promise, id_prefix)
@@ -143,7 +143,7 @@ class Surveys:
         self, promise_id: str, limit_count: int, depth_count: int | None, id_prefix: str = ""
     ) -> Tree | None:
         """Return the tree of calls below a promise; None if there is no such promise."""
-        promise = await self._promise(promise_id)
+        promise = await self.promise(promise_id)
         if promise is None:
             return None
         return await self.tree_of(promise, limit_count, depth_count, id_prefix)
@@ -223,7 +223,7 @@ class Surveys:
 
     async def waiters(self, promise_id: str) -> list[SeenWaiter] | None:
         """Return who waits for a promise; None if there is no such promise."""
-        if await self._promise(promise_id) is None:
+        if await self.promise(promise_id) is None:
             return None
         found = waiters.waiters_of(self._state(promise_id), promise_id)
         await self._shards.wait_shown()
@@ -258,7 +258,7 @@ class Surveys:
         self, promise_id: str, query: TaskQuery, limit_count: int, position: int
     ) -> TaskPage:
         """Return a page of the tasks of one promise, finished ones too."""
-        await self._promise(promise_id)
+        await self.promise(promise_id)
         state = self._state(promise_id)
         page = await tasks.page_of(state, promise_id, query, limit_count, position)
         await self._shards.wait_shown()
@@ -269,12 +269,12 @@ class Surveys:
         name = task_ids.parse(task_id)
         row = None
         if name is not None:
-            await self._promise(name.root)
+            await self.promise(name.root)
             state = self._state(name.root)
             task = state.find_task(task_id)
             row = None if task is None else shown_tasks.of_task(state, task)
         if row is None:  # a promise may have an id that looks like a task's
-            await self._promise(task_id)
+            await self.promise(task_id)
             row = tasks.workflow_row(self._state(task_id), task_id)
         await self._shards.wait_shown()
         return None if row is None else (await self._with_sending([row]))[0]

@@ -10,8 +10,8 @@ OPERATOR_FAULTS: tuple[Fault, ...] = (
     fault(
         "a client deletes what a task of another shard is about",
         DELETIONS,
-        "        or context.is_awaited(promise_id)\n",
-        "",
+        " or context.is_awaited(promise_id)\n",
+        "\n",
         f"{TEST_DELETIONS}::test_a_promise_goes_with_its_tasks_of_every_kind",
         is_quick=True,
     ),

@@ -147,9 +147,13 @@ class Proof:
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
         self._start_again()
         with Client(self._server.url) as http:
-            for journal in journals:
-                journal.settle(http, stopped_well=stops_well)
-            self._verify(http, journals)
+            self._settle(http, journals, stopped_well=stops_well)
+
+    def _settle(self, http: Client, journals: list[Journal], *, stopped_well: bool) -> None:
+        """Find out what a round has done, and count it."""
+        for journal in journals:
+            journal.settle(http, stopped_well=stopped_well)
+        self._verify(http, journals)
         self.report.rounds_count += 1
         self.report.acknowledged_count += sum(journal.acknowledged_count for journal in journals)
 

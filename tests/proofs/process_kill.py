@@ -79,11 +79,7 @@ class ProcessProof(Proof):
         assert not any(one.is_alive() for one in (*clients, *workers)), "without answer or end"
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
         with Client(self._server.url, timeout_s=60) as http:
-            for journal in journals:
-                journal.settle(http, stopped_well=False)
-            self._verify(http, journals)
-        self.report.rounds_count += 1
-        self.report.acknowledged_count += sum(journal.acknowledged_count for journal in journals)
+            self._settle(http, journals, stopped_well=False)
 
     def _load(self, journal: Journal, random: Random) -> None:
         """Send until the round is over, or something is in doubt."""
