@@ -102,7 +102,7 @@ def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
         # Only here: other servers need none of it.
         from troth.shards.streams.stream_storage import open_stream
 
-        return open_stream(settings.log, settings.data, settings.shards)
+        return open_stream(settings.log, settings.data, settings.shards, settings.node)
     return DirectoryStorage(
         settings.data,
         settings.shards,

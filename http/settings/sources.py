@@ -268,6 +268,8 @@ def _check_together(settings: Settings) -> None:
         raise refuse(
             "processes", "1, since with in_memory there is no directory that several could share"
         )
+    if settings.node is not None and settings.log is None:
+        raise refuse("node", "none, unless log says whose node it is")
     if settings.log is not None and settings.in_memory:
         raise refuse("in_memory", "off, since log says where everything is kept")
     if settings.log is not None and settings.processes != 1:

@@ -88,6 +88,10 @@ class StreamLog:
         self.mark = mark
         self.waits_for: str | None = None
         """The name of the owner that this node stands by for, if it does."""
+        self.read_bytes = 0
+        """Bytes of frames that were read, as long as this node follows."""
+        self.skew_ms = 0
+        """How far the owner's clock was ahead of this node's when it was last heard."""
         self._owner = ""
         self._chain = Chain(stream.name, *(mark or ()))
         self._own = Ownership(number=self._chain.number, epoch=self._chain.epoch)
@@ -116,6 +120,11 @@ class StreamLog:
     def durable_sequence(self) -> int:
         """The number of the last record that is durable; for any thread."""
         return self._durable_sequence
+
+    @property
+    def is_following(self) -> bool:
+        """Return whether this node reads, and does not try to own the stream yet."""
+        return self._own.standing is Standing.FOLLOWING
 
     @property
     def number(self) -> int:
@@ -164,6 +173,9 @@ class StreamLog:
                 self._check_not_trimmed(number, pause)
                 frame, records = self._chain.read(number, data)
                 self._own = self._own.received(frame, self._boot_ms())
+                self.read_bytes += len(data)
+                if self.waits_for is not None:  # it reads what was just written
+                    self.skew_ms = frame.time_ms - self._now_ms()
                 if frame.kind is FrameKind.OWNER:
                     self._owner = frame.payload.decode(errors="replace")
                 first = self._chain.next_sequence - len(records)

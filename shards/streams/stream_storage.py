@@ -17,13 +17,19 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, final
 
 import structlog
 import trio
 
 from troth import __version__
-from troth.core.limits import SHARDS_DEFAULT_COUNT, STREAM_PATIENCE_MS
+from troth.core.limits import (
+    SHARDS_DEFAULT_COUNT,
+    STREAM_PATIENCE_MS,
+    STREAM_READ_CHECKPOINT_BYTES,
+    STREAM_SKEW_LIMIT_MS,
+    STREAM_UPKEEP_MS,
+)
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
@@ -57,6 +63,7 @@ from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.shards.committer import BatchWriter, Committer, ThreadWriter
+from troth.shards.storage import MakeCheckpoint
 
 from .stream_snapshots import SnapshotUnusable, read_pieces, restore_snapshot
 
@@ -108,6 +115,7 @@ class StreamStorage:
         self.directory: Path | None = Path(path)
         self.place = stream.name
         self.keeping = keeping
+        self.make_checkpoint: MakeCheckpoint | None = None
         self.node = node
         self._path = Path(path)
         self._patience_ms = patience_ms
@@ -237,16 +245,17 @@ class StreamStorage:
         self._store.check()
 
     def records(self) -> Iterator[tuple[int, LogRecord]]:
-        """Yield all records of the stream, those to come too, until this server owns it."""
-        has_told = False
+        """Yield all records of the stream, those to come too, until this server owns it.
+
+        In the meantime, make checkpoints: what is left to do at a takeover stays little.
+        """
+        following = _Following(self._log)
 
         def pause() -> None:
-            nonlocal has_told
             trio.from_thread.check_cancelled()
-            owner = self._log.waits_for
-            if owner is not None and not has_told:
-                has_told = True
-                log.info("standing by until the owner of the log is gone", owner=owner)
+            following.tell()
+            if following.is_due():
+                self._catch_up()
 
         mark = self._log.mark
         if mark is not None:
@@ -259,6 +268,18 @@ class StreamStorage:
             yield sequence, record
         if self.next_sequence <= self._checkpoints.position:
             raise another_history(self.place, self._log.number, str(self._path))
+
+    def _catch_up(self) -> None:
+        """Make a checkpoint of all that was read, if that is news, and note how far it is."""
+        position = self.next_sequence - 1
+        if self.make_checkpoint is not None and position > self._checkpoints.position:
+            self.make_checkpoint(position)
+        self.trim(self._checkpoints.position + 1)
+        if self.noted is not None:
+            try:
+                self.keeping.note_reader(self.node, self.noted.number)
+            except StreamUnreachable as error:  # less is trimmed, until the next time
+                log.warning("how far this server has read is not noted", problem=str(error))
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         committer.may_answer = self._log.may_answer
@@ -389,6 +410,44 @@ class StreamStorage:
             self._lock.close()
 
 
+@final
+class _Following:
+    """What a node does besides reading: it tells of its standing, and says when to catch up."""
+
+    def __init__(self, stream_log: StreamLog) -> None:
+        self._log = stream_log
+        self._has_told = False
+        self._has_warned = False
+        self._due_ms = boot_ms() + STREAM_UPKEEP_MS
+        self._due_bytes = STREAM_READ_CHECKPOINT_BYTES
+
+    def tell(self) -> None:
+        """Log what an operator should know, once."""
+        owner, skew_ms = self._log.waits_for, self._log.skew_ms
+        if owner is not None and not self._has_told:
+            self._has_told = True
+            log.info("standing by until the owner of the log is gone", owner=owner)
+        if abs(skew_ms) > STREAM_SKEW_LIMIT_MS and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "the clocks of this server and of the owner of the log differ; after a takeover "
+                "timers are late or early by that much",
+                skew_ms=skew_ms,
+                owner=owner,
+            )
+
+    def is_due(self) -> bool:
+        """Return whether it is time to catch up; not while this node is about to take over."""
+        if not self._log.is_following:
+            return False
+        now_ms = boot_ms()
+        if now_ms < self._due_ms and self._log.read_bytes < self._due_bytes:
+            return False
+        self._due_ms = now_ms + STREAM_UPKEEP_MS
+        self._due_bytes = self._log.read_bytes + STREAM_READ_CHECKPOINT_BYTES
+        return True
+
+
 def _found(stream: Stream, shard_count: int | None, patience_ms: int) -> Identity:
     """Return who the stream's data is, and make it if it is new; wait for the engine."""
     new = Identity(
@@ -427,8 +486,13 @@ def _write_durably(path: Path, content: bytes) -> None:
     RealFiles().sync_directory(str(path.parent))
 
 
-def open_stream(url: str, directory: Path, shard_count: int | None) -> StreamStorage:
-    """Open the storage whose log is in the database that a URL names, as `StreamStorage`."""
+def open_stream(
+    url: str, directory: Path, shard_count: int | None, node: str | None
+) -> StreamStorage:
+    """Open the storage whose log is in the database that a URL names, as `StreamStorage`.
+
+    Without a name, the node has that of its machine and directory.
+    """
     try:
         from troth.persistence.streams.postgres_keeping import PostgresKeeping
         from troth.persistence.streams.postgres_stream import PostgresStream
@@ -442,7 +506,7 @@ def open_stream(url: str, directory: Path, shard_count: int | None) -> StreamSto
         PostgresKeeping(url),
         directory,
         shard_count,
-        node=f"{socket.gethostname()}:{directory.resolve()}",
+        node=node or f"{socket.gethostname()}:{directory.resolve()}",
     )
     if not stream.has_standby:
         log.warning(

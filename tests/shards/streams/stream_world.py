@@ -67,7 +67,11 @@ class Node:
 
 @asynccontextmanager
 async def node(
-    engine: Engine, directory: Path, name: str = "a", *, snapshot_interval_ms: int = 3_600_000
+    engine: Engine,
+    directory: Path,
+    name: str = "a",
+    *,
+    snapshot_interval_ms: int = 3_600_000,
 ) -> AsyncIterator[Node]:
     """Run a server; at the end it releases the stream."""
     storage = await trio.to_thread.run_sync(engine.open, directory, name)
@@ -92,3 +96,29 @@ async def node(
             nursery.cancel_scope.cancel()
     finally:
         storage.close()
+
+
+class Standby:
+    """A server that stands by until it owns the stream, and runs until `is_over`."""
+
+    node: Node
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self.owns = trio.Event()
+        self.is_over = trio.Event()
+        self._engine = engine
+        self._directory = directory
+
+    async def run(self) -> None:
+        """Run it."""
+        async with node(self._engine, self._directory, "b") as self.node:
+            self.owns.set()
+            await self.is_over.wait()
+
+    async def until_noted(self, number: int) -> None:
+        """Wait until it has noted that it does not need the frames up to a number any more."""
+        with trio.fail_after(60):
+            while True:
+                await trio.sleep(0.01)
+                if self._engine.keeping.readers.get("b", (0, 0))[0] > number:
+                    return

@@ -1,6 +1,8 @@
 """Storage on a stream: snapshots, trimming, and starts from what is left."""
 
+import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from troth.persistence.streams import ownership
 from troth.persistence.streams.chain import StreamDamaged
 from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.storage import DirectoryStorage
+from troth.shards.streams import stream_storage
 from troth.shards.streams.stream_snapshots import SnapshotUnusable
 
-from .stream_world import Engine, node
+from .stream_world import Engine, Standby, node
 
 PENDING, RESOLVED = PromiseState.PENDING, PromiseState.RESOLVED
 EARLY = [f"early-{number}" for number in range(40)]
@@ -33,6 +36,8 @@ async def _filled(engine: Engine, directory: Path) -> None:
         await one.checkpointer.checkpoint()
         await one.work()
         await one.create(*LATE)
+        await one.checkpointer.checkpoint()
+        await one.work()  # the snapshot stays as it is
 
 
 async def test_an_empty_directory_begins_with_a_snapshot_and_the_tail(tmp_path: Path) -> None:
@@ -221,6 +226,60 @@ async def test_a_start_that_was_killed_with_half_a_snapshot_begins_again(tmp_pat
 
     async with node(engine, tmp_path / "b", "b") as other:
         assert await other.states(*BOTH) == STATES
+
+
+async def test_a_node_that_stands_by_makes_checkpoints_and_takes_over_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_storage, "STREAM_UPKEEP_MS", 0)
+    engine = Engine()
+    async with trio.open_nursery() as nursery:
+        async with node(engine, tmp_path / "a") as owner:
+            standing_by = Standby(engine, tmp_path / "b")
+            nursery.start_soon(standing_by.run)
+            await owner.create(*EARLY)
+            await standing_by.until_noted(40)
+            await owner.create(*LATE)
+            await owner.checkpointer.checkpoint()
+            await owner.work()
+            assert engine.stream.trimmed_count > 40, "what it has read is trimmed"
+        with trio.fail_after(60):
+            await standing_by.owns.wait()
+        assert await standing_by.node.states(*BOTH) == STATES
+        assert standing_by.node.recovery.records_count == 120
+        memory = [shard.machine.state for shard in standing_by.node.shards._shards]
+        assert sum(len(state.promises) for state in memory) < 60, "what is finished left memory"
+        await standing_by.node.create("after")
+        standing_by.is_over.set()
+
+    async with node(engine, tmp_path / "b", "b") as other:
+        assert await other.states(*BOTH, "after") == [*STATES, PENDING]
+        assert other.recovery.records_count < 64
+
+
+async def test_clocks_that_differ_are_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ownership, "STREAM_ALIVE_MS", 5)
+    monkeypatch.setattr(stream_storage, "_now_ms", lambda: time.time_ns() // 1_000_000 + 5_000)
+    engine = Engine()
+    async with trio.open_nursery() as nursery:
+        async with node(engine, tmp_path / "a"):
+            standing_by = Standby(engine, tmp_path / "b")
+            monkeypatch.setattr(stream_storage, "_now_ms", lambda: time.time_ns() // 1_000_000)
+            nursery.start_soon(standing_by.run)
+            said = ""
+            with trio.fail_after(60):
+                while "clocks of this server" not in said:
+                    await trio.sleep(0.01)
+                    said += capsys.readouterr().out
+        with trio.fail_after(60):
+            await standing_by.owns.wait()
+        standing_by.is_over.set()
+
+    skews = re.findall(r"skew_ms=(\d+)", said + capsys.readouterr().out)
+    assert len(skews) == 1
+    assert 4_000 < int(skews[0]) <= 5_000
 
 
 def test_what_a_simulated_engine_trims_is_gone() -> None:
