@@ -262,7 +262,7 @@ class LaneConnection:
         try:
             parsed = self._parser.parse(received)
             if parsed is not None:
-                if parsed.is_last:
+                if parsed.head.is_last:
                     if parsed.end < len(received):
                         raise NotServed(FIELDS)
                     self._is_last = True
