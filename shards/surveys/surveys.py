@@ -67,10 +67,6 @@ class LooksElsewhere(Protocol):
         """Return what one answer is made with."""
         ...  # pragma: no cover
 
-    async def retry(self, key: str) -> bool:
-        """Send a stalled message again now."""
-        ...  # pragma: no cover
-
 
 @final
 class Surveys:
@@ -234,7 +230,7 @@ class Surveys:
         """Return how many positions a page of tasks has."""
         return tasks.STREAMS_PER_SHARD_COUNT * len(self._shards.states())
 
-    def newest_tasks(self) -> tuple[int, ...]:
+    async def newest_tasks(self) -> tuple[int, ...]:
         """Return the place of the newest task in each stream; see `tasks.py`."""
         return tasks.newest(self._shards.states())
 
@@ -283,14 +279,12 @@ class Surveys:
         return self._shards.state_of(promise_id)
 
     def retry(self, key: str) -> bool:
-        """Send a stalled message of this process again now; see `Delivery.retry`."""
+        """Send a stalled message again now, if it is here; see `Delivery.retry`."""
         return self._messages.retry(key)
 
-    async def retry_anywhere(self, key: str) -> bool:
-        """Do as `retry`, in whatever process the message is."""
-        if self._elsewhere is not None:
-            return await self._elsewhere.retry(key)
-        return self.retry(key)
+    async def retry_all(self, keys: Sequence[str], sent: set[str]) -> None:
+        """Do as `retry` with several, and add those that are sent again to `sent`."""
+        sent.update(key for key in keys if self.retry(key))
 
     async def _with_sending(self, rows: Sequence[TaskRow]) -> list[TaskRow]:
         """Return rows with what is known of their messages."""
