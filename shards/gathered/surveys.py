@@ -254,7 +254,9 @@ class AllSurveys:
         if place.shard is None:
             counts = await ask_all(self._calls, LOCKS_COUNT, _at_most_one(process_id))
             if sum(counts) <= ORDERED_LIMIT_COUNT:
-                return joined_locks(await ask_all(self._calls, LOCKS, asked), limit_count)
+                pages = await ask_all(self._calls, LOCKS, asked)
+                if all(page.following is None or page.following.shard is None for page in pages):
+                    return joined_locks(pages, limit_count)
         return await self._locks_by_shard(asked)
 
     async def _locks_by_shard(self, asked: LocksAsked) -> LockPage:
@@ -345,10 +347,15 @@ def joined_locks(pages: Sequence[LockPage], limit_count: int) -> LockPage:
     rows = sorted(
         (row for page in pages for row in page.rows), key=lambda row: row.lock.resource_id
     )
-    if len(rows) <= limit_count and all(page.following is None for page in pages):
-        return LockPage(rows, None)
-    del rows[limit_count:]
-    return LockPage(rows, LockPlace(rows[-1].lock.resource_id))
+    # Beyond where a page ends, its group has more.
+    ends = [page.following.after or "" for page in pages if page.following is not None]
+    end = min(ends, default=None)
+    if end is not None:
+        rows = [row for row in rows if row.lock.resource_id <= end]
+    if len(rows) > limit_count:
+        del rows[limit_count:]
+        end = rows[-1].lock.resource_id
+    return LockPage(rows, None if end is None else LockPlace(end))
 
 
 def _at_most_one(found: Row | None) -> list[Row]:

@@ -26,6 +26,7 @@ from .locks import LockPage, LockPlace
 from .pace import Pace
 from .rows import (
     Due,
+    FarBelow,
     FarPromise,
     FarPromises,
     LockRow,
@@ -204,18 +205,20 @@ class Surveys:
         await self._shards.wait_shown()
         return found
 
-    async def below(self, root: Promise, id_prefix: str) -> list[Promise]:
+    async def below(self, root: Promise, id_prefix: str) -> FarBelow:
         """Return the promises of this group that may be below a root, as many as are looked at."""
         trees = Trees(self._shards, self._texts, self._causes, id_prefix, self._now_ms())
         found: dict[str, Promise] = {}
+        is_cut = False
         pace = Pace()
         async with aclosing(trees.near_candidates(root)) as candidates:
             async for promise in candidates:
                 found.setdefault(promise.id, promise)
                 if len(found) > CANDIDATES_LIMIT_COUNT or pace.is_spent:
+                    is_cut = True
                     break
         await self._shards.wait_shown()
-        return list(found.values())
+        return FarBelow(tuple(found.values()), is_cut)
 
     async def waiters(self, promise_id: str) -> list[SeenWaiter] | None:
         """Return who waits for a promise; None if there is no such promise."""
