@@ -27,7 +27,7 @@ async def progress_here(api: Api) -> list[BulkProgress]:
 
 
 def share_progress(calls: ProcessCalls, api: Api) -> None:
-    """Let this process tell how far jobs are, or ask the one that drives them."""
+    """Register what tells how far jobs are, and asks the process that drives them."""
 
     async def here(_process: int, _asked: None) -> list[BulkProgress]:
         return await progress_here(api)

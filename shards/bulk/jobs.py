@@ -187,7 +187,7 @@ class BulkJobs:
                     await self._close(job)
 
     async def _all_jobs(self) -> list[BulkJob]:
-        """Return all jobs that there are; whoever is busy or away is waited for."""
+        """Return all jobs that there are; a process that is busy or away is waited for."""
         while True:
             try:
                 return await self._shards.list_entries(BulkJob, None)
