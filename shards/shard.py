@@ -324,10 +324,11 @@ class Shard:
         step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        is_own = entries is self._internal
+        current_pass, is_own = self._pass, entries is self._internal
+        has_time = current_pass.has_time_for_own if is_own else current_pass.has_time_for_clients
         slice_count = len(entries)
         if slice_count > 1:
-            slice_count = min(slice_count, SLICE_COUNT) if self._has_time(is_own) else 1
+            slice_count = min(slice_count, SLICE_COUNT) if has_time() else 1
         left_count = BATCH_LIMIT_COUNT
         while slice_count:
             left_count -= slice_count
@@ -353,14 +354,10 @@ class Shard:
                     left_count += slice_count - number - 1
                     break
             slice_count = 0
-            if entries and left_count and self._has_time(is_own):
+            if entries and left_count and has_time():
                 slice_count = min(len(entries), SLICE_COUNT, left_count)
         self._commands_count += BATCH_LIMIT_COUNT - left_count
         return has_changed
-
-    def _has_time(self, is_own: bool) -> bool:
-        """Return whether the pass has time for the server's own work, or that of clients."""
-        return self._pass.has_time_for_own() if is_own else self._pass.has_time_for_clients()
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
         """Resume time after a jump of the clock, before anything else happens at the new time.
@@ -470,14 +467,14 @@ class Shard:
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
         for record in step.records:
-            self.sequence = sequence = self.sequence + 1
+            self.sequence += 1
             try:
                 body = encode(record)
             except MemoryError:
                 # The state says so already: if the log is not told, the server has to end.
                 RESERVE.give_away()
                 body = encode(record)
-            turn.records.append((self.index, sequence, body))
+            turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
             timeout = promise.timeout
             if promise.state is PENDING:

@@ -137,7 +137,7 @@ _Kept = TypeVar("_Kept")
 
 
 def _keep(known: dict[bytes, _Kept], text: bytes, one: _Kept) -> None:
-    """Note what a text says, in the place of what was noted first."""
+    """Note what a text says, instead of what was noted first."""
     if len(known) == HEADS_KEPT_COUNT:
         del known[next(iter(known))]
     known[text] = one

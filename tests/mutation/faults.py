@@ -367,7 +367,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "commands do not look at the time",
         "shards/shard.py",
-        "if entries and left_count and self._has_time(is_own):",
+        "if entries and left_count and has_time():",
         "if entries and left_count:",
         "shards/test_passes.py",
     ),
