@@ -2,59 +2,37 @@
 
 A promise that is new, or completed, is an object. Of one that stays pending nothing is needed for
 most of its life but that it is there; so after a few seconds it is *folded*: its fields become a
-few dozen bytes, in one object instead of ten. What reads it gets an object that is made for it, and
-is kept a while for the next. What completes it puts the completed one there, as an object.
+few dozen bytes, in one object instead of ten (`folding.py`). What reads it gets an object that is
+made for it, and is kept a while for the next. What completes it puts the completed one there, as an
+object.
 
 To who asks there is one table of promises, and no way to tell which are folded. The key stays the
 text that others refer to.
 """
 
-from collections.abc import Iterator, MutableMapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Final, Protocol, final
 
-import msgspec
 from msgspec import Struct
 
-from troth.core.json_bytes import packer
 from troth.core.limits import FOLD_SLICE_COUNT
-from troth.core.model import EMPTY_VALUE, PENDING, Promise, PromiseState, Trace, Value
+from troth.core.model import PENDING, Promise, PromiseState
 
+from .folding import (
+    NO_TAGS,
+    TagNames,
+    TooManyNames,
+    fold,
+    promise_of,
+    read_row,
+    tags_of,
+    timeout_of,
+    unfold,
+)
 from .serial_index import SerialIndex
-
-SHAPES_LIMIT_COUNT: Final = 256
-"""So many sets of tag names are kept once for all promises that have them, in each shard."""
 
 RECENT_LIMIT_COUNT: Final = 256
 """So many folded promises that were read are objects for a while, in each shard."""
-
-_SHAPE_NAMES_COUNT: Final = 16
-_SHAPE_CHARACTERS: Final = 512
-"""Sets of more names, or longer ones, are kept with each promise."""
-
-FOLDED_DATA_CHARACTERS: Final = 8_192
-"""A promise with longer data stays an object: it would become hardly smaller."""
-
-_NO_TAGS: Final = -1
-_OWN_NAMES: Final = -2
-
-
-class _Folded(Struct, array_like=True, omit_defaults=True, gc=False):
-    """A pending promise without its id. What most promises lack is last, and takes nothing.
-
-    `shape` is the number of the set of tag names that `tags` are the values for. With `_OWN_NAMES`
-    they are names and values in turn. None stands for the promise's id, which many tags repeat.
-    """
-
-    serial: int
-    timeout: int
-    created_on: int
-    data: str | None = None
-    shape: int = _NO_TAGS
-    tags: tuple[str | None, ...] = ()
-    headers: dict[str, str] | None = None
-    key_for_create: str | None = None
-    trace: Trace | None = None
 
 
 class TimedPromise(Protocol):
@@ -84,18 +62,6 @@ class _Timer(Struct, frozen=True, gc=False):
     state: PromiseState = PENDING
 
 
-class _Times(Struct, array_like=True, gc=False):
-    """The beginning of the same."""
-
-    serial: int
-    timeout: int
-
-
-_encode: Final = packer()
-_decode: Final = msgspec.msgpack.Decoder(_Folded).decode
-_decode_times: Final = msgspec.msgpack.Decoder(_Times).decode
-
-
 @final
 class PromiseTable(MutableMapping[str, Promise]):
     """Promises by id. `kept` has them all, folded ones as bytes, for who is in haste.
@@ -103,7 +69,7 @@ class PromiseTable(MutableMapping[str, Promise]):
     It is to be changed here only, but that it may take up a promise that is new.
     """
 
-    __slots__ = ("_names", "_shapes", "folded_count", "folded_through", "kept", "recent")
+    __slots__ = ("folded_count", "folded_through", "kept", "recent", "tag_names")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -113,8 +79,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         self.folded_through = -1
         """The serial of the last promise that was looked at to be folded."""
         self.folded_count = 0
-        self._shapes: dict[tuple[str, ...], int] = {}
-        self._names: list[tuple[str, ...]] = []
+        self.tag_names = TagNames()
 
     def __getitem__(self, promise_id: str) -> Promise:
         kept = self.kept[promise_id]
@@ -125,11 +90,6 @@ class PromiseTable(MutableMapping[str, Promise]):
         assert default is None, "no other is asked for"
         kept = self.kept.get(promise_id)
         return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
-
-    def look(self, promise_id: str) -> Promise | None:
-        """Return a promise, or None, to look at it once: it is not kept for the next reader."""
-        kept = self.kept.get(promise_id)
-        return self._made_of(promise_id, kept) if isinstance(kept, bytes) else kept
 
     def __contains__(self, promise_id: object) -> bool:
         return promise_id in self.kept
@@ -157,7 +117,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         """Yield all pending promises, as far as it takes to set their timers."""
         for promise_id, kept in self.kept.items():
             if isinstance(kept, bytes):
-                yield _Timer(promise_id, _decode_times(kept).timeout)
+                yield _Timer(promise_id, timeout_of(kept))
             elif kept.state is PENDING:
                 yield kept
 
@@ -166,24 +126,29 @@ class PromiseTable(MutableMapping[str, Promise]):
 
         `index` has the promises by their serials.
         """
-        last, ids = index.next_ids(self.folded_through, FOLD_SLICE_COUNT)
-        if last == self.folded_through:
-            return False
-        kept, fold = self.kept, self._fold
+        through, ids = index.next_ids(self.folded_through, FOLD_SLICE_COUNT)
+        may_be_more = through != self.folded_through
+        kept, tag_names = self.kept, self.tag_names
+        folded_count, before = 0, self.folded_through
         for promise_id in ids:
             promise = kept.get(promise_id)
-            if promise is None or isinstance(promise, bytes):
+            if type(promise) is not Promise:
                 continue  # it is gone, or folded
             if promise.serial > through_serial:
-                return False
-            self.folded_through = promise.serial
+                through, may_be_more = before, False
+                break
+            before = promise.serial
             if promise.state is PENDING:
-                folded = fold(promise)
+                try:
+                    folded = fold(promise, tag_names)
+                except MemoryError:
+                    continue  # later: it is no time to make it smaller
                 if folded is not None:
                     kept[promise_id] = folded
-                    self.folded_count += 1
-        self.folded_through = last
-        return True
+                    folded_count += 1
+        self.folded_count += folded_count
+        self.folded_through = through
+        return may_be_more
 
     def fold(self, promise: Promise) -> None:
         """Fold a promise that is here as an object, if it is pending."""
@@ -196,53 +161,33 @@ class PromiseTable(MutableMapping[str, Promise]):
         if promise.serial > self.folded_through:
             self.folded_through = promise.serial
 
+    def add_row(self, serial: bytes, row: bytes) -> tuple[str, Iterable[tuple[str, str]]]:
+        """Take up a pending promise that is new, as a checkpoint has it; return its id and tags.
+
+        `serial` has 8 bytes; it is the largest. Raises one of `UNREADABLE_ROW`.
+        """
+        try:
+            promise_id, folded = read_row(serial, row, self.tag_names)
+        except TooManyNames:
+            promise = promise_of(serial, row)
+            self._keep(promise)
+            return promise.id, (promise.tags or {}).items()
+        self.kept[promise_id] = folded
+        self.folded_count += 1
+        if folded[0] == NO_TAGS:
+            return promise_id, ()
+        return promise_id, tags_of(promise_id, folded, self.tag_names)
+
     def _keep(self, promise: Promise) -> None:
-        folded = self._fold(promise)
+        try:
+            folded = fold(promise, self.tag_names)
+        except MemoryError:
+            folded = None  # as in `fold_some`
         if folded is None:
             self.kept[promise.id] = promise
         else:
             self.kept[promise.id] = folded
             self.folded_count += 1
-
-    def _fold(self, promise: Promise) -> bytes | None:
-        """Return what stands for a promise; None if it is to stay an object."""
-        tags, param = promise.tags, promise.param
-        if param.data is not None and len(param.data) > FOLDED_DATA_CHARACTERS:
-            return None
-        shape: int = _NO_TAGS
-        values: tuple[str | None, ...] = ()
-        if tags is not None:
-            shape, values = self._shape_of(tags)
-            if promise.id in values:
-                values = tuple([None if one == promise.id else one for one in values])
-        folded = _Folded(
-            promise.serial,
-            promise.timeout,
-            promise.created_on,
-            param.data,
-            shape,
-            values,
-            param.headers,
-            promise.key_for_create,
-            promise.trace,
-        )
-        try:
-            return _encode(folded)
-        except MemoryError:
-            return None  # later: it is no time to make it smaller
-
-    def _shape_of(self, tags: dict[str, str]) -> tuple[int, tuple[str, ...]]:
-        """Return the number of a set of names, with the values for it."""
-        names = tuple(tags)
-        shape = self._shapes.get(names)
-        if shape is None:
-            shape = len(self._names)
-            is_long = len(names) > _SHAPE_NAMES_COUNT or sum(map(len, names)) > _SHAPE_CHARACTERS
-            if is_long or shape >= SHAPES_LIMIT_COUNT:
-                return _OWN_NAMES, tuple(chain.from_iterable(tags.items()))
-            self._shapes[names] = shape
-            self._names.append(names)
-        return shape, tuple(tags.values())
 
     def unfolded(self, promise_id: str, folded: bytes) -> Promise:
         """Return a promise that `kept` has only as bytes."""
@@ -250,27 +195,5 @@ class PromiseTable(MutableMapping[str, Promise]):
         if promise is None:
             if len(self.recent) >= RECENT_LIMIT_COUNT:
                 self.recent.clear()
-            promise = self.recent[promise_id] = self._made_of(promise_id, folded)
+            promise = self.recent[promise_id] = unfold(promise_id, folded, self.tag_names)
         return promise
-
-    def _made_of(self, promise_id: str, folded: bytes) -> Promise:
-        row = _decode(folded)
-        shape, headers, data = row.shape, row.headers, row.data
-        tags: dict[str, str] | None = None
-        if shape != _NO_TAGS:
-            values = [promise_id if one is None else one for one in row.tags]
-            if shape == _OWN_NAMES:
-                tags = dict(zip(values[::2], values[1::2], strict=True))
-            else:
-                tags = dict(zip(self._names[shape], values, strict=True))
-        return Promise(
-            promise_id,
-            row.serial,
-            PENDING,
-            row.timeout,
-            row.created_on,
-            EMPTY_VALUE if headers is None and data is None else Value(headers, data),
-            tags,
-            row.key_for_create,
-            trace=row.trace,
-        )
