@@ -44,15 +44,16 @@ Batches = list[list[LogRecord]]
 class NoTasks:
     """A server without tasks."""
 
-    def newest_tasks(self) -> tuple[int, ...]:
+    async def newest_tasks(self) -> tuple[int, ...]:
+        await trio.lowlevel.checkpoint()
         return (0,)
 
     async def tasks(self, *_: object) -> TaskPage:
         await trio.lowlevel.checkpoint()
         return TaskPage([], None)
 
-    def retry(self, _: str) -> bool:
-        return False
+    async def retry_all(self, _: Sequence[str], __: set[str]) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 @dataclass
@@ -120,7 +121,7 @@ async def life(batches: Batches) -> AsyncIterator[Life]:
         nursery.cancel_scope.cancel()
 
 
-def job_of(jobs: BulkJobs, **fields: Any) -> BulkJob:
+async def job_of(jobs: BulkJobs, **fields: Any) -> BulkJob:
     """A job that cancels all that is pending, two at a time."""
     given: dict[str, Any] = {
         "id": "j",
@@ -133,7 +134,7 @@ def job_of(jobs: BulkJobs, **fields: Any) -> BulkJob:
         "filter": BulkFilter("*", ("PENDING",)),
         "asked": {"id": "*"},
         "rate_count": 40,
-        "through": jobs.newest(BulkSubject.PROMISES),
+        "through": await jobs.newest(BulkSubject.PROMISES),
     }
     return BulkJob(**{**given, **fields})
 
@@ -153,7 +154,7 @@ async def run_once() -> Batches:
         for name in IDS:
             await first.shards.ask(CreatePromise(name, FAR_MS))
         await first.shards.ask(CreateSubscription(IDS[0], "s", FAR_MS, WORKER))
-        await first.jobs.start(job_of(first.jobs))
+        await first.jobs.start(await job_of(first.jobs))
         await first.wait_until_ended()
         assert [one.counts for one in first.ended] == [BulkCounts(len(IDS))]
         return first.batches
@@ -198,7 +199,7 @@ async def test_a_stopped_job_stays_stopped(autojump_clock: MockClock) -> None:
     async with life([]) as first:
         for name in IDS:
             await first.shards.ask(CreatePromise(name, FAR_MS))
-        await first.jobs.start(job_of(first.jobs))
+        await first.jobs.start(await job_of(first.jobs))
         await trio.sleep(0.2)
         job = await first.jobs.stop("j")
         assert job is not None
@@ -219,7 +220,7 @@ async def test_a_dry_run_that_a_crash_cut_counts_again(autojump_clock: MockClock
     async with life([]) as first:
         for name in IDS:
             await first.shards.ask(CreatePromise(name, FAR_MS))
-        await first.jobs.start(job_of(first.jobs, dry_run=True))
+        await first.jobs.start(await job_of(first.jobs, dry_run=True))
     async with life(first.batches) as second:
         await second.wait_until_ended()
         (job,) = second.ended
@@ -242,7 +243,7 @@ async def test_a_defect_with_one_promise_costs_that_one(
     async with life([]) as first:
         for name in IDS:
             await first.shards.ask(CreatePromise(name, FAR_MS))
-        await first.jobs.start(job_of(first.jobs, rate_count=1_000))
+        await first.jobs.start(await job_of(first.jobs, rate_count=1_000))
         await first.wait_until_ended()
         (job,) = first.ended
         assert (job.state, job.counts) == (BulkState.FINISHED, BulkCounts(len(IDS) - 2, 2))
@@ -261,7 +262,7 @@ async def test_a_job_that_cannot_even_look_fails(
         for name in IDS:
             await first.shards.ask(CreatePromise(name, FAR_MS))
         monkeypatch.setattr("troth.core.decisions.promises.find", failing)
-        await first.jobs.start(job_of(first.jobs))
+        await first.jobs.start(await job_of(first.jobs))
         await first.wait_until_ended()
         (job,) = first.ended
         assert job.state is BulkState.FAILED
@@ -285,7 +286,7 @@ async def test_a_job_waits_while_the_shards_are_overloaded(
 
         monkeypatch.setattr(Shards, "ask_shard", overloaded)
         began_s = trio.current_time()
-        await first.jobs.start(job_of(first.jobs))
+        await first.jobs.start(await job_of(first.jobs))
         assert trio.current_time() - began_s >= 5
         await first.wait_until_ended()
         assert first.ended[0].counts == BulkCounts(len(IDS))
@@ -307,7 +308,7 @@ async def test_a_failing_log_refuses_the_job(autojump_clock: MockClock) -> None:
                 @nursery.start_soon
                 async def start() -> None:
                     with pytest.raises(StorageFailed):
-                        await jobs.start(job_of(jobs))
+                        await jobs.start(await job_of(jobs))
                     assert jobs.all_progress() == []
 
                 await trio.testing.wait_all_tasks_blocked()
@@ -323,7 +324,7 @@ async def test_a_log_that_fails_at_the_start_denies_no_job(autojump_clock: MockC
                 raise AssertionError("none has ended")
 
             jobs = BulkJobs(world.shards, NoTasks(), lambda: EPOCH_MS, tell)
-            job = job_of(jobs)
+            job = await job_of(jobs)
             world.writer.fail()
             with trio.CancelScope(shield=True):
                 await world.nursery.start(jobs.run)
@@ -368,5 +369,5 @@ async def test_a_job_that_is_started_when_the_server_has_ended_is_refused(
     async with life([]) as first:
         jobs = first.jobs
     with pytest.raises(Stopping):
-        await jobs.start(job_of(jobs))
+        await jobs.start(await job_of(jobs))
     assert jobs.all_progress() == []
