@@ -2,7 +2,7 @@
 
 The objects are the state's own where those never change (promises, callbacks, schedules, locks) and
 copies where they do (tasks). None stands for something that is gone, bytes for a pending promise
-that is folded (`folding.py`): such are written, and read again, as they are.
+that is folded (`core/tables/folding.py`): such are written, and read again, as they are.
 """
 
 from collections.abc import Iterator
@@ -118,7 +118,7 @@ class Capture(Struct):
 
 
 FoldedRow = tuple[bytes, bytes]
-"""A pending promise as a checkpoint has it: its serial in 8 bytes, and its row (`folding.py`)."""
+"""A pending promise in a checkpoint: its serial in 8 bytes, its row (`core/tables/folding.py`)."""
 
 
 class Loaded(Struct):

@@ -25,12 +25,12 @@ from troth.core.model import (
     Task,
 )
 from troth.core.seeds import shared_receiver
+from troth.core.tables.folding import UNREADABLE_ROW, RowUnreadable
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, FoldedRow, Loaded, PairKey, ShardHeader
 from .changes import Changes
 from .completions import add_callback
-from .folding import UNREADABLE_ROW, RowUnreadable
 from .shard_state import ACTIVE, ShardState
 from .task_notes import Root
 

@@ -42,6 +42,9 @@ from troth.core.model import (
     replace,
 )
 from troth.core.retention_rules import Retention
+from troth.core.tables.promise_table import PromiseTable
+from troth.core.tables.serial_index import SerialIndex
+from troth.core.tables.tag_index import TagIndex
 from troth.core.workflows import WorkflowTask
 
 from .activity import Activity, AttemptOutcome, first_ready_on
@@ -51,9 +54,6 @@ from .cold import ColdStore, NothingCold
 from .counts import Counts
 from .entries import Entries
 from .outbox import Outbox
-from .promise_table import PromiseTable
-from .serial_index import SerialIndex
-from .tag_index import TagIndex
 from .task_notes import Root, TaskNotes
 from .waiting import Waiting
 

@@ -17,7 +17,7 @@ from typing import Final, TypeGuard, final
 
 from troth.core.model import PENDING, Promise
 from troth.core.state.captures import Capture, Loaded
-from troth.core.state.folding import SERIAL
+from troth.core.tables.folding import SERIAL
 from troth.persistence.errors import CheckpointDamaged
 
 from . import digests, loading, rows

@@ -7,8 +7,8 @@ from troth.core.model import Promise, Task
 from troth.core.state import checkpointing
 from troth.core.state.captures import FoldedRow, Loaded, ShardHeader
 from troth.core.state.counts import Counts
-from troth.core.state.folding import RowUnreadable
 from troth.core.state.shard_state import ShardState
+from troth.core.tables.folding import RowUnreadable
 from troth.persistence.errors import CheckpointDamaged
 
 from . import rows

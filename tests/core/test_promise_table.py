@@ -6,20 +6,20 @@ import pytest
 
 from troth.core.limits import FOLD_SLICE_COUNT, INTEGER_MAX
 from troth.core.model import EMPTY_VALUE, PENDING, RESOLVED, Promise, Trace, Value, replace
-from troth.core.state import folding
-from troth.core.state.folding import (
+from troth.core.state.shard_state import ShardState
+from troth.core.tables import folding
+from troth.core.tables.folding import (
     DATA_CHARACTERS,
     NAMES_LIMIT_COUNT,
     SERIAL,
     UNREADABLE_ROW,
-    TagNames,
+    NameSets,
     fold,
     is_folded,
     promise_of,
     row_of,
 )
-from troth.core.state.promise_table import PromiseTable
-from troth.core.state.shard_state import ShardState
+from troth.core.tables.promise_table import PromiseTable
 
 NAMES = ("resonate:origin", "resonate:invoke", "customer", "", "größe", "x" * 300)
 
@@ -100,7 +100,7 @@ def test_sets_of_tag_names_that_are_too_many_or_too_long_are_kept_with_their_pro
 def test_a_row_brings_a_folded_promise_back(seed: int) -> None:
     """In a shard that has other sets of names, or all that it may have; and alone."""
     random = Random(seed)
-    written, read = TagNames(), PromiseTable()
+    written, read = NameSets(), PromiseTable()
     if seed:
         for number in range(random.choice((3, NAMES_LIMIT_COUNT - 2, NAMES_LIMIT_COUNT))):
             read.tag_names.number_of((f"name{number}",))
@@ -119,7 +119,7 @@ def test_a_row_brings_a_folded_promise_back(seed: int) -> None:
 
 def test_a_row_that_ends_too_early_is_refused() -> None:
     promise = Promise("größe", 7, PENDING, 9, 5, Value(None, "aGVsbG8="), {"a": "b"}, "key")
-    names = TagNames()
+    names = NameSets()
     folded = fold(promise, names)
     assert folded is not None
     row = row_of(promise.id, folded, names.packed)

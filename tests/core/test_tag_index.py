@@ -6,7 +6,7 @@ import pytest
 
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import PENDING, Promise
-from troth.core.state.tag_index import FEW_COUNT, TagIndex
+from troth.core.tables.tag_index import FEW_COUNT, TagIndex
 
 Tags = dict[str, str]
 

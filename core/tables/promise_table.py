@@ -20,7 +20,7 @@ from troth.core.model import PENDING, Promise, PromiseState
 
 from .folding import (
     NO_TAGS,
-    TagNames,
+    NameSets,
     TooManyNames,
     fold,
     promise_of,
@@ -79,7 +79,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         self.folded_through = -1
         """The serial of the last promise that was looked at to be folded."""
         self.folded_count = 0
-        self.tag_names = TagNames()
+        self.tag_names = NameSets()
 
     def __getitem__(self, promise_id: str) -> Promise:
         kept = self.kept[promise_id]

@@ -4,7 +4,7 @@ In memory they are, without the promise's id:
 
 | bytes | field |
 |---|---|
-| 1 | the number of the set of its tags' names (`TagNames`), or `NO_TAGS`, or `OWN_NAMES` |
+| 1 | the number of the set of its tags' names (`NameSets`), or `NO_TAGS`, or `OWN_NAMES` |
 | 8 | serial, big-endian like the others |
 | 8 | timeout, ms |
 | 8 | when it was created, ms |
@@ -105,7 +105,7 @@ _unpack_names: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 @final
-class TagNames:
+class NameSets:
     """The sets of names that a shard's promises have tags of, by number."""
 
     __slots__ = ("_numbers", "_numbers_packed", "names", "packed")
@@ -145,7 +145,7 @@ class TagNames:
         return number
 
 
-def fold(promise: Promise, tag_names: TagNames) -> bytes | None:
+def fold(promise: Promise, tag_names: NameSets) -> bytes | None:
     """Return what stands for a pending promise; None if it is to stay an object.
 
     Raises MemoryError.
@@ -175,7 +175,7 @@ def fold(promise: Promise, tag_names: TagNames) -> bytes | None:
     return _pack_start(number, *times) + _pack(rest)
 
 
-def unfold(promise_id: str, folded: bytes, tag_names: TagNames) -> Promise:
+def unfold(promise_id: str, folded: bytes, tag_names: NameSets) -> Promise:
     """Return the promise that a shard has folded."""
     number, serial, timeout, created_on = _START.unpack_from(folded)
     rest = folded[_START.size :]
@@ -199,7 +199,7 @@ def unfold(promise_id: str, folded: bytes, tag_names: TagNames) -> Promise:
     )
 
 
-def tags_of(promise_id: str, folded: bytes, tag_names: TagNames) -> Iterable[tuple[str, str]]:
+def tags_of(promise_id: str, folded: bytes, tag_names: NameSets) -> Iterable[tuple[str, str]]:
     """Return the names and values of a folded promise's tags."""
     number = folded[0]
     if number == NO_TAGS:
@@ -208,7 +208,7 @@ def tags_of(promise_id: str, folded: bytes, tag_names: TagNames) -> Iterable[tup
 
 
 def _tags(
-    promise_id: str, number: int, values: Sequence[str | None] | None, tag_names: TagNames
+    promise_id: str, number: int, values: Sequence[str | None] | None, tag_names: NameSets
 ) -> Iterable[tuple[str, str]]:
     if values is None:
         raise ValueError("its tags have no values")
@@ -225,7 +225,7 @@ def timeout_of(folded: bytes) -> int:
 
 
 def row_of(promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]) -> bytes:
-    """Return the row of a folded promise. `packed_names` are those of its shard's `TagNames`."""
+    """Return the row of a folded promise. `packed_names` are those of its shard's `NameSets`."""
     identifier, names = promise_id.encode(), packed_names[folded[0]]
     start = _ROW_START.pack(ROW_MARK, len(identifier), len(names))
     return b"".join((start, identifier, names, folded[_TIMEOUT_OFFSET:]))
@@ -236,7 +236,7 @@ def is_folded(row: bytes) -> bool:
     return row[:1] == _ROW_MARK_BYTE
 
 
-def read_row(serial: bytes, row: bytes, tag_names: TagNames) -> tuple[str, bytes]:
+def read_row(serial: bytes, row: bytes, tag_names: NameSets) -> tuple[str, bytes]:
     """Return the id of a promise, and what stands for it in a shard that has these names.
 
     `serial` has 8 bytes. Raises TooManyNames where the row's set of names is new and one too many.
@@ -253,5 +253,5 @@ def read_row(serial: bytes, row: bytes, tag_names: TagNames) -> tuple[str, bytes
 
 def promise_of(serial: bytes, row: bytes) -> Promise:
     """Return the promise that the row of a folded one stands for."""
-    names = TagNames()
+    names = NameSets()
     return unfold(*read_row(serial, row, names), names)
