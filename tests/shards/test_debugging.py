@@ -13,7 +13,8 @@ from troth.core.codes import Code
 from troth.core.model import PromiseState
 from troth.core.replies import ExecuteMessage, Message, Reply
 from troth.shards.clock import TrioClock
-from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
+from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
+from troth.shards.gathered.debugging import DebugOperations, OnePart
 from troth.shards.shards import Shards
 
 from .stage import EPOCH_MS, Stage, stage
@@ -66,9 +67,9 @@ async def debugged() -> AsyncIterator[DebugWorld]:
     clock = DebugClock(TrioClock(EPOCH_MS))
     outgoing = DebugOutgoing(delivered, clock)
     shards = Shards(shard_count=4, clock=clock, outgoing=outgoing, cursor_secret=b"secret")
-    debug = DebugOperations(shards, clock, outgoing)
+    debug = DebugOperations(shards, OnePart(DebugPart(shards, clock, outgoing)))
     async with stage(direct=True, shards=shards) as running:
-        debug.start()
+        await debug.start()
         yield DebugWorld(debug, delivered, running)
 
 
@@ -147,7 +148,7 @@ async def test_after_stop_everything_goes_on(autojump_clock: MockClock) -> None:
         await world.ask(w.RegisterListener("a", "poll://uni@g/1"), None)
         await trio.sleep(1)
         assert world.delivered.messages == []
-        world.debug.stop()
+        await world.debug.stop()
         await trio.sleep(1)
         assert len(world.delivered.messages) == 2
 
