@@ -124,7 +124,7 @@ class Snap(Struct, array_like=True):
     messages: list[tuple[str, Message]]
 
 
-class Progress(Struct, frozen=True, array_like=True):
+class DebugProgress(Struct, frozen=True, array_like=True):
     """Whether nothing is under way in a process, and how much has been written there so far."""
 
     is_quiet: bool
@@ -157,21 +157,23 @@ class DebugPart:
         return self._outgoing.is_stopped
 
     def set_time(self, now_ms: int) -> None:
-        """Let it be this time, at which no timer fires by itself."""
+        """Set the time, at which no timer fires."""
         self._shards.freeze_timers(True)
         self._clock.set(now_ms)
 
     def end_time(self) -> None:
-        """Let it be the clock's time again."""
+        """Go by the clock again."""
         self._clock.set(None)
         self._shards.freeze_timers(self._outgoing.is_stopped)
 
-    async def progress(self) -> Progress:
+    async def progress(self) -> DebugProgress:
         """Return whether nothing is under way; what has happened is durable."""
         shards = self._shards
         await shards.committer.wait_durable()
         is_quiet = shards.is_quiet and not any(state.outbox for state in shards.states())
-        return Progress(is_quiet or shards.committer.failure is not None, shards.committer.position)
+        return DebugProgress(
+            is_quiet or shards.committer.failure is not None, shards.committer.position
+        )
 
     def forget(self) -> None:
         """Drop the messages that were kept back."""

@@ -20,7 +20,7 @@ from msgspec import Struct
 from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.core.workflow_commands import ResetShard
-from troth.shards.debugging import DebugPart, Progress, Snap
+from troth.shards.debugging import DebugPart, DebugProgress, Snap
 from troth.shards.errors import ShardsError
 from troth.shards.mesh.calls import ProcessCall, ProcessCalls, ProcessNote
 
@@ -41,7 +41,7 @@ class TimeSet(Struct, frozen=True, array_like=True):
 STOP: Final = ProcessCall("debug.stop", bool, bool)
 """Stop timers and delivery, or go on."""
 TIME: Final = ProcessCall("debug.time", TimeSet, bool)
-PROGRESS: Final = ProcessCall("debug.progress", type(None), Progress)
+PROGRESS: Final = ProcessCall("debug.progress", type(None), DebugProgress)
 FORGET: Final = ProcessCall("debug.forget", type(None), bool)
 DUE: Final = ProcessCall("debug.due", int, bool)
 PHASE: Final = ProcessCall("debug.phase", int, bool)
@@ -189,7 +189,7 @@ class AllParts:
             self._own.set_time(asked.now_ms)
         return True
 
-    async def _own_progress(self, _process: int, _asked: None) -> Progress:
+    async def _own_progress(self, _process: int, _asked: None) -> DebugProgress:
         return await self._own.progress()
 
     async def _forget_own(self, _process: int, _asked: None) -> bool:
@@ -227,7 +227,7 @@ class AllParts:
 
     async def settle(self) -> None:
         """Wait until nothing is under way in those that are there."""
-        before: dict[int, Progress] = {}
+        before: dict[int, DebugProgress] = {}
         while True:
             found = await self._calls.call_all(PROGRESS, None, wait_ms=0)
             told = {

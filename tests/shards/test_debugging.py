@@ -176,7 +176,7 @@ async def test_a_snap_says_to_whom_each_message_goes(autojump_clock: MockClock) 
             "poll://any@h",
             "poll://uni@g/1",
         ]
-        world.debug.stop()
+        await world.debug.stop()
         assert len(world.delivered.messages) == 3
         # What is sent from here on is not kept back.
         await world.ask(w.EnsurePromise("next", EPOCH_MS + 10**9, tags=TARGET), None)
@@ -193,7 +193,7 @@ async def test_a_snap_shows_what_has_left_memory(autojump_clock: MockClock) -> N
         assert (await one.shards.ask(c.DeletePromise("gone"))).code.status == 204
         clock = DebugClock(TrioClock(EPOCH_MS))
         outgoing = DebugOutgoing(Delivered(), clock)
-        snap = await DebugOperations(one.shards, clock, outgoing).snap()
+        snap = await DebugPart(one.shards, clock, outgoing).snap()
         assert {promise.id for promise in snap.promises} == {"flow", "plain"}
         assert [(task.id, task.state.value) for task in snap.workflows] == [("flow", "fulfilled")]
 
