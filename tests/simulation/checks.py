@@ -142,17 +142,22 @@ def _check_acknowledged(server: Server, states: list[ShardState], ledger: Ledger
         promise = promises[identifier]
         found = Final(promise.state, promise.value.data)
         require(found == final, f"{identifier} was {final} and came back as {found}")
+    deleted_tasks = server.watch.deleted_tasks
     for task_id in [*ledger.callbacks, *ledger.subscriptions]:
-        if ledger.subscriptions.get(task_id) in deleted:
+        if task_id in deleted_tasks or ledger.subscriptions.get(task_id) in deleted:
             continue
         require(
             task_id in tasks or task_id in waiting or task_id in under_way,
             f"the callback for {task_id} was acknowledged and is lost",
         )
     for task_id, counter in ledger.claims:
+        if task_id in deleted_tasks:
+            continue
         task = tasks.get(task_id)
         require(task is not None and task.counter >= counter, f"{task_id}/{counter} is lost")
     for task_id, counter in ledger.completed_tasks:
+        if task_id in deleted_tasks:
+            continue
         task = tasks[task_id]
         require(
             task.is_final or task.counter > counter, f"{task_id} was completed and is {task.state}"
@@ -236,6 +241,8 @@ def check_settled(server: Server) -> list[str]:
     unrest: list[str] = []
     if server.homes is not None and server.homes.entrusted_count:
         unrest.append(f"{server.homes.entrusted_count} messages are with other processes")
+    if server.placement.promise_ids:
+        unrest.append(f"placement still has {sorted(server.placement.promise_ids)}")
     for shard in server.shards._shards:
         state = shard.machine.state
         if state.completions:

@@ -21,6 +21,7 @@ from troth.core.commands import (
     AcquireLock,
     CancelExecution,
     CompletePromise,
+    CreateCallback,
     CreateExecution,
     CreatePromise,
     CreateSchedule,
@@ -45,9 +46,11 @@ from troth.core.workflows import ACQUIRED
 from troth.shards.bulk.jobs import TooManyJobs
 from troth.shards.delivery.polls import ConnectionClosed
 
+from .accounts import administer
 from .ledger import Hold, require
 from .node_entries import PLANS
 from .plan import CRONS
+from .searches import run_searches
 from .server import TRIM_TAG, Server, Unreachable
 from .workers import FAR_MS, GROUP, PUSH_URL, TTL_MS
 from .workflows import FLOWS, LISTENERS_COUNT, listener_address
@@ -57,6 +60,7 @@ from .world import World
 IN_USE_LIMIT_S = 5_000
 """For how long something unfinished may be about a promise that is to be deleted."""
 
+ORIGIN_TAG = "resonate:origin"
 SUBSCRIBERS = "subscribers"
 PENDING = PromiseState.PENDING
 
@@ -73,10 +77,7 @@ class Clients:
     async def run(self) -> None:
         """Run all clients until their requests are made."""
         async with trio.open_nursery() as nursery:
-            has_groups = self._world.plan.groups_count > 1
             for kind, (client, clients_count) in self.KINDS.items():
-                if has_groups and kind in self.ALONE:
-                    continue
                 if f"client:{kind}" not in self._world.plan.without:
                     for number in range(clients_count):
                         nursery.start_soon(client, self, number)
@@ -133,12 +134,15 @@ class Clients:
         return identifier
 
     async def _await_end(self, identifier: str) -> None:
-        server = await self._world.server_is_up()
+        server = await self._world.first_process.serves()
         with server.endings.expect(identifier) as expectation:
             await expectation.wait(20)
 
     async def _let_go(self, number: int) -> None:
-        """Promises that retention deletes: they are seen to end, and to be gone some time later."""
+        """Promises that retention deletes: they are seen to end, and to be gone some time later.
+
+        Some are awaited by a root, and some have it for their origin, which may be far away.
+        """
         world, who = self._world, f"forgetful{number}"
         random = world.random(who)
         for round_number in self._rounds():
@@ -146,6 +150,11 @@ class Clients:
             identifier = f"gone/{who}/{round_number}"
             tags = dict([TRIM_TAG])
             ends_at_ms = world.clock.now_ms() + random.randrange(1_000, 10_000)
+            root = None
+            if random.random() < 0.5:
+                root = await self._make_root(who, round_number, random)
+                if random.random() < 0.5:
+                    tags[ORIGIN_TAG] = root
             create = CreatePromise(identifier, ends_at_ms, tags=tags, idempotency_key=who)
             # Sent once: a retry after the promise is gone would make it anew.
             with suppress(Unreachable):
@@ -156,10 +165,15 @@ class Clients:
                 )
                 if random.random() < 0.3:
                     await self._subscribe(who, identifier, random)
+                if root is not None:
+                    await world.ask(who, _callback(identifier, root), random)
                 if random.random() < 0.5:
                     value = Value(data=who)
                     complete = CompletePromise(identifier, PromiseState.RESOLVED, value)
                     await world.ask(who, complete, random)
+            if root is not None:
+                await trio.sleep(random.expovariate(1 / 15))
+                await self._end_root(who, root, random)
 
     async def _delete(self, number: int) -> None:
         """Promises that their client deletes, as soon as nothing unfinished is about them."""
@@ -168,25 +182,52 @@ class Clients:
         for round_number in self._rounds():
             await self._rest(random, 4)
             identifier = f"deleted/{who}/{round_number}"
-            await self._create(who, identifier, FAR_MS, {}, random)
+            root, tags = None, {}
+            if random.random() < 0.5:
+                root = await self._make_root(who, round_number, random)
+                if random.random() < 0.5:
+                    tags[ORIGIN_TAG] = root
+            await self._create(who, identifier, FAR_MS, tags, random)
             if random.random() < 0.3:
                 await self._subscribe(who, identifier, random)
+            if root is not None:
+                await world.insist(who, _callback(identifier, root), random)
             # Another one, made by a late echo of the request to create it, goes in the same way.
-            while not await self._complete_and_delete(who, identifier, random):
+            while not await self._complete_and_delete(who, identifier, root, random):
                 world.trace.note(who, f"{identifier} was made again")
+            if root is not None:
+                await self._end_root(who, root, random)
 
-    async def _complete_and_delete(self, who: str, identifier: str, random: Random) -> bool:
-        """Delete a promise as soon as it may go; whether it is gone then."""
+    async def _make_root(self, who: str, round_number: int, random: Random) -> str:
+        """Make a promise that waits for another one; its worker keeps its task for a while."""
+        root = f"waits/{who}/{round_number}"
+        tags = dict([TRIM_TAG]) | {"resonate:invoke": PUSH_URL}
+        await self._create(who, root, FAR_MS, tags, random)
+        return root
+
+    async def _end_root(self, who: str, root: str, random: Random) -> None:
+        complete = CompletePromise(root, PromiseState.RESOLVED, idempotency_key=who)
+        await self._world.insist(who, complete, random)
+
+    async def _complete_and_delete(
+        self, who: str, identifier: str, root: str | None, random: Random
+    ) -> bool:
+        """Delete a promise as soon as it may go; whether it is gone then.
+
+        If it has a root, that ends some time after the first attempt.
+        """
         world = self._world
         value = Value(data=who)
         complete = CompletePromise(identifier, PromiseState.RESOLVED, value, idempotency_key=who)
         await world.insist(who, complete, random)
         code = Code.PROMISE_IN_USE
         ends = trio.current_time() + IN_USE_LIMIT_S
-        while code is Code.PROMISE_IN_USE:
+        while code in (Code.PROMISE_IN_USE, Code.ORIGIN_PENDING):
             require(trio.current_time() < ends, f"not done: {identifier} is in use for too long")
             await trio.sleep(random.uniform(0.01, 2))
             code = (await world.insist(who, DeletePromise(identifier), random)).code
+            if root is not None and random.random() < 0.1:
+                await self._end_root(who, root, random)
         # If the first answer was lost, it is gone when the client asks again.
         allowed = (Code.NO_CONTENT, Code.PROMISE_NOT_FOUND, Code.PROMISE_PENDING)
         require(code in allowed, f"{identifier} is not deleted: {code.name}")
@@ -422,12 +463,21 @@ class Clients:
     ) -> None:
         """Do something about jobs again and again until it is done."""
         while True:
-            server = await self._world.server_is_up()
+            server = await self._world.first_process.serves()
             with suppress(Unreachable, TooManyJobs):
                 async with server.connection():
                     if await act(server):
                         return
             await trio.sleep(random.uniform(0.1, 1))
+
+    async def _search(self, number: int) -> None:
+        """Search what was made; see `searches.py`."""
+        await run_searches(self._world, f"searcher{number}", self._rounds(), self._rest)
+
+    async def _administer(self, number: int) -> None:
+        """Change accounts and tokens, where several processes have copies of them."""
+        if self._world.plan.groups_count > 1:
+            await administer(self._world, f"admin{number}", self._rounds(), self._rest)
 
     KINDS: ClassVar = {
         "work": (_invoke, 6),
@@ -440,17 +490,23 @@ class Clients:
         "deletion": (_delete, 2),
         "flow": (_flow, 3),
         "bulk": (_bulk, 2),
+        "search": (_search, 2),
+        "account": (_administer, 2),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""
-    ALONE: ClassVar = ("function", "bulk")
-    """What no server of several groups can do yet."""
 
     def _rounds(self) -> Iterator[int]:
         """Numbers, as long as the run goes on."""
         return takewhile(lambda _: self._world.goes_on, count())
 
     async def _rest(self, random: Random, mean_s: float) -> None:
-        await trio.sleep(random.expovariate(1 / mean_s) * self._world.plan.pace)
+        pause_s = random.expovariate(1 / mean_s) * self._world.plan.pace
+        if self._world.plan.groups_count == 1:
+            await trio.sleep(pause_s)
+            return
+        # Their links say something all the time, so nobody rests longer than the run goes on.
+        with trio.move_on_after(pause_s):
+            await self._world.steps_are_used_up.wait()
 
     # Reading back, at the end
 
@@ -463,6 +519,11 @@ class Clients:
             await self._world.insist("reader", ReadPromise(identifier), random)
 
 
+def _callback(identifier: str, root: str) -> CreateCallback:
+    """The request to resume a root when a promise has ended."""
+    return CreateCallback(identifier, root, FAR_MS, PUSH_URL)
+
+
 async def _stop_job(job_id: str, server: Server) -> bool:
     """Stop a job; it may have ended before."""
     await server.bulk.stop(job_id)
@@ -473,7 +534,7 @@ async def run_subscriber(world: World, number: int) -> None:
     """A receiver of notifications: it notes what arrives, and always comes back."""
     random = world.random(f"subscriber {number}")
     while True:
-        server = await world.home_of(SUBSCRIBERS).is_up()
+        server = await world.home_of(SUBSCRIBERS)
         try:
             async with server.connection():
                 with server.connect(SUBSCRIBERS, str(number)) as connection:
