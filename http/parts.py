@@ -41,7 +41,6 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
-from troth.http.processes.bulk_of_processes import prepared
 from troth.http.processes.forwarding import ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.registration import register
@@ -300,9 +299,10 @@ class Parts:
         if member is not None:
             self._place_for_all(member)
         self.shared = None if member is None else share_credentials(member, self.api)
+        self.surveys_of_all: AllSurveys | None = None
         if member is not None:
             register(member.mesh.calls, self.api)
-            self.api.surveys = AllSurveys(
+            self.api.surveys = self.surveys_of_all = AllSurveys(
                 member.mesh.calls, member.place.group_shards, self.shards, self.surveys
             )
         self.cuts: GatheredCuts | None = None
@@ -487,16 +487,20 @@ class Parts:
 
     def make_bulk_jobs(self) -> BulkJobs:
         """Make what carries bulk jobs out."""
+        of_all = self.surveys_of_all
         jobs = BulkJobs(
             self.shards,
-            self.surveys,
+            of_all or self.surveys,
             self.clock.now_ms,
             lambda job: note_end(self.api.audit, job),
         )
-        if self.member is not None:
-            jobs.prepare = partial(prepared, self.api.whole)
+        if of_all is not None:
+            jobs.largest_serial = self._largest_serial
         self.api.bulk = jobs
         return jobs
+
+    async def _largest_serial(self) -> int:
+        return (await self.api.whole.numbers()).largest_serial
 
     def make_builder(self) -> Builder:
         """Make what checks uploads."""

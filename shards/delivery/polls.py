@@ -368,11 +368,8 @@ class Polls:
         self._totals: Counter[str] = Counter()
 
     def attach(self, listener: PollListener) -> None:
-        """Attach the observer of what becomes of items; before the first `put`."""
+        """Attach the observer of what becomes of items; before the first connection."""
         self._listener = listener
-        for group in list(self._groups.values()):
-            for connection in list(group.by_id.values()):
-                listener.has_room(connection.group, connection.id)
 
     def connect(
         self,

@@ -428,7 +428,7 @@ class Clients:
 
         async def start(server: Server) -> bool:
             if server.bulk.progress(job_id) is None:
-                through = server.bulk.newest(BulkSubject.PROMISES)
+                through = await server.bulk.newest(BulkSubject.PROMISES)
                 wanted = BulkFilter(pattern, (PENDING.value,))
                 job = BulkJob(
                     *(job_id, 1, now_ms, "", "sweeper", BulkSubject.PROMISES),
