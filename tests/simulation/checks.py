@@ -7,6 +7,7 @@ from tests.core.dumps import dump
 from tests.helpers.scanned_counts import scan
 from troth.core import records as r
 from troth.core import workflow_records as w
+from troth.core.bulk import BulkAction, BulkJob, BulkSubject
 from troth.core.grammar.cron import parse
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState, replace
 from troth.core.state.shard_state import ShardState
@@ -60,9 +61,17 @@ def _check_bulk(server: Server, states: list[ShardState]) -> None:
             promises.pop(identifier, None)
         promises |= state.promises
     done = Counter((shard_of(one.id, SHARD_COUNT), one.value.data) for one in promises.values())
+    jobs = {name: one for state in server.watch.shadow for name, one in state.entries.by_id.items()}
     for state in states:
         for job_id, part in state.bulk_parts.items():
-            found_count = done[state.index, job_id]
+            job = jobs[job_id]
+            assert isinstance(job, BulkJob)
+            if job.subject is BulkSubject.TASKS:
+                continue
+            if job.action is BulkAction.DELETE:
+                found_count = server.watch.deleted_of(job, state.index)
+            else:
+                found_count = done[state.index, job_id]
             require(
                 part.counts.done_count == found_count,
                 f"{job_id} has {part.counts} in {state.index}, and {found_count} are done",

@@ -25,7 +25,7 @@ from typing import Any
 
 from troth.core import records as r
 from troth.core import workflow_records as w
-from troth.core.bulk import BulkJob
+from troth.core.bulk import BulkAction, BulkJob, BulkSubject
 from troth.core.grammar import task_ids
 from troth.core.grammar.cron import parse
 from troth.core.grammar.task_ids import invoke_id
@@ -342,14 +342,29 @@ class Watch:
         home = self.shadow[shard_of(record.id, self._shard_count)]
         job = home.entries.by_id[record.id]
         assert isinstance(job, BulkJob)
-        done = [one for one in state.promises.values() if one.value.data == job.id]
+        if job.subject is BulkSubject.TASKS:
+            return
+        done: list[Promise] = []
+        if job.action is BulkAction.DELETE:
+            done_count = self.deleted_of(job, state.index)
+        else:
+            done = [one for one in state.promises.values() if one.value.data == job.id]
+            done_count = len(done)
         later = [one.id for one in done if one.serial > job.through[0]]
         require(not later, f"{job.id} touches {later}, which are later")
         part = state.bulk_parts.get(job.id)
         before_count = 0 if part is None else part.counts.done_count
         require(
-            before_count + record.counts.done_count == len(done),
-            f"{job.id} counts {before_count} and {record.counts}, and {len(done)} are done",
+            before_count + record.counts.done_count == done_count,
+            f"{job.id} counts {before_count} and {record.counts}, and {done_count} are done",
+        )
+
+    def deleted_of(self, job: BulkJob, shard: int) -> int:
+        """How many promises of a shard have been deleted by a job: nobody else deletes those."""
+        prefix = job.filter.pattern.removesuffix("*")
+        return sum(
+            one.startswith(prefix) and shard_of(one, self._shard_count) == shard
+            for one in self.deleted
         )
 
     def _promises_deleted(self, state: ShardState, record: r.PromisesDeleted) -> None:

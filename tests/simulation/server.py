@@ -30,11 +30,14 @@ from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailed, LogFailed, PersistenceError
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.bulk.jobs import BulkJobs
+from troth.shards.bulk.works import TaskLists
 from troth.shards.clock import Clock
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery.delivery import Delivery, PushFailed
 from troth.shards.delivery.polls import PollConnection, Polls
 from troth.shards.errors import ShardsError, Stopping, StorageFailed
+from troth.shards.gathered.home_looks import AllLooks
+from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
@@ -225,10 +228,18 @@ class Server:
             now_ms=clock.now_ms,
         )
         self._known_sums = RunningTotals(self.shards).known
-        surveys = Surveys(self.shards, self.delivery, self.polls, self.placement, clock.now_ms)
-        self.bulk = BulkJobs(self.shards, surveys, clock.now_ms, _tell_nobody)
+        looks = None
+        if self.mesh is not None and self.homes is not None:
+            looks = AllLooks(self.mesh.calls, self.homes, self.delivery, self.polls)
+        surveys = Surveys(
+            self.shards, self.delivery, self.polls, self.placement, clock.now_ms, looks
+        )
+        lists: TaskLists = surveys
+        if self.mesh is not None:
+            lists = AllSurveys(self.mesh.calls, place.group_shards, self.shards, surveys)
+        self.bulk = BulkJobs(self.shards, lists, clock.now_ms, _tell_nobody)
         if self.shared is not None:
-            self.bulk.prepare = self.shared.prepared
+            self.bulk.largest_serial = self.shared.largest_serial
         self.clock = clock
         if store is not None:
             store.lost_power = self.lose_power

@@ -10,9 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from troth.core.bulk import BulkJob
 from troth.core.catalog import Account, Node, Token
-from troth.core.model import replace
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.copied import CopiedCredentials, CredentialsCopy
 from troth.http.identity.credentials import Credentials
@@ -67,9 +65,9 @@ class SharedParts:
             self.credentials = copied
             self._shared = CredentialsCopy(copied, calls, now_s=trio.current_time, now_ms=now_ms)
 
-    async def prepared(self, job: BulkJob) -> BulkJob:
-        """Return a job that begins with the newest of all groups. Raises ShardsError."""
-        return replace(job, through=((await self._whole.numbers()).largest_serial,))
+    async def largest_serial(self) -> int:
+        """Return the newest serial of all groups. Raises ShardsError."""
+        return (await self._whole.numbers()).largest_serial
 
     async def introduce(self, nursery: trio.Nursery, nodes: tuple[Node, ...]) -> None:
         """Learn what there is; this process may serve then. The links run."""
