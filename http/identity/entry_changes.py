@@ -52,7 +52,7 @@ class EntryChanges:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let others change them."""
+        """Leave the credentials to the next change."""
         self._credentials.changing.release()
 
     async def _read(self, entry_id: str) -> None:
