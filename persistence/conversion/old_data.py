@@ -145,9 +145,7 @@ class _OldView:
 
     def scan_back(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See View."""
-        if self._view is None or table not in self._tables:
-            return iter(())
-        return self._view.scan_back(table, start, stop)
+        return iter(list(self.scan(table, start, stop))[::-1])
 
     def release_pages(self) -> None:
         """See View."""
