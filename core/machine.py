@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from troth.core.decisions import leases
 from troth.core.decisions.table import DECISIONS
-from troth.core.state.promise_table import TimedPromise
 from troth.core.state.shard_state import TimerKey
+from troth.core.tables.promise_table import TimedPromise
 
 from . import records as r
 from .commands import (

@@ -42,6 +42,9 @@ from troth.core.model import (
     replace,
 )
 from troth.core.retention_rules import Retention
+from troth.core.tables.promise_table import PromiseTable
+from troth.core.tables.serial_index import SerialIndex
+from troth.core.tables.tag_index import TagIndex
 from troth.core.workflows import WorkflowTask
 
 from .activity import Activity, AttemptOutcome, first_ready_on
@@ -51,9 +54,6 @@ from .cold import ColdStore, NothingCold
 from .counts import Counts
 from .entries import Entries
 from .outbox import Outbox
-from .promise_table import PromiseTable
-from .serial_index import SerialIndex
-from .tag_index import TagIndex
 from .task_notes import Root, TaskNotes
 from .waiting import Waiting
 
@@ -197,7 +197,7 @@ class ShardState:
             self.activity.created_count += 1
             self.promise_index.append(serial, promise_id)
         if promise.tags is not None:
-            self.tag_index.add(promise)
+            self.tag_index.add(promise_id, serial, promise.tags.items())
         if self.tracks_changes:
             self.changes.promises.append(promise_id)
         if serial > self.largest_serial:
@@ -228,7 +228,7 @@ class ShardState:
         if not is_reserved(promise.id):  # those are found by their tags
             self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
-            self.tag_index.add(promise)
+            self.tag_index.add(promise.id, promise.serial, promise.tags.items())
 
     def forget_promise(self, promise: Promise) -> None:
         """Drop a completed promise from memory; a checkpoint has it."""

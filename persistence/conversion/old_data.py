@@ -280,10 +280,10 @@ class OldData:
                 continue
             counts = header.counts or Counts.zero()  # all is counted again when it is dealt
             loaded = loading.load(group.view, self._decoder, header, counts)
-            # Version 1 had them in the order of their ids.
-            loaded.promises = iter(sorted(loaded.promises, key=attrgetter("serial")))
-            loaded.tasks = iter(sorted(loaded.tasks, key=attrgetter("sequence")))
-            checkpointing.load(state, loaded)
+            if self.version == 1:  # it had them in the order of their ids
+                loaded.promises = iter(sorted(loaded.promises, key=attrgetter("serial")))
+                loaded.tasks = iter(sorted(loaded.tasks, key=attrgetter("sequence")))
+            loading.bring_up(state, loaded)
             self._sequences[index] = header.sequence
 
     def _replay(self, group: _OldGroup) -> int:

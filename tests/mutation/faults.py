@@ -178,8 +178,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "evicted promises are not added to the filter of what is stored",
         "persistence/checkpoints/checkpoints.py",
-        "                add_id(rows.id_head(key))\n                yield rows.PROMISE_IDS",
-        "                yield rows.PROMISE_IDS",
+        "            add_id(rows.id_head(key))\n            yield rows.PROMISE_IDS",
+        "            yield rows.PROMISE_IDS",
         "persistence/test_stored_ids.py",
         is_quick=True,
     ),
