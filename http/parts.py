@@ -64,10 +64,11 @@ from troth.persistence import process_memory
 from troth.persistence.memory_reserve import RESERVE
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import Clock, SystemClock
-from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
+from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.gathered.cuts import GatheredCuts
+from troth.shards.gathered.debugging import AllParts, DebugOperations, OnePart
 from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
@@ -141,9 +142,10 @@ def _options(settings: Settings, samples_run: Callable[[int], bool] | None = Non
     )
 
 
-def tables_of(calls: ProcessCalls) -> tuple[tuple[Endpoint, ...], ...]:
+def tables_of(calls: ProcessCalls, settings: Settings) -> tuple[tuple[Endpoint, ...], ...]:
     """Return the endpoints of both ports in one of several processes."""
-    return forwarded(API_ENDPOINTS, calls), POLL_ENDPOINTS
+    is_debugged = settings.debug_operations
+    return forwarded(API_ENDPOINTS, calls, is_debugged=is_debugged), POLL_ENDPOINTS
 
 
 class Parts:
@@ -166,7 +168,7 @@ class Parts:
         self.member = member
         self.tables: tuple[tuple[Endpoint, ...], ...] = (API_ENDPOINTS, POLL_ENDPOINTS)
         if member is not None:
-            self.tables = tables_of(member.mesh.calls)
+            self.tables = tables_of(member.mesh.calls, settings)
         self.storage = storage
         self.shares = shares
         self._ports = list(zip(("api", "poll"), doors, strict=False))
@@ -317,7 +319,9 @@ class Parts:
                 calls = member.mesh.calls
                 ForwardedRequests(calls, self.api, lambda: Dispatcher(self.api, self.tables[0]))
         if settings.debug_operations:
-            self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
+            part = DebugPart(self.shards, debug_clock, debug_outgoing)
+            parts = OnePart(part) if member is None else AllParts(member.mesh.calls, part, OWNER)
+            self.api.debug = DebugOperations(self.shards, parts)
         if tracing is not None:
             spans = tracing.listen(self.shards.watch, failures, self.api.request_log)
             self.api.tracing = self.api.request_log = spans
