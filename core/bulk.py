@@ -137,7 +137,8 @@ class BulkJob(Struct, frozen=True, array_like=True, gc=False, tag="bulk-job/1"):
     """A bulk job. `asked` is its filter as it was given, `made_by` who gave it.
 
     Only ids that begin with `id_prefix` are touched. `through` is the last thing made when it
-    started, in each order of creation. `matched_count` is None until all that the filter finds has
+    started, in each order of creation: of promises and schedules in all shards, or in each, where
+    they count in several groups. `matched_count` is None until all that the filter finds has
     been counted, `counts` until the job has ended. A dry run only counts: `counts` is what the job
     would do, and `examples` are some ids that it would do it to.
     """
@@ -167,6 +168,10 @@ class BulkJob(Struct, frozen=True, array_like=True, gc=False, tag="bulk-job/1"):
     def start(self) -> Places:
         """Return where a job begins: each order is gone through newest first."""
         return tuple(place + 1 for place in self.through)
+
+    def start_in(self, shard: int) -> Places:
+        """Return where a job begins in a shard, if each is gone through by itself."""
+        return (self.through[shard] + 1,) if len(self.through) > 1 else self.start
 
 
 class BulkReport(Struct, frozen=True, gc=False):

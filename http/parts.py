@@ -73,6 +73,7 @@ from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.surveys import AllSurveys
+from troth.shards.gathered.whole import serials_by_shard
 from troth.shards.mesh.calls import ProcessCalls
 from troth.shards.mesh.homes import EXECUTIONS_HOME
 from troth.shards.mesh.placed_executions import (
@@ -511,13 +512,12 @@ class Parts:
             self.clock.now_ms,
             lambda job: note_end(self.api.audit, job),
         )
-        if of_all is not None:
-            jobs.largest_serial = self._largest_serial
+        if self.member is not None:
+            jobs.largest_serials = partial(
+                serials_by_shard, self.api.whole, self.member.place.groups
+            )
         self.api.bulk = jobs
         return jobs
-
-    async def _largest_serial(self) -> int:
-        return (await self.api.whole.numbers()).largest_serial
 
     def make_builder(self) -> Builder:
         """Make what checks uploads."""

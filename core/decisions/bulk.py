@@ -257,7 +257,7 @@ def find_bulk(context: DecisionContext, command: FindBulk, now_ms: int) -> Reply
     places = command.places
     if places is None:
         part = context.state.bulk_parts.get(job.id)
-        places = job.start if part is None else part.places
+        places = job.start_in(context.state.index) if part is None else part.places
     found: Sequence[Promise] = ()
     if places is not None:
         acting = _acting(context, job, now_ms)
@@ -272,7 +272,7 @@ def run_bulk(context: DecisionContext, command: RunBulk, now_ms: int) -> Reply:
     if job is None:
         return Reply(Code.BULK_ENDED)
     part = context.state.bulk_parts.get(job.id)
-    places = job.start if part is None else part.places
+    places = job.start_in(context.state.index) if part is None else part.places
     if places is None:
         return _report(context, job, 0)
     acting = _acting(context, job, now_ms)

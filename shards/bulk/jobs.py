@@ -142,9 +142,9 @@ class BulkJobs:
         self._ended: dict[str, BulkJob] = {}
         self._nursery: trio.Nursery | None = None
         self._problem: ShardsError | None = None
-        self.largest_serial: Callable[[], Awaitable[int]] | None = None
-        """Returns the serial of the newest promise or schedule of all processes, if there are
-        several. Raises ShardsError.
+        self.largest_serials: Callable[[], Awaitable[Places]] | None = None
+        """Returns the serial of the newest promise or schedule in each shard, if these count in
+        several processes: what one has made last says nothing of another. Raises ShardsError.
         """
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -212,8 +212,8 @@ class BulkJobs:
         """
         if subject is BulkSubject.TASKS:
             return await self._tasks.newest_tasks()
-        if self.largest_serial is not None:
-            return (await self.largest_serial(),)
+        if self.largest_serials is not None:
+            return await self.largest_serials()
         return (self._shards.largest_serial,)
 
     async def start(self, job: BulkJob) -> None:

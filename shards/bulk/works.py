@@ -139,7 +139,7 @@ class ShardWork(Work):
 
     async def count(self, progress: SliceProgress) -> bool:
         for index in range(self._shards.count):
-            places: Places | None = self._job.start
+            places: Places | None = self._job.start_in(index)
             while places is not None:
                 began_s = trio.current_time()
                 report = await self._report(index, CountBulk(self._job.id, places, BULK_SCAN_COUNT))
@@ -153,7 +153,7 @@ class ShardWork(Work):
     async def run(self, parts: dict[int, BulkPart], progress: SliceProgress) -> bool:
         for index in range(self._shards.count):
             part = parts.get(index)
-            places = self._job.start if part is None else part.places
+            places = self._job.start_in(index) if part is None else part.places
             while places is not None:
                 began_s = trio.current_time()
                 report = await self._slice(index, progress.limit_count)

@@ -4,7 +4,7 @@
 is asked, and if one is away, there is no answer (`asking.py`). What is told of failures is durable.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol, final
 
 from msgspec import Struct
@@ -22,13 +22,15 @@ from .joined_series import SeriesPart, joined, last_values
 class ServerNumbers(Struct, frozen=True, array_like=True):
     """How many promises and tasks there are, as `Counts.numbers`, and between which serials.
 
-    Of several processes, `promises_counts` has how many promises each has.
+    Of several processes, `promises_counts` has how many promises each has, and `largest_serials`
+    what none that was there is above.
     """
 
     numbers: tuple[int, ...]
     oldest_serial: int
     largest_serial: int
     promises_counts: tuple[int, ...] = ()
+    largest_serials: tuple[int, ...] = ()
 
     @property
     def counts(self) -> Counts:
@@ -166,8 +168,9 @@ class AllProcesses:
         self._calls = calls
 
         async def numbers(_process: int, _asked: None) -> ServerNumbers:
+            found = await own.numbers()
             await shards.wait_shown()
-            return await own.numbers()
+            return found
 
         async def failures(_process: int, asked: FailuresQuery) -> FailuresFound:
             return FailuresFound(
@@ -198,6 +201,7 @@ class AllProcesses:
             min((one.oldest_serial for one in found if one.oldest_serial), default=0),
             max(one.largest_serial for one in found),
             tuple(sum(one.counts.promises.values()) for one in found),
+            tuple(one.largest_serial for one in found),
         )
 
     async def failures(
@@ -230,3 +234,12 @@ class AllProcesses:
     async def last_series(self) -> Mapping[str, float]:
         """See `WholeServer`."""
         return last_values(await ask_all(self._calls, LAST_SERIES, None))
+
+
+async def serials_by_shard(whole: WholeServer, groups: Sequence[int]) -> tuple[int, ...]:
+    """Return for each shard a serial that none of what it has is above. Raises ShardsError.
+
+    `groups` has the group of each.
+    """
+    serials = (await whole.numbers()).largest_serials
+    return tuple(serials[group] for group in groups)

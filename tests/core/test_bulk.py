@@ -345,3 +345,18 @@ def test_a_checkpoint_keeps_how_far_a_shard_is() -> None:
     assert after.machines[0].state.bulk_parts["j"].counts == BulkCounts(2)
     assert run(after).counts == BulkCounts(3)
     assert set(states(after).values()) == {"REJECTED_CANCELED"}
+
+
+def test_a_job_begins_in_each_shard_below_what_that_made_last() -> None:
+    """Serials of several groups say nothing of one another while a clock stands still."""
+    of_all = job_through(7)
+    of_each = job_through(7, 9)
+
+    assert [of_all.start_in(shard) for shard in (0, 1)] == [(8,), (8,)]
+    assert [of_each.start_in(shard) for shard in (0, 1)] == [(8,), (10,)]
+
+
+def job_through(*through: int) -> BulkJob:
+    """A job on promises that begins there."""
+    subject, action = BulkSubject.PROMISES, BulkAction.CANCEL
+    return BulkJob("j", 1, 1, "", "t", subject, action, BulkFilter(), {}, 1, through)

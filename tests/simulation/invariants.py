@@ -86,6 +86,7 @@ class Watch:
         self._fired: set[tuple[str, int]] = set()
         self.told: set[tuple[str, str]] = set()
         self._at = 0
+        self.broken: BrokenPromise | None = None
         self.machines: dict[int, Machine] = {}
         """Those of all shards whose processes run."""
 
@@ -350,7 +351,7 @@ class Watch:
         else:
             done = [one for one in state.promises.values() if one.value.data == job.id]
             done_count = len(done)
-        later = [one.id for one in done if one.serial > job.through[0]]
+        later = [one.id for one in done if one.serial >= job.start_in(state.index)[0]]
         require(not later, f"{job.id} touches {later}, which are later")
         part = state.bulk_parts.get(job.id)
         before_count = 0 if part is None else part.counts.done_count

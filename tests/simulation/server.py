@@ -239,7 +239,7 @@ class Server:
             lists = AllSurveys(self.mesh.calls, place.group_shards, self.shards, surveys)
         self.bulk = BulkJobs(self.shards, lists, clock.now_ms, _tell_nobody)
         if self.shared is not None:
-            self.bulk.largest_serial = self.shared.largest_serial
+            self.bulk.largest_serials = self.shared.largest_serials
         self.clock = clock
         if store is not None:
             store.lost_power = self.lose_power

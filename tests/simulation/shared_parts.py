@@ -19,7 +19,7 @@ from troth.http.processes.mesh_member import RETRY_S
 from troth.http.sockets.stream_homes import StreamHomes
 from troth.http.supervision.seat import OWNER
 from troth.shards.errors import LinkBroken, OutOfReach
-from troth.shards.gathered.whole import AllProcesses
+from troth.shards.gathered.whole import AllProcesses, serials_by_shard
 from troth.shards.mesh.homes import EXECUTIONS_HOME, MessageHomes
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.placed_executions import PlacedExecutions, answer_about_executions
@@ -42,6 +42,7 @@ class SharedParts:
         self.streams = StreamHomes(mesh.place)
         self.is_owning = False
         self.placed: PlacedExecutions | None = None
+        self._groups = mesh.place.groups
         self._shards = shards
         self._placement = placement
         self._whole = AllProcesses(calls, shards, SeriesBook())
@@ -65,9 +66,9 @@ class SharedParts:
             self.credentials = copied
             self._shared = CredentialsCopy(copied, calls, now_s=trio.current_time, now_ms=now_ms)
 
-    async def largest_serial(self) -> int:
-        """Return the newest serial of all groups. Raises ShardsError."""
-        return (await self._whole.numbers()).largest_serial
+    async def largest_serials(self) -> tuple[int, ...]:
+        """Return the newest serial of each shard. Raises ShardsError."""
+        return await serials_by_shard(self._whole, self._groups)
 
     async def introduce(self, nursery: trio.Nursery, nodes: tuple[Node, ...]) -> None:
         """Learn what there is; this process may serve then. The links run."""

@@ -10,7 +10,7 @@ from troth.shards.committer import Committer
 from troth.shards.mesh.passes import PassedFence, PassedWorkflowFence
 from troth.shards.turns import Outgoing
 
-from .invariants import Watch
+from .invariants import BrokenPromise, Watch
 
 
 class WatchedRoutes:
@@ -58,9 +58,12 @@ def watch_machine(machine: Machine, watch: Watch) -> None:
     def stepped(command: Command, now_ms: int) -> Step:
         fence = getattr(command, "fence", None)
         result = step(command, now_ms)
-        is_done = result.records and result.reply.code.status < 300
+        is_done = result.reply.code.status < 300
         if is_done and isinstance(fence, PassedFence | PassedWorkflowFence):
-            watch.fenced(fence)
+            try:
+                watch.fenced(fence)
+            except BrokenPromise as error:
+                watch.broken = watch.broken or error  # a shard would take it for a defect
         if result.has_effects and result.sends:
             watch.stepped(machine.state, result)
         return result

@@ -144,6 +144,8 @@ class World(Surroundings):
 
     def check_step(self) -> None:
         """What is checked after every step of the scheduler. Raises BrokenPromise."""
+        if self.watch.broken is not None:
+            raise self.watch.broken
         for one in self.lives:
             if one.server is not None and not one.server.is_over:
                 one.server.check_queues()

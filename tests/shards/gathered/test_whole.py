@@ -13,7 +13,7 @@ from troth.core.failures import FailureKind, Failures
 from troth.core.model import PENDING, RESOLVED, PromiseState
 from troth.shards.errors import OutOfReach
 from troth.shards.gathered.joined_series import SeriesPart, joined, last_values
-from troth.shards.gathered.whole import AllProcesses
+from troth.shards.gathered.whole import AllProcesses, serials_by_shard
 from troth.shards.gathering import SearchBounds
 from troth.shards.surveys.series import SeriesBook, SeriesKind, SeriesView
 
@@ -93,6 +93,10 @@ async def test_numbers_are_of_all_groups(autojump_clock: MockClock) -> None:
             assert numbers.counts.promises[PENDING] == 8
             assert numbers.counts.promises[RESOLVED] == 1
             assert 0 < numbers.oldest_serial < numbers.largest_serial
+            groups = server.processes[0].place.groups
+            serials = [process.shards.largest_serial for process in server.processes]
+            assert max(serials) == numbers.largest_serial
+            assert await serials_by_shard(whole, groups) == tuple(serials[one] for one in groups)
 
 
 async def test_failures_of_all_groups_are_listed_in_the_order_of_time(

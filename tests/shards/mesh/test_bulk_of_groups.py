@@ -11,7 +11,15 @@ from trio.testing import MockClock
 from tests.http.client import NoPlacement
 from tests.shards.stage import EPOCH_MS, FAR_MS
 from tests.shards.test_bulk_jobs import NoTasks
-from troth.core.bulk import BulkAction, BulkCounts, BulkFilter, BulkJob, BulkState, BulkSubject
+from troth.core.bulk import (
+    BulkAction,
+    BulkCounts,
+    BulkFilter,
+    BulkJob,
+    BulkState,
+    BulkSubject,
+    Places,
+)
 from troth.core.codes import Code
 from troth.core.commands import (
     ClaimTask,
@@ -43,9 +51,9 @@ ALL_STATES = ("PENDING", "RESOLVED", "REJECTED", "REJECTED_CANCELED", "REJECTED_
 PATIENCE_S = 60.0
 
 
-async def _newest_serial() -> int:
+async def _newest_serials() -> Places:
     await trio.lowlevel.checkpoint()
-    return NEWEST
+    return (NEWEST,)
 
 
 async def _tell_nobody(_: BulkJob) -> None:
@@ -56,7 +64,7 @@ async def _tell_nobody(_: BulkJob) -> None:
 async def jobs_of(process: Process, tasks: TaskLists | None = None) -> AsyncIterator[BulkJobs]:
     """Drive jobs from a process, which has begun anew if there were any before."""
     jobs = BulkJobs(process.shards, tasks or NoTasks(), lambda: EPOCH_MS, _tell_nobody)
-    jobs.largest_serial = _newest_serial
+    jobs.largest_serials = _newest_serials
     async with trio.open_nursery() as nursery:
         await nursery.start(jobs.run)
         yield jobs
