@@ -19,8 +19,8 @@ from .ledger import require
 from .server import Server
 from .world import World
 
-MEAN_PAUSE_S = 6
-MEAN_WAY_S = 0.03
+MEAN_PAUSE_S = 3
+MEAN_WAY_S = 0.1
 
 
 async def take_snapshots(world: World) -> None:
