@@ -64,7 +64,7 @@ class Withdrawal(Struct, frozen=True, array_like=True, gc=False, tag=True):
 
 
 class EndedExecutions(Struct, frozen=True, array_like=True, gc=False, tag=True):
-    """Executions of these promises have ended, durably."""
+    """Executions of these promises have ended, durably. Of none: perhaps it was told in vain."""
 
     promise_ids: tuple[str, ...]
 
@@ -255,6 +255,9 @@ class MessageHomes:
         self._entrusted[home].lose()
         self._wake(home)
         self.when_lost(home)
+        if home == EXECUTIONS_HOME:
+            # It may have asked what has ended before this was told to the process before it.
+            self._parcels.put(home, EndedExecutions(()))
 
     def _wake(self, home: int) -> None:
         if self._entrusted[home].again:
@@ -293,7 +296,10 @@ class MessageHomes:
         elif isinstance(content, Withdrawal):
             self._here.withdraw(content.key)
         elif isinstance(content, EndedExecutions):
-            self._here.finished(list(content.promise_ids))
+            if content.promise_ids:
+                self._here.finished(list(content.promise_ids))
+            else:
+                self.when_lost(process)
         else:
             self._heard(process, content)
 

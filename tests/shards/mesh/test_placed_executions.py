@@ -97,6 +97,28 @@ async def test_what_has_ended_while_a_group_was_away_is_asked_for(autojump_clock
         assert place.restored == []
 
 
+async def test_an_end_that_is_told_to_the_process_0_before_is_not_lost(
+    autojump_clock: object,
+) -> None:
+    """A group may have been asked by the new one before it knows of it."""
+    async with homes(2) as world:
+        await world.kill(0)
+        await world.start(0)
+        world.server.wires[1, 0].cut()
+        home, place, lost = world.alive[0], Place(), list[int]()
+        home.homes.attach(place, lambda _: None, home.process.shards.shard_of)
+        home.homes.when_lost = lost.append
+        with trio.fail_after(30):
+            await until(lambda: home.process.mesh.links[1].is_up)
+        lost.clear()
+        command = in_group(world, 1, 1)
+        await world.server.call(1, command)
+        await world.server.call(1, c.CancelExecution(command.id))
+        world.server.wires[1, 0].mend()
+        with trio.fail_after(30):
+            await until(lambda: command.id in place.ended or lost == [1])
+
+
 async def test_what_a_node_has_of_another_group_is_taken_up(autojump_clock: object) -> None:
     """When its group is back: until then it is asked again and again."""
     async with homes(2) as world:
