@@ -6,14 +6,15 @@ row. It does not depend on the rows' order, so a commit updates it from the rows
 reads all rows again and compares.
 """
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import xxhash
 
 from troth.persistence.errors import CheckpointDamaged
 
-from .port import View
+from .port import AFTER_ALL, View
 
 TABLE: Final = "digests"
 """Where the digests are, by the table's name: count and sum, eight bytes each, big-endian."""
@@ -38,6 +39,14 @@ class Digest:
         """Take a new row in."""
         self.count += 1
         self.total = (self.total + _row_hash(key + value, len(key))) & _MASK
+
+    def add_all(self, rows: Collection[tuple[bytes, bytes]]) -> None:
+        """Take new rows in."""
+        total = self.total
+        for key, value in rows:
+            total += _row_hash(key + value, len(key))
+        self.total = total & _MASK
+        self.count += len(rows)
 
     def remove(self, key: bytes, value: bytes) -> None:
         """Take a row out."""
@@ -75,15 +84,12 @@ def verify(
     rows_count = 0
     for table in tables:
         found = Digest()
-        keys: list[bytes] = []
-        for key, value in view.scan(table, b"", b"\xff" * 512):
-            found.add(key, value)
-            keys.append(key)
-            if found.count % SLICE_COUNT == 0:
-                show(table, keys)
-                keys = []
+        every = view.scan(table, b"", AFTER_ALL)
+        while some := list(itertools.islice(every, SLICE_COUNT)):
+            found.add_all(some)
+            show(table, [key for key, _ in some])
+            if len(some) == SLICE_COUNT:
                 pause()
-        show(table, keys)
         kept = read(view, table)
         if found.count != kept.count:
             raise CheckpointDamaged(

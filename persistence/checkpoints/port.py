@@ -6,7 +6,10 @@ time. `store.py` has the stores that keep this.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
+
+AFTER_ALL: Final = b"\xff" * 512
+"""Where a scan stops that is to yield all: longer than any key, and after it."""
 
 Write = tuple[str, bytes, bytes | None]
 """A table, a key, and its new value; None deletes the key, which need not exist."""
