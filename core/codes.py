@@ -89,7 +89,6 @@ class Code(IntEnum):
     TOO_MANY_BULK_JOBS = 42903
     INTERNAL = 50000
     FUNCTION_FAILED = 50001
-    SEVERAL_PROCESSES = 50100
     NODES_LOST = 50201
     FUNCTION_UNUSABLE = 50202
     STORE_FAILED = 50304
@@ -138,7 +137,6 @@ OURS = frozenset(
         Code.EXECUTION_TIMEDOUT,
         Code.STORE_FAILED,
         Code.STARTING,
-        Code.SEVERAL_PROCESSES,
         Code.OUT_OF_REACH,
         Code.LINK_BROKEN,
         Code.FUNCTION_NOT_FOUND,
@@ -218,7 +216,6 @@ MESSAGES: dict[Code, str] = {
     Code.SHUTTING_DOWN: "The system is shutting down",
     Code.OVERLOADED: "The api submission queue is full",
     Code.STARTING: "The server is starting",
-    Code.SEVERAL_PROCESSES: "Not available on a server of several processes",
     Code.OUT_OF_REACH: "The part of the server that has this is not there",
     Code.LINK_BROKEN: "The part of the server that has this has gone away",
     Code.FUNCTION_NOT_FOUND: "The specified function was not found",
@@ -410,11 +407,6 @@ EXPLANATIONS: dict[Code, str] = {
         "The disk reported an error, so the server acknowledges nothing more and stops. The "
         "request may or may not have taken effect: after the restart read it back, or send it "
         "again with the same `Idempotency-Key`."
-    ),
-    Code.SEVERAL_PROCESSES: (
-        "This server runs as several processes (`--processes`), and this does not work across them "
-        "yet. The answer's `message` says what is missing. Nothing was done. A server with "
-        "`--processes 1` has all of it."
     ),
     Code.OUT_OF_REACH: (
         "The server runs as several processes, and the one that has this promise is being started "

@@ -475,6 +475,18 @@ class CountBulk(Command, frozen=True):
     scan_count: int
 
 
+class FindBulk(Command, frozen=True):
+    """Return the completed promises that the next slice of a bulk deletion may delete.
+
+    It begins at `places`, or where this shard is. See CountBulk and RunBulk.
+    """
+
+    id: str
+    limit_count: int
+    scan_count: int
+    places: Places | None = None
+
+
 class RunBulk(Command, frozen=True):
     """Carry out a slice of a bulk job in this shard, for at most `limit_count` things.
 

@@ -41,7 +41,6 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
-from troth.http.processes.bulk_of_processes import prepared
 from troth.http.processes.forwarding import ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.registration import register
@@ -65,10 +64,11 @@ from troth.persistence import process_memory
 from troth.persistence.memory_reserve import RESERVE
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import Clock, SystemClock
-from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
+from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.gathered.cuts import GatheredCuts
+from troth.shards.gathered.debugging import AllParts, DebugOperations, OnePart
 from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
@@ -142,9 +142,10 @@ def _options(settings: Settings, samples_run: Callable[[int], bool] | None = Non
     )
 
 
-def tables_of(calls: ProcessCalls) -> tuple[tuple[Endpoint, ...], ...]:
+def tables_of(calls: ProcessCalls, settings: Settings) -> tuple[tuple[Endpoint, ...], ...]:
     """Return the endpoints of both ports in one of several processes."""
-    return forwarded(API_ENDPOINTS, calls), POLL_ENDPOINTS
+    is_debugged = settings.debug_operations
+    return forwarded(API_ENDPOINTS, calls, is_debugged=is_debugged), POLL_ENDPOINTS
 
 
 class Parts:
@@ -167,7 +168,7 @@ class Parts:
         self.member = member
         self.tables: tuple[tuple[Endpoint, ...], ...] = (API_ENDPOINTS, POLL_ENDPOINTS)
         if member is not None:
-            self.tables = tables_of(member.mesh.calls)
+            self.tables = tables_of(member.mesh.calls, settings)
         self.storage = storage
         self.shares = shares
         self._ports = list(zip(("api", "poll"), doors, strict=False))
@@ -300,9 +301,10 @@ class Parts:
         if member is not None:
             self._place_for_all(member)
         self.shared = None if member is None else share_credentials(member, self.api)
+        self.surveys_of_all: AllSurveys | None = None
         if member is not None:
             register(member.mesh.calls, self.api)
-            self.api.surveys = AllSurveys(
+            self.api.surveys = self.surveys_of_all = AllSurveys(
                 member.mesh.calls, member.place.group_shards, self.shards, self.surveys
             )
         self.cuts: GatheredCuts | None = None
@@ -317,7 +319,9 @@ class Parts:
                 calls = member.mesh.calls
                 ForwardedRequests(calls, self.api, lambda: Dispatcher(self.api, self.tables[0]))
         if settings.debug_operations:
-            self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
+            part = DebugPart(self.shards, debug_clock, debug_outgoing)
+            parts = OnePart(part) if member is None else AllParts(member.mesh.calls, part, OWNER)
+            self.api.debug = DebugOperations(self.shards, parts)
         if tracing is not None:
             spans = tracing.listen(self.shards.watch, failures, self.api.request_log)
             self.api.tracing = self.api.request_log = spans
@@ -487,16 +491,20 @@ class Parts:
 
     def make_bulk_jobs(self) -> BulkJobs:
         """Make what carries bulk jobs out."""
+        of_all = self.surveys_of_all
         jobs = BulkJobs(
             self.shards,
-            self.surveys,
+            of_all or self.surveys,
             self.clock.now_ms,
             lambda job: note_end(self.api.audit, job),
         )
-        if self.member is not None:
-            jobs.prepare = partial(prepared, self.api.whole)
+        if of_all is not None:
+            jobs.largest_serial = self._largest_serial
         self.api.bulk = jobs
         return jobs
+
+    async def _largest_serial(self) -> int:
+        return (await self.api.whole.numbers()).largest_serial
 
     def make_builder(self) -> Builder:
         """Make what checks uploads."""

@@ -8,8 +8,9 @@ import structlog
 
 from troth.core import records
 from troth.core.json_errors import UNREADABLE_JSON
-from troth.core.state import apply, checkpointing
+from troth.core.state import apply
 from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.loading import bring_up
 from troth.persistence.errors import UnknownRecord
 from troth.persistence.process_memory import trim_heap
 from troth.persistence.wal.log import LogRecord
@@ -39,7 +40,7 @@ def load(shards: Sequence[Shard], checkpoints: Checkpoints, pause: Callable[[], 
         state.tracks_changes = True
         loaded = checkpoints.load(shard.index)
         if loaded is not None:
-            checkpointing.load(state, loaded)
+            bring_up(state, loaded)
             shard.sequence = loaded.header.sequence
     # What was read is in the shards now; the pages that it was read from are not needed.
     checkpoints.reader.view.release_pages()

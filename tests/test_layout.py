@@ -26,7 +26,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
     "core": (
         frozenset({REST}),
         frozenset({"grammar"}),
-        frozenset({"seeds", "schedule_runs"}),
+        frozenset({"seeds", "schedule_runs", "tables"}),
         frozenset({"state"}),
         frozenset({"deciding"}),
         frozenset({"decisions"}),

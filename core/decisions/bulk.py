@@ -31,6 +31,7 @@ from troth.core.commands import (
     CloseBulk,
     CountBulk,
     DeleteSchedule,
+    FindBulk,
     PauseSchedule,
     ReadBulk,
     ResumeSchedule,
@@ -41,7 +42,7 @@ from troth.core.deciding import DONE, DecisionContext
 from troth.core.grammar.patterns import Pattern
 from troth.core.limits import BULK_EFFECTS_COUNT, BULK_EXAMPLES_COUNT
 from troth.core.model import PENDING, Promise, PromiseState, Schedule
-from troth.core.replies import Reply
+from troth.core.replies import PromisePage, Reply
 from troth.core.state.activity import Deleter
 from troth.core.state.cold import Query
 from troth.core.state.completions import effects_count
@@ -248,6 +249,23 @@ def count_bulk(context: DecisionContext, command: CountBulk, now_ms: int) -> Rep
     return Reply(Code.OK, bulk=BulkReport(places, tally.counts, examples=examples))
 
 
+def find_bulk(context: DecisionContext, command: FindBulk, now_ms: int) -> Reply:
+    """Return what the next slice of a deletion may delete, as far as this shard knows."""
+    job = running_job(context, command.id)
+    if job is None:
+        return Reply(Code.BULK_ENDED)
+    places = command.places
+    if places is None:
+        part = context.state.bulk_parts.get(job.id)
+        places = job.start if part is None else part.places
+    found: Sequence[Promise] = ()
+    if places is not None:
+        acting = _acting(context, job, now_ms)
+        found, _ = acting.find(places[0], command.limit_count, command.scan_count)
+    completed = tuple(one for one in found if one.state is not PENDING)
+    return Reply(Code.OK, promises=PromisePage(completed, None))
+
+
 def run_bulk(context: DecisionContext, command: RunBulk, now_ms: int) -> Reply:
     """Carry out the next slice of a job in this shard."""
     job = running_job(context, command.id)
@@ -315,6 +333,9 @@ def advance_bulk(context: DecisionContext, command: AdvanceBulk, now_ms: int) ->
     job = running_job(context, command.id)
     if job is None:
         return Reply(Code.BULK_ENDED)
+    part = context.state.bulk_parts.get(job.id)
+    if part is not None and part.places == command.places:
+        return _report(context, job, 0)  # it is noted; the answer was lost on its way
     context.emit(r.BulkAdvanced(job.id, command.places, command.counts, now_ms))
     counts = command.counts
     return _report(context, job, counts.done_count + counts.failed_count)

@@ -1,7 +1,8 @@
 """What a shard hands to a checkpoint: everything that changed since the last one.
 
 The objects are the state's own where those never change (promises, callbacks, schedules, locks) and
-copies where they do (tasks). None stands for something that is gone.
+copies where they do (tasks). None stands for something that is gone, bytes for a pending promise
+that is folded (`core/tables/folding.py`): such are written, and read again, as they are.
 """
 
 from collections.abc import Iterator
@@ -74,11 +75,12 @@ class Capture(Struct):
     `deleted_promises` and `deleted_tasks` are the ids under which something was deleted since the
     last checkpoint, with the serial or sequence that an earlier checkpoint has it by. What that one
     wrote is to go, with its index entries, also if the id is in use again and its new entity is
-    among the changes. A task that lives again is such a one.
+    among the changes. A task that lives again is such a one. `packed_names` are those that folded
+    promises refer to.
     """
 
     header: ShardHeader
-    promises: dict[str, Promise | None]
+    promises: dict[str, Promise | bytes | None]
     tasks: dict[str, Task | None]
     callbacks: dict[str, Callback | None]
     schedules: dict[str, Schedule | None]
@@ -92,6 +94,7 @@ class Capture(Struct):
     workflows: dict[str, WorkflowTask | None] = {}
     awaits: dict[PairKey, Await | None] = {}
     listeners: dict[PairKey, Listener | None] = {}
+    packed_names: dict[int, bytes] = {}
 
     def other_rows(self) -> tuple[dict[Any, Any], ...]:
         """Return all rows but those of promises and tasks, by kind."""
@@ -114,6 +117,10 @@ class Capture(Struct):
         return len(self.promises) + len(self.tasks) + sum(map(len, self.other_rows()))
 
 
+FoldedRow = tuple[bytes, bytes]
+"""A pending promise in a checkpoint: its serial in 8 bytes, its row (`core/tables/folding.py`)."""
+
+
 class Loaded(Struct):
     """What is live in a shard, as a checkpoint has it; `counts` are of all that it has.
 
@@ -123,7 +130,7 @@ class Loaded(Struct):
 
     header: ShardHeader
     counts: Counts
-    promises: Iterator[Promise]
+    promises: Iterator[Promise | FoldedRow]
     tasks: Iterator[Task]
     callbacks: list[Callback]
     schedules: list[Schedule]

@@ -25,9 +25,10 @@ from troth.core.model import (
     Task,
 )
 from troth.core.seeds import shared_receiver
+from troth.core.tables.folding import UNREADABLE_ROW, RowUnreadable
 from troth.core.workflows import Await, Listener, WorkflowTask
 
-from .captures import Capture, Loaded, PairKey, ShardHeader
+from .captures import Capture, FoldedRow, Loaded, PairKey, ShardHeader
 from .changes import Changes
 from .completions import add_callback
 from .shard_state import ACTIVE, ShardState
@@ -52,7 +53,7 @@ class Capturing:
         self._state = state
         self._slice_count = slice_count
         self._doublings_count = 0
-        self._rows: dict[str, dict[Any, Any]] = {kind: {} for kind in _READERS}
+        self._rows: dict[str, dict[Any, Any]] = {kind: {} for kind in ("promises", *_READERS)}
         self._deleted_promises: dict[str, int] = {}
         self._deleted_tasks: dict[str, int] = {}
         self._take_changes()
@@ -61,6 +62,7 @@ class Capturing:
         """Go on with what has changed; the state notes new changes from here on."""
         changes, self._state.changes = self._state.changes, Changes()
         self._left_count = changes.count
+        self._promise_names = iter(changes.promises)
         self._keys = _keys(changes)
         self._deleted_promises = _joined(self._deleted_promises, changes.deleted_promises)
         self._deleted_tasks = _joined(self._deleted_tasks, changes.deleted_tasks)
@@ -80,7 +82,10 @@ class Capturing:
 
     def _read(self, count: int) -> None:
         state, rows = self._state, self._rows
-        for kind, key in islice(self._keys, count):
+        # Most of it is promises. They are taken as they are: objects, or bytes.
+        names = list(islice(self._promise_names, count))
+        rows["promises"].update(zip(names, map(state.promises.kept.get, names), strict=True))
+        for kind, key in islice(self._keys, count - len(names)):
             name = key[0] if kind == "callbacks" else key
             rows[kind][name] = _READERS[kind](state, key)
         self._left_count = max(self._left_count - count, 0)
@@ -99,6 +104,7 @@ class Capturing:
             header(self._state, sequence, position),
             deleted_promises=self._deleted_promises,
             deleted_tasks=self._deleted_tasks,
+            packed_names=dict(self._state.promises.tag_names.packed),
             **rows,
         )
 
@@ -143,7 +149,7 @@ def everything(state: ShardState) -> Changes:
 
 
 def _keys(changes: Changes) -> Iterator[tuple[str, Any]]:
-    """Yield what changed, with its kind; of a callback its id and that of its promise."""
+    """Yield what else changed, with its kind; of a callback its id and that of its promise."""
     for kind in _READERS:
         of_kind = getattr(changes, kind)
         for key in of_kind.items() if kind == "callbacks" else of_kind:
@@ -189,7 +195,6 @@ def _listener_row(state: ShardState, pair: PairKey) -> Listener | None:
 
 
 _READERS: Final[dict[str, Callable[[ShardState, Any], object]]] = {
-    "promises": lambda state, name: state.promises.look(name),
     "tasks": _task_row,
     "callbacks": lambda state, key: state.callbacks.get(key[1], {}).get(key[0]),
     "schedules": lambda state, name: state.schedules.get(name),
@@ -269,7 +274,7 @@ def _evict_each(state: ShardState, written: Capture) -> Iterator[bool]:
                 hidden.discard(name)
             yield False
     for _, promise in _used_up(written.promises):
-        yield promise is not None and _evict_promise(state, promise)
+        yield type(promise) is Promise and _evict_promise(state, promise)
     for name, row in _used_up(written.tasks):
         yield row is not None and row.is_final and _evict_task(state, name)
     for rows in written.other_rows():
@@ -300,7 +305,7 @@ def _evict_task(state: ShardState, task_id: str) -> bool:
 
 
 def load(state: ShardState, loaded: Loaded) -> None:
-    """Bring an empty state to what a checkpoint says is live."""
+    """Bring an empty state to what a checkpoint says is live. Raises RowUnreadable."""
     top = loaded.header
     state.task_sequence = top.task_sequence
     state.task_counter_floor = top.task_counter_floor
@@ -356,25 +361,33 @@ def load(state: ShardState, loaded: Loaded) -> None:
             state.unblocks_count += 1
 
 
-def _load_promises(state: ShardState, promises: Iterable[Promise]) -> dict[str, str]:
+def _load_promises(state: ShardState, promises: Iterable[Promise | FoldedRow]) -> dict[str, str]:
     """Take up what is pending, which has waited long; return one text for each id.
 
     That is as it was before the checkpoint. There may be millions, so each call counts.
     """
     ids: dict[str, str] = {}
-    add_folded, add_tags = state.promises.add_folded, state.tag_index.add
+    table, add_row, add_tags = state.promises, state.promises.add_row, state.tag_index.add
     add_to_index = state.promise_index.append
+    serial = -1
     for promise in promises:
-        promise_id, tags = promise.id, promise.tags
+        tags: Iterable[tuple[str, str]]
+        if isinstance(promise, tuple):
+            serial = int.from_bytes(promise[0], "big")
+            try:
+                promise_id, tags = add_row(*promise)
+            except UNREADABLE_ROW as error:
+                raise RowUnreadable(str(error)) from error
+        else:
+            serial, promise_id = promise.serial, promise.id
+            table.add_folded(promise)
+            tags = () if promise.tags is None else promise.tags.items()
         ids[promise_id] = promise_id
-        add_folded(promise)
         if not promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
-            add_to_index(promise.serial, promise_id)
-        if tags is not None:
-            for name, value in tags.items():
-                if value in ids:
-                    tags[name] = ids[value]
-            add_tags(promise)
+            add_to_index(serial, promise_id)
+        if tags:
+            add_tags(promise_id, serial, [(name, ids.get(value, value)) for name, value in tags])
+    table.folded_through = max(table.folded_through, serial)
     return ids
 
 

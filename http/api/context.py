@@ -21,10 +21,10 @@ from troth.http.wire.in_flight import InFlight
 from troth.http.wire.principals import Principal
 from troth.http.wire.requests import ReadyStream, Request, Response
 from troth.http.wire.static_files import StaticFile
-from troth.shards.bulk.jobs import BulkJobs
+from troth.shards.bulk.jobs import BulkJobs, BulkProgress
 from troth.shards.clock import SystemClock
-from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.debugging import DebugOperations
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.gathered.watches import OtherWatchers
@@ -175,6 +175,7 @@ class Api:
     audit: AuditLog = field(init=False)
     request_log: RequestNotes = field(init=False)
     whole: WholeServer = field(init=False)
+    bulk_progress: Callable[[], Awaitable[list[BulkProgress]]] | None = None
     other_watchers: OtherWatchers | None = None
     metrics: Metrics = field(init=False)
     scrape: Scrape = field(init=False)

@@ -13,7 +13,7 @@ from troth.core.bulk import ACTIONS, BulkAction, BulkJob, BulkSubject
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.core.limits import BULK_RATE_COUNT, BULK_VALUE_LIMIT_BYTES
-from troth.core.model import EMPTY_VALUE
+from troth.core.model import EMPTY_VALUE, replace
 from troth.http.api.context import Api
 from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
 from troth.http.api.shards_port import answered
@@ -49,6 +49,7 @@ def jobs_of(api: Api) -> BulkJobs:
 async def start_job(api: Api, call: Call) -> Response:
     """POST /bulk."""
     jobs, job = jobs_of(api), _job(api, call)
+    job = replace(job, through=await answered(jobs.newest(job.subject)))
     async with api.audit.act(call.request, "bulk.start", **_told(job)):
         try:
             await answered(jobs.start(job))
@@ -58,7 +59,10 @@ async def start_job(api: Api, call: Call) -> Response:
 
 
 def _job(api: Api, call: Call) -> BulkJob:
-    """Return the job that a request asks for. Raises ApiError with what is wrong."""
+    """Return the job that a request asks for; how far it goes is not in it yet.
+
+    Raises ApiError with what is wrong.
+    """
     body: BulkBody = call.body
     principal = call.request.principal
     action = BulkAction((body.action or "").lower())
@@ -88,7 +92,7 @@ def _job(api: Api, call: Call) -> BulkJob:
         read_filter(api, call, subject, asked),
         asked,
         body.rate_per_second or BULK_RATE_COUNT,
-        jobs_of(api).newest(subject),
+        (),
         given,
         bool(body.dry_run),
         principal.id_prefix,

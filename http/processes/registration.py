@@ -6,6 +6,7 @@ process of several, when its parts are made: before a link is up, so no call com
 """
 
 from troth.http.api.context import Api
+from troth.http.bulk.progress import share_progress
 from troth.http.metrics.of_processes import MetricsOfAll
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.watches import OtherWatchers
@@ -19,3 +20,4 @@ def register(calls: ProcessCalls, api: Api) -> None:
     api.other_watchers = OtherWatchers(calls, api.shards.watch)
     api.scrape = MetricsOfAll(calls, api.metrics).render
     api.sweeper = AllSweepers(calls)
+    share_progress(calls, api)

@@ -81,7 +81,9 @@ async def retry_task(api: Api, call: Call) -> Response:
     """POST /tasks/retry."""
     found = await _found(api, call)
     key = execute_key(found.id) if found.family is TaskFamily.ENVELOPE else found.id
-    if not await answered(surveys_of(api).retry_anywhere(key)):
+    sent: set[str] = set()
+    await answered(surveys_of(api).retry_all([key], sent))
+    if not sent:
         message = f"The task is {found.state}: no message of it waits to be sent again."
         raise ApiError(Code.TASK_STATE, message=message)
     return await _shown(api, found)

@@ -23,6 +23,7 @@ from troth.core.codes import Code
 from troth.core.failures import Failure
 from troth.http.api.context import Api
 from troth.http.bulk.answers import BulkJobObject, bulk_job
+from troth.http.bulk.progress import progress_here
 from troth.http.overview.failure_endpoints import FailureObject, ShownFailures, failure_object
 from troth.http.overview.statistics_endpoints import counts_object
 from troth.http.overview.traffic_answers import QueueObject, queue_object
@@ -312,11 +313,10 @@ class Feed:
 
     async def _tell_bulk(self, pace: Pace) -> None:
         wanted = self._rights_of(Topic.BULK)
-        jobs = self._api.bulk
-        if jobs is None or not wanted:
+        if not wanted:
             return
-        found = jobs.all_progress()
-        await self._api.shards.wait_shown()
+        ask = self._api.bulk_progress
+        found = await (progress_here(self._api) if ask is None else ask())
         for rights in wanted:
             seen = [one for one in found if one.job.id_prefix.startswith(rights.id_prefix)]
             rows = [

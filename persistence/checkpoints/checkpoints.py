@@ -12,11 +12,12 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Final, final
+from operator import attrgetter, itemgetter
+from typing import Final, TypeGuard, final
 
 from troth.core.model import PENDING, Promise
 from troth.core.state.captures import Capture, Loaded
+from troth.core.tables.folding import SERIAL
 from troth.persistence.errors import CheckpointDamaged
 
 from . import digests, loading, rows
@@ -35,6 +36,7 @@ _GROUP_COUNT: Final = 512
 """Of how many promises the rows are written together: what they take in memory is little."""
 
 _FORMAT_KEY = b"format"
+_FORMAT: Final = b"%d" % rows.FORMAT_VERSION
 _DATA_ID_KEY = b"data id"
 
 
@@ -69,21 +71,21 @@ class Checkpoints:
         self._rows_count = 0
         self._verified_count = 0
         view = store.view()
-        self._is_new = self._check(view, data_id)
+        self._says_format = self._check(view, data_id)
         self._data_id = data_id
         self._headers = loading.read_headers(view, self._decoder, shards)
         self._ids = StoredIds(is_empty=_is_empty(view))
         self.reader = ColdReader(view, self._ids, shards)
 
     def _check(self, view: View, data_id: bytes) -> bool:
-        """Check which data directory this store belongs to; return whether it is new."""
+        """Check which data directory this store belongs to; return whether it says our format."""
         version = view.get(rows.META, _FORMAT_KEY)
         if version is None:
-            return True
+            return False
         rows.check_format(version)
         if view.get(rows.META, _DATA_ID_KEY) != data_id:
             raise CheckpointDamaged(rows.META, "it belongs to another data directory")
-        return False
+        return version == _FORMAT
 
     @property
     def position(self) -> int:
@@ -117,14 +119,14 @@ class Checkpoints:
         # In one assignment: the event loop reads them for statistics while this runs in a thread.
         self._headers = self._headers | {one.header.shard: one.header for one in captures}
         self._rows_count += sum(capture.rows_count for capture in captures)
-        self._is_new = False
+        self._says_format = True
         self._checkpoints_count += 1
 
     def _writes(
         self, captures: Sequence[Capture], add_id: Callable[[bytes], None]
     ) -> Iterator[Write]:
-        if self._is_new:
-            yield rows.META, _FORMAT_KEY, b"%d" % rows.FORMAT_VERSION
+        if not self._says_format:
+            yield rows.META, _FORMAT_KEY, _FORMAT
             yield rows.META, _DATA_ID_KEY, self._data_id
         for capture in captures:
             yield from self._deletions(capture.header.shard, capture)
@@ -277,10 +279,33 @@ def _is_empty(view: View) -> bool:
     return all(next(view.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES)
 
 
-def _by_serial(capture: Capture) -> Iterator[tuple[int, int, Promise]]:
-    there = [promise for promise in capture.promises.values() if promise is not None]
-    there.sort(key=attrgetter("serial"))
-    for promise in there:
+def _is_completed(found: Promise | bytes | None) -> TypeGuard[Promise]:
+    return type(found) is Promise and found.state is not PENDING
+
+
+def _live_writes(capture: Capture) -> Iterator[Write]:
+    """Yield the rows of pending promises in the order of their serials."""
+    table, shard = rows.LIVE_PROMISES, rows.shard_key(capture.header.shard)
+    found: list[tuple[bytes, str, Promise | bytes]] = []
+    for name, promise in capture.promises.items():
+        if type(promise) is bytes:
+            found.append((shard + promise[SERIAL], name, promise))
+        elif type(promise) is Promise and promise.state is PENDING:
+            found.append((shard + rows.number_bytes(promise.serial), name, promise))
+    found.sort(key=itemgetter(0))
+    packed_names = capture.packed_names
+    for key, name, promise in found:
+        if type(promise) is bytes:
+            yield table, key, rows.folded_promise(key, name, promise, packed_names)
+        else:
+            yield table, key, rows.encode(table, key, promise)
+
+
+def _completed(capture: Capture) -> Iterator[tuple[int, int, Promise]]:
+    """Yield the completed promises in the order of their serials, with these and their shard."""
+    found = [promise for promise in capture.promises.values() if _is_completed(promise)]
+    found.sort(key=attrgetter("serial"))
+    for promise in found:
         yield promise.serial, capture.header.shard, promise
 
 
@@ -289,17 +314,17 @@ def _promise_writes(
 ) -> Iterator[Write]:
     """Yield the rows of promises in the order of serials, and then that of ids.
 
-    So each table is gone through once from its beginning to its end; some rows of one, then some
-    of the next, which costs the store a sixth less than to change tables with each row.
+    So each table is gone through once from its beginning to its end; of completed ones some rows of
+    one, then some of the next, which costs the store a sixth less than to change tables with each
+    row.
     """
+    for capture in captures:
+        yield from _live_writes(capture)
     by_table: defaultdict[str, list[Write]] = defaultdict(list)
-    ordered = heapq.merge(*map(_by_serial, captures))
+    ordered = heapq.merge(*map(_completed, captures))
     while some := list(itertools.islice(ordered, _GROUP_COUNT)):
         for serial, shard, promise in some:
             live_key = rows.number_key(shard, serial)
-            if promise.state is PENDING:
-                by_table[rows.LIVE_PROMISES].append(_write(rows.LIVE_PROMISES, live_key, promise))
-                continue
             key = rows.number_bytes(serial)
             by_table[rows.LIVE_PROMISES].append((rows.LIVE_PROMISES, live_key, None))
             row = (rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise))
@@ -312,12 +337,13 @@ def _promise_writes(
             writes.clear()
     for capture in captures:
         shard = capture.header.shard
-        for name in sorted(capture.promises):
+        completed = [name for name, found in capture.promises.items() if _is_completed(found)]
+        for name in sorted(completed):
             found = capture.promises[name]
-            if found is not None and found.state is not PENDING:
-                key = rows.id_key(shard, name)
-                add_id(rows.id_head(key))
-                yield rows.PROMISE_IDS, key, rows.number_bytes(found.serial)
+            assert isinstance(found, Promise)
+            key = rows.id_key(shard, name)
+            add_id(rows.id_head(key))
+            yield rows.PROMISE_IDS, key, rows.number_bytes(found.serial)
 
 
 def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) -> Iterator[Write]:

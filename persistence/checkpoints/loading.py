@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from troth.core.model import Promise, Task
-from troth.core.state.captures import Loaded, ShardHeader
+from troth.core.state import checkpointing
+from troth.core.state.captures import FoldedRow, Loaded, ShardHeader
 from troth.core.state.counts import Counts
+from troth.core.state.shard_state import ShardState
+from troth.core.tables.folding import RowUnreadable
 from troth.persistence.errors import CheckpointDamaged
 
 from . import rows
 from .port import View
 from .rows import RowDecoder
 
-Entity = TypeVar("Entity", Promise, Task)
+Entity = TypeVar("Entity", Promise | FoldedRow, Task)
 
 
 def read_headers(view: View, decoder: RowDecoder, shards: range) -> dict[int, ShardHeader]:
@@ -66,6 +69,14 @@ def load(view: View, decoder: RowDecoder, header: ShardHeader, counts: Counts) -
     )
     _check_counts(loaded)
     return loaded
+
+
+def bring_up(state: ShardState, loaded: Loaded) -> None:
+    """Bring an empty state to what was loaded. Raises CheckpointDamaged."""
+    try:
+        checkpointing.load(state, loaded)
+    except RowUnreadable as error:
+        raise rows.unreadable(rows.LIVE_PROMISES, error) from error
 
 
 def _check_counts(loaded: Loaded) -> None:

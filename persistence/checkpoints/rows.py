@@ -7,7 +7,7 @@ noticed when it is read.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 import google_crc32c
@@ -20,12 +20,18 @@ from troth.core.executions import Execution, Usage
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
 from troth.core.records import ShardMessage
-from troth.core.state.captures import ShardHeader
+from troth.core.state.captures import FoldedRow, ShardHeader
+from troth.core.tables import folding
 from troth.core.workflows import Await, Listener, WorkflowTask
 from troth.persistence.errors import CheckpointDamaged
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """The format of rows. 1 to 3 were those of data directories of version 1."""
+
+FORMATS_READ: Final = (4, 5)
+"""In format 4 the row of each live promise is JSON. Some still are."""
+
+FORMATS_TEXT: Final = " and ".join(map(str, FORMATS_READ))
 
 META = "meta"
 HEADERS = "headers"
@@ -179,9 +185,9 @@ def end_place(key: bytes) -> tuple[int, int]:
 
 def check_format(version: bytes) -> None:
     """Raise CheckpointDamaged unless this release reads stores that say to have this format."""
-    if version != b"%d" % FORMAT_VERSION:
+    if version not in [b"%d" % one for one in FORMATS_READ]:
         raise CheckpointDamaged(
-            META, f"format {version!r} is unknown; this version of Troth knows {FORMAT_VERSION}"
+            META, f"format {version!r} is unknown; this version of Troth knows {FORMATS_TEXT}"
         )
 
 
@@ -242,6 +248,13 @@ def encode(table: str, key: bytes, entity: object) -> bytes:
     return seal(table, key, records.encode(entity))
 
 
+def folded_promise(
+    key: bytes, promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]
+) -> bytes:
+    """Return the value of a live promise that is folded."""
+    return seal(LIVE_PROMISES, key, folding.row_of(promise_id, folded, packed_names))
+
+
 def unseal(table: str, key: bytes, value: bytes) -> bytes:
     """Return a value's content. Raises CheckpointDamaged if it is not what was written."""
     content = value[4:]
@@ -254,7 +267,8 @@ def _differs(table: str) -> CheckpointDamaged:
     return CheckpointDamaged(table, "a row differs from what was written")
 
 
-def _unreadable(table: str, error: Exception) -> CheckpointDamaged:
+def unreadable(table: str, error: Exception) -> CheckpointDamaged:
+    """Return the error for a row that is as it was written, and yet nothing that can be read."""
     return CheckpointDamaged(table, f"a row cannot be read ({error})")
 
 
@@ -263,20 +277,14 @@ def _checksum(table: str, key: bytes, content: bytes) -> bytes:
     return value.to_bytes(4, "little")
 
 
-def _decode_each(
-    decoder: "msgspec.json.Decoder[Entity]", table: str, found: Iterable[tuple[bytes, bytes]]
-) -> Iterator[Entity]:
-    """Yield what rows hold: for half a million at a start, so each call counts."""
-    decode, extend, first = decoder.decode, google_crc32c.extend, _CHECKSUM_OF_NAME[table]
+def _contents(table: str, found: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and contents of rows: for half a million at a start, so each call counts."""
+    extend, first, number = google_crc32c.extend, _CHECKSUM_OF_NAME[table], int.from_bytes
     for key, value in found:
         content = value[4:]
-        if extend(first, key + b"\0" + content) != int.from_bytes(value[:4], "little"):
+        if extend(first, key + b"\0" + content) != number(value[:4], "little"):
             raise _differs(table)
-        try:
-            entity = decode(content)
-        except UNREADABLE_JSON as error:
-            raise _unreadable(table, error) from error
-        yield entity
+        yield key, content
 
 
 class PromiseHead(Struct, frozen=True, array_like=True):
@@ -313,18 +321,33 @@ class RowDecoder:
         try:
             return decoder.decode(content)
         except UNREADABLE_JSON as error:
-            raise _unreadable(table, error) from error
+            raise unreadable(table, error) from error
 
     def promise(self, table: str, key: bytes, value: bytes) -> Promise:
         return self._decode(self._promise, table, key, value)
 
-    def promises(self, found: Iterable[tuple[bytes, bytes]]) -> Iterator[Promise]:
-        """Yield the live promises of rows."""
-        return _decode_each(self._promise, LIVE_PROMISES, found)
+    def promises(self, found: Iterable[tuple[bytes, bytes]]) -> Iterator[Promise | FoldedRow]:
+        """Yield the live promises of rows: those that are folded as they are."""
+        decode, is_folded = self._promise.decode, folding.is_folded
+        for key, content in _contents(LIVE_PROMISES, found):
+            if is_folded(content):
+                yield key[2:], content
+                continue
+            try:
+                promise = decode(content)
+            except UNREADABLE_JSON as error:
+                raise unreadable(LIVE_PROMISES, error) from error
+            yield promise
 
     def tasks(self, found: Iterable[tuple[bytes, bytes]]) -> Iterator[Task]:
         """Yield the live tasks of rows."""
-        return _decode_each(self._task, LIVE_TASKS, found)
+        decode = self._task.decode
+        for _, content in _contents(LIVE_TASKS, found):
+            try:
+                task = decode(content)
+            except UNREADABLE_JSON as error:
+                raise unreadable(LIVE_TASKS, error) from error
+            yield task
 
     def promise_head(self, key: bytes, value: bytes) -> PromiseHead:
         return self._decode(self._head, PROMISES, key, value)

@@ -227,7 +227,7 @@ def _build(
             dealer.deal_promise(promise)
             progress(dealer.entities_count)
         for state, hot in old.hot():
-            for memory_promise in hot.promises.values():
+            for memory_promise in map(state.promises.get, hot.promises):
                 if memory_promise is not None:
                     dealer.deal_promise(memory_promise)
             dealer.deal_others(state, hot)

@@ -145,9 +145,7 @@ class _OldView:
 
     def scan_back(self, table: str, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See View."""
-        if self._view is None or table not in self._tables:
-            return iter(())
-        return self._view.scan_back(table, start, stop)
+        return iter(list(self.scan(table, start, stop))[::-1])
 
     def release_pages(self) -> None:
         """See View."""
@@ -282,10 +280,10 @@ class OldData:
                 continue
             counts = header.counts or Counts.zero()  # all is counted again when it is dealt
             loaded = loading.load(group.view, self._decoder, header, counts)
-            # Version 1 had them in the order of their ids.
-            loaded.promises = iter(sorted(loaded.promises, key=attrgetter("serial")))
-            loaded.tasks = iter(sorted(loaded.tasks, key=attrgetter("sequence")))
-            checkpointing.load(state, loaded)
+            if self.version == 1:  # it had them in the order of their ids
+                loaded.promises = iter(sorted(loaded.promises, key=attrgetter("serial")))
+                loaded.tasks = iter(sorted(loaded.tasks, key=attrgetter("sequence")))
+            loading.bring_up(state, loaded)
             self._sequences[index] = header.sequence
 
     def _replay(self, group: _OldGroup) -> int:

@@ -23,10 +23,10 @@ BytesDone = Callable[[int], None]
 
 def check_formats(path: Path, header: SnapshotHeader) -> None:
     """Raise SnapshotError unless this version of Troth can use the rows."""
-    if header.row_format != rows.FORMAT_VERSION or not set(header.tables) <= set(TABLES):
+    if header.row_format not in rows.FORMATS_READ or not set(header.tables) <= set(TABLES):
         raise SnapshotError(
             f"{path} was made by Troth {header.troth_version}, with rows of format "
-            f"{header.row_format}; this version of Troth knows {rows.FORMAT_VERSION}. Nothing was "
+            f"{header.row_format}; this version of Troth knows {rows.FORMATS_TEXT}. Nothing was "
             "changed. Use the version that made it, or a newer one; a directory that an older one "
             "has restored can be converted (`troth data convert`)."
         )

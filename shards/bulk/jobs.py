@@ -42,7 +42,7 @@ from troth.core.limits import (
 )
 from troth.core.model import replace
 from troth.core.replies import Reply
-from troth.shards.errors import ShardsError, Stopping
+from troth.shards.errors import LinkBroken, Overloaded, ShardsError, Stopping
 from troth.shards.gathering import EntryKind
 
 from . import works
@@ -142,8 +142,10 @@ class BulkJobs:
         self._ended: dict[str, BulkJob] = {}
         self._nursery: trio.Nursery | None = None
         self._problem: ShardsError | None = None
-        self.prepare: Callable[[BulkJob], Awaitable[BulkJob]] | None = None
-        """What a new job needs of other processes, if there are any; it may raise."""
+        self.largest_serial: Callable[[], Awaitable[int]] | None = None
+        """Returns the serial of the newest promise or schedule of all processes, if there are
+        several. Raises ShardsError.
+        """
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry jobs on until canceled."""
@@ -173,7 +175,7 @@ class BulkJobs:
     async def _recover(self, nursery: trio.Nursery) -> None:
         """Carry on with the jobs that run, and close those that have only just ended."""
         parts = await self._all_parts()
-        for job in await self._shards.list_entries(BulkJob, None):
+        for job in await self._all_jobs():
             if job.state is BulkState.RUNNING:
                 running = self._running[job.id] = _Running(job)
                 running.parts = parts.get(job.id, {})
@@ -183,6 +185,14 @@ class BulkJobs:
                 self._ended[job.id] = job
                 if job.id in parts:
                     await self._close(job)
+
+    async def _all_jobs(self) -> list[BulkJob]:
+        """Return all jobs that there are; a process that is busy or away is waited for."""
+        while True:
+            try:
+                return await self._shards.list_entries(BulkJob, None)
+            except (Overloaded, LinkBroken):
+                await trio.sleep(works.OVERLOADED_PAUSE_S)
 
     async def _all_parts(self) -> dict[str, dict[int, BulkPart]]:
         """Return the parts of each job, by shard."""
@@ -195,10 +205,15 @@ class BulkJobs:
 
     # What the API asks for
 
-    def newest(self, subject: BulkSubject) -> Places:
-        """Return the last thing that there is now, in each order of creation."""
+    async def newest(self, subject: BulkSubject) -> Places:
+        """Return the last thing that there is now, in each order of creation.
+
+        Raises ShardsError.
+        """
         if subject is BulkSubject.TASKS:
-            return self._tasks.newest_tasks()
+            return await self._tasks.newest_tasks()
+        if self.largest_serial is not None:
+            return (await self.largest_serial(),)
         return (self._shards.largest_serial,)
 
     async def start(self, job: BulkJob) -> None:
@@ -207,8 +222,6 @@ class BulkJobs:
         Once begun it is started even if the caller is canceled.
         """
         self._require_known()
-        if self.prepare is not None:
-            job = await self.prepare(job)
         if self._nursery is None:
             raise Stopping
         if len(self._running) >= BULK_JOBS_LIMIT_COUNT:

@@ -6,8 +6,9 @@ own shard. After each slice both tell what it has done and whether to continue.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Final, Protocol, final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, Protocol, TypeVar, final
 
 import trio
 
@@ -26,12 +27,14 @@ from troth.core.limits import BULK_EXAMPLES_COUNT, BULK_SCAN_COUNT
 from troth.core.replies import Reply
 from troth.core.workflows import execute_key
 from troth.persistence.placement import ShardOf
-from troth.shards.errors import LinkBroken, Overloaded
+from troth.shards.errors import CallFailed, LinkBroken, Overloaded
 from troth.shards.surveys.rows import TaskFamily, TaskRow
 from troth.shards.surveys.shown_tasks import STALLED
 from troth.shards.surveys.tasks import TaskPage, TaskQuery
 
 OVERLOADED_PAUSE_S: Final = 1.0
+
+Answered = TypeVar("Answered")
 
 
 class JobFailed(Exception):
@@ -65,12 +68,12 @@ class TaskLists(Protocol):
         """Return a page of unfinished tasks. Raises ShardsError."""
         ...  # pragma: no cover
 
-    def newest_tasks(self) -> Places:
-        """Return the place of the newest task in each stream."""
+    async def newest_tasks(self) -> Places:
+        """Return the place of the newest task in each stream. Raises ShardsError."""
         ...  # pragma: no cover
 
-    def retry(self, key: str) -> bool:
-        """Send a stalled message again now; return whether there is one."""
+    async def retry_all(self, keys: Sequence[str], sent: set[str]) -> None:
+        """Send stalled messages again now, and add their keys to `sent`. Raises ShardsError."""
         ...  # pragma: no cover
 
 
@@ -191,7 +194,7 @@ class TaskWork(Work):
         places: Places | None = self._job.start
         while places is not None:
             began_s = trio.current_time()
-            page = await self._tasks.tasks(self._query, progress.limit_count, places)
+            page = await self._again_while_away(partial(self._page, progress.limit_count, places))
             waiting = [row.id for row in page.rows if row.state == STALLED]
             counts = _counts(len(waiting), len(page.rows))
             places = None if page.positions is None else tuple(page.positions)
@@ -206,16 +209,34 @@ class TaskWork(Work):
         places = self._job.start if part is None else part.places
         while places is not None:
             began_s = trio.current_time()
-            page = await self._tasks.tasks(self._query, progress.limit_count, places)
-            sent_count = sum(self._tasks.retry(_key(row)) for row in page.rows)
+            page = await self._again_while_away(partial(self._page, progress.limit_count, places))
+            sent: set[str] = set()
+            await self._again_while_away(partial(self._retry, page, sent))
             places = None if page.positions is None else tuple(page.positions)
-            counts = _counts(sent_count, len(page.rows))
+            counts = _counts(len(sent), len(page.rows))
             report = await self._report(home, AdvanceBulk(self._job.id, places, counts))
             if report is None:
                 raise JobFailed("its progress could not be noted")
             if not await progress.done(began_s, home, report):
                 return False
         return True
+
+    async def _page(self, limit_count: int, places: Places) -> TaskPage:
+        return await self._tasks.tasks(self._query, limit_count, places)
+
+    async def _retry(self, page: TaskPage, sent: set[str]) -> None:
+        left = [key for key in map(_key, page.rows) if key not in sent]
+        await self._tasks.retry_all(left, sent)
+
+    async def _again_while_away(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
+        """Ask, again and again while one of several processes is away."""
+        while True:
+            try:
+                return await ask()
+            except CallFailed:
+                raise JobFailed("a process could not say which tasks it has") from None
+            except Overloaded:
+                await trio.sleep(OVERLOADED_PAUSE_S)
 
 
 def _key(row: TaskRow) -> str:

@@ -83,13 +83,6 @@ class StalledShipments:
         """Return the receivers with these targets that something waits for."""
         return [key for target in targets for key in self._by_target.get(target, ())]
 
-    def counts_by_target(self) -> Counter[str]:
-        """Return how many shipments wait, by target."""
-        counts: Counter[str] = Counter()
-        for (target, _), shipments in self._by_receiver.items():
-            counts[target] += len(shipments)
-        return counts
-
     def reserve(self, shipment: Shipment) -> None:
         """Count this released shipment against its receiver's room."""
         assert not shipment.reserved

@@ -28,7 +28,7 @@ async def ask_each(
 ) -> dict[int, Answered]:
     """Return what some processes answer, each to its own question. Raises ShardsError."""
     found = await calls.call_each(call, asked, needs_all=True)
-    return dict(zip(sorted(found), _all_of(found, calls.own), strict=True))
+    return dict(zip(sorted(found), all_of(found, calls.own), strict=True))
 
 
 async def ask_one(
@@ -38,7 +38,8 @@ async def ask_one(
     return (await ask_each(calls, call, {process: asked}))[process]
 
 
-def _all_of(found: Mapping[int, Answered | ShardsError], own: int) -> list[Answered]:
+def all_of(found: Mapping[int, Answered | ShardsError], own: int) -> list[Answered]:
+    """Return what processes have answered to a call. Raises ShardsError if one has not."""
     answered: list[Answered] = []
     for process in sorted(found):
         answer = found[process]

@@ -6,7 +6,8 @@ each closes its barrier and notes how far its log is durable, and they are opene
 is, group by group. If a process is away or the barriers are closed for too long, there is no
 snapshot, and nothing was done.
 
-What a group keeps for a snapshot it gives up when the process that takes it is gone.
+What a group keeps for a snapshot it gives up when the process that takes it is gone, and when that
+one has linked again: it may have said in vain that the snapshot is over.
 """
 
 import time
@@ -21,7 +22,7 @@ from troth.persistence.snapshots.snapshot_file import FileEncoder, PieceCounts, 
 from troth.persistence.snapshots.snapshots import Cut, joint_header
 from troth.shards.errors import CallFailed, OutOfReach
 from troth.shards.mesh.barrier import Barrier
-from troth.shards.mesh.calls import ProcessCall, ProcessCalls
+from troth.shards.mesh.calls import ProcessCall, ProcessCalls, ProcessNote
 from troth.shards.threads import in_thread
 
 from .asking import ask_all, ask_one
@@ -58,6 +59,8 @@ OPEN: Final = ProcessCall("snapshot.open", CutAsked, bool)
 CUT: Final = ProcessCall("snapshot.cut", CutAsked, SnapshotHeader)
 READ: Final = ProcessCall("snapshot.read", CutAsked, PartFound)
 END: Final = ProcessCall("snapshot.end", CutAsked, type(None))
+RELINKED: Final = ProcessNote("snapshot.relinked", type(None))
+"""The link has come up again: nothing is wanted any more of what was prepared before it."""
 
 
 class GroupStorage(Protocol):
@@ -127,7 +130,9 @@ class GatheredCuts:
         calls.handle(CUT, self._cut)
         calls.handle(READ, self._read)
         calls.handle(END, self._end)
+        calls.hear(RELINKED, lambda process, _: self._give_up_those_of(process))
         calls.when_parted.append(self._give_up_those_of)
+        calls.when_linked.append(lambda process: calls.note(process, RELINKED, None))
 
     # Taking one
 
@@ -235,7 +240,7 @@ class GatheredCuts:
                 kept.close()
 
     def _give_up_those_of(self, process: int) -> None:
-        """Give up the snapshots of a process that is gone."""
+        """Give up the snapshots of a process that is gone, or has linked again."""
         for name in [one for one, taker in self._preparing.items() if taker == process]:
             del self._preparing[name]
         for name in [one for one, kept in self._open.items() if kept.taker == process]:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from troth.core.model import Promise
 from troth.persistence.placement import ShardOf
 from troth.shards.mesh.calls import ProcessCall, ProcessCalls
-from troth.shards.surveys.rows import FarPromise, FarPromises
+from troth.shards.surveys.rows import FarBelow, FarPromise, FarPromises
 from troth.shards.surveys.surveys import Surveys
 
 from .asking import ask_each
@@ -40,7 +40,7 @@ class FarFound(Struct, frozen=True, array_like=True):
     promises: list[FarPromise | None]
     resumed_by: list[tuple[str, ...]]
     existing: list[bool]
-    below: list[list[Promise]]
+    below: list[FarBelow]
 
 
 FAR: Final = ProcessCall("promises.far", FarAsked, FarFound)
@@ -64,7 +64,7 @@ class _KnownFar:
         self._promises: dict[str, FarPromise | None] = {}
         self._existing: dict[str, bool] = {}
         self._resumed_by: dict[str, tuple[str, ...]] = {}
-        self._below: dict[str, tuple[Promise, ...]] = {}
+        self._below: dict[str, FarBelow] = {}
         self._wanted: dict[int, _WantedOfGroup] = {}
         self._roots: dict[str, None] = {}
         self._below_roots: dict[str, Promise] = {}
@@ -84,10 +84,10 @@ class _KnownFar:
             self._roots[root_id] = None
         return self._resumed_by.get(root_id, ())
 
-    def below(self, root: Promise) -> tuple[Promise, ...]:
+    def below(self, root: Promise) -> FarBelow:
         if root.id not in self._below:
             self._below_roots[root.id] = root
-        return self._below.get(root.id, ())
+        return self._below.get(root.id, FarBelow())
 
     def _of(self, promise_id: str) -> _WantedOfGroup:
         return self._wanted.setdefault(self._every.home(promise_id), _WantedOfGroup())
@@ -111,17 +111,20 @@ class _KnownFar:
             for process in processes
         }
         resumed_by: dict[str, list[str]] = {one: [] for one in roots}
-        found_below: dict[str, list[Promise]] = {one.id: [] for one in below}
+        found_below = dict.fromkeys((one.id for one in below), FarBelow())
         for process, found in (await self._every.ask(asked)).items():
             question = asked[process]
             self._promises.update(zip(question.ids, found.promises, strict=True))
             self._existing.update(zip(question.names, found.existing, strict=True))
             for root_id, names in zip(roots, found.resumed_by, strict=True):
                 resumed_by[root_id].extend(names)
-            for root, promises in zip(below, found.below, strict=True):
-                found_below[root.id].extend(promises)
+            for root, some in zip(below, found.below, strict=True):
+                before = found_below[root.id]
+                found_below[root.id] = FarBelow(
+                    before.promises + some.promises, before.is_cut or some.is_cut
+                )
         self._resumed_by.update({one: tuple(names) for one, names in resumed_by.items()})
-        self._below.update({one: tuple(promises) for one, promises in found_below.items()})
+        self._below.update(found_below)
         return True
 
 

@@ -22,8 +22,6 @@ from troth.shards.mesh.calls import ProcessCall, ProcessCalls
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.surveys.surveys import SentMessages
 
-from .asking import ask_one
-
 ANSWER_LIMIT_MS: Final = 1_000
 """How long other processes are waited for."""
 
@@ -49,7 +47,6 @@ class LooksFound(Struct, frozen=True, array_like=True):
 
 
 LOOKS: Final = ProcessCall("looks", LooksAsked, LooksFound)
-RETRY_ONE: Final = ProcessCall("looks.retry", str, bool)
 
 
 class _Wanted:
@@ -169,7 +166,6 @@ class AllLooks:
         self.processes = sorted((calls.own, *calls.others))
         self._calls = calls
         calls.handle(LOOKS, self._answer)
-        calls.handle(RETRY_ONE, self._answer_retry)
 
     def new(self) -> HomeLooks:
         """Return what one answer is made with."""
@@ -184,13 +180,6 @@ class AllLooks:
             if not isinstance(answer, ShardsError)
         }
 
-    async def retry(self, key: str) -> bool:
-        """Send a stalled message again now, wherever it is. Raises ShardsError."""
-        home = self.homes.home_with(key)
-        if home is None:
-            return self.messages.retry(key)
-        return await ask_one(self._calls, home, RETRY_ONE, key)
-
     async def _answer(self, _: int, asked: LooksAsked) -> LooksFound:
         groups = self.polls.statistics().connections_by_group
         return LooksFound(
@@ -199,6 +188,3 @@ class AllLooks:
             [self.polls.is_connected(name) for name in asked.connection_ids],
             list(groups),
         )
-
-    async def _answer_retry(self, _: int, key: str) -> bool:
-        return self.messages.retry(key)

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from troth.core.grammar import task_ids
 from troth.persistence.placement import groups_by_shard
+from troth.shards.errors import ShardsError
 from troth.shards.mesh.calls import ProcessCall, ProcessCalls
 from troth.shards.shards import Shards
 from troth.shards.surveys import tasks as task_lists
@@ -20,7 +21,7 @@ from troth.shards.surveys.surveys import Surveys
 from troth.shards.surveys.tasks import TaskPage, TaskPart, TaskQuery
 from troth.shards.surveys.timers import Place
 
-from .asking import ask_all, ask_each, ask_one
+from .asking import all_of, ask_all, ask_each, ask_one
 from .far_promises import AllPromises
 
 Row = TypeVar("Row")
@@ -64,6 +65,8 @@ ACCOUNT: Final = ProcessCall("tasks.account", str, list[str])
 LOCK: Final = ProcessCall("locks.one", str, list[LockRow])
 LOCKS: Final = ProcessCall("locks", LocksAsked, LockPage)
 LOCKS_COUNT: Final = ProcessCall("locks.count", list[str], int)
+RETRY: Final = ProcessCall("tasks.retry", list[str], list[str])
+"""Which of these messages are sent again."""
 TIMERS: Final = ProcessCall("timers", TimersAsked, tuple[list[Due], bool])
 
 
@@ -93,7 +96,7 @@ class AllSurveys:
             return await own.tasks_of(asked.promise_id, asked.query, asked.limit_count, position)
 
         async def newest(_process: int, _asked: None) -> tuple[int, ...]:
-            return own.newest_tasks()
+            return await own.newest_tasks()
 
         async def locks(_: int, asked: LocksAsked) -> LockPage:
             return await own.locks(
@@ -117,6 +120,9 @@ class AllSurveys:
         async def account_of(_: int, promise_id: str) -> list[str]:
             return _at_most_one(await own.account_of(promise_id))
 
+        async def retry(_: int, keys: list[str]) -> list[str]:
+            return [key for key in keys if own.retry(key)]
+
         async def lock(_: int, resource_id: str) -> list[LockRow]:
             return _at_most_one(await own.lock(resource_id))
 
@@ -126,6 +132,7 @@ class AllSurveys:
         calls.handle(NEWEST_TASKS, newest)
         calls.handle(WAITERS, waiters)
         calls.handle(ACCOUNT, account_of)
+        calls.handle(RETRY, retry)
         calls.handle(LOCK, lock)
         calls.handle(LOCKS, locks)
         calls.handle(LOCKS_COUNT, locks_count)
@@ -185,9 +192,17 @@ class AllSurveys:
         home = self._groups[self._shards.shard_of_name(resource_id)]
         return _first(await ask_one(self._calls, home, LOCK, resource_id))
 
-    async def retry_anywhere(self, key: str) -> bool:
-        """See `Surveys`."""
-        return await self._own.retry_anywhere(key)
+    async def retry_all(self, keys: Sequence[str], sent: set[str]) -> None:
+        """See `Surveys`. Each message is in one process, its home, whatever group it is of.
+
+        It is raised that a process is away only if not all have been found.
+        """
+        found = await self._calls.call_all(RETRY, list(keys))
+        for answer in found.values():
+            if not isinstance(answer, ShardsError):
+                sent.update(answer)
+        if not sent.issuperset(keys):
+            all_of(found, self._calls.own)
 
     # Lists
 
@@ -239,7 +254,9 @@ class AllSurveys:
         if place.shard is None:
             counts = await ask_all(self._calls, LOCKS_COUNT, _at_most_one(process_id))
             if sum(counts) <= ORDERED_LIMIT_COUNT:
-                return joined_locks(await ask_all(self._calls, LOCKS, asked), limit_count)
+                pages = await ask_all(self._calls, LOCKS, asked)
+                if all(page.following is None or page.following.shard is None for page in pages):
+                    return joined_locks(pages, limit_count)
         return await self._locks_by_shard(asked)
 
     async def _locks_by_shard(self, asked: LocksAsked) -> LockPage:
@@ -330,10 +347,15 @@ def joined_locks(pages: Sequence[LockPage], limit_count: int) -> LockPage:
     rows = sorted(
         (row for page in pages for row in page.rows), key=lambda row: row.lock.resource_id
     )
-    if len(rows) <= limit_count and all(page.following is None for page in pages):
-        return LockPage(rows, None)
-    del rows[limit_count:]
-    return LockPage(rows, LockPlace(rows[-1].lock.resource_id))
+    # Beyond where a page ends, its group has more.
+    ends = [page.following.after or "" for page in pages if page.following is not None]
+    end = min(ends, default=None)
+    if end is not None:
+        rows = [row for row in rows if row.lock.resource_id <= end]
+    if len(rows) > limit_count:
+        del rows[limit_count:]
+        end = rows[-1].lock.resource_id
+    return LockPage(rows, None if end is None else LockPlace(end))
 
 
 def _at_most_one(found: Row | None) -> list[Row]:

@@ -11,11 +11,12 @@ is told that (`OutOfReach`).
   registered there by messages.
 - A promise that clients or retention delete must not be awaited by a task of any group, and its
   origin, wherever that is, may have to stay.
-- A slice of a bulk job is carried out with the job at hand, whose entry may live elsewhere.
+- A slice of a bulk job is carried out with the job at hand, whose entry may live elsewhere; one
+  that deletes asks the same as a client's deletion, about all that it may find.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final, final
@@ -25,6 +26,7 @@ import trio
 
 from troth.core import commands as c
 from troth.core import workflow_commands as w
+from troth.core.bulk import BulkAction, BulkJob, BulkSubject
 from troth.core.codes import Code
 from troth.core.commands import Command
 from troth.core.decisions.retention import reached
@@ -55,6 +57,9 @@ Errand = Callable[[int, Any, HeldMessages | None], Awaitable[Reply]]
 _log = structlog.get_logger("troth.mesh")
 
 _DEFECT: Final = Reply(Code.INTERNAL)
+ANY_PROMISE: Final = ""
+"""No promise has this id: it is in use only while a completion, of any promise, is under way."""
+
 NONE_KNOWN: Final[Mapping[str, Promise]] = MappingProxyType({})
 
 
@@ -99,8 +104,8 @@ class Errands:
             w.RegisterAwait: self._needs_awaiter,
             w.SuspendWorkflow: self._needs_awaited,
             c.DeletePromise: lambda _: self._delete,
-            c.CountBulk: self._needs_job,
-            c.RunBulk: self._needs_job,
+            c.CountBulk: lambda _: self._with_job,
+            c.RunBulk: lambda _: self._with_job,
             c.Retain: lambda _: self._retain,
             c.CountRetained: lambda _: self._retain,
         }
@@ -195,9 +200,6 @@ class Errands:
 
     def _needs_awaited(self, command: w.SuspendWorkflow) -> Errand | None:
         return self._suspend if any(map(self._is_far, command.awaited)) else None
-
-    def _needs_job(self, command: c.CountBulk | c.RunBulk) -> Errand | None:
-        return self._with_job if self._is_far(command.id) else None
 
     # Asking
 
@@ -339,12 +341,7 @@ class Errands:
         for promise in reached(self._states[index], command, self._now_ms()):
             ids[promise.id] = None
             origins |= await self._origins(promise, origins, ids)
-        judged = c.JudgeInUse(tuple(ids))
-        far = self._far_indexes() if ids else []
-        in_use: set[str] = set()
-        for reply in await self._ask_first([(one, judged) for one in far]):
-            codes = zip(judged.ids, reply.codes, strict=True)
-            in_use.update(one for one, code in codes if code is not Code.OK)
+        in_use = await self._in_use(ids) if ids else set()
         with self._knowing([one for one in ids if one not in in_use], origins):
             return await self._ask(index, command, held)
 
@@ -369,20 +366,61 @@ class Errands:
     async def _with_job(
         self, index: int, command: c.CountBulk | c.RunBulk, held: HeldMessages | None
     ) -> Reply:
-        """Carry out a slice of a bulk job whose entry lives elsewhere."""
+        """Carry out a slice of a bulk job, whose entry may live elsewhere."""
         job_id = command.id
         (read,) = await self._ask_first([(self._shard_of(job_id), c.ReadEntry(job_id))])
+        job = read.entry
         known = self.far.state.entries.by_id
-        if read.entry is not None:
-            known[job_id] = read.entry
+        if job is not None:
+            known[job_id] = job
         self._jobs[job_id] += 1
         try:
+            if (
+                isinstance(job, BulkJob)
+                and job.action is BulkAction.DELETE
+                and job.subject is BulkSubject.PROMISES
+            ):
+                return await self._delete_in_bulk(index, command, held)
             return await self._ask(index, command, held)
         finally:
             self._jobs[job_id] -= 1
             if not self._jobs[job_id]:
                 del self._jobs[job_id]
                 known.pop(job_id, None)
+
+    async def _delete_in_bulk(
+        self, index: int, command: c.CountBulk | c.RunBulk, held: HeldMessages | None
+    ) -> Reply:
+        """Count or delete in a slice, once it is known what other groups still need.
+
+        Raises Overloaded while a completion is under way in another group, whose tasks may be about
+        any promise: that is soon over.
+        """
+        scan_count = command.scan_count
+        if isinstance(command, c.CountBulk):
+            finding = c.FindBulk(command.id, scan_count, scan_count, command.places)
+        else:
+            finding = c.FindBulk(command.id, command.limit_count, scan_count)
+        found = (await self._ask(index, finding)).promises
+        promises = () if found is None else found.promises
+        origins: dict[str, Promise] = {}
+        for promise in promises:
+            origins |= await self._origins(promise, origins)
+        in_use = await self._in_use([ANY_PROMISE, *(one.id for one in promises)])
+        if ANY_PROMISE in in_use:
+            raise Overloaded
+        free = [one.id for one in promises if one.id not in in_use]
+        with self._knowing([ANY_PROMISE, *free], origins):
+            return await self._ask(index, command, held)
+
+    async def _in_use(self, ids: Iterable[str]) -> set[str]:
+        """Return which promises something unfinished of another group is about."""
+        judged = c.JudgeInUse(tuple(ids))
+        in_use: set[str] = set()
+        for reply in await self._ask_first([(one, judged) for one in self._far_indexes()]):
+            codes = zip(judged.ids, reply.codes, strict=True)
+            in_use.update(one for one, code in codes if code is not Code.OK)
+        return in_use
 
     async def _origins(
         self,

@@ -49,22 +49,21 @@ async def page(
     pace = Pace()
     states = shards.states()
     if place.shard is None and count(shards, process_id) <= ORDERED_LIMIT_COUNT:
-        rows = await _first(states, pattern, process_id, limit_count + 1, place.after, pace)
-        if len(rows) <= limit_count:
-            return LockPage(rows, None)
-        del rows[limit_count:]
-        return LockPage(rows, LockPlace(rows[-1].lock.resource_id))
+        rows, reached, has_more = await _first(
+            states, pattern, process_id, limit_count, place.after, pace
+        )
+        return LockPage(rows, LockPlace(reached) if has_more else None)
     found: list[LockRow] = []
     after = place.after if place.shard is not None else None
     for index in range(place.shard or 0, len(states)):
         left_count = limit_count - len(found)
-        rows = await _first([states[index]], pattern, process_id, left_count + 1, after, pace)
-        after = None
-        if len(rows) > left_count:
-            found += rows[:left_count]
-            last = found[-1].lock.resource_id if left_count else None
-            return LockPage(found, LockPlace(last, index))
+        rows, reached, has_more = await _first(
+            [states[index]], pattern, process_id, left_count, after, pace
+        )
         found += rows
+        if has_more:
+            return LockPage(found, LockPlace(reached, index))
+        after = None
         if pace.is_spent and index + 1 < len(states):
             return LockPage(found, LockPlace(None, index + 1))
     return LockPage(found, None)
@@ -77,8 +76,12 @@ async def _first(
     limit_count: int,
     after: str | None,
     pace: Pace,
-) -> list[LockRow]:
-    """Return the first locks of some shards after a resource, in order."""
+) -> tuple[list[LockRow], str | None, bool]:
+    """Return the first locks of some shards after a resource, in order, and what follows.
+
+    That is the resource that was reached, whose lock may have been released in a rest, and whether
+    there are more after it.
+    """
     smallest: Smallest[str] = Smallest(limit_count, after)
     home: dict[str, ShardState] = {}
     for state in states:
@@ -94,12 +97,13 @@ async def _first(
             smallest.offer(wanted)
             home.update(dict.fromkeys(wanted, state))
             await pace.rest()
-    found, _ = smallest.found()
-    return [
+    found, has_more = smallest.found()
+    rows = [
         LockRow(state.locks[name], state.end_of_lock(state.locks[name]))
         for name in found
         if name in (state := home[name]).locks
     ]
+    return rows, found[-1] if found else after, has_more
 
 
 def _held(state: ShardState, process_id: str | None) -> Mapping[str, object]:

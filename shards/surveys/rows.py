@@ -167,6 +167,13 @@ class FarPromise(Struct, frozen=True):
     awaited: tuple[str, ...] = ()
 
 
+class FarBelow(Struct, frozen=True):
+    """Promises of other groups that may be below a root; if it `is_cut`, there may be more."""
+
+    promises: tuple[Promise, ...] = ()
+    is_cut: bool = False
+
+
 class FarPromises(Protocol):
     """What is known of promises of other groups for one answer.
 
@@ -185,7 +192,7 @@ class FarPromises(Protocol):
         """Return whether there is such a promise, in memory or not."""
         ...  # pragma: no cover
 
-    def below(self, root: Promise) -> tuple[Promise, ...]:
+    def below(self, root: Promise) -> FarBelow:
         """Return the promises of other groups that may be below a root in a tree of calls."""
         ...  # pragma: no cover
 

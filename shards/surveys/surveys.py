@@ -26,6 +26,7 @@ from .locks import LockPage, LockPlace
 from .pace import Pace
 from .rows import (
     Due,
+    FarBelow,
     FarPromise,
     FarPromises,
     LockRow,
@@ -65,10 +66,6 @@ class LooksElsewhere(Protocol):
 
     def new(self) -> Looks:
         """Return what one answer is made with."""
-        ...  # pragma: no cover
-
-    async def retry(self, key: str) -> bool:
-        """Send a stalled message again now."""
         ...  # pragma: no cover
 
 
@@ -208,18 +205,20 @@ class Surveys:
         await self._shards.wait_shown()
         return found
 
-    async def below(self, root: Promise, id_prefix: str) -> list[Promise]:
+    async def below(self, root: Promise, id_prefix: str) -> FarBelow:
         """Return the promises of this group that may be below a root, as many as are looked at."""
         trees = Trees(self._shards, self._texts, self._causes, id_prefix, self._now_ms())
         found: dict[str, Promise] = {}
+        is_cut = False
         pace = Pace()
         async with aclosing(trees.near_candidates(root)) as candidates:
             async for promise in candidates:
                 found.setdefault(promise.id, promise)
                 if len(found) > CANDIDATES_LIMIT_COUNT or pace.is_spent:
+                    is_cut = True
                     break
         await self._shards.wait_shown()
-        return list(found.values())
+        return FarBelow(tuple(found.values()), is_cut)
 
     async def waiters(self, promise_id: str) -> list[SeenWaiter] | None:
         """Return who waits for a promise; None if there is no such promise."""
@@ -234,7 +233,7 @@ class Surveys:
         """Return how many positions a page of tasks has."""
         return tasks.STREAMS_PER_SHARD_COUNT * len(self._shards.states())
 
-    def newest_tasks(self) -> tuple[int, ...]:
+    async def newest_tasks(self) -> tuple[int, ...]:
         """Return the place of the newest task in each stream; see `tasks.py`."""
         return tasks.newest(self._shards.states())
 
@@ -283,14 +282,12 @@ class Surveys:
         return self._shards.state_of(promise_id)
 
     def retry(self, key: str) -> bool:
-        """Send a stalled message of this process again now; see `Delivery.retry`."""
+        """Send a stalled message again now, if it is here; see `Delivery.retry`."""
         return self._messages.retry(key)
 
-    async def retry_anywhere(self, key: str) -> bool:
-        """Do as `retry`, in whatever process the message is."""
-        if self._elsewhere is not None:
-            return await self._elsewhere.retry(key)
-        return self.retry(key)
+    async def retry_all(self, keys: Sequence[str], sent: set[str]) -> None:
+        """Do as `retry` with several, and add those that are sent again to `sent`."""
+        sent.update(key for key in keys if self.retry(key))
 
     async def _with_sending(self, rows: Sequence[TaskRow]) -> list[TaskRow]:
         """Return rows with what is known of their messages."""

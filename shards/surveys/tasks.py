@@ -18,8 +18,8 @@ from troth.core.grammar import task_ids
 from troth.core.grammar.patterns import Pattern
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import Promise, Task
-from troth.core.state.serial_index import SerialIndex
 from troth.core.state.shard_state import ShardState
+from troth.core.tables.serial_index import SerialIndex
 from troth.core.workflows import WorkflowTask
 
 from . import shown_tasks

@@ -59,7 +59,7 @@ class Trees:
     async def tree(self, root: Promise, limit_count: int, depth_count: int | None) -> Tree:
         """Return the root and what is below it: parents first, children in order of creation."""
         found = {root.id: root}
-        is_cut = False
+        is_cut = self._far is not None and self._far.below(root).is_cut
         async with aclosing(self._candidates(root)) as candidates:
             async for promise in candidates:
                 found.setdefault(promise.id, promise)
@@ -129,7 +129,7 @@ class Trees:
             async for promise in near:
                 yield promise
         if self._far is not None:
-            for promise in self._far.below(root):
+            for promise in self._far.below(root).promises:
                 yield promise
 
     async def near_candidates(self, root: Promise) -> AsyncGenerator[Promise, None]:

@@ -78,17 +78,15 @@ class WhyPending:
             if local.cause is not None:
                 found.offer(*self._of_parents(one, local.cause, links))
                 continue
-            pending = [name for name in local.awaited if self._pending(name) is not None]
+            pending = [child for child in map(self._pending, local.awaited) if child is not None]
             if one is promise:
-                awaited = tuple(pending)
+                awaited = tuple(child.id for child in pending)
             if not pending:
                 # Its task is about to be told that the last of them has completed.
                 found.offer(Cause(one.id, Reason.SENDING, since=one.created_on), links)
-            for name in reversed(pending[:AWAITED_LIMIT_COUNT]):
+            for child in reversed(pending[:AWAITED_LIMIT_COUNT]):
+                name = child.id
                 further = (*links, WhyLink(name, AWAITS))
-                child = self._pending(name)
-                if child is None:
-                    continue
                 if not name.startswith(self._id_prefix):
                     found.offer(Cause("", Reason.HIDDEN), links)
                 elif name in seen:

@@ -1,4 +1,4 @@
-"""When promises that wait are folded (`core/state/promise_table.py`): when they are old, or many.
+"""When promises that wait are folded (`promise_table.py`): when they are old, or many.
 
 Every other second all that was there two seconds before is folded. So a promise that completes
 within two seconds costs nothing here, and memory follows what waits, not when the next checkpoint

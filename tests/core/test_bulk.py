@@ -225,6 +225,19 @@ def test_a_job_that_has_ended_does_nothing() -> None:
     assert states(system) == {"a": "PENDING"}
 
 
+def test_progress_that_is_noted_again_counts_once() -> None:
+    """Its answer may have been lost between two processes."""
+    system = system_of("a")
+    start(system)
+    for _ in range(2):
+        report = system.tell(0, c.AdvanceBulk("j", (7, 9), BulkCounts(3))).reply.bulk
+        assert report is not None
+        assert (report.places, report.counts) == ((7, 9), BulkCounts(3))
+    report = system.tell(0, c.AdvanceBulk("j", None, BulkCounts(1))).reply.bulk
+    assert report is not None
+    assert report.counts == BulkCounts(4)
+
+
 def test_a_shard_forgets_its_part_once() -> None:
     system = system_of("a")
     start(system)

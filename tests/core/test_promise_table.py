@@ -6,13 +6,20 @@ import pytest
 
 from troth.core.limits import FOLD_SLICE_COUNT, INTEGER_MAX
 from troth.core.model import EMPTY_VALUE, PENDING, RESOLVED, Promise, Trace, Value, replace
-from troth.core.state import promise_table
-from troth.core.state.promise_table import (
-    FOLDED_DATA_CHARACTERS,
-    SHAPES_LIMIT_COUNT,
-    PromiseTable,
-)
 from troth.core.state.shard_state import ShardState
+from troth.core.tables import folding
+from troth.core.tables.folding import (
+    DATA_CHARACTERS,
+    NAMES_LIMIT_COUNT,
+    SERIAL,
+    UNREADABLE_ROW,
+    NameSets,
+    fold,
+    is_folded,
+    promise_of,
+    row_of,
+)
+from troth.core.tables.promise_table import PromiseTable
 
 NAMES = ("resonate:origin", "resonate:invoke", "customer", "", "größe", "x" * 300)
 
@@ -79,14 +86,47 @@ def test_sets_of_tag_names_that_are_too_many_or_too_long_are_kept_with_their_pro
     long = {f"{number}" * 10: "a" for number in range(100)}
     promises = [
         Promise(f"p{number}", number, PENDING, 9, 5, tags={f"name{number}": "a", "b": f"p{number}"})
-        for number in range(SHAPES_LIMIT_COUNT + 10)
+        for number in range(NAMES_LIMIT_COUNT + 10)
     ]
     promises.append(Promise("long", INTEGER_MAX, PENDING, 9, 5, tags=long))
     for promise in promises:
         table.add_folded(promise)
     assert list(table.values()) == promises
-    assert len(table._names) == SHAPES_LIMIT_COUNT
-    assert tuple(long) not in table._shapes
+    assert len(table.tag_names.names) == NAMES_LIMIT_COUNT
+    assert tuple(long) not in table.tag_names.names
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_row_brings_a_folded_promise_back(seed: int) -> None:
+    """In a shard that has other sets of names, or all that it may have; and alone."""
+    random = Random(seed)
+    written, read = NameSets(), PromiseTable()
+    if seed:
+        for number in range(random.choice((3, NAMES_LIMIT_COUNT - 2, NAMES_LIMIT_COUNT))):
+            read.tag_names.number_of((f"name{number}",))
+    promises = [any_promise(random, number) for number in range(100)]
+    for promise in promises:
+        folded = fold(promise, written)
+        assert folded is not None
+        row = row_of(promise.id, folded, written.packed)
+        assert is_folded(row)
+        assert promise_of(folded[SERIAL], row) == promise
+        promise_id, tags = read.add_row(folded[SERIAL], row)
+        assert (promise_id, dict(tags)) == (promise.id, promise.tags or {})
+    assert list(read.values()) == promises
+    assert len(folded_ids(read)) == read.folded_count == len(promises)
+
+
+def test_a_row_that_ends_too_early_is_refused() -> None:
+    promise = Promise("größe", 7, PENDING, 9, 5, Value(None, "aGVsbG8="), {"a": "b"}, "key")
+    names = NameSets()
+    folded = fold(promise, names)
+    assert folded is not None
+    row = row_of(promise.id, folded, names.packed)
+    assert not is_folded(b"")
+    for length in range(len(row)):
+        with pytest.raises(UNREADABLE_ROW):
+            PromiseTable().add_row(folded[SERIAL], row[:length])
 
 
 def test_what_all_promises_of_a_kind_have_is_kept_once() -> None:
@@ -102,7 +142,7 @@ def test_what_all_promises_of_a_kind_have_is_kept_once() -> None:
 
 def test_a_promise_with_long_data_stays_an_object() -> None:
     state = ShardState(0, lambda _: 0)
-    limit = FOLDED_DATA_CHARACTERS
+    limit = DATA_CHARACTERS
     for serial, length in enumerate((limit + 1, limit)):
         param = Value({}, "x" * length)
         state.add_promise(Promise(f"p{serial}", serial, PENDING, 9, 5, param), None)
@@ -124,9 +164,9 @@ def test_a_promise_stays_an_object_while_there_is_no_memory(
         raise MemoryError
 
     table = PromiseTable()
-    promise = Promise("p", 0, PENDING, 9, 5)
+    promise = Promise("p", 0, PENDING, 9, 5, tags={})
     with monkeypatch.context() as patch:
-        patch.setattr(promise_table, "_encode", fail)
+        patch.setattr(folding, "_pack", fail)
         table.add_folded(promise)
         assert table.kept == {"p": promise}
         assert table.folded_count == 0

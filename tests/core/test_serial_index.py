@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth.core.state import serial_index
-from troth.core.state.serial_index import SerialIndex
+from troth.core.tables import serial_index
+from troth.core.tables.serial_index import SerialIndex
 
 LIMIT_S = 0.01
 """What a pass may take; a block takes some microseconds."""

@@ -6,7 +6,7 @@ import pytest
 
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import PENDING, Promise
-from troth.core.state.tag_index import FEW_COUNT, TagIndex
+from troth.core.tables.tag_index import FEW_COUNT, TagIndex
 
 Tags = dict[str, str]
 
@@ -30,7 +30,7 @@ def test_each_tag_names_its_promises_in_the_order_of_creation(seed: int) -> None
             tags = {"a": random.choice("xyz"), "b": str(serial // (FEW_COUNT + 2)), "c": "1"}
             promise = Promise(str(serial), serial, PENDING, 9, 5, tags=tags)
             promises[promise.id] = promise
-            index.add(promise)
+            index.add(promise.id, serial, tags.items())
         for name, value in (("a", "x"), ("b", str(random.randint(0, 40))), ("c", "1")):
             expected = [one.id for one in promises.values() if (one.tags or {})[name] == value]
             assert ids(index, {name: value}) == expected
@@ -49,6 +49,6 @@ def test_of_several_tags_the_rarest_is_looked_through() -> None:
     }
     index = TagIndex(promises)
     for promise in promises.values():
-        index.add(promise)
+        index.add(promise.id, promise.serial, (promise.tags or {}).items())
 
     assert ids(index, {"often": "1", "half": "1"}) == [str(one) for one in range(1, 30, 2)]

@@ -3,6 +3,7 @@
 from .fault import Fault, fault
 
 DECISIONS, JOBS = "core/decisions/bulk.py", "shards/bulk/jobs.py"
+ERRANDS, GROUPS = "shards/mesh/errands.py", "shards/mesh/test_bulk_of_groups.py"
 SLICES, DRIVEN, HTTP = "core/test_bulk.py", "shards/test_bulk_jobs.py", "http/bulk/test_bulk.py"
 
 BULK_FAULTS: tuple[Fault, ...] = (
@@ -102,5 +103,41 @@ BULK_FAULTS: tuple[Fault, ...] = (
         " + acts_count / self._rate_count\n",
         "\n",
         f"{DRIVEN}::test_the_pace_is_what_was_asked",
+    ),
+    fault(
+        "a bulk deletion does not heed what other groups need",
+        ERRANDS,
+        "        free = [one.id for one in promises if one.id not in in_use]\n",
+        "        free = [one.id for one in promises]\n",
+        f"{GROUPS}::test_a_deletion_heeds_what_other_groups_need",
+        is_quick=True,
+    ),
+    fault(
+        "a bulk deletion passes over what may go while another group completes",
+        ERRANDS,
+        "        if ANY_PROMISE in in_use:\n            raise Overloaded\n",
+        "",
+        f"{GROUPS}::test_a_deletion_waits_while_another_group_completes",
+    ),
+    fault(
+        "a bulk job on tasks is broken off when a process is away",
+        "shards/bulk/works.py",
+        "            except Overloaded:\n",
+        "            except ZeroDivisionError:\n",
+        f"{GROUPS}::test_tasks_of_all_groups_are_sent_again",
+    ),
+    fault(
+        "progress of a bulk job whose answer was lost counts twice",
+        DECISIONS,
+        "    if part is not None and part.places == command.places:\n",
+        "    if False:\n",
+        f"{SLICES}::test_progress_that_is_noted_again_counts_once",
+    ),
+    fault(
+        "jobs are forgotten when a process is away while process 0 starts",
+        JOBS,
+        "            except (Overloaded, LinkBroken):\n",
+        "            except ZeroDivisionError:\n",
+        f"{GROUPS}::test_jobs_go_on_though_a_process_goes_away_at_the_start",
     ),
 )

@@ -178,8 +178,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "evicted promises are not added to the filter of what is stored",
         "persistence/checkpoints/checkpoints.py",
-        "                add_id(rows.id_head(key))\n                yield rows.PROMISE_IDS",
-        "                yield rows.PROMISE_IDS",
+        "            add_id(rows.id_head(key))\n            yield rows.PROMISE_IDS",
+        "            yield rows.PROMISE_IDS",
         "persistence/test_stored_ids.py",
         is_quick=True,
     ),
@@ -367,8 +367,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "commands do not look at the time",
         "shards/shard.py",
-        " and done_count < BATCH_LIMIT_COUNT and has_time():",
-        " and done_count < BATCH_LIMIT_COUNT:",
+        "if entries and left_count and has_time():",
+        "if entries and left_count:",
         "shards/test_passes.py",
     ),
     fault(

@@ -8,6 +8,8 @@ SUPERVISOR = "cli/supervising/test_supervisor.py"
 LIVES, SEATED = "cli/supervising/test_lives.py", "http/supervision/test_seated.py"
 KILLS = "persistence/test_conversion_kills.py"
 
+DEBUGGING, DEBUGGED = "shards/gathered/debugging.py", "shards/gathered/test_debugging.py"
+
 PROCESS_FAULTS: tuple[Fault, ...] = (
     fault(
         "a read of what nobody waited for waits until it is written anyway",
@@ -162,5 +164,12 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "        self.heard_at_s += pause_s\n",
         "        pass\n",
         LIVES,
+    ),
+    fault(
+        "the time of a request is set in one process only",
+        DEBUGGING,
+        "        await ask_all(self._calls, TIME, TimeSet(now_ms))\n",
+        "        self._own.set_time(now_ms)\n",
+        f"{DEBUGGED}::test_what_happens_is_the_same_as_with_one_process",
     ),
 )

@@ -2,7 +2,7 @@
 
 from .fault import Fault, fault
 
-TABLE, TEST_TABLE = "core/state/promise_table.py", "core/test_promise_table.py"
+TABLE, TEST_TABLE = "core/tables/promise_table.py", "core/test_promise_table.py"
 TEST_PARKED = "shards/test_parked.py"
 
 WAITING_FAULTS: tuple[Fault, ...] = (
@@ -23,9 +23,17 @@ WAITING_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a folded promise forgets its idempotency key",
-        TABLE,
-        "            row.key_for_create,\n",
-        "            None,\n",
+        "core/tables/folding.py",
+        "        found.key_for_create,\n",
+        "        None,\n",
+        TEST_TABLE,
+        is_quick=True,
+    ),
+    fault(
+        "a start takes the names of a row's tags for the shard's first ones",
+        "core/tables/folding.py",
+        "    return promise_id, _NUMBER[number] + serial + row[rest_start:]",
+        "    return promise_id, _NUMBER[min(number, 0)] + serial + row[rest_start:]",
         TEST_TABLE,
         is_quick=True,
     ),

@@ -45,17 +45,17 @@ def test_a_store_says_its_format_from_the_first_commit_on() -> None:
     checkpoints = Checkpoints(store, DATA_ID, 1)
     assert format_of(store) is None
     checkpoints.write([])
-    assert format_of(store) == b"4"
+    assert format_of(store) == b"5"
     Checkpoints(store, DATA_ID, 1).write([capture()])
-    assert format_of(store) == b"4"
+    assert format_of(store) == b"5"
 
 
-@pytest.mark.parametrize("version", [b"1", b"3", b"5"])
+@pytest.mark.parametrize("version", [b"1", b"3", b"6"])
 def test_another_format_is_refused(version: bytes) -> None:
     store = MemoryStore()
     store.commit([(rows.META, b"format", version)])
 
-    with pytest.raises(CheckpointDamaged, match="this version of Troth knows 4"):
+    with pytest.raises(CheckpointDamaged, match="this version of Troth knows 4 and 5"):
         Checkpoints(store, DATA_ID, 1)
 
 

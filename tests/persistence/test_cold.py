@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from tests.twins.memory_store import MemoryStore
+from troth.core.grammar import task_ids
 from troth.core.grammar.patterns import Pattern
 from troth.core.limits import INTEGER_MAX
-from troth.core.model import Promise, PromiseState, Value
+from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState, Value
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import capture
 from troth.core.state.cold import Found, Query, merge
 from troth.core.state.shard_state import ShardState
+from troth.persistence import process_memory
 from troth.persistence.checkpoints import cold, rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointDamaged
@@ -221,3 +223,74 @@ def test_nothing_has_ended_before_all_time() -> None:
     shard = stored(some_promises(Random(3), 10))[1].reader.shards[1]
 
     assert shard.ended(ALL[1], (0, 0), -1, 100) == []
+
+
+def with_tasks(root: str, count: int) -> tuple[MemoryStore, Checkpoints]:
+    """A store that holds finished tasks of a root, and one of another with a similar id."""
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, b"data", 2)
+    captures = [empty_capture(0), empty_capture(1)]
+    for number in range(count):
+        name = root if number else f"{root}x"
+        task_id = task_ids.resume_id(name, f"leaf{number}")
+        task = Task(task_id, TaskKind.RESUME, name, f"leaf{number}", "r", 9, number + 1, 1)
+        task.state = TaskState.COMPLETED
+        captures[1].tasks[task_id] = task
+    checkpoints.write(captures)
+    checkpoints.renew()
+    return store, checkpoints
+
+
+@pytest.mark.parametrize("limit_count", [1, 2, 100])
+def test_tasks_of_a_promise_are_read_in_pages_in_which_no_others_are(limit_count: int) -> None:
+    """Also where an id is so long that keys have only its beginning and a digest."""
+    for root in ("root", "l" * 450):
+        shard = with_tasks(root, 6)[1].reader.shards[1]
+        found: list[Task] = []
+        after: bytes | None = b""
+        while after is not None:
+            page, after = shard.tasks_of(root, after, limit_count)
+            assert len(page) <= limit_count
+            found += page
+        assert sorted(task.leaf_id for task in found) == [f"leaf{number}" for number in range(1, 6)]
+
+
+def test_a_task_whose_row_is_gone_is_damage() -> None:
+    store, checkpoints = with_tasks("root", 2)
+    store.tables = store.tables | {rows.TASKS: {}}
+    checkpoints.renew()
+    with pytest.raises(CheckpointDamaged, match="names a row that is missing"):
+        checkpoints.reader.shards[1].task(task_ids.resume_id("root", "leaf1"))
+
+
+def test_a_search_by_ids_that_meets_a_row_that_is_gone_is_damage() -> None:
+    promises = some_promises(Random(2), 5)
+    store, checkpoints = stored(promises)
+    found = dict(store.tables[rows.PROMISES])
+    del found[rows.number_bytes(promises[0].serial)]
+    index = dict(store.tables[rows.BY_SERIAL])
+    first, second = sorted(index)[:2]
+    index[first] = index[second]
+    store.tables = store.tables | {rows.PROMISES: found, rows.BY_SERIAL: index}
+    checkpoints.renew()
+    shard = checkpoints.reader.shards[1]
+    with pytest.raises(CheckpointDamaged, match="an id names a row that is missing"):
+        shard.search(query(pattern=f"{promises[0].id[0]}*", limit_count=100, scan_count=100))
+    with pytest.raises(CheckpointDamaged):
+        shard.search(query(limit_count=100, scan_count=100))
+
+
+def test_pages_of_the_file_are_given_back_after_many_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where they have become much: else a look at all that is stored would fill the memory."""
+    monkeypatch.setattr(cold, "READS_BETWEEN_LOOKS_COUNT", 3)
+    promises = some_promises(Random(2), 5)
+    _, checkpoints = stored(promises)
+    reader, released = checkpoints.reader, []
+    monkeypatch.setattr(reader.view, "release_pages", lambda: released.append(True), raising=False)
+    for file_bytes, expected_count in ((0, 0), (cold.FILE_MEMORY_LIMIT_BYTES + 1, 2)):
+        monkeypatch.setattr(process_memory, "file_bytes", lambda size=file_bytes: size)
+        for _ in range(6):
+            assert reader.shards[1].promise(promises[0].id) == promises[0]
+        assert len(released) == expected_count

@@ -131,3 +131,43 @@ def test_files_are_private(tmp_path: Path) -> None:
 
     assert (tmp_path / "d").stat().st_mode & 0o077 == 0
     assert (tmp_path / "d" / "f").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("refusal", [errno.EOPNOTSUPP, errno.EINVAL, "short", None])
+def test_a_durable_write_is_whole_whatever_the_system_can_do(
+    refusal: int | str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one call where there is one for it, else in two."""
+    synced: list[int] = []
+    written = os.pwritev
+
+    def write(descriptor: int, buffers: list[bytes], offset: int, flags: int) -> int:
+        if isinstance(refusal, int):
+            raise OSError(refusal, os.strerror(refusal))
+        if refusal == "short":
+            return written(descriptor, [buffers[0][:3]], offset)
+        return written(descriptor, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "pwritev", write)
+    monkeypatch.setattr("troth.persistence.files._fdatasync", synced.append)
+    file = RealFiles().create(str(tmp_path / "a"))
+    file.write_durably(2, b"content")
+    assert (tmp_path / "a").read_bytes() == b"\0\0content"
+    assert len(synced) == (0 if refusal is None else 1)
+    file.close()
+
+
+def test_a_durable_write_that_the_disk_refuses_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error it is unknown what is on the disk: the log has failed."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EIO, "asked to")
+
+    monkeypatch.setattr(os, "pwritev", refuse)
+    file = RealFiles().create(str(tmp_path / "a"))
+    with pytest.raises(OSError, match="asked to"):
+        file.write_durably(0, b"content")
+    assert (tmp_path / "a").read_bytes() == b""
+    file.close()

@@ -24,7 +24,7 @@ from troth.shards.storage import DirectoryStorage
 
 FOLDER = Path(__file__).parent / "golden"
 OLD = ["version_1_format_1", "version_1_format_2", "version_1_format_3"]
-GOLDEN = [*OLD, "version_2"]
+GOLDEN = [*OLD, "version_2", "version_2_format_5"]
 
 
 def test_all_are_there() -> None:

@@ -98,7 +98,7 @@ def test_checkpoints_of_a_newer_format_are_refused(
     trimmed: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, data_id = trimmed
-    monkeypatch.setattr(rows, "FORMAT_VERSION", rows.FORMAT_VERSION + 1)
+    monkeypatch.setattr(rows, "FORMATS_READ", (rows.FORMAT_VERSION + 1,))
 
     with pytest.raises(CheckpointDamaged, match="is unknown"):
         covered_sequence(path, data_id)

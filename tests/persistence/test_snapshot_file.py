@@ -1,9 +1,12 @@
 """A snapshot file is read as it was written, or refused: cut, altered, foreign or too new."""
 
 import random
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 from troth.persistence.snapshots import snapshot_file
 from troth.persistence.snapshots.snapshot_file import (
     Batch,
+    FileEncoder,
+    PieceCounts,
     Row,
     SnapshotDamaged,
     SnapshotError,
@@ -169,3 +174,62 @@ def test_a_newer_format_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match="cannot be read"):
         SnapshotReader(tmp_path / "nothing.snapshot")
+
+
+def forged(block: bytes, counts: PieceCounts | None = None) -> bytes:
+    """A file with one block, and an end that fits."""
+    encoder = FileEncoder(HEADER)
+    return encoder.begin() + encoder.add(block, counts or PieceCounts({})) + encoder.end()
+
+
+def block(
+    content: bytes = b"", *, kind: int = 1, table: int = 0, group: int = 0, count: int = 0
+) -> bytes:
+    return snapshot_file._block(kind, table, group, count, content)
+
+
+def stating(content: bytes, content_bytes: int) -> bytes:
+    """A block of rows that says it has so much, with the checksum of that."""
+    stored = zlib.compress(content)
+    start = struct.pack("<BBHIII", 1, 0, 0, 0, content_bytes, len(stored))
+    return start + struct.pack("<I", google_crc32c.value(start + stored)) + stored
+
+
+ONE_ROW = struct.pack("<HI", 1, 1) + b"kv"
+ONE_BATCH = struct.pack("<QI", 11, 1) + struct.pack("<IIQ", 0, 1, 1) + b"r"
+
+
+@pytest.mark.parametrize(
+    ("forgery", "problem"),
+    [
+        (block(group=1), "belongs to no group"),
+        (block(kind=9), "is of an unknown kind"),
+        (block(table=7), "is of an unknown kind"),
+        (block(ONE_ROW, count=2), "the rows of a block do not fill it"),
+        (block(ONE_ROW + b"x", count=1), "the rows of a block do not fill it"),
+        (block(ONE_BATCH, kind=2, count=2), "the batches of a block do not fill it"),
+        (block(ONE_BATCH + b"x", kind=2, count=1), "the batches of a block do not fill it"),
+        (stating(b"x" * 10, 9), "does not have the length that it states"),
+        (stating(b"x" * 10, 11), "does not have the length that it states"),
+        (stating(b"", 2**31), "differs from what was written"),
+        (block(ONE_ROW, count=1), "does not match its end block"),
+    ],
+)
+def test_blocks_that_are_intact_and_wrong_are_refused(
+    forgery: bytes, problem: str, tmp_path: Path
+) -> None:
+    """As a program with a defect could write them; with as much memory as they may have."""
+    path = tmp_path / "a.snapshot"
+    path.write_bytes(forged(forgery))
+    with pytest.raises(SnapshotDamaged, match=problem):
+        read(path)
+
+
+def test_an_end_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
+    """Where one looks at the end alone, as lists of snapshots do."""
+    path = tmp_path / "a.snapshot"
+    whole = content()
+    start, _ = next(blocks(whole))
+    path.write_bytes(whole[:-16] + struct.pack("<Q8s", start, snapshot_file.END_MAGIC))
+    with SnapshotReader(path) as reader, pytest.raises(SnapshotDamaged, match="no end block at"):
+        reader.read_end()

@@ -8,15 +8,25 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.twins.memory_store import MemoryStore
+from troth.persistence import process_memory
 from troth.persistence.checkpoints import digests
 from troth.persistence.checkpoints.port import Store, Write
-from troth.persistence.checkpoints.store import DATA_NAME, LOCK_NAME, LmdbStore
+from troth.persistence.checkpoints.store import (
+    DATA_NAME,
+    LOCK_NAME,
+    MAP_BYTES,
+    MAP_BYTES_SMALLEST,
+    LmdbStore,
+    map_bytes,
+)
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 
 TABLES = ("a", "b")
@@ -391,3 +401,48 @@ def test_a_scan_back_is_a_scan_the_other_way_round(store: Store) -> None:
             forward = list(view.scan("a", start, stop))
             assert list(view.scan_back("a", start, stop)) == forward[::-1], (start, stop)
     view.close()
+
+
+def test_a_store_takes_a_third_of_a_limited_address_space_and_less_if_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It maps that before the server serves, and keeps it: later there may be too little."""
+    left_bytes = 9 * MAP_BYTES_SMALLEST * 16
+    monkeypatch.setattr(process_memory, "address_space_headroom_bytes", lambda: left_bytes)
+    asked: list[int] = []
+    opened = lmdb.open
+
+    def refuse(path: str, **options: Any) -> lmdb.Environment:
+        asked.append(options["map_size"])
+        if len(asked) == 1:
+            raise lmdb.MemoryError("asked to")
+        return opened(path, **options)
+
+    monkeypatch.setattr(lmdb, "open", refuse)
+    store = LmdbStore(tmp_path / "s", ("a",))
+    store.prepare()
+    assert asked == [left_bytes // 3, left_bytes // 12]
+    store.commit([("a", b"1", b"one")])
+    store.release_memory()
+    store.prepare()
+    assert len(asked) == 2, "it was never let go"
+    store.close()
+
+    def never(path: str, **options: Any) -> lmdb.Environment:
+        raise lmdb.MemoryError("asked to")
+
+    monkeypatch.setattr(lmdb, "open", never)
+    with pytest.raises(CheckpointFailed, match="cannot be opened"):
+        LmdbStore(tmp_path / "other", ("a",)).prepare()
+
+
+def test_a_store_that_is_not_limited_is_opened_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_memory, "address_space_headroom_bytes", lambda: None)
+    store = LmdbStore(tmp_path / "s", ("a",))
+    store.prepare()
+    assert not (tmp_path / "s" / DATA_NAME).exists()
+    store.commit([("a", b"1", b"one")])
+    assert map_bytes() == MAP_BYTES
+    store.close()

@@ -9,6 +9,7 @@ from troth.core import workflow_commands as w
 from troth.core.codes import Code
 from troth.core.grammar.addresses import Address, Undeliverable, resolve
 from troth.core.model import Json
+from troth.shards.delivery.dialects import Dialect
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ShipmentState, ShipmentView
 from troth.shards.placement.executions import Stage as Placed
@@ -59,6 +60,9 @@ class Asked:
     stage: Stage
     sendings: Sendings = field(default_factory=Sendings)
     places: Places = field(default_factory=Places)
+    polls: Polls = field(
+        default_factory=lambda: Polls(connections_limit_count=9, buffer_limit_count=1)
+    )
 
     def created_on(self, promise_id: str) -> int:
         """When it was created."""
@@ -68,8 +72,7 @@ class Asked:
     def cause(self, promise_id: str) -> Cause:
         """What the promise itself says."""
         shards = self.stage.shards
-        polls = Polls(connections_limit_count=1, buffer_limit_count=1)
-        causes = Causes(shards, self.sendings, polls, self.places)
+        causes = Causes(shards, self.sendings, self.polls, self.places)
         state = shards.states()[shards.shard_of(promise_id)]
         found = causes.look(state, state.promises[promise_id], EPOCH_MS).cause
         assert found is not None
@@ -115,6 +118,65 @@ async def test_what_became_of_the_message_of_a_task() -> None:
         cause = asked.cause("p")
         # Whether the receiver of pushes is there cannot be known.
         assert (cause.reason, cause.is_connected, cause.what) == (Reason.HELD, None, "lease")
+
+
+@dataclass(eq=False)
+class Text:
+    """A message that waits in a stream."""
+
+    dialect: Dialect
+
+    def body(self) -> bytes:
+        return b"text"
+
+
+@pytest.mark.parametrize("tag", ["resonate:invoke", "resonate:target"])
+async def test_what_is_wrong_with_the_streams_that_a_message_goes_to(tag: str) -> None:
+    """None listens to the group, not the one that is named, none of its protocol, all are full."""
+    dialects = [Dialect.REST, Dialect.ENVELOPE]
+    own, other = dialects if tag == "resonate:invoke" else dialects[::-1]
+    async with stage(1, direct=True) as s:
+        asked = Asked(s)
+        for name, address in (("any", "poll://any@g"), ("one", "poll://uni@g/1")):
+            await s.shards.ask(c.CreatePromise(name, FAR_MS, tags={tag: address}))
+
+        def reasons() -> list[Reason]:
+            return [asked.cause(name).reason for name in ("any", "one")]
+
+        asked.polls.connect("h", "1")
+        assert reasons() == [Reason.NO_LISTENER] * 2
+        assert asked.cause("any").connected_groups == ("h",)
+        asked.polls.connect("g", "2", other)
+        assert reasons() == [Reason.OTHER_PROTOCOL, Reason.NOT_CONNECTED]
+        asked.polls.connect("g", "1", own)
+        assert reasons() == [Reason.SENDING] * 2
+        assert asked.polls.put(Text(own), "g", "1", exact=True)
+        assert reasons() == [Reason.LISTENERS_FULL] * 2
+        assert asked.cause("one").connection_id == "1"
+
+
+async def test_a_receiver_that_is_no_address_is_said_to_be_none() -> None:
+    async with stage(1, direct=True) as s:
+        for name, tag in (("r", "resonate:invoke"), ("e", "resonate:target")):
+            await s.shards.ask(c.CreatePromise(name, FAR_MS, tags={tag: "nowhere"}))
+            cause = Asked(s).cause(name)
+            assert cause.reason is Reason.UNDELIVERABLE
+            assert "http" in cause.detail, "it says what would be one"
+
+
+async def test_a_workflow_whose_message_was_sent_is_offered_again_unless_it_is_claimed() -> None:
+    async with stage(1, direct=True) as s:
+        asked = Asked(s)
+        await s.shards.ask(c.CreatePromise("w", FAR_MS, tags=TARGET))
+        s.shards.tell(w.ExecuteSent("w", 0))
+        await settle()
+        cause = asked.cause("w")
+        assert (cause.reason, cause.what) == (Reason.SENT, "claim")
+        assert cause.at is not None
+        # Nobody claims it, so it waits a while before it is sent again.
+        await s.shards.ask(w.AcquireWorkflow("w", 0, "worker", 60_000))
+        await s.shards.ask(w.ReleaseWorkflow("w", 1))
+        assert asked.cause("w").reason is Reason.SENDING
 
 
 async def test_a_task_that_is_to_be_sent_later() -> None:

@@ -13,10 +13,12 @@ from troth.core.codes import Code
 from troth.core.model import PromiseState
 from troth.core.replies import ExecuteMessage, Message, Reply
 from troth.shards.clock import TrioClock
-from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
+from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
+from troth.shards.gathered.debugging import DebugOperations, OnePart
 from troth.shards.shards import Shards
 
-from .stage import EPOCH_MS, Stage, stage
+from .stage import EPOCH_MS, FAR_MS, Stage, stage
+from .test_checkpointer import Disk, life
 
 TARGET = {"resonate:target": "poll://any@g"}
 RESOLVED = PromiseState.RESOLVED
@@ -66,9 +68,9 @@ async def debugged() -> AsyncIterator[DebugWorld]:
     clock = DebugClock(TrioClock(EPOCH_MS))
     outgoing = DebugOutgoing(delivered, clock)
     shards = Shards(shard_count=4, clock=clock, outgoing=outgoing, cursor_secret=b"secret")
-    debug = DebugOperations(shards, clock, outgoing)
+    debug = DebugOperations(shards, OnePart(DebugPart(shards, clock, outgoing)))
     async with stage(direct=True, shards=shards) as running:
-        debug.start()
+        await debug.start()
         yield DebugWorld(debug, delivered, running)
 
 
@@ -140,6 +142,62 @@ async def test_a_tick_sends_again_and_runs_schedules(autojump_clock: MockClock) 
         assert {one.id for one in snap.promises} == {"r", "s.60000"}
 
 
+async def test_a_tick_offers_a_task_again_whose_delay_is_over(autojump_clock: MockClock) -> None:
+    """Not before; and a sleep, which is for no worker, has no such time."""
+    async with debugged() as world:
+        delayed = {**TARGET, "resonate:delay": "5000"}
+        await world.ask(w.EnsurePromise("later", 10**9, tags=delayed), 10)
+        sleeps = {**TARGET, "resonate:timer": "true"}
+        await world.ask(w.EnsurePromise("sleep", 10**9, tags=sleeps), 10)
+        snap = await world.debug.snap()
+        assert {one: at for one, _, at in snap.workflow_timeouts} == {"later": 5_000}
+        await world.debug.tick(4_999)
+        assert (await world.debug.snap()).messages == []
+        await world.debug.tick(5_000)
+        snap = await world.debug.snap()
+        assert [one.id for _, one in snap.messages if isinstance(one, ExecuteMessage)] == ["later"]
+        assert snap.workflow_timeouts == [("later", 0, 35_000)]
+
+
+async def test_a_snap_says_to_whom_each_message_goes(autojump_clock: MockClock) -> None:
+    """Of all kinds; what was withdrawn goes to nobody, also when deliveries go on."""
+    async with debugged() as world:
+        await world.ask(w.EnsurePromise("flow", 10**9, tags=TARGET), 10)
+        await world.ask(w.EnsurePromise("over", 10**9, tags=TARGET), 10)
+        await world.ask(w.EnsurePromise("a", 10**9), 10)
+        await world.ask(w.RegisterListener("a", "poll://uni@g/1"), 10)
+        await world.ask(c.CompletePromise("a", RESOLVED), 20)
+        receiver = {"resonate:invoke": "poll://any@h"}
+        await world.ask(c.CreatePromise("rest", 10**9, tags=receiver), 20)
+        await world.ask(c.CompletePromise("over", RESOLVED), 20)
+        snap = await world.debug.snap()
+        assert sorted(address for address, _ in snap.messages) == [
+            "poll://any@g",
+            "poll://any@h",
+            "poll://uni@g/1",
+        ]
+        await world.debug.stop()
+        assert len(world.delivered.messages) == 3
+        # What is sent from here on is not kept back.
+        await world.ask(w.EnsurePromise("next", EPOCH_MS + 10**9, tags=TARGET), None)
+        assert len(world.delivered.messages) == 4
+
+
+async def test_a_snap_shows_what_has_left_memory(autojump_clock: MockClock) -> None:
+    """But nothing of it that was deleted."""
+    async with life(Disk()) as one:
+        for name, tags in (("flow", TARGET), ("plain", None), ("gone", None)):
+            await one.shards.ask(w.EnsurePromise(name, FAR_MS, tags=tags))
+            await one.shards.ask(c.CompletePromise(name, RESOLVED))
+        await one.checkpointer.checkpoint()
+        assert (await one.shards.ask(c.DeletePromise("gone"))).code.status == 204
+        clock = DebugClock(TrioClock(EPOCH_MS))
+        outgoing = DebugOutgoing(Delivered(), clock)
+        snap = await DebugPart(one.shards, clock, outgoing).snap()
+        assert {promise.id for promise in snap.promises} == {"flow", "plain"}
+        assert [(task.id, task.state.value) for task in snap.workflows] == [("flow", "fulfilled")]
+
+
 async def test_after_stop_everything_goes_on(autojump_clock: MockClock) -> None:
     async with debugged() as world:
         await world.ask(w.EnsurePromise("r", EPOCH_MS + 10**9, tags=TARGET), None)
@@ -147,7 +205,7 @@ async def test_after_stop_everything_goes_on(autojump_clock: MockClock) -> None:
         await world.ask(w.RegisterListener("a", "poll://uni@g/1"), None)
         await trio.sleep(1)
         assert world.delivered.messages == []
-        world.debug.stop()
+        await world.debug.stop()
         await trio.sleep(1)
         assert len(world.delivered.messages) == 2
 

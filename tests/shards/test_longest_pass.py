@@ -365,7 +365,7 @@ async def job_carried_out(
         await nursery.start(jobs.run)
         began_s, began_cpu_s = trio.current_time(), time.thread_time()
         async with measured(shards) as found:
-            await jobs.start(job_of(jobs, rate_count=BULK_RATE_LIMIT_COUNT, **wanted))
+            await jobs.start(await job_of(jobs, rate_count=BULK_RATE_LIMIT_COUNT, **wanted))
             await ended.wait()
         lasted_s, cpu_s = trio.current_time() - began_s, time.thread_time() - began_cpu_s
         print(f"bulk: {count / lasted_s:.0f}/s, {cpu_s / count * 1e6:.0f} us of CPU each")
@@ -403,7 +403,7 @@ async def bulk_retry(shards: Shards, count: int) -> LongestPass:
         "subject": BulkSubject.TASKS,
         "action": BulkAction.RETRY,
         "filter": BulkFilter("*", ("stalled",), families=("rest",)),
-        "through": tasks.newest_tasks(),
+        "through": await tasks.newest_tasks(),
     }
     return await job_carried_out(shards, tasks, count, **wanted)
 

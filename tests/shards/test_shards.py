@@ -22,11 +22,26 @@ from troth.core.commands import (
 )
 from troth.core.grammar.task_ids import resume_id
 from troth.core.model import Promise, PromiseState
+from troth.core.replies import Reply
+from troth.core.workflow_commands import CreateWorkflow, EnsurePromise
+from troth.core.workflows import ACQUIRED
 from troth.persistence.errors import LogFailed, UnknownRecord
 from troth.persistence.wal.log import LogRecord
-from troth.shards.errors import Overloaded, Stopping
+from troth.shards.errors import Overloaded, ShardsError, Stopping, StorageFailed
+from troth.shards.storage import MemoryStorage
 
-from .stage import EPOCH_MS, FAR_MS, WORKER, CalledBack, Outgoing, id_in, make_shards, settle, stage
+from .stage import (
+    EPOCH_MS,
+    FAR_MS,
+    WORKER,
+    CalledBack,
+    Outgoing,
+    Stage,
+    id_in,
+    make_shards,
+    settle,
+    stage,
+)
 
 ALL_STATES = tuple(PromiseState)
 
@@ -250,3 +265,139 @@ async def test_a_replay_gives_the_same_state_and_goes_on_counting() -> None:
     for old, new in zip(s.shards.states(), again.states(), strict=True):
         assert (old.promises_count, old.tasks_count) == (new.promises_count, new.tasks_count)
     assert again._serials() > s.shards._serials.last
+
+
+class Places:
+    """An asker that keeps what it is told, by place."""
+
+    def __init__(self) -> None:
+        self.codes: dict[int, Code] = {}
+        self.counts: list[int] = []
+
+    def answer(self, place: int, reply: Reply) -> None:
+        assert place not in self.codes
+        self.codes[place] = reply.code
+        self.counts.append(reply.count)
+
+    def refuse(self, error: ShardsError) -> None:
+        raise AssertionError(error)
+
+
+async def test_commands_that_are_submitted_together_are_answered_by_their_places() -> None:
+    """As many of them as there is room for; the rest was not taken."""
+    ids = [id_in(0, 2, f"p{number}") for number in range(3)]
+    commands = [CreatePromise("other", FAR_MS), *(CreatePromise(one, FAR_MS) for one in ids)]
+    async with stage(2, direct=True, mailbox_limit_count=2) as s:
+        asked = Places()
+        assert s.shards.submit_all(commands, range(1, 4), None, asked) == 2
+        s.shards.run_turn()
+        await settle()
+        assert asked.codes == {1: Code.CREATED, 2: Code.CREATED}
+        assert s.shards.submit_all(commands, range(3, 4), None, asked) == 1
+        s.shards.run_turn()
+        await settle()
+        assert asked.codes[3] is Code.CREATED
+        assert (await s.shards.ask(ReadPromise("other"))).code is Code.PROMISE_NOT_FOUND
+        assert await s.shards.ask_each([]) == []
+
+
+async def test_commands_in_order_see_what_those_before_have_done() -> None:
+    """Though they are of different shards, and what one leaves for another is part of them."""
+    leaf, root = id_in(0, 2, "leaf"), id_in(1, 2, "root")
+    commands = [
+        CreatePromise(leaf, FAR_MS),
+        CreatePromise(root, FAR_MS),
+        CreateCallback(leaf, root, FAR_MS, WORKER),
+        CompletePromise(leaf, PromiseState.RESOLVED),
+        ReadPromise(leaf),
+    ]
+    async with stage(2, direct=True) as s:
+        asked = Places()
+        assert s.shards.run_in_order(commands, range(5), None, asked) == 5
+        assert asked.codes == {}, "nothing of it is durable"
+        s.shards.flush()
+        await settle()
+        created = Code.CREATED
+        assert asked.codes == {0: created, 1: created, 2: created, 3: created, 4: Code.OK}
+        assert resume_id(root, leaf) in s.shards.states()[1].tasks
+
+
+async def test_commands_in_order_end_where_there_is_no_room() -> None:
+    async with stage(1, mailbox_limit_count=1) as s:
+        asked = Places()
+        s.shards.submit(ReadPromise("p"), None, CalledBack())
+        assert s.shards.run_in_order([ReadPromise("q")], range(1), None, asked) == 0
+        await s.write_all()
+        assert asked.codes == {}
+
+
+async def flows(s: Stage, count: int) -> list[tuple[str, int]]:
+    """Make workflows that a worker has, in all shards."""
+    made = [(f"flow{number}", 1) for number in range(count)]
+    for name, _ in made:
+        tags = {"resonate:target": WORKER}
+        await s.shards.ask(CreateWorkflow(name, FAR_MS, "worker", 60_000, tags=tags))
+    return made
+
+
+async def test_leases_of_workflows_are_renewed_in_every_shard() -> None:
+    """With a waiting task or with a callback for each shard; what is not held is not counted."""
+    async with stage(4, direct=True) as s:
+        held = await flows(s, 8)
+        assert await s.shards.renew_workflows("worker", [*held, ("none", 1)]) == 8
+        asked = Places()
+        shards_count = len({s.shards.shard_of(name) for name, _ in held})
+        assert s.shards.submit_renewals("worker", held, None, asked) == shards_count
+        s.shards.run_turn()
+        await settle()
+        assert sorted(asked.codes) == list(range(shards_count))
+        assert sum(asked.counts) == 8
+
+
+async def test_a_renewal_that_a_shard_has_no_room_for_is_refused_as_a_whole() -> None:
+    async with stage(2, direct=True, mailbox_limit_count=1) as s:
+        held = await flows(s, 8)
+        for index in range(2):
+            s.shards.submit(ReadPromise(id_in(index, 2, "p")), None, CalledBack())
+        asked = Places()
+        with pytest.raises(Overloaded):
+            s.shards.submit_renewals("worker", held, None, asked)
+        s.shards.run_turn()
+        await settle()
+        assert asked.codes == {}
+
+
+async def test_workflow_tasks_of_all_shards_are_searched_in_pages() -> None:
+    async with stage(4, direct=True) as s:
+        held = await flows(s, 7)
+        await s.shards.ask(EnsurePromise("idle", FAR_MS, tags={"resonate:target": WORKER}))
+        found: list[str] = []
+        before: int | None = None
+        while True:
+            rows, before = await s.shards.search_workflows(ACQUIRED, 3, before, "flow")
+            found += [row.id for row in rows]
+            if before is None:
+                break
+        assert found == [name for name, _ in reversed(held)]
+        rows, _ = await s.shards.search_workflows(None, 10, None)
+        assert [row.id for row in rows] == ["idle", *found]
+
+
+async def test_what_is_looked_at_is_not_shown_when_the_log_has_failed() -> None:
+    with pytest.RaisesGroup(LogFailed, flatten_subgroups=True):
+        async with stage() as s:
+            s.ask(CreatePromise("p", FAR_MS))
+            await settle()
+            s.writer.fail()
+            with pytest.raises(StorageFailed):
+                await s.shards.wait_shown()
+
+
+async def test_a_server_in_memory_makes_no_checkpoints() -> None:
+    storage = MemoryStorage(3)
+    shards = make_shards(storage.shard_count, Outgoing())
+    assert shards.recover(storage).records_count == 0
+    assert shards.make_checkpointer(storage, interval_ms=1_000, log_bytes=1) is None
+    assert (storage.torn(), storage.doubt()) == ((0, None), None)
+    storage.close()
+    await trio.lowlevel.checkpoint()

@@ -20,6 +20,7 @@ from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.restoring import Until, restore
 from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.snapshots.snapshots import inspect, list_directory, verify
+from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES
 from troth.persistence.wal.segments import Segment
 from troth.shards.clock import SystemClock
 from troth.shards.upkeep import snapshotter
@@ -395,6 +396,28 @@ def test_copies_are_removed_when_they_are_old_and_never_overwritten(tmp_path: Pa
     assert third.store(str(log), [Segment(9, 100)]) is None
     assert (third.path / f"{9:020d}.log.superseded-1").read_bytes() == b"b" * 100
     assert (third.path / f"{9:020d}.log.superseded-2").read_bytes() == b"c" * 100
+
+
+def test_each_group_has_an_archive_of_its_own(tmp_path: Path) -> None:
+    """In one directory; what is there already is not copied again, and empty files never are."""
+    log = tmp_path / "log"
+    log.mkdir()
+    for group in range(2):
+        (log / f"{1:020d}.log").write_bytes(f"of group {group}".encode() * 20)
+        archive = Archive(tmp_path / "archive", b"i" * 16, 1000, group)
+        segments = [Segment(1, 200), Segment(9, SEGMENT_HEADER_BYTES)]
+        assert archive.store(str(log), segments) is None
+        assert all(map(archive.has, segments))
+        again = Archive(tmp_path / "archive", b"i" * 16, 1000, group)
+        assert again.store(str(log), segments) is None
+        assert again.statistics().archived_total_count == 0
+        assert all(map(again.has, segments))
+        (copy,) = again.path.iterdir()
+        assert copy.read_bytes().startswith(f"of group {group}".encode())
+    assert archive.path.parent == tmp_path / "archive" / (b"i" * 16).hex()
+    again.remove_old(2**60)
+    assert list(again.path.iterdir()) == []
+    assert again.statistics().removed_total_count == 1
 
 
 def test_a_copy_that_cannot_be_finished_leaves_nothing_and_is_made_later(

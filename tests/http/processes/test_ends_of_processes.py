@@ -181,6 +181,37 @@ def test_a_process_that_hangs_counts_as_down_and_is_replaced(
     assert client.ask("GET", f"/promises/{far}")[0] in (200, 404)
 
 
+def test_a_bulk_job_goes_on_when_processes_were_killed(
+    server: ServerProcess, connect: Connect
+) -> None:
+    """Process 0 drives it, the others have parts of what it is about. Nothing counts twice."""
+    client = connect(process_ids(server)[0])
+    groups = ids_by_group("bulk-killed", 30)
+    label = {"for": groups[0][0]}
+    for name in (one for group in groups for one in group):
+        body = {"id": name, "timeout": FAR_MS, "tags": label}
+        assert client.ask("POST", "/promises", body)[0] == 201
+        assert client.ask("PATCH", f"/promises/{name}", {"state": "RESOLVED"})[0] == 201
+    filters = {"id": "*", "tags[for]": groups[0][0]}
+    job = {"action": "delete", "filter": filters, "ratePerSecond": 30}
+    status, made = client.ask("POST", "/bulk", job)
+    assert status == 201, made
+    until(lambda: client.ask("GET", f"/bulk/{made['id']}")[1]["done"] > 10, "it is in the middle")
+    for number in (0, 2):
+        os.kill(process_ids(server)[number], signal.SIGKILL)
+        until(lambda: is_ready(server), "all are ready")
+
+    def has_ended() -> bool:
+        status, shown = client.ask("GET", f"/bulk/{made['id']}")
+        return status == 200 and shown["state"] != "running"
+
+    until(has_ended, "the job has ended")
+    shown = client.ask("GET", f"/bulk/{made['id']}")[1]
+    assert (shown["state"], shown["done"], shown["skipped"]) == ("finished", 90, {}), shown
+    found = client.ask("GET", f"/promises?id=*&tags[for]={groups[0][0]}")[1]["promises"]
+    assert found == []
+
+
 def test_all_are_killed_at_once(server: ServerProcess, connect: Connect) -> None:
     ids = [one for group in ids_by_group("killed", 3) for one in group]
     client = connect()

@@ -179,9 +179,6 @@ def test_a_bulk_job_begun_through_any_process(tenancy: Tenancy) -> None:
         for number in range(24):
             _, promise = work.ask(number % 8, "GET", f"/promises/{prefix}-{number}x")
             assert promise["state"] == "REJECTED_CANCELED"
-    for refused in ({"action": "delete"}, {"action": "retry"}):
-        status, body = work.ask(3, "POST", "/bulk", {**refused, "filter": {"id": "x*"}})
-        assert status in (400, 501), body
 
 
 def test_a_connection_that_closes_ends_a_stream_at_its_home(tenancy: Tenancy) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from tests.clients.listening import PushTarget
 from tests.helpers.server import ServerProcess
-from troth.core.codes import Code
 from troth.http.processes.refused_settings import refused_setting
 from troth.http.settings.settings import Settings
 
@@ -123,14 +122,6 @@ def test_locks_and_schedules_are_one(clients: list[Client]) -> None:
         assert clients[number + 1].ask("POST", "/locks/acquire", other)[0] == 403
         gone = {"resourceId": lock, "executionId": "a"}
         assert clients[number + 2].ask("POST", "/locks/release", gone)[0] == 204
-
-
-def test_what_does_not_work_yet_is_refused_by_name(clients: list[Client]) -> None:
-    for one in clients[:6]:
-        status, body = one.ask("POST", "/bulk", {"action": "retry", "filter": {}})
-        assert (status, body["error"]["code"]) == (501, Code.SEVERAL_PROCESSES)
-        (detail,) = body["error"]["details"]
-        assert "A server of several processes does not have" in detail["message"]
 
 
 def test_usual_settings_are_not_refused() -> None:

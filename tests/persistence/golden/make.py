@@ -1,6 +1,6 @@
 """Makes the golden data directory of a release, with a checkpoint and a log that goes on from it.
 
-    python -m tests.persistence.golden.make tests/persistence/golden/version_2
+    python -m tests.persistence.golden.make tests/persistence/golden/version_2_format_5
 
 Run it once for a release whose formats are new, and never again for the same name: the test beside
 it opens what older releases wrote. `expected.json` says what must be found.
@@ -217,6 +217,9 @@ async def make(path: Path) -> None:
         await write(shards, "covered")
         await write_functions(shards, "covered")
         await write_workflows(shards, "covered")
+        for state in shards.states():
+            while state.promises.fold_some(state.promise_index, state.largest_serial):
+                pass
         await checkpointer.checkpoint()
         await write(shards, "tail")
         await write_functions(shards, "tail")

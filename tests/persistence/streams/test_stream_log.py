@@ -337,3 +337,82 @@ def test_reading_goes_on_from_a_mark() -> None:
 
     assert [sequence for sequence, _ in read] == list(range(mark.next_sequence, 200))
     assert second._own.standing is Standing.OWNING
+
+
+def test_a_mark_is_held_against_what_the_stream_has() -> None:
+    """A database that was set back to an earlier state lacks what the checkpoints have."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    for number in range(1, 200):
+        log.append([(0, number, b"%d" % number)], number)
+    mark = log.mark_before(150)
+    assert mark is not None
+    log.close()
+    _log(engine, clock, 2, mark=mark).check_mark("/data", _go_on)
+
+    other, later = SimulatedEngine(), SimulatedClock()
+    log = _owner(other, later, 9)
+    for number in range(1, 200):
+        log.append([(0, number, b"other %d" % number)], number)
+    set_back = SimulatedEngine(engine.identity, engine.frames[: mark.number - 1])
+    for changed in (other, set_back):
+        with pytest.raises(StreamDamaged, match="the checkpoints in /data have"):
+            _log(changed, clock, 2, mark=mark).check_mark("/data", _go_on)
+
+
+def test_a_stream_that_cannot_be_read_is_given_up_when_patience_is_over() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    _owner(engine, clock).close()
+    began_ms = clock.time_ms
+    with pytest.raises(LogFailed, match="has not answered for 30 s: no answer"):
+        list(_log(engine, clock, 2, chance=1.0, faults=("no read",)).take_over(_go_on))
+    assert clock.time_ms - began_ms >= 30_000
+
+
+def test_reading_begins_with_any_record() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _log(engine, clock)
+    assert list(log.read(1)) == [], "nothing is durable"
+    list(log.take_over(_go_on))
+    log.append([(0, 1, b"a"), (0, 2, b"b"), (0, 3, b"c")], 1)
+    assert list(log.read(3)) == [(3, LogRecord(0, 3, b"c"))]
+    assert list(log.read(4)) == []
+
+
+def test_a_log_that_is_closed_takes_nothing() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    log.close()
+    frames_count = len(engine.frames)
+    log.close()
+    for act in (lambda: log.append([(0, 1, b"a")], 1), log.seal):
+        with pytest.raises(LogFailed, match="closed"):
+            act()
+    assert len(engine.frames) == frames_count
+
+
+def test_what_stands_where_a_frame_was_sent_and_is_no_frame_ends_the_log() -> None:
+    """Its answer was lost, and what the engine shows there is not what anyone has written."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    stream = SimulatedStream(engine, Random(1), clock)
+    log = StreamLog(
+        stream, node="n", incarnation=1, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
+        sleep_s=clock.sleep_s,
+    )  # fmt: skip
+    list(log.take_over(_go_on))
+    stream.chance, stream._faults = 1.0, ("answer lost",)
+
+    def rot() -> None:
+        engine.frames[-1] = b"rotten"
+
+    clock.on_sleep = rot
+    landed = engine.land
+
+    def land(number: int, epoch: int, frame: bytes, *, is_claim: bool) -> bool:
+        is_there = landed(number, epoch, frame, is_claim=is_claim)
+        rot()
+        return is_there
+
+    engine.land = land  # type: ignore[method-assign]
+    with pytest.raises(LogFailed, match="it is not what was written"):
+        log.append([(0, 1, b"a")], 1)

@@ -12,6 +12,7 @@ from troth.core.grammar import task_ids
 from troth.core.workflows import execute_key
 from troth.shards.delivery.dialects import Dialect
 from troth.shards.gathered.home_looks import AllLooks
+from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.surveys.rows import Cause, Reason
 from troth.shards.surveys.surveys import Surveys
 
@@ -28,6 +29,12 @@ def surveys(home: Home) -> Surveys:
         lambda: EPOCH_MS + round(trio.current_time() * 1000),
         looks,
     )
+
+
+def of_all(home: Home, own: Surveys) -> AllSurveys:
+    """Return what a process answers of all groups."""
+    process = home.process
+    return AllSurveys(process.mesh.calls, process.place.group_shards, process.shards, own)
 
 
 async def cause_of(known: Surveys, promise_id: str) -> Cause:
@@ -69,8 +76,11 @@ async def test_a_worker_that_holds_a_task_and_is_nowhere(autojump_clock: MockClo
 
 
 async def test_why_a_push_fails_that_another_process_sends(autojump_clock: MockClock) -> None:
-    async with homes(2) as server:
-        _, known = (surveys(home) for home in server.alive)
+    """And any process that is asked to sends it again at once."""
+    async with homes(3) as server:
+        own = [surveys(home) for home in server.alive]
+        known = own[1]
+        whole = [of_all(home, one) for home, one in zip(server.alive, own, strict=True)]
         url = server.target_at(0)
         server.alive[0].push.behaviour[url.removeprefix("http://").removesuffix("/")] = "fail"
         promise_id = await workflow(server, 1, url)
@@ -84,7 +94,9 @@ async def test_why_a_push_fails_that_another_process_sends(autojump_clock: MockC
         assert row.sending.failed_count == 1
 
         server.alive[0].push.behaviour.clear()
-        assert await known.retry_anywhere(execute_key(promise_id))
+        sent: set[str] = set()
+        await whole[2].retry_all([execute_key(promise_id), "no-task"], sent)
+        assert sent == {execute_key(promise_id)}
         await trio.sleep(0.1)
         assert len(server.alive[0].push.arrivals) == 2, "at once"
 

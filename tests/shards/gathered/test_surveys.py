@@ -209,3 +209,38 @@ async def test_there_is_no_shorter_list_while_a_group_is_away(autojump_clock: Mo
             await one.timers(FAR_MS, 10, None)
         with pytest.raises(OutOfReach):
             await one.locks("*", "", None, 10, LockPlace())
+
+
+async def test_a_tree_is_cut_where_another_group_has_more(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Than it can look at for one answer."""
+    async with world(2) as server:
+        one = surveys(server)[0]
+        root = server.id_of(0, "root")
+        await server.call(0, CreatePromise(root, FAR_MS))
+        for number in range(3):
+            name = server.id_of(1, f"child-{number}")
+            await server.call(0, CreatePromise(name, FAR_MS, tags={"resonate:root": root}))
+        tree = await one.tree(root, 100, None)
+        assert tree is not None
+        assert (len(tree.calls), tree.is_cut) == (4, False)
+        monkeypatch.setattr("troth.shards.surveys.surveys.CANDIDATES_LIMIT_COUNT", 1)
+        tree = await one.tree(root, 100, None)
+        assert tree is not None
+        assert (len(tree.calls), tree.is_cut) == (3, True)
+
+
+async def test_a_call_belongs_to_a_promise_of_another_group(autojump_clock: MockClock) -> None:
+    """It is then not below the root, which is only the beginning of its lineage."""
+    async with world(2) as server:
+        one = surveys(server)[0]
+        root, other = server.id_of(0, "root"), server.id_of(1, "other")
+        child = server.id_of(0, "child")
+        for name in (root, other):
+            await server.call(0, CreatePromise(name, FAR_MS))
+        tags = {"resonate:root": root, "resonate:parent": other}
+        await server.call(0, CreatePromise(child, FAR_MS, tags=tags))
+        tree = await one.tree(root, 100, None)
+        assert tree is not None
+        assert [call.promise.id for call in tree.calls] == [root]

@@ -231,3 +231,15 @@ async def test_what_is_not_durable_is_not_sent_again_either(autojump_clock: Mock
         first.make_all_durable()
         await trio.sleep(0.1)
         assert tasks_of(server, 1) == [task_ids.resume_id(root, leaf)]
+
+
+async def test_ids_of_one_group_that_follow_each_other_are_one_stretch(
+    autojump_clock: MockClock,
+) -> None:
+    """A request about many promises is cut only where the next lives in another process."""
+    async with world(2) as server:
+        ids = [server.id_of(group, f"p{place}") for place, group in enumerate((0, 0, 1, 0, 1, 1))]
+        for process in server.processes:
+            found = list(process.shards.stretches(ids))
+            assert found == [range(2), range(2, 3), range(3, 4), range(4, 6)]
+            assert list(process.shards.stretches([])) == [range(0)]

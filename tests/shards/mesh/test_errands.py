@@ -1,4 +1,4 @@
-"""Commands that take several groups to carry out: leaves, awaited promises, deletions."""
+"""Commands that take several groups to carry out: claims, suspensions, deletions, bulk jobs."""
 
 import trio
 from trio.testing import MockClock
@@ -157,3 +157,48 @@ async def test_a_promise_stays_while_its_origin_in_another_group_is_pending(
         await server.call(0, CompletePromise(origin, RESOLVED))
         reply = await server.call(0, DeletePromise(child))
         assert reply.code is Code.NO_CONTENT
+
+
+async def test_a_lineage_is_followed_through_groups_to_a_pending_origin(
+    autojump_clock: MockClock,
+) -> None:
+    """There and back; one that leads to a promise that is gone holds nothing."""
+    async with world(2, delay_s=0.01) as server:
+        first, second, third = (server.id_of(group, "step") for group in (1, 0, 1))
+        third = server.id_of(1, "last")
+        lost = server.id_of(1, "lost")
+        gone = server.id_of(0, "gone")
+        for name, origin in ((first, None), (second, first), (third, second), (lost, gone)):
+            tags = None if origin is None else {TAG_ORIGIN: origin}
+            await server.call(0, CreatePromise(name, FAR_MS, tags=tags))
+        for name in (second, third, lost):
+            await server.call(0, CompletePromise(name, RESOLVED))
+        assert (await server.call(0, DeletePromise(third))).code is Code.ORIGIN_PENDING
+        assert (await server.call(0, DeletePromise(lost))).code is Code.NO_CONTENT
+        await server.call(0, CompletePromise(first, RESOLVED))
+        assert (await server.call(0, DeletePromise(third))).code is Code.NO_CONTENT
+
+
+async def test_what_cannot_be_deleted_is_refused_though_a_group_is_away(
+    autojump_clock: MockClock,
+) -> None:
+    """Its own shard knows that it is pending, or that there is none."""
+    async with world(2) as server:
+        pending, missing = server.id_of(0, "pending"), server.id_of(0, "missing")
+        await server.call(0, CreatePromise(pending, FAR_MS))
+        server.cut_off(1)
+        await trio.sleep(0.1)
+        assert (await server.call(0, DeletePromise(pending))).code is Code.PROMISE_PENDING
+        assert (await server.call(0, DeletePromise(missing))).code is Code.PROMISE_NOT_FOUND
+
+
+async def test_there_is_no_task_to_claim_before_the_leaf_of_another_group_has_completed(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(2, delay_s=0.01) as server:
+        root, leaf = server.id_of(0, "root"), server.id_of(1, "leaf")
+        for name in (root, leaf):
+            await server.call(0, CreatePromise(name, FAR_MS))
+        await server.call(0, CreateCallback(leaf, root, FAR_MS, WORKER))
+        claim = ClaimTask(task_ids.resume_id(root, leaf), 1, "worker", 60_000)
+        assert (await server.call(0, claim)).code is Code.TASK_NOT_FOUND

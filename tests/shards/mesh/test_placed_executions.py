@@ -2,14 +2,23 @@
 
 from typing import Any, cast
 
+import pytest
 import trio
 
 from tests.shards.mesh.home_world import HomeWorld, homes
 from tests.shards.mesh.world import until
 from tests.shards.test_functions import create
 from troth.core import commands as c
+from troth.core.grammar import task_ids
+from troth.core.model import replace
 from troth.core.replies import Message, TaskMessage
-from troth.shards.mesh.placed_executions import PlacedExecutions, answer_about_executions
+from troth.shards.errors import ShardsError
+from troth.shards.mesh.placed_executions import (
+    PlacedExecutions,
+    all_builds_in_use,
+    answer_about_executions,
+    builds_in_use,
+)
 from troth.shards.placement.placement import Placement
 
 
@@ -21,6 +30,7 @@ class Place:
         self.sent: list[str] = []
         self.ended: list[str] = []
         self.withdrawn: list[str] = []
+        self.restored: list[tuple[str, int, str]] = []
 
     def send(self, message: Message) -> None:
         """Take an execution."""
@@ -35,9 +45,9 @@ class Place:
         """Note that they have ended."""
         self.ended += promise_ids
 
-    def restore(self, *_: Any) -> None:
-        """Take up what a node has: here is none."""
-        raise AssertionError("no node has anything")
+    def restore(self, promise_id: str, counter: int, _: Any, node_id: str, __: int) -> None:
+        """Note what a node has."""
+        self.restored.append((promise_id, counter, node_id))
 
 
 def in_group(world: HomeWorld, group: int, number: int) -> c.CreateExecution:
@@ -84,3 +94,54 @@ async def test_what_has_ended_while_a_group_was_away_is_asked_for(autojump_clock
         with trio.fail_after(30):
             await until(lambda: bool(place.ended))
         assert place.ended == [ended.id]
+        assert place.restored == []
+
+
+async def test_what_a_node_has_of_another_group_is_taken_up(autojump_clock: object) -> None:
+    """When its group is back: until then it is asked again and again."""
+    async with homes(2) as world:
+        running = in_group(world, 1, 1)
+        await world.server.call(1, running)
+        task_id = task_ids.invoke_id(running.id)
+        reply = await world.server.call(1, c.AssignExecution(task_id, 1, "node", 10_000))
+        assert reply.code.status < 300
+        for one in world.alive:
+            answer_about_executions(one.process.mesh.calls, one.process.shards)
+        first = world.alive[0].process
+        place = Place()
+        placed = PlacedExecutions(
+            first.mesh.calls, cast(Placement, place), first.shards.shard_of, first.place.groups
+        )
+        assert list(placed.others) == [1]
+        world.server.cut_off(1)
+        world.nursery.start_soon(placed.run)
+        placed.lost(1)
+        await trio.sleep(3)
+        assert place.restored == []
+        world.server.mend_all()
+        with trio.fail_after(60):
+            await until(lambda: bool(place.restored))
+        assert place.restored == [(running.id, 1, "node")]
+
+
+async def test_builds_are_in_use_as_long_as_an_execution_of_any_group_needs_them(
+    autojump_clock: object,
+) -> None:
+    """Nobody may delete one while it is unknown what a group needs."""
+    async with homes(2) as world:
+        for one in world.alive:
+            answer_about_executions(one.process.mesh.calls, one.process.shards)
+        calls = world.alive[0].process.mesh.calls
+        for group, build in ((0, "b"), (1, "b"), (1, "c"), (1, "")):
+            made = in_group(world, group, 1 + 500 * len(build) + 100 * ord((build or "a")[0]))
+            made = replace(made, plan=replace(made.plan, build_id=build))
+            await world.server.call(0, made)
+            if group:
+                task_id = task_ids.invoke_id(made.id)
+                await world.server.call(0, c.AssignExecution(task_id, 1, f"on-{build}", 10_000))
+        assert await all_builds_in_use(calls) == {"b": {"on-b"}, "c": {"on-c"}}
+        assert await builds_in_use(world.alive[0].process.shards) == {"b": set()}
+        world.server.cut_off(1)
+        await trio.sleep(1)
+        with pytest.raises(ShardsError):
+            await all_builds_in_use(calls)

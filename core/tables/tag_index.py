@@ -6,7 +6,7 @@ promise's tags take is a part of what the promise takes. Tags that name the same
 names them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from troth.core.model import Promise
@@ -31,34 +31,33 @@ class TagIndex:
         self._promises = promises
         self._entries: dict[str, dict[str, Entry]] = {}
 
-    def add(self, promise: Promise) -> None:
-        """Add the newest promise to each of its tags."""
-        assert promise.tags is not None
+    def add(self, promise_id: str, serial: int, tags: Iterable[tuple[str, str]]) -> None:
+        """Add the newest promise to each of its tags, which are names and values."""
         entries = self._entries
         last: Entry | None = None  # what the tag before had, and has now if that may be shared
         joined: Entry | None = None
-        for name, value in promise.tags.items():
+        for name, value in tags:
             by_value = entries.get(name)
             if by_value is None:
                 by_value = entries[name] = {}
             entry = by_value.get(value)
             if entry is None:
-                by_value[value] = promise.id
+                by_value[value] = promise_id
             elif type(entry) is SerialIndex:
-                entry.append(promise.serial, promise.id)
+                entry.append(serial, promise_id)
             elif entry is last and type(joined) is tuple:
                 # Lineage: several tags name the same promise, and so have the same promises.
                 by_value[value] = joined
             else:
                 last = entry
-                by_value[value] = joined = self._joined(entry, promise)
+                by_value[value] = joined = self._joined(entry, promise_id, serial)
 
-    def _joined(self, entry: Entry, promise: Promise) -> Entry:
+    def _joined(self, entry: Entry, promise_id: str, serial: int) -> Entry:
         ids = _ids(entry)
         if len(ids) < FEW_COUNT:
-            return *ids, promise.id
+            return *ids, promise_id
         index = self._indexed(ids)
-        index.append(promise.serial, promise.id)
+        index.append(serial, promise_id)
         return index
 
     def _indexed(self, ids: tuple[str, ...]) -> SerialIndex:

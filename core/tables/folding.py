@@ -1,0 +1,257 @@
+"""The bytes that stand for a promise that waits: in memory, and as its row in a checkpoint.
+
+In memory they are, without the promise's id:
+
+| bytes | field |
+|---|---|
+| 1 | the number of the set of its tags' names (`NameSets`), or `NO_TAGS`, or `OWN_NAMES` |
+| 8 | serial, big-endian like the others |
+| 8 | timeout, ms |
+| 8 | when it was created, ms |
+| … | nothing; or C1, and all that there is to the promise: its data; or a msgpack array |
+
+The array has the values of its tags, data, headers, key for create and trace. It ends behind the
+last field that the promise has. A tag whose value is the promise's own id
+has nil for it. With `OWN_NAMES` names and values take turns.
+
+In a row the number is the names themselves, and the serial is in the row's key: so a checkpoint
+writes what is in memory, and a start takes it up again, and neither makes a promise of it.
+
+| bytes | field |
+|---|---|
+| 1 | `ROW_MARK`. The row of a promise that was not folded is JSON, which begins with `[` |
+| 4 | length of the id |
+| 2 | length of the names |
+| … | the id, UTF-8 |
+| … | the names as a msgpack array; nothing for `NO_TAGS`, nil for `OWN_NAMES` |
+| … | timeout, creation and what follows, as in memory |
+
+Reading raises one of `UNREADABLE_ROW` for bytes that are nothing of the kind.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Final, final
+
+import msgspec
+from msgspec import Struct
+
+from troth.core.json_bytes import packer
+from troth.core.json_errors import UNREADABLE_JSON
+from troth.core.model import EMPTY_VALUE, PENDING, Promise, Trace, Value
+
+NAMES_LIMIT_COUNT: Final = 254
+"""So many sets of tag names are kept once for all promises that have them, in each shard."""
+
+OWN_NAMES: Final = 254
+NO_TAGS: Final = 255
+assert NAMES_LIMIT_COUNT <= OWN_NAMES < NO_TAGS < 256, "a number is one byte"
+
+_SET_NAMES_COUNT: Final = 16
+_SET_CHARACTERS: Final = 512
+"""Sets of more names, or longer ones, are kept with each promise."""
+
+DATA_CHARACTERS: Final = 8_192
+"""A promise with longer data is not folded: it would become hardly smaller."""
+
+ROW_MARK: Final = 1
+_ROW_MARK_BYTE: Final = bytes([ROW_MARK])
+
+UNREADABLE_ROW: Final = (*UNREADABLE_JSON, struct.error, IndexError, ValueError)
+"""What is raised for a row that is none."""
+
+_START: Final = struct.Struct(">BQqq")
+_ROW_START: Final = struct.Struct(">BIH")
+_TIMEOUT: Final = struct.Struct(">q")
+SERIAL: Final = slice(1, 9)
+"""Where a folded promise has its serial."""
+_TIMEOUT_OFFSET: Final = 9
+_TIMES_BYTES: Final = _START.size - _TIMEOUT_OFFSET
+_NUMBER: Final = tuple(bytes([number]) for number in range(256))
+_DATA_ALONE: Final = b"\xc1"  # which begins nothing in msgpack
+_OWN_NAMES_PACKED: Final = msgspec.msgpack.encode(None)
+
+
+class RowUnreadable(Exception):
+    """A row of a folded promise is none."""
+
+
+class TooManyNames(Exception):
+    """A set of names gets no number."""
+
+
+class _Rest(Struct, array_like=True, gc=False):
+    """What most promises lack some of."""
+
+    values: tuple[str | None, ...] | None = None
+    data: str | None = None
+    headers: dict[str, str] | None = None
+    key_for_create: str | None = None
+    trace: Trace | None = None
+
+
+class _Values(Struct, array_like=True, gc=False):
+    """The beginning of the same."""
+
+    values: tuple[str | None, ...]
+
+
+_pack: Final = packer()
+_pack_start: Final = _START.pack
+_unpack_rest: Final = msgspec.msgpack.Decoder(_Rest).decode
+_unpack_values: Final = msgspec.msgpack.Decoder(_Values).decode
+_unpack_names: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+
+@final
+class NameSets:
+    """The sets of names that a shard's promises have tags of, by number."""
+
+    __slots__ = ("_numbers", "_numbers_packed", "names", "packed")
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.names: list[tuple[str, ...]] = []
+        self.packed: dict[int, bytes] = {NO_TAGS: b"", OWN_NAMES: _OWN_NAMES_PACKED}
+        """What is written into rows, by number."""
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._numbers_packed = {packed: number for number, packed in self.packed.items()}
+
+    def number_of(self, names: tuple[str, ...]) -> int:
+        """Return the number of a set, which may be new; `OWN_NAMES` if it gets none."""
+        number = self._numbers.get(names)
+        if number is None:
+            is_long = len(names) > _SET_NAMES_COUNT or sum(map(len, names)) > _SET_CHARACTERS
+            if is_long or len(self.names) >= NAMES_LIMIT_COUNT:
+                return OWN_NAMES
+            number = self._add(names, _pack(names))
+        return number
+
+    def number_of_packed(self, packed: bytes) -> int:
+        """Return the number of the set in a row; raises TooManyNames if it gets none."""
+        number = self._numbers_packed.get(packed)
+        if number is None:
+            if len(self.names) >= NAMES_LIMIT_COUNT:
+                raise TooManyNames
+            number = self._add(_unpack_names(packed), packed)
+        return number
+
+    def _add(self, names: tuple[str, ...], packed: bytes) -> int:
+        number = len(self.names)
+        self._numbers[names] = self._numbers_packed[packed] = number
+        self.packed[number] = packed
+        self.names.append(names)
+        return number
+
+
+def fold(promise: Promise, tag_names: NameSets) -> bytes | None:
+    """Return what stands for a pending promise; None if it is to stay an object.
+
+    Raises MemoryError.
+    """
+    param, tags, key, trace = promise.param, promise.tags, promise.key_for_create, promise.trace
+    data, headers = param.data, param.headers
+    if data is not None and len(data) > DATA_CHARACTERS:
+        return None
+    times = promise.serial, promise.timeout, promise.created_on
+    if tags is None and key is None and trace is None and headers is None:
+        start = _pack_start(NO_TAGS, *times)
+        return start if data is None else start + _DATA_ALONE + data.encode()
+    number: int = NO_TAGS
+    values: list[str | None] | None = None
+    if tags is not None:
+        number = tag_names.number_of(tuple(tags))
+        values = [*(tags.values() if number != OWN_NAMES else chain.from_iterable(tags.items()))]
+        if promise.id in values:
+            values = [None if value == promise.id else value for value in values]
+    rest: list[object] = [values, data]
+    if trace is not None:
+        rest += (headers, key, trace)
+    elif key is not None:
+        rest += (headers, key)
+    elif headers is not None:
+        rest.append(headers)
+    return _pack_start(number, *times) + _pack(rest)
+
+
+def unfold(promise_id: str, folded: bytes, tag_names: NameSets) -> Promise:
+    """Return the promise that a shard has folded."""
+    number, serial, timeout, created_on = _START.unpack_from(folded)
+    rest = folded[_START.size :]
+    if not rest:
+        return Promise(promise_id, serial, PENDING, timeout, created_on)
+    if rest.startswith(_DATA_ALONE):
+        param = Value(None, rest[1:].decode())
+        return Promise(promise_id, serial, PENDING, timeout, created_on, param)
+    found = _unpack_rest(rest)
+    data, headers = found.data, found.headers
+    return Promise(
+        promise_id,
+        serial,
+        PENDING,
+        timeout,
+        created_on,
+        EMPTY_VALUE if headers is None and data is None else Value(headers, data),
+        None if number == NO_TAGS else dict(_tags(promise_id, number, found.values, tag_names)),
+        found.key_for_create,
+        trace=found.trace,
+    )
+
+
+def tags_of(promise_id: str, folded: bytes, tag_names: NameSets) -> Iterable[tuple[str, str]]:
+    """Return the names and values of a folded promise's tags."""
+    number = folded[0]
+    if number == NO_TAGS:
+        return ()
+    return _tags(promise_id, number, _unpack_values(folded[_START.size :]).values, tag_names)
+
+
+def _tags(
+    promise_id: str, number: int, values: Sequence[str | None] | None, tag_names: NameSets
+) -> Iterable[tuple[str, str]]:
+    if values is None:
+        raise ValueError("its tags have no values")
+    texts = [promise_id if value is None else value for value in values]
+    if number == OWN_NAMES:
+        return zip(texts[::2], texts[1::2], strict=True)
+    return zip(tag_names.names[number], texts, strict=True)
+
+
+def timeout_of(folded: bytes) -> int:
+    """Return the timeout of a folded promise, in ms."""
+    timeout: int = _TIMEOUT.unpack_from(folded, _TIMEOUT_OFFSET)[0]
+    return timeout
+
+
+def row_of(promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]) -> bytes:
+    """Return the row of a folded promise. `packed_names` are those of its shard's `NameSets`."""
+    identifier, names = promise_id.encode(), packed_names[folded[0]]
+    start = _ROW_START.pack(ROW_MARK, len(identifier), len(names))
+    return b"".join((start, identifier, names, folded[_TIMEOUT_OFFSET:]))
+
+
+def is_folded(row: bytes) -> bool:
+    """Return whether this is the row of a folded promise, and not JSON."""
+    return row[:1] == _ROW_MARK_BYTE
+
+
+def read_row(serial: bytes, row: bytes, tag_names: NameSets) -> tuple[str, bytes]:
+    """Return the id of a promise, and what stands for it in a shard that has these names.
+
+    `serial` has 8 bytes. Raises TooManyNames where the row's set of names is new and one too many.
+    """
+    _, identifier_count, names_count = _ROW_START.unpack_from(row)
+    names_start = _ROW_START.size + identifier_count
+    rest_start = names_start + names_count
+    if len(row) < rest_start + _TIMES_BYTES:
+        raise ValueError("it is too short")
+    promise_id = row[_ROW_START.size : names_start].decode()
+    number = tag_names.number_of_packed(row[names_start:rest_start])
+    return promise_id, _NUMBER[number] + serial + row[rest_start:]
+
+
+def promise_of(serial: bytes, row: bytes) -> Promise:
+    """Return the promise that the row of a folded one stands for."""
+    names = NameSets()
+    return unfold(*read_row(serial, row, names), names)

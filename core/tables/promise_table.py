@@ -1,0 +1,199 @@
+"""The promises of a shard that are in memory: as objects, and those that wait long as bytes.
+
+A promise that is new, or completed, is an object. Of one that stays pending nothing is needed for
+most of its life but that it is there; so after a few seconds it is *folded*: its fields become a
+few dozen bytes, in one object instead of ten (`folding.py`). What reads it gets an object that is
+made for it, and is kept a while for the next. What completes it puts the completed one there, as an
+object.
+
+To who asks there is one table of promises, and no way to tell which are folded. The key stays the
+text that others refer to.
+"""
+
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Final, Protocol, final
+
+from msgspec import Struct
+
+from troth.core.limits import FOLD_SLICE_COUNT
+from troth.core.model import PENDING, Promise, PromiseState
+
+from .folding import (
+    NO_TAGS,
+    NameSets,
+    TooManyNames,
+    fold,
+    promise_of,
+    read_row,
+    tags_of,
+    timeout_of,
+    unfold,
+)
+from .serial_index import SerialIndex
+
+RECENT_LIMIT_COUNT: Final = 256
+"""So many folded promises that were read are objects for a while, in each shard."""
+
+
+class TimedPromise(Protocol):
+    """What a timer needs to know of a promise."""
+
+    @property
+    def id(self) -> str:
+        """The promise's id."""
+        ...  # pragma: no cover
+
+    @property
+    def state(self) -> PromiseState:
+        """Its state."""
+        ...  # pragma: no cover
+
+    @property
+    def timeout(self) -> int:
+        """Its timeout, in ms."""
+        ...  # pragma: no cover
+
+
+class _Timer(Struct, frozen=True, gc=False):
+    """A pending promise, as far as it takes to set its timer."""
+
+    id: str
+    timeout: int
+    state: PromiseState = PENDING
+
+
+@final
+class PromiseTable(MutableMapping[str, Promise]):
+    """Promises by id. `kept` has them all, folded ones as bytes, for who is in haste.
+
+    It is to be changed here only, but that it may take up a promise that is new.
+    """
+
+    __slots__ = ("folded_count", "folded_through", "kept", "recent", "tag_names")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.kept: dict[str, Promise | bytes] = {}
+        self.recent: dict[str, Promise] = {}
+        """Folded ones that were read, as objects: few, forgotten together."""
+        self.folded_through = -1
+        """The serial of the last promise that was looked at to be folded."""
+        self.folded_count = 0
+        self.tag_names = NameSets()
+
+    def __getitem__(self, promise_id: str) -> Promise:
+        kept = self.kept[promise_id]
+        return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
+
+    def get(self, promise_id: str, default: object = None) -> Promise | None:  # type: ignore[override]
+        """Return a promise, or None."""
+        assert default is None, "no other is asked for"
+        kept = self.kept.get(promise_id)
+        return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
+
+    def __contains__(self, promise_id: object) -> bool:
+        return promise_id in self.kept
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kept)
+
+    def __setitem__(self, promise_id: str, promise: Promise) -> None:
+        if isinstance(self.kept.get(promise_id), bytes):
+            self._forget_folded(promise_id)
+        self.kept[promise_id] = promise
+
+    def __delitem__(self, promise_id: str) -> None:
+        if isinstance(self.kept.pop(promise_id), bytes):
+            self._forget_folded(promise_id)
+
+    def _forget_folded(self, promise_id: str) -> None:
+        self.folded_count -= 1
+        self.recent.pop(promise_id, None)
+
+    def timers(self) -> Iterator[TimedPromise]:
+        """Yield all pending promises, as far as it takes to set their timers."""
+        for promise_id, kept in self.kept.items():
+            if isinstance(kept, bytes):
+                yield _Timer(promise_id, timeout_of(kept))
+            elif kept.state is PENDING:
+                yield kept
+
+    def fold_some(self, index: SerialIndex, through_serial: int) -> bool:
+        """Fold a slice of what is pending, up to this serial; return whether some may be left.
+
+        `index` has the promises by their serials.
+        """
+        through, ids = index.next_ids(self.folded_through, FOLD_SLICE_COUNT)
+        may_be_more = through != self.folded_through
+        kept, tag_names = self.kept, self.tag_names
+        folded_count, before = 0, self.folded_through
+        for promise_id in ids:
+            promise = kept.get(promise_id)
+            if type(promise) is not Promise:
+                continue  # it is gone, or folded
+            if promise.serial > through_serial:
+                through, may_be_more = before, False
+                break
+            before = promise.serial
+            if promise.state is PENDING:
+                try:
+                    folded = fold(promise, tag_names)
+                except MemoryError:
+                    continue  # later: it is no time to make it smaller
+                if folded is not None:
+                    kept[promise_id] = folded
+                    folded_count += 1
+        self.folded_count += folded_count
+        self.folded_through = through
+        return may_be_more
+
+    def fold(self, promise: Promise) -> None:
+        """Fold a promise that is here as an object, if it is pending."""
+        if promise.state is PENDING:
+            self._keep(promise)
+
+    def add_folded(self, promise: Promise) -> None:
+        """Take up a pending promise that is new, folded."""
+        self._keep(promise)
+        if promise.serial > self.folded_through:
+            self.folded_through = promise.serial
+
+    def add_row(self, serial: bytes, row: bytes) -> tuple[str, Iterable[tuple[str, str]]]:
+        """Take up a pending promise that is new, as a checkpoint has it; return its id and tags.
+
+        `serial` has 8 bytes; it is the largest. Raises one of `UNREADABLE_ROW`.
+        """
+        try:
+            promise_id, folded = read_row(serial, row, self.tag_names)
+        except TooManyNames:
+            promise = promise_of(serial, row)
+            self._keep(promise)
+            return promise.id, (promise.tags or {}).items()
+        self.kept[promise_id] = folded
+        self.folded_count += 1
+        if folded[0] == NO_TAGS:
+            return promise_id, ()
+        return promise_id, tags_of(promise_id, folded, self.tag_names)
+
+    def _keep(self, promise: Promise) -> None:
+        try:
+            folded = fold(promise, self.tag_names)
+        except MemoryError:
+            folded = None  # as in `fold_some`
+        if folded is None:
+            self.kept[promise.id] = promise
+        else:
+            self.kept[promise.id] = folded
+            self.folded_count += 1
+
+    def unfolded(self, promise_id: str, folded: bytes) -> Promise:
+        """Return a promise that `kept` has only as bytes."""
+        promise = self.recent.get(promise_id)
+        if promise is None:
+            if len(self.recent) >= RECENT_LIMIT_COUNT:
+                self.recent.clear()
+            promise = self.recent[promise_id] = unfold(promise_id, folded, self.tag_names)
+        return promise
