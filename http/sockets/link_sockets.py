@@ -23,7 +23,7 @@ from troth.shards.mesh.mesh import Mesh
 from .unix_sockets import is_same_user, listen_at, next_connection
 
 _READ_BYTES: Final = 64 * 1024
-"""More is not asked for at once: three times as much takes three times as long to ask for."""
+"""Of one read: to ask for more costs more, also when there is little."""
 _READS_A_PASS_COUNT: Final = 32
 """What is left after so many waits for the next pass: a link must not keep clients waiting."""
 _LOOK_S: Final = 0.25

@@ -24,7 +24,7 @@ class Kind(IntEnum):
     HELLO = 1
     """Who this is; the first frame in each direction."""
     ASK = 2
-    """Questions: commands for shards, each of which is answered."""
+    """Questions: commands for shards. Each is answered."""
     REPLY = 3
     """Answers to questions."""
     REFUSE = 4

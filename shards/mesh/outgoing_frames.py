@@ -12,7 +12,7 @@ from .codec import append_content, encode_as_json
 from .frames import HEAD_BYTES, FrameFlag, Kind, encode_frame, write_head
 
 TOGETHER_LIMIT_BYTES: Final = 1 << 20
-"""A frame that is longer takes no more: who reads it makes all of it into objects at once."""
+"""A frame that is longer takes no more: who reads it makes objects of all of it in one call."""
 
 _COUNT: Final = struct.Struct(">BI")
 _LONG_ARRAY: Final = 0xDD  # msgpack's mark of an array whose length has four bytes
@@ -89,7 +89,7 @@ class OutgoingFrames:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def forget(self) -> None:
-        """Forget what there is: there is nobody to say it to."""
+        """Forget what there is: the link has ended."""
         self._frames, self._frames_bytes = [], 0
         self._together_count = 0
         del self._together[len(_OPEN) :]
