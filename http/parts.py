@@ -91,7 +91,7 @@ from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
-from troth.shards.upkeep.snapshotter import Snapshotter
+from troth.shards.upkeep.snapshotter import EngineUpkeep, SnapshotStorage, Snapshotter
 
 from .causes import keeping_the_cause
 
@@ -103,7 +103,7 @@ def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
         # Only here: other servers need none of it.
         from troth.shards.streams.stream_storage import open_stream
 
-        return open_stream(settings.log, settings.data, settings.shards)
+        return open_stream(settings.log, settings.data, settings.shards, settings.node)
     return DirectoryStorage(
         settings.data,
         settings.shards,
@@ -435,16 +435,19 @@ class Parts:
             )
         return checkpointer
 
-    def make_snapshotter(self, checkpointer: Checkpointer) -> Snapshotter | None:
+    def make_snapshotter(
+        self, checkpointer: Checkpointer, engine: EngineUpkeep | None
+    ) -> Snapshotter | None:
         """Make what takes snapshots; None if nothing is kept on disk."""
-        if not isinstance(self.storage, DirectoryStorage):
+        storage = self.storage
+        if not isinstance(storage, SnapshotStorage):
             return None
         settings = self.settings
         schedule = settings.snapshot_schedule
         if self.member is not None and self.member.place.process:
             schedule = None  # the first process takes them
         snapshotter = Snapshotter(
-            self.storage,
+            storage,
             checkpointer.checkpoint,
             self.clock,
             directory=settings.snapshot_directory,
@@ -453,6 +456,7 @@ class Parts:
             else parse_cron(schedule, _options(settings).time_zone),
             keep_count=settings.snapshot_keep_count,
             of_all=self.cuts,
+            engine=engine,
         )
         self.api.snapshotter = snapshotter
         self.api.metrics.add(
@@ -460,6 +464,15 @@ class Parts:
             lambda: SnapshotReading(snapshotter.statistics(), is_scheduled=schedule is not None),
         )
         return snapshotter
+
+    def make_stream_upkeep(self) -> EngineUpkeep | None:
+        """Make what keeps the log in an engine short; None if it is not in one."""
+        if self.settings.log is None:
+            return None
+        from troth.shards.streams import stream_storage, stream_upkeep
+
+        assert isinstance(self.storage, stream_storage.StreamStorage)
+        return stream_upkeep.StreamUpkeep(self.storage)
 
     def make_counting(self) -> Counting:
         """Make what counts over time."""

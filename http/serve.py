@@ -361,7 +361,10 @@ class Server:
         self.checkpointer = parts.make_checkpointer()
         if self.checkpointer is not None:
             nursery.start_soon(self.checkpointer.run)
-            snapshotter = parts.make_snapshotter(self.checkpointer)
+            engine = parts.make_stream_upkeep()
+            snapshotter = parts.make_snapshotter(self.checkpointer, engine)
+            if engine is not None:
+                nursery.start_soon(engine.run)
             if snapshotter is not None:
                 nursery.start_soon(snapshotter.run)
         nursery.start_soon(Folder(self.shards).run)

@@ -219,8 +219,11 @@ class ForwardedStream:
         """Register `action`, called whenever `next_now` may have news, but not immediately."""
         self._action = action
 
-    def next_now(self) -> bytes | None:
+    def next_now(self, now: float) -> bytes | None:  # noqa: ARG002  process 0 looks at the time
         """Return the next bytes to send; empty if there are none yet, None at the end."""
+        return self._take()
+
+    def _take(self) -> bytes | None:
         if self._is_over:
             return None
         chunk, self._chunk = self._chunk, b""
@@ -240,7 +243,7 @@ class ForwardedStream:
         """Wait for the next bytes to send; None at the end."""
         await trio.lowlevel.checkpoint()
         while True:
-            chunk = self.next_now()
+            chunk = self._take()
             if chunk != b"":
                 return chunk
             await self._news.wait()

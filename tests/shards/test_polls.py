@@ -47,6 +47,9 @@ class Listener:
     def returned(self, items: list[Item]) -> None:
         self.returned_items += items
 
+    def came(self, group: str, connection_id: str) -> None:
+        self.rooms.append((group, connection_id))
+
     def has_room(self, group: str, connection_id: str) -> None:
         self.rooms.append((group, connection_id))
 
