@@ -358,8 +358,7 @@ class Polls:
 
     def __init__(self, *, connections_limit_count: int, buffer_limit_count: int) -> None:
         """Start with no connections."""
-        assert connections_limit_count > 0
-        assert buffer_limit_count > 0
+        assert min(connections_limit_count, buffer_limit_count) > 0
         self._connections_limit_count = connections_limit_count
         self._buffer_limit_count = buffer_limit_count
         self._groups: dict[str, _Group] = {}
