@@ -202,7 +202,7 @@ class AuditLog:
         return opening(lambda: os.open(path, flags | os.O_CLOEXEC, _MODE))
 
     def _last(self, limit_count: int) -> list[str]:
-        """Return the last lines. No file is renamed meanwhile, if there is a newest one."""
+        """Return the last lines. No file is renamed in the meantime, if there is a newest one."""
         try:
             with self._locked(os.O_RDONLY, fcntl.LOCK_SH):
                 return self._last_of_all(limit_count)
