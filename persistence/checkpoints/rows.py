@@ -20,8 +20,9 @@ from troth.core.executions import Execution, Usage
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
 from troth.core.records import ShardMessage
-from troth.core.state.captures import FoldedRow, ShardHeader
+from troth.core.state.captures import ShardHeader
 from troth.core.tables import folding
+from troth.core.tables.folding import FoldedRow
 from troth.core.workflows import Await, Listener, WorkflowTask
 from troth.persistence.errors import CheckpointDamaged
 
