@@ -5,7 +5,7 @@ serials and the tags are made when all rows have been read. Afterwards everythin
 promises had been added one by one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import final
 
 from troth.core.catalog import RESERVED_PREFIX
@@ -36,86 +36,82 @@ class BulkLoad:
 
     def __init__(self, table: PromiseTable, index: SerialIndex, tag_index: TagIndex) -> None:
         """Begin."""
+        assert not table.kept, "the tables are empty"
         self.ids: dict[str, str] = {}
         self._table = table
         self._index = index
         self._tag_index = tag_index
         self._serials: list[int] = []
-        self._indexed: list[str] = []
         self._tagged: dict[str, dict[str, list[str]]] = {}
 
     def load(self, promises: Iterable[Promise | FoldedRow]) -> None:
         """Take up all, which come in the order of their serials. Raises RowUnreadable."""
         try:
-            self._load(promises)
+            self._read(promises)
         except UNREADABLE_ROW as error:
             raise RowUnreadable(str(error)) from error
-        self._index.extend(self._serials, self._indexed)
-        self._tag_index.fill(self._tagged)
+        serials, ids = self._serials, list(self._table.kept)
+        self.ids = dict(zip(ids, ids, strict=True))
+        if any(one.startswith(RESERVED_PREFIX) for one in ids):  # such are found by their tags
+            found = [
+                (serial, one)
+                for serial, one in zip(serials, ids, strict=True)
+                if not one.startswith(RESERVED_PREFIX)
+            ]
+            serials, ids = [serial for serial, _ in found], [one for _, one in found]
+        self._index.extend(serials, ids)
+        self._tag_index.fill(self._tagged, self.ids)
 
-    def _load(self, promises: Iterable[Promise | FoldedRow]) -> None:
-        table, ids = self._table, self.ids
-        kept, name_sets = table.kept, table.name_sets
-        add_serial, add_indexed, from_bytes = (
-            *(self._serials.append, self._indexed.append),
-            int.from_bytes,
-        )
+    def _read(self, promises: Iterable[Promise | FoldedRow]) -> None:
+        """Put all into the table, and gather them by their tags."""
+        table, name_sets, from_bytes = self._table, self._table.name_sets, int.from_bytes
+        kept, add_serial = table.kept, self._serials.append
         columns_of: dict[int, list[dict[str, list[str]]]] = {}  # by the number of a set of names
-        folded_count, serial = 0, -1
+        folded_count = 0
         for one in promises:
-            tags: Iterable[tuple[str, str]] = ()
-            values: Sequence[str | None] = ()
-            if isinstance(one, tuple):
-                serial = from_bytes(one[0], "big")
-                try:
-                    promise_id, folded = read_row(*one, name_sets)
-                except TooManyNames:
-                    promise = promise_of(*one)
-                    promise_id = promise.id
-                    table.add_folded(promise)
-                    tags = (promise.tags or {}).items()
+            if isinstance(one, Promise):
+                self._add(one)
+                continue
+            serial, row = one
+            try:
+                promise_id, folded = read_row(serial, row, name_sets)
+            except TooManyNames:
+                self._add(promise_of(serial, row))
+                continue
+            kept[promise_id] = folded
+            folded_count += 1
+            add_serial(from_bytes(serial, "big"))
+            number = folded[0]
+            if number >= OWN_NAMES:
+                if number == OWN_NAMES:
+                    self._gather(promise_id, tags_of(promise_id, folded, name_sets))
+                continue
+            # As in `_gather`, written out: most tags come here.
+            columns = columns_of.get(number)
+            if columns is None:
+                columns = [self._tagged.setdefault(name, {}) for name in name_sets.names[number]]
+                columns_of[number] = columns
+            values = values_of(folded)
+            if len(values) != len(columns):
+                raise ValueError("it has not as many values as names")
+            for place, value in enumerate(values):
+                text = promise_id if value is None else value
+                found = columns[place].get(text)
+                if found is None:
+                    columns[place][text] = [promise_id]
                 else:
-                    kept[promise_id] = folded
-                    folded_count += 1
-                    number = folded[0]
-                    if number < OWN_NAMES:
-                        values = values_of(folded)
-                    elif number == OWN_NAMES:
-                        tags = tags_of(promise_id, folded, name_sets)
-            else:
-                serial, promise_id = one.serial, one.id
-                table.add_folded(one)
-                tags = (one.tags or {}).items()
-            ids[promise_id] = promise_id
-            if not promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
-                add_serial(serial)
-                add_indexed(promise_id)
-            if values:
-                columns = columns_of.get(number)
-                if columns is None:
-                    columns = columns_of[number] = self._columns(name_sets.names[number])
-                for place, value in enumerate(values):
-                    # As in `_tag`, written out: most tags come here.
-                    if value is None:
-                        value = promise_id
-                    found = columns[place].get(value)
-                    if found is None:
-                        columns[place][ids.get(value, value)] = [promise_id]
-                    else:
-                        found.append(promise_id)
-            for name, value in tags:
-                self._tag(promise_id, name, value)
+                    found.append(promise_id)
         table.folded_count += folded_count
-        table.folded_through = max(serial, table.folded_through)
+        if self._serials:
+            table.folded_through = self._serials[-1]
 
-    def _columns(self, names: Iterable[str]) -> list[dict[str, list[str]]]:
-        """Return where the promises of each of these tags are gathered, by value."""
-        return [self._tagged.setdefault(name, {}) for name in names]
+    def _add(self, promise: Promise) -> None:
+        """Do the same for a promise that is an object."""
+        self._table.add_folded(promise)
+        self._serials.append(promise.serial)
+        self._gather(promise.id, (promise.tags or {}).items())
 
-    def _tag(self, promise_id: str, name: str, value: str) -> None:
-        (by_value,) = self._columns((name,))
-        found = by_value.get(value)
-        if found is None:
-            by_value[self.ids.get(value, value)] = [promise_id]
-        else:
-            found.append(promise_id)
+    def _gather(self, promise_id: str, tags: Iterable[tuple[str, str]]) -> None:
+        """Note a promise for each of its tags."""
+        for name, value in tags:
+            self._tagged.setdefault(name, {}).setdefault(value, []).append(promise_id)

@@ -56,7 +56,6 @@ DATA_CHARACTERS: Final = 8_192
 """A promise with longer data is not folded: it would become hardly smaller."""
 
 ROW_MARK: Final = 1
-_ROW_MARK_BYTE: Final = bytes([ROW_MARK])
 
 UNREADABLE_ROW: Final = (*UNREADABLE_JSON, struct.error, IndexError, ValueError)
 """What is raised for a row that is none."""
@@ -243,11 +242,6 @@ def row_of(promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]) ->
     identifier, names = promise_id.encode(), packed_names[folded[0]]
     start = _ROW_START.pack(ROW_MARK, len(identifier), len(names))
     return b"".join((start, identifier, names, folded[_TIMEOUT_OFFSET:]))
-
-
-def is_folded(row: bytes) -> bool:
-    """Return whether this is the row of a folded promise, and not JSON."""
-    return row[:1] == _ROW_MARK_BYTE
 
 
 def read_row(serial: bytes, row: bytes, name_sets: NameSets) -> tuple[str, bytes]:

@@ -52,12 +52,18 @@ class TagIndex:
                 last = entry
                 by_value[value] = joined = self._joined(entry, promise_id, serial)
 
-    def fill(self, tagged: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        """Add the promises of many tags, by name and value, oldest first; there are none yet."""
+    def fill(
+        self, tagged: Mapping[str, Mapping[str, Sequence[str]]], texts: Mapping[str, str]
+    ) -> None:
+        """Add the promises of many tags, by name and value, oldest first; there are none yet.
+
+        A value that is among the texts is kept as that one.
+        """
         shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         for name, by_value in tagged.items():
             entries: dict[str, Entry] = {}
-            for value, ids in by_value.items():
+            for came, ids in by_value.items():
+                value = texts.get(came, came)
                 if len(ids) == 1:
                     entries[value] = ids[0]
                 elif len(ids) <= FEW_COUNT:

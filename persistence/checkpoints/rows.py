@@ -329,9 +329,9 @@ class RowDecoder:
 
     def promises(self, found: Iterable[tuple[bytes, bytes]]) -> Iterator[Promise | FoldedRow]:
         """Yield the live promises of rows: those that are folded as they are."""
-        decode, is_folded = self._promise.decode, folding.is_folded
+        decode, mark = self._promise.decode, folding.ROW_MARK
         for key, content in _contents(LIVE_PROMISES, found):
-            if is_folded(content):
+            if content and content[0] == mark:
                 yield key[2:], content
                 continue
             try:
