@@ -175,6 +175,8 @@ FUNCTION_CALLS_PER_HOST_COUNT: Final = 16
 NODE_HEARTBEAT_MS: Final = 3_000  # how often a node says what it is working on
 NODE_LEASE_MS: Final = 10_000  # a node that is silent for this long has lost its tasks
 NODE_SLOTS_LIMIT_COUNT: Final = 256
+NODE_EXCHANGE_LIMIT_COUNT: Final = 32
+"""Results, and tasks that are taken on, in one exchange of a node."""
 NODES_LIMIT_COUNT: Final = 1_000  # of one account
 RESULT_WAIT_LIMIT_S: Final = 60
 RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others are not let wait
@@ -249,6 +251,14 @@ STREAM_ANSWER_LIMIT_MS: Final = 5_000  # how long an engine may take to answer
 STREAM_PATIENCE_MS: Final = 30_000  # how long an append may stay in doubt; then the server stops
 STREAM_FRAME_LIMIT_BYTES: Final = 512 * 1024  # of records; larger batches go in parts
 STREAM_READ_LIMIT_BYTES: Final = 8 * 1024 * 1024  # read in one piece
+STREAM_TABLE_BYTES: Final = 64 * 1024 * 1024  # of one of the tables that are emptied in turn
+STREAM_UPKEEP_MS: Final = 30_000  # how often an owner looks what can be trimmed
+STREAM_READER_GONE_MS: Final = 3_600_000  # a node that is gone for longer holds no frame back
+STREAM_READ_CHECKPOINT_BYTES: Final = 8 * 1024 * 1024  # after so much, a node that reads makes one
+STREAM_SKEW_LIMIT_MS: Final = 1_000  # between the clocks of nodes; beyond it there is a warning
+STREAM_SNAPSHOT_INTERVAL_MS: Final = 3_600_000
+STREAM_SNAPSHOT_LOG_BYTES: Final = 1 << 30  # of the log since the last snapshot: one is due sooner
+STREAM_PIECE_BYTES: Final = 512 * 1024  # of a snapshot
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
@@ -268,6 +278,7 @@ assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 assert STREAM_ALIVE_MS * 2 < STREAM_LEASE_MS < STREAM_TAKEOVER_WAIT_MS < STREAM_SILENCE_MS
 assert STREAM_FRAME_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES
+assert STREAM_UPKEEP_MS * 10 < STREAM_READER_GONE_MS
 assert LARGE_ANSWER_BYTES <= IN_FLIGHT_LIMIT_BYTES
 assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"
 assert HANDLER_LIMIT_BYTES <= CODE_UNPACKED_LIMIT_BYTES

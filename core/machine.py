@@ -60,7 +60,8 @@ class Step(Struct, gc=False):
     the command has only begun: this one is to be stepped soon, and its reply is the command's, not
     the one given here. If it `waits`, it is to be stepped when another group is done with a task.
 
-    Most commands lead to the first three at most; `has_effects` tells whether there is more.
+    Most commands lead to the first three at most; `has_effects` tells whether there is more, and
+    `has_rare_effects` whether there is any of the last.
     """
 
     reply: Reply
@@ -70,6 +71,7 @@ class Step(Struct, gc=False):
     timers: Sequence[tuple[TimerKey, int | None]] = ()
     sends: Sequence[Message] = ()
     withdrawals: Sequence[str] = ()
+    has_rare_effects: bool = False
     posts: Sequence[tuple[int, Receive]] = ()
     received: tuple[int, int] | None = None
     skipped: Sequence[RunsSkipped] = ()
@@ -150,40 +152,42 @@ class Machine(DecisionContext):
             or state.new_unblocks
         ):
             step.sends = self._dispatch_all(now_ms)
-            step.has_more = bool(state.later_workflows or state.later_roots or state.new_unblocks)
             step.has_effects = True
+            if state.later_workflows or state.later_roots or state.new_unblocks:
+                step.has_more = step.has_rare_effects = True
         if state.timers:
             step.timers, state.timers = state.timers, []
             step.has_effects = True
         if state.withdrawals:
             step.withdrawals, state.withdrawals = state.withdrawals, []
             step.has_effects = True
-        if state.messages:
-            step.posts = [
-                (target, Receive(state.index, number, message))
-                for target, number, message in state.messages
-            ]
-            state.messages = []
-            step.has_effects = True
-        if self.received is not None:
-            step.received, self.received = self.received, None
-            step.has_effects = True
-        if state.finished:
-            step.finished, state.finished = state.finished, []
-            step.has_effects = True
-        if state.begun_completions or self.again is not None or self._skipped:
+        if (
+            state.messages
+            or self.received is not None
+            or state.finished
+            or state.begun_completions
+            or self.again is not None
+            or self._skipped
+        ):
             self._finish_rarely(step)
         return step
 
     def _finish_rarely(self, step: Step) -> None:
-        """Note what few steps lead to: more to do, and what was left out."""
+        """Note what few steps lead to: messages to shards, more to do, and what was left out."""
         state = self.state
+        step.posts = [
+            (target, Receive(state.index, number, message))
+            for target, number, message in state.messages
+        ]
+        state.messages = []
+        step.received, self.received = self.received, None
+        step.finished, state.finished = state.finished, []
         step.again, self.again = self.again, None
         if state.begun_completions:
             step.again = ContinueCompletions(tuple(state.begun_completions), step.reply, step.again)
             state.begun_completions = []
         step.skipped, self._skipped = self._skipped, []
-        step.has_effects = True
+        step.has_effects = step.has_rare_effects = True
 
     @property
     def is_clean(self) -> bool:

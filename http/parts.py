@@ -50,10 +50,11 @@ from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
 from troth.http.settings.retention import rule_texts
 from troth.http.settings.settings import Settings
-from troth.http.sockets.descriptors import DescriptorShares
+from troth.http.sockets.descriptors import DescriptorShares, part_of
 from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.memory_plan import plan_memory
+from troth.http.sockets.shared_room import SharedRoom
 from troth.http.sockets.slow_gate import SlowGate
 from troth.http.supervision.seat import OWNER
 from troth.http.tracing.spans import NO_SPANS
@@ -64,10 +65,11 @@ from troth.persistence import process_memory
 from troth.persistence.memory_reserve import RESERVE
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import Clock, SystemClock
-from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
+from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
 from troth.shards.gathered.cuts import GatheredCuts
+from troth.shards.gathered.debugging import AllParts, DebugOperations, OnePart
 from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
@@ -89,7 +91,7 @@ from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
-from troth.shards.upkeep.snapshotter import Snapshotter
+from troth.shards.upkeep.snapshotter import EngineUpkeep, SnapshotStorage, Snapshotter
 
 from .causes import keeping_the_cause
 
@@ -101,7 +103,7 @@ def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
         # Only here: other servers need none of it.
         from troth.shards.streams.stream_storage import open_stream
 
-        return open_stream(settings.log, settings.data, settings.shards)
+        return open_stream(settings.log, settings.data, settings.shards, settings.node)
     return DirectoryStorage(
         settings.data,
         settings.shards,
@@ -141,9 +143,10 @@ def _options(settings: Settings, samples_run: Callable[[int], bool] | None = Non
     )
 
 
-def tables_of(calls: ProcessCalls) -> tuple[tuple[Endpoint, ...], ...]:
+def tables_of(calls: ProcessCalls, settings: Settings) -> tuple[tuple[Endpoint, ...], ...]:
     """Return the endpoints of both ports in one of several processes."""
-    return forwarded(API_ENDPOINTS, calls), POLL_ENDPOINTS
+    is_debugged = settings.debug_operations
+    return forwarded(API_ENDPOINTS, calls, is_debugged=is_debugged), POLL_ENDPOINTS
 
 
 class Parts:
@@ -166,7 +169,7 @@ class Parts:
         self.member = member
         self.tables: tuple[tuple[Endpoint, ...], ...] = (API_ENDPOINTS, POLL_ENDPOINTS)
         if member is not None:
-            self.tables = tables_of(member.mesh.calls)
+            self.tables = tables_of(member.mesh.calls, settings)
         self.storage = storage
         self.shares = shares
         self._ports = list(zip(("api", "poll"), doors, strict=False))
@@ -182,7 +185,8 @@ class Parts:
         )
         self.gate = SlowGate()
         memory = process_memory.memory_limits()
-        self.memory = plan_memory(settings, memory, 1 if member is None else member.place.count)
+        self._processes_count = 1 if member is None else member.place.count
+        self.memory = plan_memory(settings, memory, self._processes_count)
         self.in_flight = InFlight(
             self.memory.in_flight_bytes,
             headroom_bytes=memory.headroom_bytes,
@@ -216,7 +220,10 @@ class Parts:
             retry_first_ms=settings.task_retry_first_ms,
             retry_limit_ms=settings.task_retry_limit_ms,
             concurrency_per_target_count=settings.push_concurrency_per_target_count,
-            concurrency_count=settings.push_concurrency_count,
+            concurrency_count=max(
+                settings.push_concurrency_per_target_count,
+                part_of(settings.push_concurrency_count, self._processes_count),
+            ),
             target_queue_limit_count=settings.target_queue_limit_count,
             failures=failures,
         )
@@ -302,6 +309,7 @@ class Parts:
         self.surveys_of_all: AllSurveys | None = None
         if member is not None:
             register(member.mesh.calls, self.api)
+            SharedRoom(listeners[0].room, self.polls, member.mesh.calls)
             self.api.surveys = self.surveys_of_all = AllSurveys(
                 member.mesh.calls, member.place.group_shards, self.shards, self.surveys
             )
@@ -317,7 +325,9 @@ class Parts:
                 calls = member.mesh.calls
                 ForwardedRequests(calls, self.api, lambda: Dispatcher(self.api, self.tables[0]))
         if settings.debug_operations:
-            self.api.debug = DebugOperations(self.shards, debug_clock, debug_outgoing)
+            part = DebugPart(self.shards, debug_clock, debug_outgoing)
+            parts = OnePart(part) if member is None else AllParts(member.mesh.calls, part, OWNER)
+            self.api.debug = DebugOperations(self.shards, parts)
         if tracing is not None:
             spans = tracing.listen(self.shards.watch, failures, self.api.request_log)
             self.api.tracing = self.api.request_log = spans
@@ -425,16 +435,19 @@ class Parts:
             )
         return checkpointer
 
-    def make_snapshotter(self, checkpointer: Checkpointer) -> Snapshotter | None:
+    def make_snapshotter(
+        self, checkpointer: Checkpointer, engine: EngineUpkeep | None
+    ) -> Snapshotter | None:
         """Make what takes snapshots; None if nothing is kept on disk."""
-        if not isinstance(self.storage, DirectoryStorage):
+        storage = self.storage
+        if not isinstance(storage, SnapshotStorage):
             return None
         settings = self.settings
         schedule = settings.snapshot_schedule
         if self.member is not None and self.member.place.process:
             schedule = None  # the first process takes them
         snapshotter = Snapshotter(
-            self.storage,
+            storage,
             checkpointer.checkpoint,
             self.clock,
             directory=settings.snapshot_directory,
@@ -443,6 +456,7 @@ class Parts:
             else parse_cron(schedule, _options(settings).time_zone),
             keep_count=settings.snapshot_keep_count,
             of_all=self.cuts,
+            engine=engine,
         )
         self.api.snapshotter = snapshotter
         self.api.metrics.add(
@@ -450,6 +464,15 @@ class Parts:
             lambda: SnapshotReading(snapshotter.statistics(), is_scheduled=schedule is not None),
         )
         return snapshotter
+
+    def make_stream_upkeep(self) -> EngineUpkeep | None:
+        """Make what keeps the log in an engine short; None if it is not in one."""
+        if self.settings.log is None:
+            return None
+        from troth.shards.streams import stream_storage, stream_upkeep
+
+        assert isinstance(self.storage, stream_storage.StreamStorage)
+        return stream_upkeep.StreamUpkeep(self.storage)
 
     def make_counting(self) -> Counting:
         """Make what counts over time."""
@@ -463,7 +486,8 @@ class Parts:
 
     def make_feed(self) -> Feed:
         """Make what tells of changes."""
-        feed = Feed(self.api)
+        limit_count = self.settings.event_streams_limit_count
+        feed = Feed(self.api, part_of(limit_count, self._processes_count))
         self.api.feed = feed
         self.api.metrics.add(FEED, feed.statistics)
         return feed

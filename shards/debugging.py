@@ -5,14 +5,14 @@ called, no timer fires and no message leaves: `tick` does what is due at a time,
 everything. A request may say what time it is: requests of this protocol are carried out one after
 the other then.
 
-`DebugClock` stands between the shards and their clock, `DebugOutgoing` between them and delivery.
+`DebugClock` stands between the shards and their clock, `DebugOutgoing` between them and delivery;
+`DebugPart` is what there is of this in a process. Of several processes, one carries out all
+requests of this protocol, and acts in all of them (`gathered/debugging.py`).
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from typing import final
 
-import trio
 from msgspec import Struct
 
 from troth.core.commands import PROMISE_TIMER, SCHEDULE_TIMER, WORKFLOW_TIMER, Command, Expire
@@ -24,7 +24,6 @@ from troth.core.model import PENDING, TAG_TIMER, Promise
 from troth.core.replies import ExecuteMessage, Message, TaskMessage, UnblockMessage
 from troth.core.state.cold import Query
 from troth.core.state.shard_state import ShardState
-from troth.core.workflow_commands import ResetShard
 from troth.core.workflows import ACQUIRED, WAITING, WorkflowView
 
 from .clock import Clock
@@ -57,14 +56,9 @@ class DebugClock:
         """See Clock."""
         return self._clock.set_backs_count
 
-    @contextmanager
-    def at(self, now_ms: int | None) -> Iterator[None]:
-        """Say this time within the block, to all that ask; None changes nothing."""
-        before, self._set_ms = self._set_ms, self._set_ms if now_ms is None else now_ms
-        try:
-            yield
-        finally:
-            self._set_ms = before
+    def set(self, now_ms: int | None) -> None:
+        """Say this time to all that ask, from here on; None: the clock's."""
+        self._set_ms = now_ms
 
 
 @final
@@ -117,7 +111,7 @@ class DebugOutgoing:
         self.retries_on.clear()
 
 
-class Snap(Struct):
+class Snap(Struct, array_like=True):
     """All that is true, but for schedules. A timeout is (id, ms), of a task (id, 0 or 1, ms): 0 for
     when its message is sent again, 1 for the end of its lease."""
 
@@ -130,79 +124,75 @@ class Snap(Struct):
     messages: list[tuple[str, Message]]
 
 
+class DebugProgress(Struct, frozen=True, array_like=True):
+    """Whether nothing is under way in a process, and how much has been written there so far."""
+
+    is_quiet: bool
+    position: int
+
+
 @final
-class DebugOperations:
-    """What the operations `debug.…` do to shards with these two parts."""
+class DebugPart:
+    """What debug operations do to the shards of one process."""
 
     def __init__(self, shards: Shards, clock: DebugClock, outgoing: DebugOutgoing) -> None:
         self._shards = shards
         self._clock = clock
         self._outgoing = outgoing
-        self._one_at_a_time = trio.Lock()
+        self._due: Sequence[list[tuple[int, Command]]] = ()
 
-    def start(self) -> None:
+    def stop(self) -> None:
         """Stop timers and delivery."""
         self._outgoing.stop()
         self._shards.freeze_timers(True)
 
-    def stop(self) -> None:
+    def go_on(self) -> None:
         """Restart timers and delivery; what has become due is handled immediately."""
         self._shards.freeze_timers(False)
         self._outgoing.go_on()
 
     @property
-    def has_time(self) -> bool:
-        """Return whether a block of `at` is under way."""
-        return self._one_at_a_time.locked()
+    def is_stopped(self) -> bool:
+        """Return whether timers and delivery stand still."""
+        return self._outgoing.is_stopped
 
-    @asynccontextmanager
-    async def at(self, now_ms: int | None) -> AsyncIterator[None]:
-        """Wait for other blocks to end; within this one it is this time, or, if None, the clock's.
+    def set_time(self, now_ms: int) -> None:
+        """Set the time, at which no timer fires."""
+        self._shards.freeze_timers(True)
+        self._clock.set(now_ms)
 
-        A time that was set fires no timers: only what is asked for happens at it.
-        """
-        async with self._one_at_a_time:
-            if now_ms is None:
-                yield
-                return
-            self._shards.freeze_timers(True)
-            try:
-                with self._clock.at(now_ms):
-                    yield
-                    await self._nothing_is_left()
-            finally:
-                self._shards.freeze_timers(self._outgoing.is_stopped)
+    def end_time(self) -> None:
+        """Go by the clock again."""
+        self._clock.set(None)
+        self._shards.freeze_timers(self._outgoing.is_stopped)
 
-    async def _nothing_is_left(self) -> None:
-        """Wait until all that follows has happened: messages leave when their cause is durable."""
-        committer = self._shards.committer
-        while committer.failure is None and not self._shards.is_quiet:
-            await committer.wait_durable()
-            await trio.lowlevel.checkpoint()
-        await committer.wait_durable()
+    async def progress(self) -> DebugProgress:
+        """Return whether nothing is under way; what has happened is durable."""
+        shards = self._shards
+        await shards.committer.wait_durable()
+        is_quiet = shards.is_quiet and not any(state.outbox for state in shards.states())
+        return DebugProgress(
+            is_quiet or shards.committer.failure is not None, shards.committer.position
+        )
 
-    async def reset(self) -> None:
-        """Make everything be gone: promises and what hangs on them, schedules and locks."""
-        async with self.at(None):
-            for index in range(self._shards.count):
-                await self._shards.ask_shard(index, ResetShard())
-            self._outgoing.forget()
+    def forget(self) -> None:
+        """Drop the messages that were kept back."""
+        self._outgoing.forget()
 
-    async def tick(self, now_ms: int) -> None:
-        """Carry out everything that is due at this time.
+    def find_due(self, now_ms: int) -> None:
+        """Note what is due at this time, in each of the phases."""
+        self._due = (
+            self._due_promises(now_ms),
+            self._due_messages(now_ms),
+            self._due_leases(now_ms),
+            self._due_schedules(now_ms),
+        )
 
-        Deadlines first, in the order of ids, then messages that are sent again, leases, schedules.
-        """
-        async with self.at(now_ms):
-            for due in (
-                self._due_promises(now_ms),
-                self._due_messages(now_ms),
-                self._due_leases(now_ms),
-                self._due_schedules(now_ms),
-            ):
-                for index, command in due:
-                    self._shards.tell_shard(index, command)
-                self._shards.run_turn()
+    def carry_out(self, phase: int) -> None:
+        """Carry out what was found in one phase."""
+        for index, command in self._due[phase]:
+            self._shards.tell_shard(index, command)
+        self._shards.run_turn()
 
     def _due_promises(self, now_ms: int) -> list[tuple[int, Command]]:
         due = sorted(

@@ -121,4 +121,7 @@ def _finder(home: Callable[[Any], str], shard_of: ShardOf) -> Callable[[Any], in
     """Return what finds the shard of one type of command."""
     if home is _of_id:
         return lambda command: shard_of(command.id)
+    if home is _of_task:
+        task_home = task_ids.home
+        return lambda command: shard_of(task_home(command.id))
     return lambda command: shard_of(home(command))

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 
 from troth.core import records
 from troth.core.json_errors import UNREADABLE_JSON
-from troth.core.state import apply
+from troth.core.state import apply, checkpointing
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.loading import bring_up
 from troth.persistence.errors import UnknownRecord
@@ -16,6 +17,7 @@ from troth.persistence.process_memory import trim_heap
 from troth.persistence.wal.log import LogRecord
 
 from .shard import Shard
+from .storage import FollowedStorage, Storage
 
 PROGRESS_S: Final = 2.0
 """How often a long replay reports its progress."""
@@ -44,6 +46,29 @@ def load(shards: Sequence[Shard], checkpoints: Checkpoints, pause: Callable[[], 
             shard.sequence = loaded.header.sequence
     # What was read is in the shards now; the pages that it was read from are not needed.
     checkpoints.reader.view.release_pages()
+    trim_heap()
+
+
+def allow_checkpoints(storage: Storage, shards: Sequence[Shard], checkpoints: Checkpoints) -> None:
+    """Give a storage that may be read for long a way to make checkpoints in the meantime."""
+    if isinstance(storage, FollowedStorage):
+        storage.make_checkpoint = partial(checkpoint, shards, checkpoints)
+
+
+def checkpoint(shards: Sequence[Shard], checkpoints: Checkpoints, position: int) -> None:
+    """Write what was replayed to the checkpoints, and drop from memory what is finished.
+
+    All records up to `position` have been applied, and none beyond. Blocks. Raises
+    CheckpointFailed.
+    """
+    captures = [
+        checkpointing.capture(shard.machine.state, shard.sequence, position) for shard in shards
+    ]
+    checkpoints.write(captures)
+    checkpoints.renew()
+    for shard, captured in zip(shards, captures, strict=True):
+        for _ in checkpointing.evict(shard.machine.state, captured):
+            pass  # in slices for those who have something else to do
     trim_heap()
 
 

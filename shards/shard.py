@@ -236,7 +236,7 @@ class Shard:
                 await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
             now_ms = self._now()
             turn = Turn()
-            self._run_commands_or_fail(now_ms, turn)
+            self.run_commands(now_ms, turn)
             self._turns.commit(turn)
             await trio.lowlevel.cancel_shielded_checkpoint()
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -249,7 +249,7 @@ class Shard:
         actor has planned for, wake it.
         """
         if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
-            self._run_commands_or_fail(now_ms, turn)
+            self.run_commands(now_ms, turn)
         if self._sleeper is None:
             return  # the actor is about to look anyway
         if self._mailbox or self._internal or self._due:
@@ -261,13 +261,6 @@ class Shard:
             wake_ms = self._look_at_wheel()
             if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
                 self.wake()
-
-    def _run_commands_or_fail(self, now_ms: int, turn: Turn) -> None:
-        try:
-            self.run_commands(now_ms, turn)
-        except Exception as error:
-            self._fail(error, turn)
-            raise
 
     def _fail(self, error: Exception, turn: Turn) -> None:
         """Note that a turn has failed half-way: nothing that rests on it may become durable.
@@ -288,7 +281,8 @@ class Shard:
         """Handle what is in the mailbox, what is internal and what is due, in this order.
 
         Each up to its batch limit, and while the pass has time for it, but at least a slice. So
-        what clients have said in time comes before what would end it.
+        what clients have said in time comes before what would end it. Raises what a step raises
+        that has left the state half changed; then the log has failed.
         """
         if self._is_wheel_stale:
             self._rearm(now_ms)
@@ -298,24 +292,25 @@ class Shard:
         is_frozen, is_rearming = self._is_frozen, self._rearming is not None
         has_due = bool(self._due) or (self._due_from_ms <= now_ms and not is_frozen)
         self.machine.timers_may_be_late = has_due or is_frozen or is_rearming
-        has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
-        if self._internal:
-            self._pass.begin_own()
-            has_changed |= self._step_all(self._internal, now_ms, turn)
-            self._pass.end_own()
-        if not has_changed and not has_due:
-            if len(turn.answers) > answers_count:
+        try:
+            has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
+            if self._internal:
+                self._pass.begin_own()
+                has_changed |= self._step_all(self._internal, now_ms, turn)
+                self._pass.end_own()
+            if not has_changed and not has_due and len(turn.answers) > answers_count:
                 self._turns.answer_sooner(turn, answers_count, self._position)
-            if not is_rearming:
-                return
-        if has_due:
-            self._pass.begin_own()
-            self._expire_due(now_ms, turn)
-            self._pass.end_own()
-        if is_rearming:
-            self._pass.begin_own()
-            self._rearm_some(now_ms, turn)
-            self._pass.end_own()
+            if has_due:
+                self._pass.begin_own()
+                self._expire_due(now_ms, turn)
+                self._pass.end_own()
+            if is_rearming:
+                self._pass.begin_own()
+                self._rearm_some(now_ms, turn)
+                self._pass.end_own()
+        except Exception as error:
+            self._fail(error, turn)
+            raise
         if len(turn.records) > records_count:
             self._position = self._committer.position + len(turn.records)
 
@@ -329,37 +324,39 @@ class Shard:
         step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        current_pass = self._pass
-        is_own = entries is self._internal
+        current_pass, is_own = self._pass, entries is self._internal
         has_time = current_pass.has_time_for_own if is_own else current_pass.has_time_for_clients
-        left_count = min(len(entries), SLICE_COUNT)
-        if left_count > 1 and not has_time():
-            left_count = 1
-        done_count = 0
-        while left_count:
-            left_count -= 1
-            done_count += 1
-            command, asker, place, held = entries.popleft()
-            try:
-                step = step_of(command, now_ms)
-            except Exception as error:
-                if asker is not None:  # it is told so, if this ends the server
-                    answers.append((asker, place, UNANSWERED))
-                step = self._contain(error, command, is_own=is_own)
-                if asker is not None:
-                    answers.pop()
-            if step.again is not None:
-                queue = self.waiting if step.waits else self._internal
-                queue.append((step.again, asker, place, held))
-                left_count = 0
-            elif asker is not None:
-                answers.append((asker, place, step.reply))
-            if step.records or step.has_effects:
-                has_changed = True
-                self._take(step, held, turn)
-            if not left_count and entries and done_count < BATCH_LIMIT_COUNT and has_time():
-                left_count = min(len(entries), SLICE_COUNT, BATCH_LIMIT_COUNT - done_count)
-        self._commands_count += done_count
+        slice_count = len(entries)
+        if slice_count > 1:
+            slice_count = min(slice_count, SLICE_COUNT) if has_time() else 1
+        left_count = BATCH_LIMIT_COUNT
+        while slice_count:
+            left_count -= slice_count
+            for number in range(slice_count):
+                command, asker, place, held = entries.popleft()
+                try:
+                    step = step_of(command, now_ms)
+                except Exception as error:
+                    if asker is not None:  # it is told so, if this ends the server
+                        answers.append((asker, place, UNANSWERED))
+                    step = self._contain(error, command, is_own=is_own)
+                    if asker is not None:
+                        answers.pop()
+                if step.again is not None:
+                    queue = self.waiting if step.waits else self._internal
+                    queue.append((step.again, asker, place, held))
+                elif asker is not None:
+                    answers.append((asker, place, step.reply))
+                if step.records or step.has_effects:
+                    has_changed = True
+                    self._take(step, held, turn)
+                if step.again is not None:  # such steps are long: the time is looked at
+                    left_count += slice_count - number - 1
+                    break
+            slice_count = 0
+            if entries and left_count and has_time():
+                slice_count = min(len(entries), SLICE_COUNT, left_count)
+        self._commands_count += BATCH_LIMIT_COUNT - left_count
         return has_changed
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
@@ -470,14 +467,14 @@ class Shard:
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
         for record in step.records:
-            self.sequence = sequence = self.sequence + 1
+            self.sequence += 1
             try:
                 body = encode(record)
             except MemoryError:
                 # The state says so already: if the log is not told, the server has to end.
                 RESERVE.give_away()
                 body = encode(record)
-            turn.records.append((self.index, sequence, body))
+            turn.records.append((self.index, self.sequence, body))
         for promise in step.promise_timers:
             timeout = promise.timeout
             if promise.state is PENDING:
@@ -499,12 +496,28 @@ class Shard:
     def _take_effects(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Do the same with what only some steps lead to."""
         for key, deadline_ms in step.timers:
-            self._overdue_when_armed.discard(key)
+            if self._overdue_when_armed:
+                self._overdue_when_armed.discard(key)
             if deadline_ms is None:
                 self.wheel.cancel(key)
             else:
                 self.wheel.arm(key, deadline_ms)
-                self._note_armed(key, deadline_ms)
+                if deadline_ms < self._due_from_ms or deadline_ms <= self._now_ms:
+                    self._note_armed(key, deadline_ms)
+        if step.has_rare_effects:
+            self._take_rare_effects(step, held, turn)
+        if step.withdrawals or step.sends:
+            if held is not None:
+                held.will_hold = True
+            if len(step.sends) <= SLICE_COUNT:
+                turn.messages.append((step.withdrawals, step.sends, held))
+                return
+            turn.messages.append((step.withdrawals, step.sends[:SLICE_COUNT], held))
+            for first in range(SLICE_COUNT, len(step.sends), SLICE_COUNT):
+                turn.messages.append(((), step.sends[first : first + SLICE_COUNT], held))
+
+    def _take_rare_effects(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
+        """Do the same with what few steps lead to."""
         if step.posts:
             # Other shards of the group get them immediately: their records come later in the same
             # log, so none can be durable without this one's (README.md, "Between shards").
@@ -513,12 +526,6 @@ class Shard:
             source, sequence = step.received
             both = (self.index, source)
             turn.acknowledgments[both] = max(sequence, turn.acknowledgments.get(both, 0))
-        if step.withdrawals or step.sends:
-            if held is not None:
-                held.will_hold = True
-            turn.messages.append((step.withdrawals, step.sends[:SLICE_COUNT], held))
-            for first in range(SLICE_COUNT, len(step.sends), SLICE_COUNT):
-                turn.messages.append(((), step.sends[first : first + SLICE_COUNT], held))
         if step.finished:
             turn.finished.extend(step.finished)
         if step.has_more:

@@ -157,6 +157,7 @@ class Shards(Gathering):
         checkpoints = storage.checkpoints
         if checkpoints is not None:
             replay.load(self._shards, checkpoints, pause)
+            replay.allow_checkpoints(storage, self._shards, checkpoints)
         count = self.replay(storage.records(), pause)
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)

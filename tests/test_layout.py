@@ -44,8 +44,8 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"alarms"}),
         frozenset({"delivery", "placement"}),
         frozenset({REST}),
-        frozenset({"upkeep", "surveys", "mesh", "streams"}),
-        frozenset({"gathered"}),
+        frozenset({"upkeep", "surveys", "mesh"}),
+        frozenset({"gathered", "streams"}),
         frozenset({"bulk"}),
     ),
     "http": (

@@ -155,6 +155,7 @@ def task_not_sent(context: DecisionContext, command: TaskNotSent, now_ms: int) -
     task = context.task(command.id, now_ms)
     if task is not None and task.sending and task.counter == command.counter:
         context.state.settle_send(task)
+        context.state.touched_roots[task.root_id] = None
         task.stalled = True
     return DONE
 

@@ -142,22 +142,9 @@ class Counts(Struct, gc=False):
 
     # Tasks
 
-    def _tasks_like(self, root_id: str) -> dict[TaskState, int]:
+    def tasks_like(self, root_id: str) -> dict[TaskState, int]:
+        """Return where a task with this root is counted, to be changed with its state."""
         return self.function_leases if root_id.startswith(RESERVED_PREFIX) else self.tasks
-
-    def task_added(self, root_id: str, state: TaskState) -> None:
-        """Count a task that is new."""
-        self._tasks_like(root_id)[state] += 1
-
-    def task_moved(self, root_id: str, was: TaskState, state: TaskState) -> None:
-        """Count that a task's state has changed."""
-        table = self._tasks_like(root_id)
-        table[was] -= 1
-        table[state] += 1
-
-    def task_deleted(self, root_id: str, state: TaskState) -> None:
-        """Count that a task is gone."""
-        self._tasks_like(root_id)[state] -= 1
 
     def workflow_moved(self, was: WorkflowState, state: WorkflowState) -> None:
         """Count that the state of a workflow task has changed."""

@@ -35,7 +35,7 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
         task = state.find_task(task_id)
         assert task is not None, "what is deleted is there"
         assert task.is_final, "a promise with unfinished tasks stays"
-        state.counts.task_deleted(task.root_id, task.state)
+        state.counts.tasks_like(task.root_id)[task.state] -= 1
         if changes is not None:
             changes.deleted_tasks.setdefault(task_id, task.sequence)
         if task_id in state.tasks:

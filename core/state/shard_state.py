@@ -279,13 +279,12 @@ class ShardState:
         elif not old.is_final:
             return
         else:
-            self.counts.task_deleted(old.root_id, old.state)
+            self.counts.tasks_like(old.root_id)[old.state] -= 1
             if self.tracks_changes:
                 self.changes.deleted_tasks.setdefault(old.id, old.sequence)
             task.counter = old.counter + 1  # so that no old message fits the new task
-        self.counts.task_added(task.root_id, task.state)
-        self.task_sequence += 1
-        task.sequence = self.task_sequence
+        self.counts.tasks_like(task.root_id)[task.state] += 1
+        self.task_sequence = task.sequence = self.task_sequence + 1
         if old is not None and task.id in self.tasks:
             self.forget_task(old)
         self.tasks[task.id] = task
@@ -300,7 +299,11 @@ class ShardState:
                 root = self.roots[task.root_id] = Root()
             root.add(task)
             self.queue(task)
-        self.arm(task)
+        if self.tracks_changes:
+            self.changes.tasks.add(task.id)
+        deadline = self.timer_of(task)
+        if deadline is not None:  # else there is no timer that would have to be canceled
+            self.timers.append(((TASK_TIMER, task.id), deadline))
 
     def forget_task(self, task: Task) -> None:
         """Drop a finished task from memory; a checkpoint has it, or it is to be gone."""
@@ -349,38 +352,45 @@ class ShardState:
     def move(self, task: Task, state: TaskState) -> None:
         """Change a task's state, with everything that is counted or indexed by it."""
         was, task.state = task.state, state
-        self.counts.task_moved(task.root_id, was, state)
+        counts = self.counts.tasks_like(task.root_id)
+        counts[was] -= 1
+        counts[state] += 1
         if was is CLAIMED:
             self._forget_claim(task)
         if task.sending or task.stalled:
             self.withdrawals.append(task.id)
-        self.settle_send(task)
-        task.stalled = False
+            self.settle_send(task)
+            task.stalled = False
         if task.not_before is not None and state is not INIT:
             self.timers.append(((DELAY_TIMER, task.id), None))
-        final = task.is_final
-        if final:
-            self.task_notes.ended(task)
         if task.kind is NOTIFY:
-            if final:
+            if task.is_final:
+                self.task_notes.ended(task)
                 self.notifications.pop(task.id, None)
             elif state is INIT:
                 self.new_notifications.append(task)
         else:
-            root = self.roots[task.root_id]
-            is_active = state in ACTIVE
-            if is_active and root.queue is not None and len(root.queue) == 1:
-                self._empty_queue(root)
-            root.active_count += is_active - (was in ACTIVE)
-            if final:
-                root.remove(task)
-            if not root.count:
-                del self.roots[task.root_id]
-            elif state is INIT:
-                self.queue(task)
-            elif not is_active:
-                self.touched_roots[task.root_id] = None
+            self._move_in_root(task, was, state)
         self.arm(task)
+
+    def _move_in_root(self, task: Task, was: TaskState, state: TaskState) -> None:
+        """Do what a change means for the others of a task's root: one at a time is active."""
+        root = self.roots[task.root_id]
+        if was in ACTIVE:
+            root.active_count -= 1
+        if state in ACTIVE:
+            root.active_count += 1
+            if root.queue is not None and len(root.queue) == 1:
+                self._empty_queue(root)
+        elif state is INIT:
+            self.queue(task)
+        else:
+            self.task_notes.ended(task)
+            root.remove(task)
+            if root.count:
+                self.touched_roots[task.root_id] = None
+            else:
+                del self.roots[task.root_id]
 
     def _empty_queue(self, root: Root) -> None:
         """Drop the queue's only entry if it is no longer true, as that of a task that is claimed.
@@ -395,14 +405,11 @@ class ShardState:
                 task.queued = False
 
     def settle_send(self, task: Task) -> None:
-        """Note that delivery no longer works on this task."""
-        if not task.sending:
-            return
+        """Note that delivery no longer works on this task; what may go now is not looked for."""
         task.sending = False
         root = self.roots.get(task.root_id)
         if root is not None and root.sending == task.id:
             root.sending = None
-            self.touched_roots[task.root_id] = None
 
     def _claim(self, task: Task, process_id: str, ttl: int, expires_at: int) -> None:
         task.ttl = ttl

@@ -5,7 +5,7 @@ program act for it. A token's text is shown once, when it is created. An account
 only disabled: what it owns would be left without an owner, and a server that has had accounts must
 not become open again.
 
-Changes are made one at a time (`Credentials.changing`): first in the shards, which store them, then
+Changes are made one at a time (`EntryChanges`): first in the shards, which store them, then
 in the credentials, where they take effect, in all processes of the server (`Credentials.spread`),
 then in the audit log. Then the request is answered.
 """
@@ -26,6 +26,7 @@ from troth.http.api.shards_port import ask
 from troth.http.functions.values import is_id, new_id
 from troth.http.identity.credentials import TokenState, new_secret
 from troth.http.identity.digests import digest_of
+from troth.http.identity.entry_changes import DOUBTFUL, EntryChanges
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.json_text import dump, dump_in_order
@@ -52,12 +53,23 @@ _AUDIT_DEFAULT_COUNT: Final = 100
 _NO_STORE: Final = [(b"cache-control", b"no-store")]
 
 
+def _changes(api: Api, call: Call) -> EntryChanges:
+    """Make what changes accounts and tokens for a request."""
+    return EntryChanges(
+        api.credentials,
+        lambda command: ask(api.shards, command, call.request, tolerated=DOUBTFUL),
+    )
+
+
 async def create_account(api: Api, call: Call) -> Response:
     """POST /admin/accounts."""
     body: CreateAccountBody = call.body
     name = body.name or ""
     credentials = api.credentials
-    async with credentials.changing, api.audit.act(call.request, "account.add", name=name) as told:
+    async with (
+        _changes(api, call) as changes,
+        api.audit.act(call.request, "account.add", name=name) as told,
+    ):
         _check_name(name)
         if credentials.account(name) is not None:
             message = f"There is an account of the name {name!r}."
@@ -67,7 +79,7 @@ async def create_account(api: Api, call: Call) -> Response:
             raise invalid("name", problem)
         now_ms = api.now_ms()
         account = Account(new_id(now_ms), 1, now_ms, name)
-        await ask(api.shards, CreateEntry(account), call.request)
+        await changes.make(CreateEntry(account))
         credentials.put(account)
         await credentials.spread()
         told["account"] = account.id
@@ -95,14 +107,14 @@ async def change_account(api: Api, call: Call) -> Response:
     credentials = api.credentials
     act = "account.disable" if disabled else "account.enable"
     async with (
-        credentials.changing,
+        _changes(api, call) as changes,
         api.audit.act(call.request, act, account=call.path["id"]) as told,
     ):
         account = _account(api, call.path["id"])
         told |= {"account": account.id, "name": account.name}
         if account.disabled != disabled:
             account = replace(account, revision=account.revision + 1, disabled=disabled)
-            await ask(api.shards, ReplaceEntry(account), call.request)
+            await changes.make(ReplaceEntry(account))
             credentials.put(account)
             if api.placement is not None:
                 api.placement.withhold(credentials.disabled_accounts())
@@ -123,7 +135,7 @@ async def create_token(api: Api, call: Call) -> Response:
     credentials = api.credentials
     secret = new_secret()
     async with (
-        credentials.changing,
+        _changes(api, call) as changes,
         api.audit.act(call.request, "token.create", account=body.account) as told,
     ):
         account = _account(api, body.account or "")
@@ -137,8 +149,8 @@ async def create_token(api: Api, call: Call) -> Response:
             "idPrefix": token.id_prefix,
             "expiresOn": token.expires_on,
         }
-        await _make_room(api, call, account)
-        await ask(api.shards, CreateEntry(token), call.request)
+        await _make_room(api, changes, account)
+        await changes.make(CreateEntry(token))
         credentials.put(token)
         await credentials.spread()
     return json_response(201, dump(CreatedTokenObject(token.id, secret)), _NO_STORE)
@@ -170,7 +182,7 @@ def _new_token(api: Api, body: CreateTokenBody, account: Account, digest: str) -
     return Token(new_id(now_ms), 1, now_ms, account.id, digest, scopes, name, id_prefix, expires_on)
 
 
-async def _make_room(api: Api, call: Call, account: Account) -> None:
+async def _make_room(api: Api, changes: EntryChanges, account: Account) -> None:
     """Delete the oldest token that no longer works if there are too many. Raises ApiError (400)."""
     tokens = api.credentials.tokens_of(account)
     if len(tokens) < limits.TOKENS_LIMIT_COUNT:
@@ -180,7 +192,7 @@ async def _make_room(api: Api, call: Call, account: Account) -> None:
     if oldest is None:
         problem = f"has {len(tokens)} valid tokens, which is the limit; revoke some"
         raise invalid("account", problem)
-    await ask(api.shards, DeleteEntry(oldest.id, oldest.revision), call.request)
+    await changes.make(DeleteEntry(oldest.id, oldest.revision))
     api.credentials.drop(oldest)
 
 
@@ -209,7 +221,7 @@ async def revoke_token(api: Api, call: Call) -> Response:
     credentials = api.credentials
     token_id = call.path["id"]
     async with (
-        credentials.changing,
+        _changes(api, call) as changes,
         api.audit.act(call.request, "token.revoke", token=token_id) as told,
     ):
         token = credentials.token(token_id)
@@ -218,7 +230,7 @@ async def revoke_token(api: Api, call: Call) -> Response:
         told |= {"account": token.account_id, "name": token.name}
         if token.revoked_on is None:
             token = replace(token, revision=token.revision + 1, revoked_on=api.now_ms())
-            await ask(api.shards, ReplaceEntry(token), call.request)
+            await changes.make(ReplaceEntry(token))
             credentials.put(token)
         await credentials.spread()  # also of what an earlier request has not waited for
     return Response(204)
@@ -233,7 +245,7 @@ async def rotate_token(api: Api, call: Call) -> Response:
         allowed = f"between 0 and {limits.TOKEN_GRACE_LIMIT_MS}"
         raise invalid("grace", f"must be {allowed} (got {grace_ms})")
     async with (
-        credentials.changing,
+        _changes(api, call) as changes,
         api.audit.act(call.request, "token.rotate", token=body.id, graceMs=grace_ms) as told,
     ):
         token = _valid_token(api, body.id or "")
@@ -245,7 +257,7 @@ async def rotate_token(api: Api, call: Call) -> Response:
             old_digest=token.digest if grace_ms else "",
             old_until=saturating_add(api.now_ms(), grace_ms) if grace_ms else None,
         )
-        await ask(api.shards, ReplaceEntry(token), call.request)
+        await changes.make(ReplaceEntry(token))
         credentials.put(token)
         if not grace_ms:
             credentials.end_streams(token)

@@ -3,6 +3,8 @@
 A snapshot shows everything, so all rows here need the scope `admin`.
 """
 
+from typing import Final
+
 import structlog
 
 from troth.core.catalog import Scope
@@ -20,6 +22,10 @@ from troth.shards.upkeep.snapshotter import ReadableSnapshot, Snapshotter, TooMa
 from .answers import KeptSnapshotObject, KeptSnapshotsObject
 
 _log = structlog.get_logger("troth.http.admin_endpoints")
+
+
+IN_DATABASE: Final = "database"
+"""The name of the snapshot that is kept in the database which has the log."""
 
 
 class SnapshotStream:
@@ -91,11 +97,16 @@ async def write_snapshot(api: Api, call: Call) -> Response:
     async with api.audit.act(call.request, "snapshot.write"):
         try:
             made = await answered(snapshotter.write_now())
+            in_engine = None if made else await answered(snapshotter.write_to_engine())
         except TooManySnapshots as error:
             raise _too_many() from error
         except (PersistenceError, OSError) as error:
             message = f"The snapshot could not be written: {error}"
             raise ApiError(Code.INTERNAL, message=message) from error
+        if in_engine is not None:
+            size_bytes, created_on = in_engine.size_bytes, in_engine.created_at_ms
+            kept = KeptSnapshotObject(IN_DATABASE, size_bytes, created_on, None)
+            return answer(Code.CREATED, kept)
         if made is None:
             raise _no_directory()
     return answer(Code.CREATED, _kept(made))

@@ -16,6 +16,7 @@ from troth.core.commands import ReplaceEntry
 from troth.core.model import replace
 from troth.http.api.context import Api
 from troth.http.api.shards_port import ask
+from troth.http.identity.entry_changes import DOUBTFUL, EntryChanges
 from troth.http.wire.errors import ApiError
 
 LOOK_S: Final = 60.0
@@ -61,12 +62,14 @@ class TokenUses:
 
     async def _save(self, token_id: str) -> None:
         credentials = self._api.credentials
-        async with credentials.changing:
+        shards = self._api.shards
+        changes = EntryChanges(credentials, lambda one: ask(shards, one, tolerated=DOUBTFUL))
+        async with changes:
             token = credentials.token(token_id)  # as it is now
             if token is None or token.revoked_on is not None:
                 return
             changed = replace(self._changed(token, self._api.now_ms()), revision=token.revision + 1)
-            await ask(self._api.shards, ReplaceEntry(changed))
+            await changes.make(ReplaceEntry(changed))
             credentials.put(changed)
             if changed.old_until != token.old_until:
                 credentials.end_streams(changed)

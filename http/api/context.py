@@ -23,8 +23,8 @@ from troth.http.wire.requests import ReadyStream, Request, Response
 from troth.http.wire.static_files import StaticFile
 from troth.shards.bulk.jobs import BulkJobs, BulkProgress
 from troth.shards.clock import SystemClock
-from troth.shards.debugging import DebugOperations
 from troth.shards.delivery.polls import Polls
+from troth.shards.gathered.debugging import DebugOperations
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.gathered.watches import OtherWatchers

@@ -26,20 +26,14 @@ Named = str | tuple[str, ...]
 """One id, as most commands name, or several."""
 
 
-def _root(task_id: str) -> str:
-    """Return the promise whose work a task is; an id that names no task is looked at as it is."""
-    name = task_ids.parse(task_id)
-    return task_id if name is None else name.root
-
-
 def _fenced(command: c.CreatePromise | c.CompletePromise) -> Named:
     fence = command.fence
-    return command.id if fence is None else (command.id, _root(fence.task_id))
+    return command.id if fence is None else (command.id, task_ids.home(fence.task_id))
 
 
 def _of_callback(command: c.CreateCallback) -> Named:
     ids, fence = (command.promise_id, command.root_id), command.fence
-    return ids if fence is None else (*ids, _root(fence.task_id))
+    return ids if fence is None else (*ids, task_ids.home(fence.task_id))
 
 
 def _within(promise_id: str, fence: WorkflowFence | None) -> Named:
@@ -61,7 +55,7 @@ _by_id: Final[Callable[[Any], Named]] = attrgetter("id")
 
 
 def _by_task(command: Any) -> Named:
-    return _root(command.id)
+    return task_ids.home(command.id)
 
 
 _by_resource: Final[Callable[[Any], Named]] = attrgetter("resource_id")

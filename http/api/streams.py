@@ -96,7 +96,7 @@ class EventStream(ABC):
 
     def _events(self, messages: list[bytes]) -> bytes:
         self._unconfirmed = True
-        return b"".join([b"data: %b\n\n" % message for message in messages])
+        return b"data: %b\n\n" % b"\n\ndata: ".join(messages)
 
 
 class ReadyEventStream(EventStream):
@@ -120,10 +120,10 @@ class ReadyEventStream(EventStream):
         """See `ReadyStream`."""
         self._ready = action
 
-    def next_now(self) -> bytes | None:
+    def next_now(self, now: float) -> bytes | None:
         """Return the messages that wait, or a comment if it is time; None when the stream ends."""
-        self._confirm_written()
-        now = trio.current_time()
+        if self._unconfirmed:
+            self._confirm_written()
         if not self._greeted:
             self._greeted = True
             self._silent_until = now + self._keep_alive_s
@@ -256,11 +256,11 @@ class _LimitedReadyStream(_LimitedStream[ReadyStream]):
         """See `ReadyStream`."""
         self._stream.when_ready(action)
 
-    def next_now(self) -> bytes | None:
+    def next_now(self, now: float) -> bytes | None:
         """Return what there is to send now, unless the token has expired."""
         if self._has_expired():
             self._stream.stop()
-        return self._stream.next_now()
+        return self._stream.next_now(now)
 
     def is_due(self, now: float) -> bool:
         """Return whether it is time for a comment, or for the end."""

@@ -17,7 +17,7 @@ from troth.core.replies import Message, TaskMessage
 from troth.http.api.context import Api
 from troth.http.promises.rendering import render_message as render_task_message
 from troth.http.wire.principals import Principal
-from troth.shards.debugging import DebugOperations
+from troth.shards.gathered.debugging import DebugOperations
 
 from . import fields as f
 from .messages import render_message
@@ -58,12 +58,12 @@ def _operations(api: Api) -> DebugOperations:
 
 
 async def _start(api: Api, _principal: Principal, _data: f.Nothing) -> bytes:
-    _operations(api).start()
+    await _operations(api).start()
     return EMPTY
 
 
 async def _stop(api: Api, _principal: Principal, _data: f.Nothing) -> bytes:
-    _operations(api).stop()
+    await _operations(api).stop()
     return EMPTY
 
 

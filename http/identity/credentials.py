@@ -93,6 +93,8 @@ class Credentials:
         """Waits until no process of the server goes by what was before the changes so far."""
         self.changing = trio.Lock()
         """Held while an account or a token is changed, from the first read to the last write."""
+        self.in_doubt: dict[str, None] = {}
+        """Ids of entries that the catalog may have otherwise; see `entry_changes.py`."""
 
     def _make_sessions(self, now_ms: Callable[[], int]) -> Sessions:
         return Sessions(now_ms, lambda change: self.on_change(change))
@@ -244,6 +246,10 @@ class Credentials:
             return TokenState.EXPIRED
         account = self._accounts.get(token.account_id)
         return TokenState.DISABLED if account is None or account.disabled else TokenState.ACTIVE
+
+    def account_or_token(self, entry_id: str) -> Account | Token | None:
+        """Return what has this id, or None."""
+        return self._accounts.get(entry_id) or self._tokens.get(entry_id)
 
     def token(self, token_id: str) -> Token | None:
         """Return the token with this id, or None if there is none."""

@@ -38,8 +38,11 @@ FORWARDED_GROUPS: Final = frozenset(
 )
 """Groups of endpoints that are about what process 0 has."""
 
-FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction", "showUsage"})
+FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction", "showUsage", "settings"})
 """Other endpoints that are."""
+
+ENVELOPE: Final = "envelope"
+"""The endpoint of the envelope protocol."""
 
 KEPT_ENDPOINTS: Final = frozenset({"showSession"})
 """Endpoints of those groups that each process answers from its copy."""
@@ -101,20 +104,34 @@ RELINKED: Final = ProcessNote("http.relinked", int)
 """The link has come up again: nothing of what was passed on before it is waited for."""
 
 
-def is_forwarded(endpoint: Endpoint) -> bool:
-    """Return whether an endpoint is about what process 0 has."""
+def is_forwarded(endpoint: Endpoint, *, is_debugged: bool = False) -> bool:
+    """Return whether an endpoint is about what process 0 has.
+
+    With debug operations that is the envelope protocol, too, whose requests stand in one row then.
+    """
     if endpoint.name in KEPT_ENDPOINTS:
         return False
-    return endpoint.group in FORWARDED_GROUPS or endpoint.name in FORWARDED_ENDPOINTS
+    return (
+        endpoint.group in FORWARDED_GROUPS
+        or endpoint.name in FORWARDED_ENDPOINTS
+        or (is_debugged and endpoint.name == ENVELOPE)
+    )
 
 
-def forwarded(endpoints: tuple[Endpoint, ...], calls: ProcessCalls) -> tuple[Endpoint, ...]:
-    """Return the endpoints as a process has them that passes on what process 0 has."""
+def forwarded(
+    endpoints: tuple[Endpoint, ...], calls: ProcessCalls, *, is_debugged: bool = False
+) -> tuple[Endpoint, ...]:
+    """Return the endpoints as a process has them that passes on what process 0 has.
+
+    `is_debugged`: with debug operations.
+    """
     if calls.own == OWNER:
         return endpoints
     forwarder = _Forwarder(calls)
     return tuple(
-        replace(one, handler=partial(_forward, forwarder)) if is_forwarded(one) else one
+        replace(one, handler=partial(_forward, forwarder))
+        if is_forwarded(one, is_debugged=is_debugged)
+        else one
         for one in endpoints
     )
 
@@ -202,8 +219,11 @@ class ForwardedStream:
         """Register `action`, called whenever `next_now` may have news, but not immediately."""
         self._action = action
 
-    def next_now(self) -> bytes | None:
+    def next_now(self, now: float) -> bytes | None:  # noqa: ARG002  process 0 looks at the time
         """Return the next bytes to send; empty if there are none yet, None at the end."""
+        return self._take()
+
+    def _take(self) -> bytes | None:
         if self._is_over:
             return None
         chunk, self._chunk = self._chunk, b""
@@ -223,7 +243,7 @@ class ForwardedStream:
         """Wait for the next bytes to send; None at the end."""
         await trio.lowlevel.checkpoint()
         while True:
-            chunk = self.next_now()
+            chunk = self._take()
             if chunk != b"":
                 return chunk
             await self._news.wait()
@@ -332,7 +352,8 @@ class ForwardedRequests:
         if dispatcher is None:
             dispatcher = self._dispatcher = self._make_dispatcher()
         match = dispatcher.router.match(request.method, request.raw_path)
-        if not is_forwarded(match.endpoint):
+        is_debugged = self._api.settings.debug_operations
+        if not is_forwarded(match.endpoint, is_debugged=is_debugged):
             raise ApiError(Code.INTERNAL)
         in_flight = self._api.in_flight
         with in_flight.hold() as hold:

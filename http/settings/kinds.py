@@ -26,6 +26,7 @@ _INTEGER: Final = re.compile(r"-?[0-9]+(_[0-9]+)*")
 # Longer texts cannot be within any range below; refusing them early keeps int() off hostile input.
 _INTEGER_TEXT_LIMIT_COUNT: Final = 32
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_NODE_NAME: Final = re.compile(r"[A-Za-z0-9._:/-]{1,200}")
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
@@ -429,6 +430,24 @@ class LogUrl(SettingKind):
             return "none"
         place = str(value).removeprefix("postgresql://").partition("?")[0].rpartition("@")[2]
         return f"postgresql://{place}"
+
+
+@dataclass(frozen=True)
+class NodeName(SettingKind):
+    """The name of a server among several."""
+
+    @property
+    def allowed(self) -> str:
+        return "a name of letters, digits and ._:/- with at most 200 characters"
+
+    @property
+    def placeholder(self) -> str:
+        return "NAME"
+
+    def from_text(self, text: str) -> str:
+        if not _NODE_NAME.fullmatch(text):
+            raise SettingRefused(self.allowed)
+        return text
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .kinds import (
     Listen,
     ListenAddress,
     LogUrl,
+    NodeName,
     Number,
     OneOf,
     Origins,
@@ -75,6 +76,12 @@ class Settings:
         "PostgreSQL database that keeps the log instead of the data directory, such as "
         "postgresql://troth@db.example/troth. The directory is then only a cache: a server that "
         "lost it, or one on another machine, goes on with what is in the database.",
+    )
+    node: str | None = _setting(
+        None,
+        WordOr({"none": None}, NodeName()),
+        "Name of this server among those with the same log, for people and for what is kept for "
+        "it; by default that of the machine and the data directory.",
     )
     shards: int | None = _setting(
         None,

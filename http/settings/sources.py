@@ -268,6 +268,8 @@ def _check_together(settings: Settings) -> None:
         raise refuse(
             "processes", "1, since with in_memory there is no directory that several could share"
         )
+    if settings.node is not None and settings.log is None:
+        raise refuse("node", "none, unless log says whose node it is")
     if settings.log is not None and settings.in_memory:
         raise refuse("in_memory", "off, since log says where everything is kept")
     if settings.log is not None and settings.processes != 1:
@@ -276,9 +278,9 @@ def _check_together(settings: Settings) -> None:
         raise refuse(
             "processes", f"at most shards ({settings.shards}), since each process needs a shard"
         )
+    if settings.log is not None and settings.archive_directory is not None:
+        raise refuse("archive_directory", "none, since with log the database has an archive")
     for name in ("snapshot_schedule", "archive_directory"):
-        if settings.log is not None and getattr(settings, name) is not None:
-            raise refuse(name, "none, since with log the database is what to back up")
         if settings.in_memory and getattr(settings, name) is not None:
             raise refuse(name, "none, since with in_memory there is nothing to copy")
     if settings.task_retry_first_ms > settings.task_retry_limit_ms:

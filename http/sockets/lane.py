@@ -46,7 +46,7 @@ from .connection_limits import ConnectionLimits
 from .departures import ENDPOINT, HOME, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
-from .lane_parsing import Fields, NotServed, Parsed, Parser
+from .lane_parsing import Head, KnownHeads, NotServed, Parsed, Parser
 from .link_sockets import LinkSockets
 from .stream_homes import StreamHomes
 
@@ -126,7 +126,7 @@ class Lane:
         self._connections: dict[int, LaneConnection] = {}
         self._parsers: list[Parser] = []
         self._emptied = trio.Event()
-        self._texts: dict[bytes, Fields] = {}
+        self._known_heads = KnownHeads()
         self._again: list[LaneConnection] = []
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -206,7 +206,7 @@ class Lane:
 
     def _new_parser(self) -> Parser:
         return Parser(
-            self._limits.header_limit_bytes, self._api.limits.body_limit_bytes, self._texts
+            self._limits.header_limit_bytes, self._api.limits.body_limit_bytes, self._known_heads
         )
 
     @property
@@ -279,6 +279,7 @@ class Lane:
         self._in_pass = True
         self.now = trio.current_time()
         self._began_s = time.perf_counter()
+        self._shards.look_at_log()  # what is durable is answered before new things are begun
         connections = self._connections
         is_any_to_accept = False
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
@@ -288,11 +289,11 @@ class Lane:
                 continue
             connection = connections.get(number)
             if connection is None:
-                if self._links is None or not self._links.on_event(number):
+                if self._links is None or not self._links.on_event(number, mask):
                     is_any_to_accept = True
             else:
                 if self._stirred is not None:
-                    self._stirred.set()
+                    self._stir_check(self._stirred)
                 try:
                     connection.on_event(mask)
                 except Exception:
@@ -300,7 +301,7 @@ class Lane:
         # After the events of others: a new connection may have the number of one that has ended.
         if is_any_to_accept and self._acceptor is not None:
             if self._stirred is not None:
-                self._stirred.set()
+                self._stir_check(self._stirred)
             self._acceptor.accept()
         if self._deferred and not self.in_flight.is_full:
             self._go_on_with_deferred()
@@ -320,6 +321,11 @@ class Lane:
         if self._links is not None:
             self._links.flush()
         self._in_pass = False
+
+    def _stir_check(self, stirred: trio.Event) -> None:
+        """End the long sleep of `_check`: something has come in."""
+        stirred.set()
+        self._stirred = None
 
     def _give_up(self, connection: LaneConnection) -> None:
         """End one connection because of a defect, and no other."""
@@ -354,26 +360,22 @@ class Lane:
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         """Make the exchange for a request. Raises NotServed."""
         # Called through names of their own: as methods, attributes cost more.
-        match_of, hold, new_id = self._match, self._hold, self._new_id
-        try:
-            # All rows take part in matching, so that a path means the same here as there.
-            match = match_of(parsed.method, parsed.path)
-        except ApiError:
-            raise NotServed(ENDPOINT) from None
-        endpoint = match.endpoint
-        if endpoint.name not in self._served or (parsed.is_last and may_be_stream(endpoint)):
-            self._leave_unless_at_home(match, parsed)
+        hold, new_id = self._hold, self._new_id
+        head = parsed.head
+        match = head.match
+        if match is None:
+            match = self._match_served(head)
         self._requests_count += 1
-        fields = parsed.fields
+        endpoint, fields = match.endpoint, head.fields
         headers, is_plain = fields.headers, fields.is_plain
         if is_plain is None:
             fields.is_plain = is_plain = self._dispatcher.is_plain_head(headers)
         given = None if is_plain else headers.get(b"request-id")
         held = hold()
         request = Request(
-            parsed.method,
-            parsed.path,
-            parsed.query,
+            head.method,
+            head.path,
+            head.query,
             headers,
             parsed.body,
             held,
@@ -387,14 +389,29 @@ class Lane:
         began_s = self._began_s
         return Exchange(self, self._dispatcher, request, held, match, connection, began_s)
 
-    def _leave_unless_at_home(self, match: Match, parsed: Parsed) -> None:
+    def _match_served(self, head: Head) -> Match:
+        """Find what a head asks for. Raises NotServed if that is not served here."""
+        match_of = self._match
+        try:
+            # All rows take part in matching, so that a path means the same here as there.
+            match = match_of(head.method, head.path)
+        except ApiError:
+            raise NotServed(ENDPOINT) from None
+        endpoint = match.endpoint
+        if endpoint.name not in self._served or (head.is_last and may_be_stream(endpoint)):
+            self._leave_unless_at_home(match, head)
+        else:
+            head.match = match
+        return match
+
+    def _leave_unless_at_home(self, match: Match, head: Head) -> None:
         """Raise NotServed, unless this is for a stream whose home is this process."""
         homes = self._homes
         if homes is not None and match.endpoint.group in STREAM_GROUPS:
             home = homes.home_of(match.values["group"])
             if home is not None:
                 raise NotServed(HOME, home)
-            if not parsed.is_last:
+            if not head.is_last:
                 return
         raise NotServed(ENDPOINT)
 
@@ -414,23 +431,24 @@ class Lane:
 
         What the head alone forbids, credentials first, is refused away from the lane.
         """
-        headers = parsed.fields.headers
+        head = parsed.head
+        headers = head.fields.headers
         credentials = self._api.credentials
         if not (credentials.is_open or is_known(credentials, headers)):
             return False
         try:
-            endpoint = self._match(parsed.method, parsed.path).endpoint
+            endpoint = self._match(head.method, head.path).endpoint
             if endpoint.name not in self._served:
                 raise NotServed(ENDPOINT)
             self._dispatcher.judge_head(
                 Request(
-                    parsed.method,
-                    parsed.path,
-                    parsed.query,
+                    head.method,
+                    head.path,
+                    head.query,
                     headers,
                     peer=connection.peer,
                     id=self._new_id(),
-                    repeated=parsed.fields.repeated,
+                    repeated=head.fields.repeated,
                 )
             )
         except ApiError:
@@ -492,16 +510,21 @@ class Lane:
 
     def watch(self, number: int) -> None:
         """Hear of events of a link's socket from now on, those at hand included."""
-        self._epoll.register(number, _EVENTS_AND_ROOM)
+        self._epoll.register(number, _EVENTS)
 
     def tell_again(self, number: int) -> None:
-        """Hear in the next pass of what was left to read."""
-        self._epoll.modify(number, _EVENTS_AND_ROOM)
+        """Hear in the next pass of what was left to read; of room no longer."""
+        self._epoll.modify(number, _EVENTS)
 
     def forget(self, number: int) -> None:
         """Hear no more of it."""
         if not self._is_over:
             self._epoll.unregister(number)
+
+    @property
+    def is_in_pass(self) -> bool:
+        """Return whether a pass is going on."""
+        return self._in_pass
 
     def submitted(self) -> None:
         """Run a turn in this pass, or the next."""

@@ -262,7 +262,7 @@ class LaneConnection:
         try:
             parsed = self._parser.parse(received)
             if parsed is not None:
-                if parsed.is_last:
+                if parsed.head.is_last:
                     if parsed.end < len(received):
                         raise NotServed(FIELDS)
                     self._is_last = True
@@ -409,11 +409,12 @@ class LaneConnection:
 
     def _go_on_with(self, stream: LaneStream) -> None:
         """Write what the stream has to say, as long as the socket takes it."""
+        lane = self._lane
         while self._out is None and not self.is_closed:
-            if self._lane.in_flight.is_full:
-                self._lane.in_flight.when_room(self._work_soon)
+            if lane.in_flight.is_full:
+                lane.in_flight.when_room(self._work_soon)
                 return
-            data = stream.next()
+            data = stream.next(lane.now)
             if data is None:
                 self._stream = None
                 stream.close()

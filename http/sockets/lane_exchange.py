@@ -101,20 +101,21 @@ class Exchange(Struct, eq=False):
 
         A task, too, for a long body: others get their turn between looking at it and writing it.
         """
-        handler = self.match.endpoint.in_halves
-        if handler is None or len(self.request.body) > LONG_BODY_BYTES:
-            self.questions.start(self)
+        match, request, questions = self.match, self.request, self.questions
+        handler = match.endpoint.in_halves
+        if handler is None or len(request.body) > LONG_BODY_BYTES:
+            questions.start(self)
             return
         dispatcher = self.dispatcher
         try:
-            self.call = call = dispatcher.admit(self.request, self.match)
+            self.call = call = dispatcher.admit(request, match)
             asked = handler.question(dispatcher.api, call)
-            if asked is None:
-                self.questions.start(self)
-            elif isinstance(asked, Renewals):
-                self.awaited_count = self.questions.submit_renewals(asked, self.held, self)
+            if isinstance(asked, Command):
+                questions.submit(asked, self.held, self)
+            elif asked is None:
+                questions.start(self)
             else:
-                self.questions.submit(asked, self.held, self)
+                self.awaited_count = questions.submit_renewals(asked, self.held, self)
         except Overloaded as error:
             self._fail_unless_waits(error)
         except ApiError as error:

@@ -14,10 +14,11 @@ identity. Lines end in CR LF; a bare CR or LF, NUL and folded lines are left to 
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
+from troth.http.api.router import Match
 from troth.http.wire.requests import add_repeated
 
 from .departures import CHUNKS, FIELDS, LARGE, REQUEST_LINE
@@ -29,8 +30,6 @@ _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.(
 _VALUE_BYTES: Final = rb"[\t\x20-\x7e\x80-\xff]*"
 _VALUE: Final = re.compile(_VALUE_BYTES)
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _VALUE_BYTES + rb"\r\n)+")
-_NO_LINE: Final = b"\r\n"
-"""Stands for the line of a request before the first one: no line is equal to it, empty or not."""
 _FIRST_BYTES: Final = b"GPD"
 _NOT_HERE: Final = frozenset({b"trailer", b"te"})
 _ONLY: Final = {
@@ -70,30 +69,15 @@ class NotServed(Exception):
         self.home = home
 
 
-class Parsed(Struct, gc=False):
-    """One complete request. `end` is where the next one begins in the buffer.
-
-    If it `is_last`, its client wants the connection closed after the answer.
-    """
-
-    method: str
-    path: bytes
-    query: bytes
-    fields: "Fields"
-    body: bytes
-    end: int
-    is_last: bool
-
-
 _KINDS_KEPT_COUNT: Final = 4
 """Of so many kinds of requests that a client sends in turn: a worker's create, claim, complete."""
 
-_FIELDS_KEPT_BYTES: Final = 2 * 1024
+_HEAD_KEPT_BYTES: Final = 2 * 1024
 """Longer ones are not kept: what a connection remembers is not counted as in flight."""
 
-TEXTS_KEPT_COUNT: Final = 128
-"""Of so many different texts of fields, for all connections of a lane: requests of one program have
-the same, but for a few lengths."""
+HEADS_KEPT_COUNT: Final = 128
+"""Of so many different heads, and texts of fields, for all connections of a lane: requests of one
+program have the same, but for a few lengths."""
 
 _NEVER_AGAIN: Final = frozenset({b"idempotency-key", b"request-id", b"traceparent"})
 """Fields that differ in each request: a text with one of them is not kept."""
@@ -114,20 +98,52 @@ class Fields(Struct, gc=False):
     is_waited_for: bool = False
 
 
+class Head(Struct, gc=False):
+    """What the head of a request says; `is_old` is HTTP/1.0.
+
+    If it `is_last`, its client wants the connection closed after the answer. `match` is the
+    endpoint that it asks for, noted by who serves requests with this head.
+    """
+
+    method: str
+    path: bytes
+    query: bytes
+    is_old: bool
+    is_last: bool
+    fields: Fields
+    match: Match | None = None
+
+
+class Parsed(Struct, gc=False):
+    """One complete request. `end` is where the next one begins in the buffer."""
+
+    head: Head
+    body: bytes
+    end: int
+
+
+class KnownHeads:
+    """What several parsers know: heads with POST, whose paths have no ids in them, and fields."""
+
+    __slots__ = ("fields", "heads")
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.heads: dict[bytes, Head] = {}
+        self.fields: dict[bytes, Fields] = {}
+
+
+_Kept = TypeVar("_Kept")
+
+
+def _keep(known: dict[bytes, _Kept], text: bytes, one: _Kept) -> None:
+    """Note what a text says, instead of what was noted first."""
+    if len(known) == HEADS_KEPT_COUNT:
+        del known[next(iter(known))]
+    known[text] = one
+
+
 _LENGTH: Final = b"content-length"
-
-_Line = tuple[str, bytes, bytes, bool]
-"""What a request's line says: method, path, query, and whether it is of HTTP/1.0."""
-
-
-def _read_line(line: bytes) -> _Line:
-    """Return what a line says. Raises NotServed."""
-    found = _REQUEST_LINE.fullmatch(line)
-    if found is None:
-        raise NotServed(REQUEST_LINE)
-    method, target, version = found.groups()
-    path, _, query = target.partition(b"?")
-    return _METHODS[method], path, query, version == b"0"
 
 
 class _KnownFields(Struct, gc=False):
@@ -140,39 +156,27 @@ class _KnownFields(Struct, gc=False):
 class Parser:
     """Finds the requests of one connection.
 
-    Clients repeat themselves. What was found out about a request's line is used again when it is,
-    byte for byte, that of the request before, or one of the last few with POST, whose paths have
-    no ids in them; of its fields, when another request had the same. Of
-    one of the last few kinds of requests, with as many fields of the same names, only those are
-    read whose values have changed.
+    Clients repeat themselves. What was found out about a head is used again when it is, byte for
+    byte, that of the request before, or one with POST that another request had; about its fields
+    alone, when another request had the same. Of one of the last few kinds of requests, with as many
+    fields of the same names, only those are read whose values have changed.
     """
 
-    __slots__ = (
-        *("_body_limit_bytes", "_fields", "_head", "_head_limit_bytes", "_kinds"),
-        *("_is_old", "_line", "_lines", "_method", "_path", "_query", "_text", "_texts"),
-    )
+    __slots__ = ("_body_limit_bytes", "_head", "_head_limit_bytes", "_kinds", "_known", "_text")
 
     def __init__(
-        self,
-        head_limit_bytes: int,
-        body_limit_bytes: int,
-        texts: dict[bytes, Fields] | None = None,
+        self, head_limit_bytes: int, body_limit_bytes: int, known: KnownHeads | None = None
     ) -> None:
         """Take the limits beyond which a request is not served here.
 
-        `texts` is what several parsers know of texts of fields, and fill together.
+        `known` is what several parsers know, and fill together.
         """
         self._head_limit_bytes = head_limit_bytes
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
-        self._head = self._text = b""
-        self._line = _NO_LINE
-        self._lines: dict[bytes, _Line] = {}
-        self._is_old = False  # HTTP/1.0
-        self._method = ""
-        self._path = self._query = b""
-        self._fields = _NO_FIELDS
+        self._text = b""  # of the head that was read last
+        self._head = _NO_HEAD
         self._kinds: dict[int, _KnownFields] = {}  # by the number of fields
-        self._texts = {} if texts is None else texts
+        self._known = known or KnownHeads()
 
     def parse(self, buffer: bytes) -> Parsed | None:
         """Return the request that a buffer begins with, or None if it is not complete.
@@ -184,24 +188,16 @@ class Parser:
             self._refuse_hopeless(buffer)
             return None
         body_start = head_end + 4
-        head = buffer[:body_start]
-        if head != self._head:
-            self._read_head(head)
-        fields = self._fields
+        text = buffer[:body_start]
+        head = self._head if text == self._text else self._find_head(text)
+        fields = head.fields
         if fields.is_chunked:
-            if self._is_old:
+            if head.is_old:
                 raise NotServed(CHUNKS)
             found = self._read_chunks(buffer, body_start)
-            if found is None:
-                return None
-            body, end = found
-        else:
-            end = body_start + fields.length_bytes
-            if end > len(buffer):
-                return None
-            body = buffer[body_start:end]
-        is_last = self._is_old or fields.is_last
-        return Parsed(self._method, self._path, self._query, fields, body, end, is_last)
+            return None if found is None else Parsed(head, *found)
+        end = body_start + fields.length_bytes
+        return None if end > len(buffer) else Parsed(head, buffer[body_start:end], end)
 
     def _read_chunks(self, buffer: bytes, start: int) -> tuple[bytes, int] | None:
         """Return a chunked body and its end in the buffer, or None if it is not complete."""
@@ -230,21 +226,18 @@ class Parser:
 
     def awaited_headers(self, buffer: bytes) -> Mapping[bytes, bytes] | None:
         """Return the headers of a request that `parse` found incomplete, or None if they are."""
-        return self._fields.headers if b"\r\n\r\n" in buffer else None
+        return self._head.fields.headers if b"\r\n\r\n" in buffer else None
 
     @property
     def is_waited_for(self) -> bool:
         """Return whether the client of the head that was read last waits until it is asked."""
-        return self._fields.is_waited_for and not self._is_old
+        return self._head.fields.is_waited_for and not self._head.is_old
 
     def awaited(self, buffer: bytes) -> Parsed | None:
         """Return a request that `parse` found incomplete without its body, if that is all of it."""
         if not buffer.endswith(b"\r\n\r\n"):
             return None  # the body has begun to come, so its client no longer waits
-        fields = self._fields
-        return Parsed(
-            self._method, self._path, self._query, fields, b"", len(buffer), fields.is_last
-        )
+        return Parsed(self._head, b"", len(buffer))
 
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
@@ -253,26 +246,32 @@ class Parser:
         if buffer[0] not in _FIRST_BYTES or buffer.count(b"\n") != buffer.count(b"\r\n"):
             raise NotServed(REQUEST_LINE)
 
-    def _read_head(self, head: bytes) -> None:
-        if len(head) > self._head_limit_bytes:
+    def _find_head(self, text: bytes) -> Head:
+        """Return what a head says that is not that of the request before. Raises NotServed."""
+        head = self._known.heads.get(text)
+        if head is None:
+            head = self._read_head(text)
+        self._text, self._head = text, head
+        return head
+
+    def _read_head(self, text: bytes) -> Head:
+        """Return what a head says that no other request had, as far as is known."""
+        if len(text) > self._head_limit_bytes:
             raise NotServed(LARGE)
-        self._head = b""  # until all of it has been understood
-        line, _, text = head.partition(b"\r\n")
-        if line != self._line:
-            known = self._lines.get(line)
-            if known is None:
-                known = _read_line(line)
-                if known[0] == "POST":
-                    if len(self._lines) == _KINDS_KEPT_COUNT:
-                        del self._lines[next(iter(self._lines))]
-                    self._lines[line] = known
-            self._method, self._path, self._query, self._is_old = known
-            self._line = line
-        if text != self._text:
-            fields = self._texts.get(text)
-            self._fields = self._find_fields(text) if fields is None else fields
-            self._text = text
-        self._head = head
+        line, _, rest = text.partition(b"\r\n")
+        found = _REQUEST_LINE.fullmatch(line)
+        if found is None:
+            raise NotServed(REQUEST_LINE)
+        method, target, version = found.groups()
+        path, _, query = target.partition(b"?")
+        fields = self._known.fields.get(rest)
+        if fields is None:
+            fields = self._find_fields(rest)
+        is_old = version == b"0"
+        head = Head(_METHODS[method], path, query, is_old, is_old or fields.is_last, fields)
+        if method == b"POST" and _is_to_be_kept(text, fields):
+            _keep(self._known.heads, text, head)
+        return head
 
     def _find_fields(self, text: bytes) -> Fields:
         """Return what fields mean. Those that another request had are not read."""
@@ -281,14 +280,12 @@ class Parser:
         fields = None if kind is None else self._like(kind, lines)
         if fields is None:
             fields = self._read_fields(text[:-2])
-            if len(text) <= _FIELDS_KEPT_BYTES and fields.repeated is None:
+            if len(text) <= _HEAD_KEPT_BYTES and fields.repeated is None:
                 if kind is None and len(self._kinds) == _KINDS_KEPT_COUNT:
                     del self._kinds[next(iter(self._kinds))]
                 self._kinds[len(lines)] = _KnownFields(lines, fields)
-        if len(text) <= _FIELDS_KEPT_BYTES and _NEVER_AGAIN.isdisjoint(fields.headers):
-            if len(self._texts) == TEXTS_KEPT_COUNT:
-                del self._texts[next(iter(self._texts))]
-            self._texts[text] = fields
+        if _is_to_be_kept(text, fields):
+            _keep(self._known.fields, text, fields)
         return fields
 
     def _like(self, kind: _KnownFields, lines: list[bytes]) -> Fields | None:
@@ -366,4 +363,10 @@ class Parser:
         )
 
 
-_NO_FIELDS: Final = Fields({}, None, 0, is_chunked=False)
+def _is_to_be_kept(text: bytes, fields: Fields) -> bool:
+    """Return whether other requests may have the same text, which has these fields."""
+    return len(text) <= _HEAD_KEPT_BYTES and _NEVER_AGAIN.isdisjoint(fields.headers)
+
+
+_NO_HEAD: Final = Head("", b"", b"", True, True, Fields({}, None, 0, is_chunked=False))
+"""Stands for the head of a request before the first one."""

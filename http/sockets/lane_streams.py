@@ -29,14 +29,14 @@ class LaneStream:
         """Register `action`, called whenever there may be more to write."""
         self._stream.when_ready(action)
 
-    def next(self) -> bytes | None:
-        """Return the next bytes to write: empty if there are none now, None after the last.
+    def next(self, now: float) -> bytes | None:
+        """Return the next bytes to write: empty if there are none at this time, None after all.
 
         To ask says that all before has been written.
         """
         if self._is_at_end:
             return None
-        chunk = self._stream.next_now()
+        chunk = self._stream.next_now(now)
         if chunk is None:
             self._is_at_end = True
             data = _LAST_CHUNK
@@ -44,8 +44,9 @@ class LaneStream:
             data = b"%x\r\n%b\r\n" % (len(chunk), chunk)
         else:
             return b""
-        head, self._head = self._head, b""
-        return head + data
+        if self._head:
+            data, self._head = self._head + data, b""
+        return data
 
     def is_due(self, now: float) -> bool:
         """Return whether there is something to write at this time."""

@@ -83,8 +83,8 @@ class ReadyStream(ChunkStream, Protocol):
         """Register `action`, called whenever `next_now` may have news, but not immediately."""
         ...
 
-    def next_now(self) -> bytes | None:
-        """Do as `next_chunk`, but without waiting: empty if there is nothing now."""
+    def next_now(self, now: float) -> bytes | None:
+        """Do as `next_chunk`, but without waiting: empty if there is nothing at this time."""
         ...
 
     def is_due(self, now: float) -> bool:

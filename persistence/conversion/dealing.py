@@ -130,7 +130,7 @@ class Dealer:
         shard.tasks_count += 1
         row = replace(task, sequence=shard.tasks_count)
         shard.rows.setdefault("tasks", {})[task.id] = row
-        shard.counts.task_added(task.root_id, task.state)
+        shard.counts.tasks_like(task.root_id)[task.state] += 1
         self._count_one()
 
     def deal_others(self, state: ShardState, rows: Capture) -> None:

@@ -5,6 +5,7 @@ a frame counts only if its checksum is right and it names the checksum of the fr
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from troth.persistence.errors import DataDirectoryError
 from troth.persistence.wal.frames import split_records
@@ -32,6 +33,28 @@ def another_history(name: str, number: int, directory: str) -> StreamDamaged:
         f"it is missing, or not the one that the checkpoints in {directory} have: the database was "
         "set back to an earlier state. If that was meant to be, start with an empty directory",
     )
+
+
+class StreamTrimmed(DataDirectoryError):
+    """A stream does not hold any more what a reader has to go on with."""
+
+    def __init__(self, name: str, number: int, first_number: int) -> None:
+        super().__init__(
+            f"{name} begins with frame {first_number}, and this server has read up to {number - 1} "
+            "only, because it was away for long. Nothing was changed. Start it again: it begins "
+            "with a snapshot."
+        )
+
+
+class ChainMark(NamedTuple):
+    """A place in a stream to go on reading from, as `Chain` has it there."""
+
+    number: int
+    checksum: int
+    epoch: int
+    next_sequence: int
+    incarnation: int
+    time_ms: int
 
 
 @dataclass(slots=True)
@@ -87,6 +110,19 @@ class Chain:
         self.time_ms = frame.time_ms
         if frame.kind is FrameKind.OWNER:
             self._parts = []
+
+    @property
+    def mark(self) -> ChainMark:
+        """The last frame, as a place to go on from; not in the middle of a batch."""
+        assert not self._parts
+        return ChainMark(
+            self.number,
+            self.checksum,
+            self.epoch,
+            self.next_sequence,
+            self.incarnation,
+            self.time_ms,
+        )
 
     def _check_continues(self, number: int, frame: StreamFrame) -> None:
         """Raise StreamDamaged unless a frame is the one that has to come here."""

@@ -6,9 +6,11 @@ stands all that. What it must keep is this: a number is taken once, a frame stan
 with the number before, and what it has acknowledged is on disk, on as many machines as it promises.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from troth.persistence.errors import DataDirectoryError
+
+from .chain import ChainMark
 
 
 class StreamUnreachable(Exception):
@@ -48,6 +50,72 @@ class Stream(Protocol):
 
         None of them means that the engine shows no more. Raises StreamUnreachable.
         """
+        ...  # pragma: no cover
+
+    def first(self) -> int:
+        """Return the number of the first frame that was not trimmed; 0 if there is none.
+
+        Raises StreamUnreachable.
+        """
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Release the connection; a second call does nothing."""
+        ...  # pragma: no cover
+
+
+class SnapshotDescription(NamedTuple):
+    """A whole snapshot that an engine keeps. `mark` is from where on the stream is to be read.
+
+    `place` and `identifier` are where its pieces are, which are numbered from 0.
+    """
+
+    identifier: int
+    place: int
+    pieces_count: int
+    size_bytes: int
+    sha256: str
+    created_at_ms: int
+    mark: ChainMark
+
+
+class StreamKeeping(Protocol):
+    """What an engine keeps next to a stream: how far its nodes have read, and snapshots.
+
+    For one thread at a time, which need not be the one that uses the stream. All calls raise
+    StreamUnreachable. Those with an `epoch` change nothing unless it is the stream's.
+    """
+
+    def note_reader(self, node: str, number: int) -> None:
+        """Note from which frame on a node would read if it were started now."""
+        ...  # pragma: no cover
+
+    def needed_number(self) -> int | None:
+        """Return the least of these numbers, of nodes that were not gone for an hour."""
+        ...  # pragma: no cover
+
+    def trim(self, number: int, epoch: int) -> int:
+        """Forget frames below a number, or some of them; return how many."""
+        ...  # pragma: no cover
+
+    def snapshot(self) -> SnapshotDescription | None:
+        """Return the newest whole snapshot."""
+        ...  # pragma: no cover
+
+    def begin_snapshot(self, epoch: int) -> int:
+        """Make room for another; return the place for its pieces. The newest one stays."""
+        ...  # pragma: no cover
+
+    def add_piece(self, place: int, identifier: int, number: int, piece: bytes, epoch: int) -> None:
+        """Store a piece of a snapshot."""
+        ...  # pragma: no cover
+
+    def piece(self, place: int, identifier: int, number: int) -> bytes | None:
+        """Return a piece; None if it is not there."""
+        ...  # pragma: no cover
+
+    def finish_snapshot(self, description: SnapshotDescription, epoch: int) -> None:
+        """Make a snapshot whose pieces were read back the newest one, or change its mark."""
         ...  # pragma: no cover
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ Calls block; the writer's thread makes them. `may_answer` is for any thread.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, final
+from typing import Final, TypeVar, final
 
 from troth.core.buckets import Buckets
 from troth.core.limits import (
@@ -29,7 +29,7 @@ from troth.persistence.wal.log import (
     NewRecord,
 )
 
-from .chain import Chain, StreamDamaged, another_history
+from .chain import Chain, ChainMark, StreamDamaged, StreamTrimmed, another_history
 from .ownership import Ownership, Standing
 from .stream import Stream, StreamUnreachable
 from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, encode_stream_frame
@@ -55,15 +55,7 @@ class Deposed(LogFailed):
         )
 
 
-class ChainMark(NamedTuple):
-    """A place in a stream to go on reading from, as `Chain` has it there."""
-
-    number: int
-    checksum: int
-    epoch: int
-    next_sequence: int
-    incarnation: int
-    time_ms: int
+Answer = TypeVar("Answer")
 
 
 @final
@@ -96,6 +88,10 @@ class StreamLog:
         self.mark = mark
         self.waits_for: str | None = None
         """The name of the owner that this node stands by for, if it does."""
+        self.read_bytes = 0
+        """Bytes of frames that were read, as long as this node follows."""
+        self.skew_ms = 0
+        """How far the owner's clock was ahead of this node's when it was last heard."""
         self._owner = ""
         self._chain = Chain(stream.name, *(mark or ()))
         self._own = Ownership(number=self._chain.number, epoch=self._chain.epoch)
@@ -103,11 +99,12 @@ class StreamLog:
             self._own = Ownership(
                 number=mark.number, epoch=mark.epoch, is_free=False, heard_ms=boot_ms()
             )
+        self._durable_sequence = 0
         self._failure: LogFailed | None = None
         self._closed = False
         self._lock = threading.Lock()  # one thread at a time talks to the engine
         self._marks_lock = threading.Lock()
-        self._marks: deque[ChainMark] = deque(maxlen=_MARKS_LIMIT_COUNT)
+        self._marks: deque[ChainMark] = deque()
         self._appends_count = 0
         self._records_count = 0
         self._bytes_appended = 0
@@ -118,6 +115,16 @@ class StreamLog:
     def next_sequence(self) -> int:
         """The number the next record will get."""
         return self._chain.next_sequence
+
+    @property
+    def durable_sequence(self) -> int:
+        """The number of the last record that is durable; for any thread."""
+        return self._durable_sequence
+
+    @property
+    def is_following(self) -> bool:
+        """Return whether this node reads, and does not try to own the stream yet."""
+        return self._own.standing is Standing.FOLLOWING
 
     @property
     def number(self) -> int:
@@ -146,6 +153,12 @@ class StreamLog:
         decoded = decode_stream_frame(shown[0][1]) if shown else None
         if decoded is None or (decoded[0].number, decoded[1]) != (mark.number, mark.checksum):
             raise another_history(self._stream.name, mark.number, directory)
+        with self._marks_lock:
+            self._marks.append(mark)
+
+    def first(self, pause: Callable[[], None]) -> int:
+        """Return the number of the first frame that was not trimmed. Raises LogFailed."""
+        return self._ask(self._stream.first, pause)
 
     def take_over(self, pause: Callable[[], None]) -> Iterator[tuple[int, LogRecord]]:
         """Yield all records, those to come too, until this node owns the stream and may answer.
@@ -157,8 +170,12 @@ class StreamLog:
             has_read = False
             for number, data in self._read(self._chain.number + 1, pause):
                 has_read = True
+                self._check_not_trimmed(number, pause)
                 frame, records = self._chain.read(number, data)
                 self._own = self._own.received(frame, self._boot_ms())
+                self.read_bytes += len(data)
+                if self.waits_for is not None:  # it reads what was just written
+                    self.skew_ms = frame.time_ms - self._now_ms()
                 if frame.kind is FrameKind.OWNER:
                     self._owner = frame.payload.decode(errors="replace")
                 first = self._chain.next_sequence - len(records)
@@ -179,6 +196,14 @@ class StreamLog:
             else:
                 pause()
                 self._sleep_s(min(LOOK_INTERVAL_S, self._wait_s()))
+
+    def _check_not_trimmed(self, number: int, pause: Callable[[], None]) -> None:
+        """Raise StreamTrimmed if the next frames are gone, as they may be for one who is slow."""
+        expected = self._chain.number + 1
+        if number > expected:
+            first = self.first(pause)
+            if first > expected:
+                raise StreamTrimmed(self._stream.name, expected, first)
 
     def _claim(self, pause: Callable[[], None]) -> None:
         """Try to become the owner; then the frame that claims is the last one."""
@@ -212,6 +237,7 @@ class StreamLog:
         except MemoryError as error:  # perhaps a part stands there
             raise self._fail(MemoryRanOut("while a batch was written to the log")) from error
         last.update(grown)
+        self._durable_sequence = self.next_sequence - 1
         self._appends_count += 1
         self._records_count += len(batch)
         self._bytes_appended += len(payload)
@@ -311,6 +337,7 @@ class StreamLog:
         if not shown:
             self._own = self._own.found(None)
             return
+        # If another owner has gone on for long, a later frame is the first that is still there.
         decoded = decode_stream_frame(shown[0][1])
         if decoded is None:
             raise StreamDamaged(self._stream.name, shown[0][0], "it is not what was written")
@@ -318,12 +345,16 @@ class StreamLog:
 
     def _read(self, from_number: int, pause: Callable[[], None]) -> list[tuple[int, bytes]]:
         """Read frames, trying again for a while. Raises LogFailed."""
+        return self._ask(lambda: self._stream.read(from_number), pause)
+
+    def _ask(self, question: Callable[[], Answer], pause: Callable[[], None]) -> Answer:
+        """Ask the engine, trying again for a while. Raises LogFailed."""
         gives_up_ms = self._boot_ms() + self._patience_ms
         delay_s = _RETRY_FIRST_S
         while True:
             try:
                 with self._lock:
-                    return self._stream.read(from_number)
+                    return question()
             except StreamUnreachable as error:
                 if self._boot_ms() >= gives_up_ms:
                     raise self._lost(str(error)) from error
@@ -333,13 +364,16 @@ class StreamLog:
 
     # The rest of `Log`
 
-    def read(self, from_sequence: int) -> Iterator[tuple[int, LogRecord]]:
+    def read(
+        self, from_sequence: int, mark: ChainMark | None = None
+    ) -> Iterator[tuple[int, LogRecord]]:
         """Yield all records from a sequence up to what was durable at the call, with sequences.
 
-        Raises StreamDamaged or LogFailed.
+        `mark` is a place before it; without one the stream is read from its first frame, which must
+        not be trimmed then. Raises StreamDamaged or LogFailed.
         """
         until_number = self._own.durable_number
-        chain = Chain(self._stream.name)
+        chain = Chain(self._stream.name, *(mark or ()))
         while chain.number < until_number:
             for number, data in self._read(chain.number + 1, _go_on):
                 _, records = chain.read(number, data)
@@ -354,26 +388,23 @@ class StreamLog:
         """Keep everything: another node may have to begin with the first record."""
 
     def mark_before(self, sequence: int) -> ChainMark | None:
-        """Return a place from which on all records from a sequence on stand; None if unknown."""
-        found = None
+        """Return a place from which on all records from a sequence on stand; None if unknown.
+
+        Earlier ones are forgotten.
+        """
         marks = self._marks
         with self._marks_lock:
-            while marks and marks[0].next_sequence <= sequence:
-                found = marks.popleft()
-        return found
+            while len(marks) > 1 and marks[1].next_sequence <= sequence:
+                marks.popleft()
+            return marks[0] if marks and marks[0].next_sequence <= sequence else None
 
     def _note_mark(self, frame: StreamFrame) -> None:
-        if frame.number % _MARK_FRAMES_COUNT == 0 and frame.kind is not FrameKind.PART:
-            mark = ChainMark(
-                frame.number,
-                self._chain.checksum,
-                frame.epoch,
-                frame.next_sequence,
-                frame.incarnation,
-                frame.time_ms,
-            )
+        is_due = frame.number < _MARK_FRAMES_COUNT or frame.number % _MARK_FRAMES_COUNT == 0
+        if is_due and frame.kind is not FrameKind.PART:
             with self._marks_lock:
-                self._marks.append(mark)
+                if len(self._marks) >= _MARKS_LIMIT_COUNT:  # keep every other one
+                    self._marks = deque([*self._marks][::2])
+                self._marks.append(self._chain.mark)
 
     def close(self) -> None:
         """Release the stream, so that the next owner need not wait, and the connection."""

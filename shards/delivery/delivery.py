@@ -45,7 +45,7 @@ from troth.core.grammar.addresses import (
     resolve,
 )
 from troth.core.model import Json
-from troth.core.replies import Message
+from troth.core.replies import ExecuteMessage, Message
 from troth.shards.alarms import Alarms
 
 from .dialects import Dialect
@@ -161,24 +161,25 @@ class Delivery:
         is under way is ignored.
         """
         key = key_of(message)
-        earlier = self._shipments.find(key)
-        if earlier is not None and counter_of(message) < earlier.counter:
-            return
         attempt_count = 0
+        earlier = self._shipments.find(key)
         if earlier is not None:
+            if counter_of(message) < earlier.counter:
+                return
             attempt_count = earlier.attempt_count
             self._shipments.remove(earlier)
             self._forget(earlier)
-        self._unclaimed.forget(key)
+        if isinstance(message, ExecuteMessage):
+            self._unclaimed.forget(key)
         address = address_of(message, self._addresses)
         if isinstance(address, Undeliverable):
             self._totals[type(None)]["undeliverable"] += 1
             if attempt_count == 0:
                 self._missed.cannot_resolve(key, address.reason)
                 self._failures.note(FailureKind.SENDING, self._now_ms(), key, address.reason)
-            shipment = Shipment(key, message, None, self._render, attempt_count)
+            shipment = Shipment.of(key, message, None, self._render, attempt_count)
         else:
-            shipment = Shipment(key, message, address, self._render, attempt_count)
+            shipment = Shipment.of(key, message, address, self._render, attempt_count)
         if earlier is not None:
             shipment.error = earlier.error
         self._shipments.add(shipment)
@@ -333,10 +334,14 @@ class Delivery:
         for shipment in cast("list[Shipment]", items):
             self._dispatch(shipment)
 
-    def has_room(self, group: str, connection_id: str) -> None:
-        """Release stalled messages to a connection that is new or can take more."""
+    def came(self, group: str, connection_id: str) -> None:
+        """Release stalled messages to a connection that is new; its worker may have come back."""
         self._missed.connected(group)
         self._unclaimed.came(group, connection_id)
+        self.has_room(group, connection_id)
+
+    def has_room(self, group: str, connection_id: str) -> None:
+        """Release stalled messages to a connection that can take more."""
         if not self._stalled.count:
             return  # as after nearly every message: none of the names below is needed
         for dialect in Dialect:

@@ -76,8 +76,12 @@ class PollListener(Protocol):
         """Take back these items, whose connection ended before they were written."""
         ...
 
+    def came(self, group: str, connection_id: str) -> None:
+        """Note that this connection is new."""
+        ...
+
     def has_room(self, group: str, connection_id: str) -> None:
-        """Note that this connection is new, or can take more than before."""
+        """Note that this connection can take more than before."""
         ...
 
     def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
@@ -161,14 +165,15 @@ class _Group:
         del self._by_load[connection.dialect][connection.load_count][connection]
         self._room_count[connection.dialect] -= self._buffer_limit_count - connection.load_count
 
-    def changed(self, connection: "PollConnection", before_count: int) -> None:
-        load_count = connection.load_count
-        if load_count != before_count:
-            sets = self._by_load[connection.dialect]
-            del sets[before_count][connection]
-            sets[load_count][connection] = None
-            self.buffered_count += load_count - before_count
-            self._room_count[connection.dialect] -= load_count - before_count
+    def load(self, connection: "PollConnection", more_count: int) -> None:
+        """Note that a connection holds so many more messages, or fewer."""
+        before_count, dialect = connection.load_count, connection.dialect
+        connection.load_count = load_count = before_count + more_count
+        sets = self._by_load[dialect]
+        del sets[before_count][connection]
+        sets[load_count][connection] = None
+        self.buffered_count += more_count
+        self._room_count[dialect] -= more_count
 
     def decided(self, connection: "PollConnection", dialect: Dialect) -> None:
         self._leave(connection)
@@ -208,7 +213,7 @@ class PollConnection:
 
     __slots__ = (
         *("_closed_by", "_handed_out", "_polls", "_ready", "_waiting", "dialect", "group", "id"),
-        *("delivered_count", "is_coming_back", "peer", "since_ms"),
+        *("delivered_count", "is_coming_back", "load_count", "peer", "since_ms"),
     )
 
     def __init__(
@@ -220,6 +225,8 @@ class PollConnection:
         self.dialect = dialect
         self.is_coming_back = False
         self.delivered_count = 0
+        self.load_count = 0
+        """Messages that wait or are being written."""
         self.peer: str | None = None  # the network address; set by the opener, like `since_ms`
         self.since_ms = 0
         self._polls = polls
@@ -249,11 +256,6 @@ class PollConnection:
         """Return whether a message of this dialect may be sent here."""
         return self.dialect is None or self.dialect is dialect
 
-    @property
-    def load_count(self) -> int:
-        """Messages that wait or are being written."""
-        return len(self._waiting) + len(self._handed_out)
-
     async def receive(self) -> list[bytes]:
         """Wait for messages and return those there are, each one complete JSON text.
 
@@ -278,10 +280,12 @@ class PollConnection:
 
         If the waiting messages are large, some come only after `confirm`.
         """
-        assert not self._handed_out or self._closed_by, "confirm() comes before the next message"
         if self._closed_by is not None:
             raise self._closed_by(f"poll connection {self.group}/{self.id}")
+        assert not self._handed_out, "confirm() comes before the next message"
         bodies: list[bytes] = []
+        if not self._waiting:
+            return bodies
         size_bytes = 0
         for item in list(self._waiting):
             body = item.body()
@@ -295,10 +299,8 @@ class PollConnection:
 
     def confirm(self) -> None:
         """Say that what the last `receive` returned has been written to the socket."""
-        before_count = self.load_count
-        items = [item for item in self._handed_out if item is not None]
-        self._handed_out = []
-        self._polls._confirmed(self, before_count, items)
+        written, self._handed_out = self._handed_out, []
+        self._polls._confirmed(self, written)
 
     # The rest is between Polls and its connections.
 
@@ -340,8 +342,11 @@ class _NoListener:
     def returned(self, items: list[Item]) -> None:
         assert not items
 
-    def has_room(self, group: str, connection_id: str) -> None:
+    def came(self, group: str, connection_id: str) -> None:
         """Do nothing: no message waits yet."""
+
+    def has_room(self, group: str, connection_id: str) -> None:
+        """Do nothing, either."""
 
     def ended(self, group: str, connection_id: str, *, is_coming_back: bool) -> None:
         """Do nothing: no message was sent yet."""
@@ -353,13 +358,13 @@ class Polls:
 
     def __init__(self, *, connections_limit_count: int, buffer_limit_count: int) -> None:
         """Start with no connections."""
-        assert connections_limit_count > 0
-        assert buffer_limit_count > 0
+        assert min(connections_limit_count, buffer_limit_count) > 0
         self._connections_limit_count = connections_limit_count
         self._buffer_limit_count = buffer_limit_count
         self._groups: dict[str, _Group] = {}
         self._holders: dict[Item, PollConnection] = {}
-        self._connections_count = 0
+        self.connections_count = 0
+        self.elsewhere_count = 0  # of connections that other processes of the server have
         self.decided = DecidedDialects()
         self._closed = False
         self._listener: PollListener = _NoListener()
@@ -392,20 +397,21 @@ class Polls:
             return connection
         existing = self._groups.get(group)
         older = existing.by_id.get(id) if existing is not None else None
-        if older is None and self._connections_count >= self._connections_limit_count:
+        count = self.connections_count + self.elsewhere_count
+        if older is None and count >= self._connections_limit_count:
             self._totals["refused"] += 1
             raise TooManyConnections(f"all {self._connections_limit_count} places are taken")
         # The old one goes and the new one comes before any of the old one's items is given back:
         # so they find the new one.
         items = [] if older is None else self._detach(older, ConnectionReplaced)
         self._groups.setdefault(group, _Group(self._buffer_limit_count)).add(connection)
-        self._connections_count += 1
+        self.connections_count += 1
         self._totals["connected"] += 1
         self._totals["replaced"] += older is not None
         self._return(items)
         if older is not None:
             self._listener.ended(group, id, is_coming_back=False)
-        self._listener.has_room(group, id)
+        self._listener.came(group, id)
         return connection
 
     def decide(self, connection_id: str, dialect: Dialect, group: str | None = None) -> None:
@@ -431,9 +437,8 @@ class Polls:
             if connections is None or connection is None or connection.dialect is not None:
                 continue
             connections.decided(connection, dialect)
-            before_count = connection.load_count
             items = connection._drop_others(dialect)
-            connections.changed(connection, before_count)
+            connections.load(connection, -len(items))
             for item in items:
                 del self._holders[item]
             self._return(items)
@@ -449,19 +454,17 @@ class Polls:
         if connections is None:
             return False
         chosen = None if connection_id is None else connections.by_id.get(connection_id)
-        before_count = 0 if chosen is None else chosen.load_count
         if chosen is not None and (
-            before_count >= self._buffer_limit_count or not chosen.understands(item.dialect)
+            chosen.load_count >= self._buffer_limit_count or not chosen.understands(item.dialect)
         ):
             chosen = None
         if chosen is None:
             chosen = None if exact else connections.least_loaded(item.dialect)
             if chosen is None:
                 return False
-            before_count = chosen.load_count
-        chosen._put(item)
-        connections.changed(chosen, before_count)
+        connections.load(chosen, 1)
         self._holders[item] = chosen
+        chosen._put(item)
         return True
 
     def has_group(self, group: str) -> bool:
@@ -515,9 +518,8 @@ class Polls:
         connection = self._holders.pop(item, None)
         if connection is None:
             return
-        before_count = connection.load_count
         if connection._discard(item):
-            self._groups[connection.group].changed(connection, before_count)
+            self._groups[connection.group].load(connection, -1)
             self._listener.has_room(connection.group, connection.id)
 
     def room_count(self, group: str, connection_id: str | None, dialect: Dialect) -> int:
@@ -544,7 +546,7 @@ class Polls:
         """Return counts of this moment and totals since the start."""
         sizes = sorted(((name, len(group.by_id)) for name, group in self._groups.items()))
         return PollsStatistics(
-            connections_count=self._connections_count,
+            connections_count=self.connections_count,
             connections_limit_count=self._connections_limit_count,
             groups_count=len(self._groups),
             buffered_count=sum(group.buffered_count for group in self._groups.values()),
@@ -556,20 +558,23 @@ class Polls:
             connections_by_group=tuple(sorted(sizes, key=lambda size: -size[1])[:20]),
         )
 
-    def _confirmed(self, connection: PollConnection, before_count: int, items: list[Item]) -> None:
+    def _confirmed(self, connection: PollConnection, written: list[Item | None]) -> None:
+        """Note that these were written, and those among them that were discarded since."""
         if connection._closed_by is not None:
             return  # its items were given back when it was closed
+        items = [item for item in written if item is not None]
         for item in items:
             del self._holders[item]
         count = len(items)
         self._totals["delivered"] += count
         connection.delivered_count += count
-        group = self._groups[connection.group]
+        name = connection.group
+        group = self._groups[name]
         group.delivered_total_count += count
-        group.changed(connection, before_count)
-        self._listener.delivered(items, connection.group, connection.id)
+        group.load(connection, -len(written))
+        self._listener.delivered(items, name, connection.id)
         if connection._closed_by is None:
-            self._listener.has_room(connection.group, connection.id)
+            self._listener.has_room(name, connection.id)
 
     def _leave(self, connection: PollConnection, reason: type[ConnectionClosed]) -> None:
         if connection._closed_by is None:
@@ -583,7 +588,7 @@ class Polls:
         group.remove(connection)
         if not group.by_id:
             del self._groups[connection.group]
-        self._connections_count -= 1
+        self.connections_count -= 1
         items = connection._close(reason)
         for item in items:
             del self._holders[item]

@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias
+
+from msgspec import Struct
 
 from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
 from troth.core.grammar.addresses import (
@@ -198,71 +200,76 @@ def size_characters(message: Message) -> int:
     return 0 if promise is None else promise.param.size + promise.value.size
 
 
-@final
-class Shipment:
+class Shipment(Struct, eq=False):
     """One message. Compared by identity. `subject` is the id of its task or promise.
 
-    `message` and the render function are dropped when it stalls: 100,000 stalled tasks must not
-    hold their messages in memory.
+    `dialect` is what a worker must understand to get this; `receiver` is what this waits for while
+    it is stalled; `error` says why the last attempt failed. `address` is None for a receiver that
+    can never be reached. `message` and the render function are dropped when it stalls: 100,000
+    stalled tasks must not hold their messages in memory.
     """
 
-    __slots__ = (
-        *("_render", "address", "alarm", "attempt_count", "counter", "dialect", "error", "exact"),
-        *("id", "kind", "listener", "message", "receiver", "reserved", "state", "subject"),
-    )
+    id: str
+    kind: ShipmentKind
+    subject: str
+    counter: int
+    dialect: Dialect
+    address: Address | None
+    receiver: ReceiverKey
+    exact: bool
+    attempt_count: int
+    listener: str = ""
+    message: Message | None = None
+    render: "Callable[[Message], bytes] | None" = None
+    state: ShipmentState = WAITING
+    error: str | None = None
+    alarm: "Alarm | None" = None
+    reserved: bool = False
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         key: str,
         message: Message,
         address: Address | None,
         render: "Callable[[Message], bytes]",
         attempt_count: int,
-    ) -> None:
-        """Begin as WAITING. `key` is that of `key_of`.
-
-        `address` is None for a receiver that can never be reached.
-        """
-        self.id = key
-        self.listener = ""
+    ) -> Self:
+        """Return a message that begins as WAITING. `key` is that of `key_of`."""
         # A message to a waiter with an id is for that connection alone (decisions.md 1,
         # envelope.md 7).
-        is_for_waiter = True
-        self.dialect: Dialect = ENVELOPE
-        """What a worker must understand to get this."""
-        if isinstance(message, ExecuteMessage):
-            self.kind = EXECUTE
-            self.subject = message.id
-            self.counter = message.version
-            is_for_waiter = False
-        elif isinstance(message, TaskMessage):
-            self.kind = TASK
-            self.subject = key
-            self.counter = message.task.counter
-            self.dialect = REST
-            is_for_waiter = message.task.kind is NOTIFY
+        is_for_waiter = False
+        dialect, listener = ENVELOPE, ""
+        if isinstance(message, TaskMessage):
+            task = message.task
+            kind, subject, counter, dialect = TASK, key, task.counter, REST
+            is_for_waiter = task.kind is NOTIFY
+        elif isinstance(message, ExecuteMessage):
+            kind, subject, counter = EXECUTE, message.id, message.version
         else:
-            self.kind = UNBLOCK
-            self.subject = message.promise.id
-            self.counter = 0
-            self.listener = message.address
-        self.message: Message | None = message
-        self._render: Callable[[Message], bytes] | None = render
-        self.address = address
-        self.attempt_count = attempt_count
-        self.error: str | None = None  # why the last attempt failed
-        self.state = WAITING
-        self.alarm: Alarm | None = None
-        self.reserved = False
-        self.exact = False
-        self.receiver: ReceiverKey = _NO_RECEIVER
-        """What this waits for while it is stalled."""
+            kind, subject, counter = UNBLOCK, message.promise.id, 0
+            listener = message.address
+            is_for_waiter = True
+        exact, receiver = False, _NO_RECEIVER
         if isinstance(address, PollAddress):
-            self.exact = address.cast == "uni" or (is_for_waiter and address.id is not None)
-            connection_id = address.id if self.exact else None
-            self.receiver = poll_receiver(address.group, connection_id, self.dialect)
+            exact = address.cast == "uni" or (is_for_waiter and address.id is not None)
+            receiver = poll_receiver(address.group, address.id if exact else None, dialect)
         elif isinstance(address, PushAddress):
-            self.receiver = _push_receiver(address.target)
+            receiver = _push_receiver(address.target)
+        return cls(
+            key,
+            kind,
+            subject,
+            counter,
+            dialect,
+            address,
+            receiver,
+            exact,
+            attempt_count,
+            listener,
+            message,
+            render,
+        )
 
     @classmethod
     def revived(
@@ -275,22 +282,21 @@ class Shipment:
         exact: bool,
     ) -> Self:
         """Return a message that is STALLED, and was forgotten but for this."""
-        self = cls.__new__(cls)
-        self.id = key
-        self.kind, self.subject, self.listener = parts_of(key)
-        self.dialect = REST if self.kind is TASK else ENVELOPE
-        self.counter = counter
-        self.message = None
-        self._render = None
-        self.address = address
-        self.attempt_count = attempt_count
-        self.error = None
-        self.state = STALLED
-        self.alarm = None
-        self.reserved = False
-        self.exact = exact
-        self.receiver = receiver
-        return self
+        kind, subject, listener = parts_of(key)
+        dialect = REST if kind is TASK else ENVELOPE
+        return cls(
+            key,
+            kind,
+            subject,
+            counter,
+            dialect,
+            address,
+            receiver,
+            exact,
+            attempt_count,
+            listener,
+            state=STALLED,
+        )
 
     def sent(self) -> Command:
         """Return the report that it has arrived."""
@@ -325,8 +331,8 @@ class Shipment:
     def body(self) -> bytes:
         """Return the message as it goes out."""
         assert self.message is not None
-        assert self._render is not None
-        return self._render(self.message)
+        assert self.render is not None
+        return self.render(self.message)
 
     def trace_headers(self) -> dict[str, str]:
         """Return the W3C trace headers of the request that created the task, if it had any."""
@@ -341,7 +347,7 @@ class Shipment:
     def empty(self) -> None:
         """Drop the message; only its subject and receiver are still needed."""
         self.message = None
-        self._render = None
+        self.render = None
 
     def cancel_alarm(self) -> None:
         """Cancel what was to happen to this shipment later."""

@@ -54,7 +54,7 @@ class Unclaimed:
             del tasks[key]
 
     def came(self, group: str, connection_id: str) -> None:
-        """Note that a connection is there, again or still."""
+        """Note that a connection is there again."""
         if not self._away:
             return
         alarm = self._away.pop((group, connection_id), None)

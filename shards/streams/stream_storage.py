@@ -1,8 +1,8 @@
 """A server's records in a stream of an engine, with a directory as a cache.
 
 The stream holds everything. The directory holds checkpoints, which spare a start from reading the
-stream from its first frame, and what belongs to this machine alone. If it is lost, an empty one
-takes its place.
+stream from its beginning, and what belongs to this machine alone. If it is lost, an empty one
+takes its place, and the server begins with the newest snapshot that the engine keeps.
 
 `records` reads the stream, waits until its owner is gone, and ends when this server owns it.
 """
@@ -10,17 +10,26 @@ takes its place.
 import json
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, final
 
 import structlog
 import trio
 
-from troth.core.limits import SHARDS_DEFAULT_COUNT, STREAM_PATIENCE_MS
+from troth import __version__
+from troth.core.limits import (
+    SHARDS_DEFAULT_COUNT,
+    STREAM_PATIENCE_MS,
+    STREAM_READ_CHECKPOINT_BYTES,
+    STREAM_SKEW_LIMIT_MS,
+    STREAM_UPKEEP_MS,
+)
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
@@ -38,16 +47,32 @@ from troth.persistence.identity import (
     encode_identity,
 )
 from troth.persistence.placement import PlacementRule
-from troth.persistence.streams.chain import StreamDamaged, another_history
-from troth.persistence.streams.stream import Stream, StreamRefused, StreamUnreachable
-from troth.persistence.streams.stream_log import ChainMark, StreamLog
+from troth.persistence.snapshots.archive import ArchiveStatistics
+from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
+from troth.persistence.snapshots.snapshot_file import Batch, SnapshotError
+from troth.persistence.snapshots.snapshots import Cut, make_cut
+from troth.persistence.streams.chain import ChainMark, StreamDamaged, another_history
+from troth.persistence.streams.stream import (
+    SnapshotDescription,
+    Stream,
+    StreamKeeping,
+    StreamRefused,
+    StreamUnreachable,
+)
+from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.shards.committer import BatchWriter, Committer, ThreadWriter
+from troth.shards.storage import MakeCheckpoint
+
+from .stream_snapshots import SnapshotUnusable, read_pieces, restore_snapshot
 
 CACHE_NAME: Final = "stream.json"
 CHECKPOINTS_NAME: Final = "checkpoints"
 _RETRY_S: Final = 0.5
+_FETCHES_COUNT: Final = 3
+
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger("troth.shards.streams")
 
@@ -70,13 +95,15 @@ def _now_ms() -> int:
 class StreamStorage:
     """A stream, and a directory that is locked for this process.
 
-    Opening makes the stream if there is none, and may wait for the engine. Raises a
+    `node` is the name of this server among those on the stream. Opening makes the stream if there
+    is none, and may wait for the engine, or fetch a snapshot from it. Raises a
     `persistence.errors.DataDirectoryError`, whose text tells an operator what to do.
     """
 
     def __init__(
         self,
         stream: Stream,
+        keeping: StreamKeeping,
         directory: Path,
         shard_count: int | None = None,
         *,
@@ -87,7 +114,13 @@ class StreamStorage:
         path = files.resolved(os.fspath(directory))
         self.directory: Path | None = Path(path)
         self.place = stream.name
+        self.keeping = keeping
+        self.make_checkpoint: MakeCheckpoint | None = None
+        self.node = node
         self._path = Path(path)
+        self._patience_ms = patience_ms
+        self._holds: dict[object, int] = {}
+        self._noting = threading.Lock()  # checkpoints and upkeep have threads of their own
         self._lock = lock_directory(files, path)
         try:
             if (self._path / IDENTITY_NAME).exists():
@@ -96,14 +129,11 @@ class StreamStorage:
                     f"holds a server's own log ({IDENTITY_NAME}), which is not in {stream.name}",
                     "Choose another directory with --data.",
                 )
-            self._identity = _found(stream, shard_count, patience_ms)
-            cached = self._read_cache()
-            self._store = LmdbStore(self._path / CHECKPOINTS_NAME, TABLES, check=self._check_lock)
-            self._checkpoints = Checkpoints(
-                self._store, self._identity.data_id, self._identity.shards_of(0)
-            )
-            if cached is not None and cached.next_sequence > self._checkpoints.position + 1:
-                cached = None  # its checkpoints are gone: everything is read again
+            self.identity = _found(stream, shard_count, patience_ms)
+            self.noted = self._read_cache()
+            """From where on the stream has what the checkpoints do not cover, if that is known."""
+            self._open_checkpoints()
+            self._begin(stream)
             self._log = StreamLog(
                 stream,
                 node=node,
@@ -111,17 +141,76 @@ class StreamStorage:
                 boot_ms=boot_ms,
                 now_ms=_now_ms,
                 sleep_s=_rest,
-                mark=cached,
+                mark=self.noted,
                 patience_ms=patience_ms,
             )
         except BaseException:
             self._lock.close()
             stream.close()
+            keeping.close()
             raise
+
+    def _open_checkpoints(self) -> None:
+        self._store = LmdbStore(self._path / CHECKPOINTS_NAME, TABLES, check=self._check_lock)
+        self._checkpoints = Checkpoints(
+            self._store, self.identity.data_id, self.identity.shards_of(0)
+        )
+
+    def _begin(self, stream: Stream) -> None:
+        """Make sure that the stream has what the checkpoints lack; else begin with a snapshot."""
+        if self.noted is not None and self.noted.next_sequence > self._checkpoints.position + 1:
+            self.noted = None  # its checkpoints are gone
+        number = 0 if self.noted is None else self.noted.number
+        patience_ms = self._patience_ms
+        _asked(lambda: self.keeping.note_reader(self.node, number), stream.name, patience_ms)
+        first_number = _asked(stream.first, stream.name, patience_ms)
+        if self.noted is not None and self.noted.number >= first_number:
+            return
+        for tries_left in reversed(range(_FETCHES_COUNT)):
+            found = _asked(self.keeping.snapshot, stream.name, patience_ms)
+            if found is None:
+                break
+            try:
+                _asked(partial(self._begin_with, found), stream.name, patience_ms)
+            except (SnapshotUnusable, SnapshotError) as error:
+                if not tries_left:  # not because another one has just taken its place
+                    raise StreamDamaged(stream.name, found.mark.number, str(error)) from error
+            else:
+                return
+        if first_number > 1:
+            raise StreamDamaged(stream.name, first_number, "what was before it is not there")
+        self.noted = None  # everything is read
+
+    def _begin_with(self, snapshot: SnapshotDescription) -> None:
+        """Replace the checkpoints by a snapshot. Raises StreamUnreachable or as it is unusable."""
+        started_ms = boot_ms()
+        self.keeping.note_reader(self.node, snapshot.mark.number)  # so that the rest is kept
+        file, fresh = self._path / "snapshot.fetched", self._path / f"{CHECKPOINTS_NAME}.new"
+        try:
+            with file.open("wb") as fetched:
+                for piece in read_pieces(self.keeping, snapshot):
+                    fetched.write(piece)
+            (self._path / CACHE_NAME).unlink(missing_ok=True)
+            self._checkpoints.close()
+            shutil.rmtree(fresh, ignore_errors=True)
+            rows_count = restore_snapshot(file, fresh, self.identity)
+            shutil.rmtree(self._path / CHECKPOINTS_NAME, ignore_errors=True)
+            os.replace(fresh, self._path / CHECKPOINTS_NAME)
+            RealFiles().sync_directory(str(self._path))
+        finally:
+            file.unlink(missing_ok=True)
+        self._open_checkpoints()
+        self._write_cache(snapshot.mark)
+        log.info(
+            "began with a snapshot",
+            rows=rows_count,
+            bytes=snapshot.size_bytes,
+            duration_ms=boot_ms() - started_ms,
+        )
 
     @property
     def shard_count(self) -> int:
-        return self._identity.shard_count
+        return self.identity.shard_count
 
     @property
     def group(self) -> int:
@@ -129,22 +218,22 @@ class StreamStorage:
 
     @property
     def group_shards(self) -> tuple[int, ...]:
-        return self._identity.group_shards
+        return self.identity.group_shards
 
     @property
     def placement(self) -> PlacementRule:
-        return self._identity.placement
+        return self.identity.placement
 
     @property
     def secret(self) -> bytes:
-        return self._identity.secret
+        return self.identity.secret
 
     @property
     def next_sequence(self) -> int:
         return self._log.next_sequence
 
     @property
-    def checkpoints(self) -> Checkpoints | None:
+    def checkpoints(self) -> Checkpoints:
         return self._checkpoints
 
     def _check_lock(self) -> None:
@@ -156,16 +245,17 @@ class StreamStorage:
         self._store.check()
 
     def records(self) -> Iterator[tuple[int, LogRecord]]:
-        """Yield all records of the stream, those to come too, until this server owns it."""
-        has_told = False
+        """Yield all records of the stream, those to come too, until this server owns it.
+
+        In the meantime, make checkpoints: what is left to do at a takeover stays little.
+        """
+        following = _Following(self._log)
 
         def pause() -> None:
-            nonlocal has_told
             trio.from_thread.check_cancelled()
-            owner = self._log.waits_for
-            if owner is not None and not has_told:
-                has_told = True
-                log.info("standing by until the owner of the log is gone", owner=owner)
+            following.tell()
+            if following.is_due():
+                self._catch_up()
 
         mark = self._log.mark
         if mark is not None:
@@ -179,18 +269,105 @@ class StreamStorage:
         if self.next_sequence <= self._checkpoints.position:
             raise another_history(self.place, self._log.number, str(self._path))
 
+    def _catch_up(self) -> None:
+        """Make a checkpoint of all that was read, if that is news, and note how far it is."""
+        position = self.next_sequence - 1
+        if self.make_checkpoint is not None and position > self._checkpoints.position:
+            self.make_checkpoint(position)
+        self.trim(self._checkpoints.position + 1)
+        if self.noted is not None:
+            try:
+                self.keeping.note_reader(self.node, self.noted.number)
+            except StreamUnreachable as error:  # less is trimmed, until the next time
+                log.warning("how far this server has read is not noted", problem=str(error))
+
     def make_writer(self, committer: Committer) -> BatchWriter:
         committer.may_answer = self._log.may_answer
         self._store.prepare()
         return ThreadWriter(self._log, committer, first_seal_s=0)
 
     def trim(self, to_sequence: int) -> None:
-        """Trim nothing, but note from where on the next start has to read."""
+        """Trim nothing, but note from where on the next start has to read.
+
+        What is trimmed depends on other nodes too: `stream_upkeep.py`.
+        """
         self.check()
-        mark = self._log.mark_before(to_sequence)
-        if mark is not None:
-            fields = {"data_id": self._identity.data_id.hex(), **mark._asdict()}
-            _write_durably(self._path / CACHE_NAME, json.dumps(fields).encode())
+        with self._noting:
+            mark = self._log.mark_before(to_sequence)
+            if mark is not None and mark != self.noted:
+                self._write_cache(mark)
+
+    def _write_cache(self, mark: ChainMark) -> None:
+        fields = {"data_id": self.identity.data_id.hex(), **mark._asdict()}
+        _write_durably(self._path / CACHE_NAME, json.dumps(fields).encode())
+        self.noted = mark
+
+    # For snapshots: as in `DirectoryStorage`
+
+    def hold_log(self) -> Callable[[], None]:
+        """Keep what no checkpoint covers now from being trimmed, until the result is called."""
+        hold = object()
+        with self._noting:
+            self._holds[hold] = 0 if self.noted is None else self.noted.number
+
+        def release() -> None:
+            with self._noting:
+                self._holds.pop(hold, None)
+
+        return release
+
+    @property
+    def held_number(self) -> int | None:
+        """The first frame that a snapshot needs which is being read; None if there is none."""
+        with self._noting:
+            return min(self._holds.values(), default=None)
+
+    def open_cut(self, created_at_ms: int) -> Cut:
+        """Make a cut of everything that is durable now. Raises CheckpointDamaged."""
+        mark = self.noted  # before the rows, which have all that is before it
+        view = self._checkpoints.open_view()
+        # After the rows: the log never ends before what they cover.
+        until_sequence = self._log.durable_sequence
+
+        def batches(from_sequence: int) -> Iterator[Batch]:
+            for sequence, record in self._log.read(from_sequence, mark):
+                if sequence > until_sequence:
+                    return
+                yield sequence, [record]
+
+        try:
+            return make_cut(
+                self.identity,
+                view,
+                until_sequence=until_sequence,
+                batches=batches,
+                rows_until_ms=created_at_ms,
+                created_at_ms=created_at_ms,
+                troth_version=__version__,
+            )
+        except BaseException:
+            view.close()
+            raise
+
+    def last_snapshot_at_ms(self) -> int:
+        """Return when the last whole snapshot was written to a file; 0 if unknown."""
+        return last_taken_ms(self._path)
+
+    def note_snapshot(self, at_ms: int) -> None:
+        """Remember that a whole snapshot was taken. Blocks. Raises OSError."""
+        note_taken(self._path, at_ms)
+
+    def archive(self, now_ms: int) -> None:
+        """Do nothing: the database has its own."""
+
+    def archive_statistics(self) -> ArchiveStatistics | None:
+        """Return None: there is no archive."""
+        return None
+
+    @property
+    def epoch(self) -> int:
+        """The number of owners that the stream has had, this server included."""
+        return self._log.epoch
 
     def _read_cache(self) -> ChainMark | None:
         """Return where to begin to read; None if that is not known."""
@@ -207,7 +384,7 @@ class StreamStorage:
                 f"cannot be read ({error})",
                 "Everything is in the database: start with an empty directory.",
             ) from error
-        if data_id != self._identity.data_id.hex():
+        if data_id != self.identity.data_id.hex():
             raise DataDirectoryUnreadable(
                 str(self._path),
                 f"belongs to other data than {self.place}",
@@ -228,8 +405,47 @@ class StreamStorage:
         try:
             self._checkpoints.close()
             self._log.close()
+            self.keeping.close()
         finally:
             self._lock.close()
+
+
+@final
+class _Following:
+    """What a node does besides reading: it tells of its standing, and says when to catch up."""
+
+    def __init__(self, stream_log: StreamLog) -> None:
+        self._log = stream_log
+        self._has_told = False
+        self._has_warned = False
+        self._due_ms = boot_ms() + STREAM_UPKEEP_MS
+        self._due_bytes = STREAM_READ_CHECKPOINT_BYTES
+
+    def tell(self) -> None:
+        """Log what an operator should know, once."""
+        owner, skew_ms = self._log.waits_for, self._log.skew_ms
+        if owner is not None and not self._has_told:
+            self._has_told = True
+            log.info("standing by until the owner of the log is gone", owner=owner)
+        if abs(skew_ms) > STREAM_SKEW_LIMIT_MS and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "the clocks of this server and of the owner of the log differ; after a takeover "
+                "timers are late or early by that much",
+                skew_ms=skew_ms,
+                owner=owner,
+            )
+
+    def is_due(self) -> bool:
+        """Return whether it is time to catch up; not while this node is about to take over."""
+        if not self._log.is_following:
+            return False
+        now_ms = boot_ms()
+        if now_ms < self._due_ms and self._log.read_bytes < self._due_bytes:
+            return False
+        self._due_ms = now_ms + STREAM_UPKEEP_MS
+        self._due_bytes = self._log.read_bytes + STREAM_READ_CHECKPOINT_BYTES
+        return True
 
 
 def _found(stream: Stream, shard_count: int | None, patience_ms: int) -> Identity:
@@ -240,18 +456,23 @@ def _found(stream: Stream, shard_count: int | None, patience_ms: int) -> Identit
         _now_ms(),
         secrets.token_bytes(SECRET_BYTES),
     )
-    gives_up_ms = boot_ms() + patience_ms
-    while True:
-        try:
-            identity = decode_identity(stream.name, stream.found(encode_identity(new)))
-            break
-        except StreamUnreachable as error:
-            if boot_ms() >= gives_up_ms:
-                raise StreamRefused(f"{stream.name} cannot be reached: {error}.") from error
-        _rest(_RETRY_S)
+    stored = _asked(lambda: stream.found(encode_identity(new)), stream.name, patience_ms)
+    identity = decode_identity(stream.name, stored)
     if shard_count is not None and shard_count != identity.shard_count:
         raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
     return identity
+
+
+def _asked(question: Callable[[], Answer], name: str, patience_ms: int) -> Answer:
+    """Ask the engine, again and again for a while. Raises StreamRefused."""
+    gives_up_ms = boot_ms() + patience_ms
+    while True:
+        try:
+            return question()
+        except StreamUnreachable as error:
+            if boot_ms() >= gives_up_ms:
+                raise StreamRefused(f"{name} cannot be reached: {error}.") from error
+        _rest(_RETRY_S)
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -265,9 +486,15 @@ def _write_durably(path: Path, content: bytes) -> None:
     RealFiles().sync_directory(str(path.parent))
 
 
-def open_stream(url: str, directory: Path, shard_count: int | None) -> StreamStorage:
-    """Open the storage whose log is in the database that a URL names, as `StreamStorage`."""
+def open_stream(
+    url: str, directory: Path, shard_count: int | None, node: str | None
+) -> StreamStorage:
+    """Open the storage whose log is in the database that a URL names, as `StreamStorage`.
+
+    Without a name, the node has that of its machine and directory.
+    """
     try:
+        from troth.persistence.streams.postgres_keeping import PostgresKeeping
         from troth.persistence.streams.postgres_stream import PostgresStream
     except ImportError as error:
         raise StreamRefused(
@@ -275,7 +502,11 @@ def open_stream(url: str, directory: Path, shard_count: int | None) -> StreamSto
         ) from error
     stream = PostgresStream(url)
     storage = StreamStorage(
-        stream, directory, shard_count, node=f"{socket.gethostname()}:{os.getpid()}"
+        stream,
+        PostgresKeeping(url),
+        directory,
+        shard_count,
+        node=node or f"{socket.gethostname()}:{directory.resolve()}",
     )
     if not stream.has_standby:
         log.warning(

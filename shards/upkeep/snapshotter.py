@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, final
+from typing import Final, Protocol, final, runtime_checkable
 
 import structlog
 import trio
@@ -60,8 +60,9 @@ _WHY: Final[dict[type[Exception], str]] = {
 }
 
 
+@runtime_checkable
 class SnapshotStorage(Protocol):
-    """What is needed of a storage; `storage.DirectoryStorage` is the real one."""
+    """What is needed of a storage that keeps something."""
 
     def hold_log(self) -> Callable[[], None]:
         """Keep what no checkpoint covers now from being trimmed, until the result is called."""
@@ -170,9 +171,31 @@ class CutsOfAll(Protocol):
         ...  # pragma: no cover
 
 
+@dataclass(frozen=True, slots=True)
+class KeptCopy:
+    """A snapshot in the engine that keeps the log."""
+
+    size_bytes: int
+    created_at_ms: int
+
+
+class EngineUpkeep(Protocol):
+    """What takes the snapshots that an engine keeps; see `streams.stream_upkeep`."""
+
+    async def run(self) -> None:
+        """Work until canceled."""
+        ...  # pragma: no cover
+
+    async def take_now(self) -> KeptCopy | None:
+        """Take a snapshot of what the last checkpoint has. Raises SnapshotError."""
+        ...  # pragma: no cover
+
+
 @final
 class Snapshotter:
     """Takes the snapshots of one server; of several groups, `of_all` does.
+
+    If the log is in an engine, `engine` takes those that are kept there.
 
     `checkpoint` makes one checkpoint. `directory` and `schedule` belong together: without them no
     snapshot is taken unless a client asks. `keep_count` of the scheduled ones are kept.
@@ -188,7 +211,9 @@ class Snapshotter:
         schedule: Cron | None,
         keep_count: int,
         of_all: CutsOfAll | None = None,
+        engine: EngineUpkeep | None = None,
     ) -> None:
+        self._engine = engine
         self._of_all = of_all
         if of_all is not None:
             of_all.checkpoint = self._checkpointed
@@ -322,6 +347,16 @@ class Snapshotter:
             return await in_thread(lambda: inspect(self._write(directory, snapshot)))
         finally:
             snapshot.close()
+
+    async def write_to_engine(self) -> KeptCopy | None:
+        """Take a snapshot that the engine of the log keeps; None if there is no such engine.
+
+        Raises SnapshotError.
+        """
+        if self._engine is None:
+            return None
+        await self._checkpointed()
+        return await self._engine.take_now()
 
     async def _take(self, directory: Path) -> None:
         try:

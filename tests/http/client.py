@@ -24,9 +24,10 @@ from troth.http.sockets.asgi import Application
 from troth.http.web.feed import Feed
 from troth.shards.bulk.jobs import BulkJobs
 from troth.shards.clock import SteadyClock
-from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
+from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
 from troth.shards.delivery.polls import Polls
 from troth.shards.delivery.shipments import ReceiverView
+from troth.shards.gathered.debugging import DebugOperations, OnePart
 from troth.shards.shards import Shards
 from troth.shards.storage import MemoryStorage, Storage
 from troth.shards.surveys.queues import Queues
@@ -260,7 +261,7 @@ async def running(
         queues=Queues(shards, polls, outbox),
     )
     if settings.debug_operations:
-        api.debug = DebugOperations(shards, debug_clock, debug_outgoing)
+        api.debug = DebugOperations(shards, OnePart(DebugPart(shards, debug_clock, debug_outgoing)))
     shards.recover(storage)
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)

@@ -161,7 +161,7 @@ class Wire:
         self._shards = shards
         self._feed = feed
         self._events = feed.open(ANONYMOUS, frozenset(), WATCHED)
-        self._events.next_now()  # the greeting
+        self._events.next_now(trio.current_time())  # the greeting
 
     async def ask(self, name: str, arguments: Arguments) -> Answer:
         """Make a request over HTTP; of a search, all pages."""
@@ -282,7 +282,7 @@ class Wire:
     async def changed(self) -> set[str]:
         """The watched promises that have changed since the last call, as the live feed tells."""
         await self._feed.tell_changes()
-        chunk = self._events.next_now()
+        chunk = self._events.next_now(trio.current_time())
         assert chunk is not None, "the stream goes on"
         bodies = [line[6:] for line in chunk.split(b"\n") if line.startswith(b"data: ")]
         return {identifier for body in bodies for identifier in json.loads(body)["ids"]}

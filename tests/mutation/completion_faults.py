@@ -51,8 +51,8 @@ COMPLETION_FAULTS: tuple[Fault, ...] = (
     fault(
         "the client is answered before its completion is finished",
         "shards/shard.py",
-        "            elif asker is not None:\n                answers.append(",
-        "            if asker is not None:\n                answers.append(",
+        "                elif asker is not None:\n                    answers.append(",
+        "                if asker is not None:\n                    answers.append(",
         "shards/test_completions.py",
     ),
     fault(

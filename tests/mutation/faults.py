@@ -367,8 +367,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "commands do not look at the time",
         "shards/shard.py",
-        " and done_count < BATCH_LIMIT_COUNT and has_time():",
-        " and done_count < BATCH_LIMIT_COUNT:",
+        "if entries and left_count and has_time():",
+        "if entries and left_count:",
         "shards/test_passes.py",
     ),
     fault(

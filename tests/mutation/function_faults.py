@@ -376,7 +376,7 @@ FUNCTION_FAULTS: tuple[Fault, ...] = (
     fault(
         "the prefix of a token is not applied to the task of a fence",
         PERMISSIONS,
-        "return ids if fence is None else (*ids, _root(fence.task_id))",
+        "return ids if fence is None else (*ids, task_ids.home(fence.task_id))",
         "return ids",
         "http/api/test_permissions.py",
     ),

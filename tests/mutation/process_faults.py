@@ -8,6 +8,8 @@ SUPERVISOR = "cli/supervising/test_supervisor.py"
 LIVES, SEATED = "cli/supervising/test_lives.py", "http/supervision/test_seated.py"
 KILLS = "persistence/test_conversion_kills.py"
 
+DEBUGGING, DEBUGGED = "shards/gathered/debugging.py", "shards/gathered/test_debugging.py"
+
 PROCESS_FAULTS: tuple[Fault, ...] = (
     fault(
         "a read of what nobody waited for waits until it is written anyway",
@@ -162,5 +164,26 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "        self.heard_at_s += pause_s\n",
         "        pass\n",
         LIVES,
+    ),
+    fault(
+        "the time of a request is set in one process only",
+        DEBUGGING,
+        "        await ask_all(self._calls, TIME, TimeSet(now_ms))\n",
+        "        self._own.set_time(now_ms)\n",
+        f"{DEBUGGED}::test_what_happens_is_the_same_as_with_one_process",
+    ),
+    fault(
+        "the limit of connections of an address counts for each process",
+        "http/sockets/shared_room.py",
+        "            self._calls.note_all(FULL, [FullAddress(address, is_full)])\n",
+        "",
+        "http/sockets/test_shared_room.py::test_an_address_has_its_limit_at_all_processes",
+    ),
+    fault(
+        "a process writes on into an audit log that another has renamed",
+        "http/identity/audit.py",
+        "                if self._is_newest(descriptor):\n",
+        "                if descriptor:\n",
+        "http/identity/test_audit.py::test_several_processes_write_whole_lines_in_order",
     ),
 )

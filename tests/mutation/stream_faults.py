@@ -5,6 +5,7 @@ from .fault import Fault, fault
 OWNERSHIP = "persistence/streams/test_ownership.py"
 LOG = "persistence/streams/test_stream_log.py"
 POSTGRES = "persistence/streams/test_postgres_stream.py"
+STORAGE = "shards/streams/test_stream_storage.py"
 
 STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -70,24 +71,88 @@ STREAM_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "an old owner is not fenced by its epoch",
-        "persistence/streams/postgres_stream.py",
-        "        WHERE grp = $1 AND epoch = $3\n            AND current",
-        "        WHERE grp = $1\n            AND current",
+        "persistence/streams/postgres_tables.py",
+        "WHERE grp = {self.group} AND epoch = $2 AND place",
+        "WHERE grp = {self.group} AND place",
         POSTGRES,
     ),
     fault(
         "a commit that does not wait for the disk is acknowledged",
-        "persistence/streams/postgres_stream.py",
-        "epoch = $3\n            AND current_setting('synchronous_commit') IN ('on', ",
-        "epoch = $3\n            AND current_setting('synchronous_commit') IN ('on', 'off', ",
+        "persistence/streams/postgres_tables.py",
+        "IN ('on', 'remote_apply')",
+        "IN ('on', 'off', 'remote_apply')",
         POSTGRES,
     ),
     fault(
         "a commit that no standby has is acknowledged",
         "persistence/streams/postgres_stream.py",
-        "result.command_tuples == 1 and not self._has_warned",
-        "result.command_tuples == 1",
+        "return not self._connection.has_warned",
+        "return True",
         POSTGRES,
+    ),
+    fault(
+        "a frame that comes late is taken where its table was emptied",
+        "persistence/streams/postgres_tables.py",
+        "                AND {_WAITS_FOR_DISK} AND {self._stands(place)}\n            FOR",
+        "                AND {_WAITS_FOR_DISK}\n            FOR",
+        POSTGRES,
+    ),
+    fault(
+        "an old owner trims",
+        "persistence/streams/postgres_tables.py",
+        "AND epoch = {epoch:d} AND place",
+        "AND place",
+        POSTGRES,
+    ),
+    fault(
+        "the table that is appended to is emptied",
+        "persistence/streams/postgres_tables.py",
+        "AND epoch = {epoch:d} AND place <> {place} FOR",
+        "AND epoch = {epoch:d} FOR",
+        POSTGRES,
+    ),
+    fault(
+        "the last frame of a table does not count when it is emptied",
+        "persistence/streams/postgres_tables.py",
+        "WHERE number >= {number:d}",
+        "WHERE number > {number:d}",
+        POSTGRES,
+    ),
+    fault(
+        "frames are trimmed that another node has not read",
+        "shards/streams/stream_upkeep.py",
+        "min(needed_number, newest",
+        "min(newest",
+        STORAGE,
+        is_quick=True,
+    ),
+    fault(
+        "frames are trimmed that a snapshot needs",
+        "shards/streams/stream_upkeep.py",
+        ", held_number or newest.mark.number)",
+        ")",
+        STORAGE,
+    ),
+    fault(
+        "a snapshot counts before it was read back",
+        "shards/streams/stream_snapshots.py",
+        "    for _ in read_pieces(keeping, description):\n        pause()\n",
+        "",
+        STORAGE,
+    ),
+    fault(
+        "a snapshot's mark is later than its rows",
+        "shards/streams/stream_upkeep.py",
+        "newest.mark.next_sequence == mark.next_sequence:\n            newest",
+        "newest.mark.next_sequence <= mark.next_sequence:\n            newest",
+        STORAGE,
+    ),
+    fault(
+        "a node that was overtaken by trimming goes on with a gap",
+        "shards/streams/stream_storage.py",
+        "self.noted.number >= first_number",
+        "self.noted.number >= 0",
+        STORAGE,
     ),
     fault(
         "reads are answered although the lease is over",

@@ -13,7 +13,8 @@ from troth.core.codes import Code
 from troth.core.model import PromiseState
 from troth.core.replies import ExecuteMessage, Message, Reply
 from troth.shards.clock import TrioClock
-from troth.shards.debugging import DebugClock, DebugOperations, DebugOutgoing
+from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
+from troth.shards.gathered.debugging import DebugOperations, OnePart
 from troth.shards.shards import Shards
 
 from .stage import EPOCH_MS, FAR_MS, Stage, stage
@@ -67,9 +68,9 @@ async def debugged() -> AsyncIterator[DebugWorld]:
     clock = DebugClock(TrioClock(EPOCH_MS))
     outgoing = DebugOutgoing(delivered, clock)
     shards = Shards(shard_count=4, clock=clock, outgoing=outgoing, cursor_secret=b"secret")
-    debug = DebugOperations(shards, clock, outgoing)
+    debug = DebugOperations(shards, OnePart(DebugPart(shards, clock, outgoing)))
     async with stage(direct=True, shards=shards) as running:
-        debug.start()
+        await debug.start()
         yield DebugWorld(debug, delivered, running)
 
 
@@ -175,7 +176,7 @@ async def test_a_snap_says_to_whom_each_message_goes(autojump_clock: MockClock) 
             "poll://any@h",
             "poll://uni@g/1",
         ]
-        world.debug.stop()
+        await world.debug.stop()
         assert len(world.delivered.messages) == 3
         # What is sent from here on is not kept back.
         await world.ask(w.EnsurePromise("next", EPOCH_MS + 10**9, tags=TARGET), None)
@@ -192,7 +193,7 @@ async def test_a_snap_shows_what_has_left_memory(autojump_clock: MockClock) -> N
         assert (await one.shards.ask(c.DeletePromise("gone"))).code.status == 204
         clock = DebugClock(TrioClock(EPOCH_MS))
         outgoing = DebugOutgoing(Delivered(), clock)
-        snap = await DebugOperations(one.shards, clock, outgoing).snap()
+        snap = await DebugPart(one.shards, clock, outgoing).snap()
         assert {promise.id for promise in snap.promises} == {"flow", "plain"}
         assert [(task.id, task.state.value) for task in snap.workflows] == [("flow", "fulfilled")]
 
@@ -204,7 +205,7 @@ async def test_after_stop_everything_goes_on(autojump_clock: MockClock) -> None:
         await world.ask(w.RegisterListener("a", "poll://uni@g/1"), None)
         await trio.sleep(1)
         assert world.delivered.messages == []
-        world.debug.stop()
+        await world.debug.stop()
         await trio.sleep(1)
         assert len(world.delivered.messages) == 2
 

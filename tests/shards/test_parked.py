@@ -18,14 +18,14 @@ PROMISE = Promise("a 7 unblock", 1, PENDING, 9, 5)
 
 def stalled(shown: Message, address: Address | None) -> Shipment:
     """A message that was tried twice and waits."""
-    shipment = Shipment(key_of(shown), shown, address, render, 2)
+    shipment = Shipment.of(key_of(shown), shown, address, render, 2)
     shipment.state = STALLED
     shipment.empty()
     return shipment
 
 
 def parts(shipment: Shipment) -> dict[str, object]:
-    return {name: getattr(shipment, name) for name in Shipment.__slots__}
+    return {name: getattr(shipment, name) for name in Shipment.__struct_fields__}
 
 
 MESSAGES: list[tuple[Message, Address | None, Command, Command | None]] = [

@@ -7,6 +7,7 @@ from tests.core.dumps import dump
 from tests.helpers.scanned_counts import scan
 from troth.core import records as r
 from troth.core import workflow_records as w
+from troth.core.bulk import BulkAction, BulkJob, BulkSubject
 from troth.core.grammar.cron import parse
 from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState, replace
 from troth.core.state.shard_state import ShardState
@@ -60,9 +61,17 @@ def _check_bulk(server: Server, states: list[ShardState]) -> None:
             promises.pop(identifier, None)
         promises |= state.promises
     done = Counter((shard_of(one.id, SHARD_COUNT), one.value.data) for one in promises.values())
+    jobs = {name: one for state in server.watch.shadow for name, one in state.entries.by_id.items()}
     for state in states:
         for job_id, part in state.bulk_parts.items():
-            found_count = done[state.index, job_id]
+            job = jobs[job_id]
+            assert isinstance(job, BulkJob)
+            if job.subject is BulkSubject.TASKS:
+                continue
+            if job.action is BulkAction.DELETE:
+                found_count = server.watch.deleted_of(job, state.index)
+            else:
+                found_count = done[state.index, job_id]
             require(
                 part.counts.done_count == found_count,
                 f"{job_id} has {part.counts} in {state.index}, and {found_count} are done",
@@ -142,17 +151,22 @@ def _check_acknowledged(server: Server, states: list[ShardState], ledger: Ledger
         promise = promises[identifier]
         found = Final(promise.state, promise.value.data)
         require(found == final, f"{identifier} was {final} and came back as {found}")
+    deleted_tasks = server.watch.deleted_tasks
     for task_id in [*ledger.callbacks, *ledger.subscriptions]:
-        if ledger.subscriptions.get(task_id) in deleted:
+        if task_id in deleted_tasks or ledger.subscriptions.get(task_id) in deleted:
             continue
         require(
             task_id in tasks or task_id in waiting or task_id in under_way,
             f"the callback for {task_id} was acknowledged and is lost",
         )
     for task_id, counter in ledger.claims:
+        if task_id in deleted_tasks:
+            continue
         task = tasks.get(task_id)
         require(task is not None and task.counter >= counter, f"{task_id}/{counter} is lost")
     for task_id, counter in ledger.completed_tasks:
+        if task_id in deleted_tasks:
+            continue
         task = tasks[task_id]
         require(
             task.is_final or task.counter > counter, f"{task_id} was completed and is {task.state}"
@@ -236,6 +250,8 @@ def check_settled(server: Server) -> list[str]:
     unrest: list[str] = []
     if server.homes is not None and server.homes.entrusted_count:
         unrest.append(f"{server.homes.entrusted_count} messages are with other processes")
+    if server.placement.promise_ids:
+        unrest.append(f"placement still has {sorted(server.placement.promise_ids)}")
     for shard in server.shards._shards:
         state = shard.machine.state
         if state.completions:

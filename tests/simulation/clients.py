@@ -5,7 +5,7 @@ must be true in the end.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count, takewhile
@@ -14,13 +14,13 @@ from typing import ClassVar
 
 import trio
 
-from troth.core.bulk import BulkAction, BulkFilter, BulkJob, BulkState, BulkSubject
 from troth.core.catalog import EXECUTION_PREFIX
 from troth.core.codes import Code
 from troth.core.commands import (
     AcquireLock,
     CancelExecution,
     CompletePromise,
+    CreateCallback,
     CreateExecution,
     CreatePromise,
     CreateSchedule,
@@ -42,13 +42,15 @@ from troth.core.workflow_commands import (
     RegisterListener,
 )
 from troth.core.workflows import ACQUIRED
-from troth.shards.bulk.jobs import TooManyJobs
 from troth.shards.delivery.polls import ConnectionClosed
 
+from .accounts import administer
 from .ledger import Hold, require
 from .node_entries import PLANS
 from .plan import CRONS
-from .server import TRIM_TAG, Server, Unreachable
+from .searches import run_searches
+from .server import TRIM_TAG, Unreachable
+from .sweepers import sweep
 from .workers import FAR_MS, GROUP, PUSH_URL, TTL_MS
 from .workflows import FLOWS, LISTENERS_COUNT, listener_address
 from .workflows import PUSH_URL as FLOWS_URL
@@ -57,6 +59,7 @@ from .world import World
 IN_USE_LIMIT_S = 5_000
 """For how long something unfinished may be about a promise that is to be deleted."""
 
+ORIGIN_TAG = "resonate:origin"
 SUBSCRIBERS = "subscribers"
 PENDING = PromiseState.PENDING
 
@@ -73,10 +76,7 @@ class Clients:
     async def run(self) -> None:
         """Run all clients until their requests are made."""
         async with trio.open_nursery() as nursery:
-            has_groups = self._world.plan.groups_count > 1
             for kind, (client, clients_count) in self.KINDS.items():
-                if has_groups and kind in self.ALONE:
-                    continue
                 if f"client:{kind}" not in self._world.plan.without:
                     for number in range(clients_count):
                         nursery.start_soon(client, self, number)
@@ -90,12 +90,12 @@ class Clients:
         world, who = self._world, f"client{number}"
         random = world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 2)
+            await self.rest(random, 2)
             kind = random.choice((f"job/{who}/{round_number}", f"parent/{who}/{round_number}/2"))
             target = random.choice((f"poll://any@{GROUP}", PUSH_URL))
-            await self._create(who, kind, FAR_MS, {"resonate:invoke": target}, random)
-            self._expect_state(kind, (PromiseState.RESOLVED,))
-            await self._subscribe(who, kind, random)
+            await self.create(who, kind, FAR_MS, {"resonate:invoke": target}, random)
+            self.expect_state(kind, (PromiseState.RESOLVED,))
+            await self.subscribe(who, kind, random)
             deadline = trio.current_time() + random.uniform(1, 20) * world.plan.pace
             while trio.current_time() < deadline:
                 reply = await world.insist(who, ReadPromise(kind), random)
@@ -108,7 +108,7 @@ class Clients:
         world, who = self._world, f"caller{number}"
         random = world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 6)
+            await self.rest(random, 6)
             made = [
                 await self._make_execution(who, f"{who}-{round_number}-{number}", random)
                 for number in range(random.randint(1, 4))
@@ -129,23 +129,31 @@ class Clients:
         endings = set(PromiseState) - {PENDING}
         if not ends_soon:
             endings.discard(PromiseState.REJECTED_TIMEDOUT)
-        self._expect_state(identifier, tuple(endings))
+        self.expect_state(identifier, tuple(endings))
         return identifier
 
     async def _await_end(self, identifier: str) -> None:
-        server = await self._world.server_is_up()
+        server = await self._world.first_process.serves()
         with server.endings.expect(identifier) as expectation:
             await expectation.wait(20)
 
     async def _let_go(self, number: int) -> None:
-        """Promises that retention deletes: they are seen to end, and to be gone some time later."""
+        """Promises that retention deletes: they are seen to end, and to be gone some time later.
+
+        Some are awaited by a root, and some have it for their origin, which may be far away.
+        """
         world, who = self._world, f"forgetful{number}"
         random = world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 4)
+            await self.rest(random, 4)
             identifier = f"gone/{who}/{round_number}"
             tags = dict([TRIM_TAG])
             ends_at_ms = world.clock.now_ms() + random.randrange(1_000, 10_000)
+            root = None
+            if random.random() < 0.5:
+                root = await self._make_root(who, round_number, random)
+                if random.random() < 0.5:
+                    tags[ORIGIN_TAG] = root
             create = CreatePromise(identifier, ends_at_ms, tags=tags, idempotency_key=who)
             # Sent once: a retry after the promise is gone would make it anew.
             with suppress(Unreachable):
@@ -155,59 +163,95 @@ class Clients:
                     f"{identifier} goes", partial(world.watch.deleted.__contains__, identifier)
                 )
                 if random.random() < 0.3:
-                    await self._subscribe(who, identifier, random)
+                    await self.subscribe(who, identifier, random)
+                if root is not None:
+                    await world.ask(who, _callback(identifier, root), random)
                 if random.random() < 0.5:
                     value = Value(data=who)
                     complete = CompletePromise(identifier, PromiseState.RESOLVED, value)
                     await world.ask(who, complete, random)
+            if root is not None:
+                await trio.sleep(random.expovariate(1 / 15))
+                await self._end_root(who, root, random)
 
     async def _delete(self, number: int) -> None:
         """Promises that their client deletes, as soon as nothing unfinished is about them."""
         world, who = self._world, f"tidy{number}"
         random = world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 4)
+            await self.rest(random, 4)
             identifier = f"deleted/{who}/{round_number}"
-            await self._create(who, identifier, FAR_MS, {}, random)
+            root, tags = None, {}
+            if random.random() < 0.5:
+                root = await self._make_root(who, round_number, random)
+                if random.random() < 0.5:
+                    tags[ORIGIN_TAG] = root
+            await self.create(who, identifier, FAR_MS, tags, random)
             if random.random() < 0.3:
-                await self._subscribe(who, identifier, random)
+                await self.subscribe(who, identifier, random)
+            if root is not None:
+                await world.insist(who, _callback(identifier, root), random)
             # Another one, made by a late echo of the request to create it, goes in the same way.
-            while not await self._complete_and_delete(who, identifier, random):
+            while not await self._complete_and_delete(who, identifier, root, random):
                 world.trace.note(who, f"{identifier} was made again")
+            if root is not None:
+                await self._end_root(who, root, random)
 
-    async def _complete_and_delete(self, who: str, identifier: str, random: Random) -> bool:
-        """Delete a promise as soon as it may go; whether it is gone then."""
+    async def _make_root(self, who: str, round_number: int, random: Random) -> str:
+        """Make a promise that waits for another one; its worker keeps its task for a while."""
+        root = f"waits/{who}/{round_number}"
+        tags = dict([TRIM_TAG]) | {"resonate:invoke": PUSH_URL}
+        await self.create(who, root, FAR_MS, tags, random)
+        return root
+
+    async def _end_root(self, who: str, root: str, random: Random) -> None:
+        complete = CompletePromise(root, PromiseState.RESOLVED, idempotency_key=who)
+        await self._world.insist(who, complete, random)
+
+    async def _complete_and_delete(
+        self, who: str, identifier: str, root: str | None, random: Random
+    ) -> bool:
+        """Delete a promise as soon as it may go; whether it is gone then.
+
+        If it has a root, that ends some time after the first attempt.
+        """
         world = self._world
         value = Value(data=who)
         complete = CompletePromise(identifier, PromiseState.RESOLVED, value, idempotency_key=who)
         await world.insist(who, complete, random)
         code = Code.PROMISE_IN_USE
         ends = trio.current_time() + IN_USE_LIMIT_S
-        while code is Code.PROMISE_IN_USE:
+        while code in (Code.PROMISE_IN_USE, Code.ORIGIN_PENDING):
             require(trio.current_time() < ends, f"not done: {identifier} is in use for too long")
             await trio.sleep(random.uniform(0.01, 2))
             code = (await world.insist(who, DeletePromise(identifier), random)).code
+            if root is not None and random.random() < 0.1:
+                await self._end_root(who, root, random)
         # If the first answer was lost, it is gone when the client asks again.
         allowed = (Code.NO_CONTENT, Code.PROMISE_NOT_FOUND, Code.PROMISE_PENDING)
         require(code in allowed, f"{identifier} is not deleted: {code.name}")
         reply = await world.insist(who, ReadPromise(identifier), random)
         return reply.code is Code.PROMISE_NOT_FOUND
 
-    async def _create(
+    async def create(
         self, who: str, identifier: str, ends_at_ms: int, tags: dict[str, str], random: Random
     ) -> None:
+        """Have a promise made."""
         command = CreatePromise(identifier, ends_at_ms, tags=tags, idempotency_key=who)
         reply = await self._world.insist(who, command, random)
         assert reply.code in (Code.OK, Code.CREATED), reply
 
-    def _expect_state(self, identifier: str, states: tuple[PromiseState, ...]) -> None:
+    def expect_state(self, identifier: str, states: tuple[PromiseState, ...]) -> None:
+        """Expect that a promise ends in one of these states."""
+
         def ended_well() -> bool:
             final = self._world.ledger.finals.get(identifier)
             return final is not None and final.state in states
 
         self._expect(f"{identifier} ends as {' or '.join(states)}", ended_well)
 
-    async def _subscribe(self, who: str, identifier: str, random: Random) -> None:
+    async def subscribe(self, who: str, identifier: str, random: Random) -> None:
+        """Subscribe to a promise's end, and expect to be told."""
         receiver = f"poll://uni@{SUBSCRIBERS}/{random.randrange(2)}"
         command = CreateSubscription(identifier, who, FAR_MS, receiver)
         reply = await self._world.insist(who, command, random)
@@ -227,11 +271,11 @@ class Clients:
         who = f"racer{number}"
         random = self._world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 2)
+            await self.rest(random, 2)
             identifier = f"race/{round_number}"
             command = CreatePromise(identifier, FAR_MS, idempotency_key="race")
             await self._world.insist(who, command, random)
-            await self._subscribe(who, identifier, random)
+            await self.subscribe(who, identifier, random)
             state = random.choice((PromiseState.RESOLVED, PromiseState.REJECTED))
             key = f"{who}/{round_number}"
             complete = CompletePromise(identifier, state, Value(data=who), idempotency_key=key)
@@ -240,7 +284,7 @@ class Clients:
                 reply = await self._world.insist(who, ReadPromise(identifier), random)
             assert reply.promise is not None
             assert reply.promise.state is not PENDING
-            self._expect_state(identifier, (PromiseState.RESOLVED, PromiseState.REJECTED))
+            self.expect_state(identifier, (PromiseState.RESOLVED, PromiseState.REJECTED))
 
     async def _time_out(self, number: int) -> None:
         """Promises that nobody completes: they end by themselves."""
@@ -250,27 +294,27 @@ class Clients:
             identifier = f"short/{who}/{round_number}"
             ends_at_ms = self._world.clock.now_ms() + random.randrange(100, 30_000)
             tags = {"resonate:timeout": "true"} if random.random() < 0.5 else {}
-            await self._create(who, identifier, ends_at_ms, tags, random)
-            await self._subscribe(who, identifier, random)
+            await self.create(who, identifier, ends_at_ms, tags, random)
+            await self.subscribe(who, identifier, random)
             timed_out = PromiseState.RESOLVED if tags else PromiseState.REJECTED_TIMEDOUT
-            self._expect_state(identifier, (timed_out,))
-            await self._rest(random, 5)
+            self.expect_state(identifier, (timed_out,))
+            await self.rest(random, 5)
 
     async def _flow(self, number: int) -> None:
         """Have workflows run, made through either API or claimed at once; listen to their ends."""
         world, who = self._world, f"starter{number}"
         random = world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 3)
+            await self.rest(random, 3)
             last = random.choice(("leaf", "1", "2", "4"))
             identifier = f"flow/{who}/{round_number}/{last}"
             await self._begin_flow(who, identifier, random)
-            self._expect_state(identifier, (PromiseState.RESOLVED,))
+            self.expect_state(identifier, (PromiseState.RESOLVED,))
             await self._listen(who, identifier, random)
             if random.random() < 0.15:
                 with suppress(Unreachable):
                     await world.ask(who, HaltWorkflow(identifier), random)
-                await self._rest(random, 1)
+                await self.rest(random, 1)
                 await world.insist(who, ContinueWorkflow(identifier), random)
                 # The request to halt may have been on its way still.
                 await trio.sleep(5)
@@ -281,7 +325,7 @@ class Clients:
         tags = {"resonate:target": random.choice((f"poll://any@{FLOWS}", FLOWS_URL))}
         how = random.choice(("rest", "envelope", "run"))
         if how == "rest":
-            await self._create(who, identifier, FAR_MS, tags, random)
+            await self.create(who, identifier, FAR_MS, tags, random)
         elif how == "envelope":
             reply = await world.insist(who, EnsurePromise(identifier, FAR_MS, tags=tags), random)
             assert reply.code is Code.OK, reply
@@ -307,7 +351,7 @@ class Clients:
         world, who = self._world, f"locker{number}"
         random = world.random(who)
         for round_number in self._rounds():
-            await self._rest(random, 1)
+            await self.rest(random, 1)
             ttl_ms = random.randrange(500, 5_000)
             execution = f"{who}/{round_number}"
             lock = f"lock{round_number // 8}"
@@ -334,9 +378,9 @@ class Clients:
         )
         await self._world.insist("scheduler", command, random)
         for round_number in self._rounds():
-            await self._rest(random, 20)
+            await self.rest(random, 20)
             await self._world.insist("scheduler", PauseSchedule("every"), random)
-            await self._rest(random, 5)
+            await self.rest(random, 5)
             # A request to pause whose answer was lost may have been on its way still.
             await trio.sleep(5)
             await self._world.insist("scheduler", ResumeSchedule("every"), random)
@@ -352,82 +396,17 @@ class Clients:
             require(schedule.paused_on is None, "the schedule was resumed and is paused")
 
     async def _bulk(self, number: int) -> None:
-        """Cancel many promises by a filter, some of which others wait for; stop some jobs."""
-        world, who = self._world, f"sweeper{number}"
-        random = world.random(who)
-        for round_number in self._rounds():
-            await self._rest(random, 8)
-            names = [
-                f"bulk/{who}/{round_number}/n{place}" for place in range(random.randint(2, 10))
-            ]
-            for name in names:
-                await self._create(who, name, FAR_MS, {}, random)
-                if random.random() < 0.3:
-                    await self._subscribe(who, name, random)
-                self._expect_state(name, (PromiseState.REJECTED_CANCELED,))
-            jobs = [f"{who}-{round_number}-first", f"{who}-{round_number}-second"]
-            rate_count = random.choice((1, 10, 20_000))
-            await self._start_job(jobs[0], f"bulk/{who}/{round_number}/*", rate_count, random)
-            later, ends_at_ms = f"bulk/{who}/{round_number}/later", world.clock.now_ms() + 60_000
-            await self._create(who, later, ends_at_ms, {}, random)
-            if random.random() < 0.5:
-                await trio.sleep(random.expovariate(1))
-                await self._insist_on_jobs(partial(_stop_job, jobs[0]), random)
-            # Whatever the first one has left is for the second.
-            await self._ended_job(jobs[0], random)
-            await self._start_job(jobs[1], f"bulk/{who}/{round_number}/n*", rate_count, random)
-            done_count = sum([await self._ended_job(one, random) for one in jobs])
-            require(done_count == len(names), f"{jobs} have done {done_count} of {len(names)}")
-            world.ledger.jobs_count += len(jobs)
+        """Act on many promises by bulk jobs; see `sweepers.py`."""
+        await sweep(self._world, self, f"sweeper{number}", self._rounds())
 
-    async def _start_job(self, job_id: str, pattern: str, rate_count: int, random: Random) -> None:
-        """Start a job that cancels what is pending, unless an earlier try did."""
-        self._world.trace.note("sweeper", f"wants {job_id}")
-        now_ms = self._world.clock.now_ms()
+    async def _search(self, number: int) -> None:
+        """Search what was made; see `searches.py`."""
+        await run_searches(self._world, f"searcher{number}", self._rounds(), self.rest)
 
-        async def start(server: Server) -> bool:
-            if server.bulk.progress(job_id) is None:
-                through = await server.bulk.newest(BulkSubject.PROMISES)
-                wanted = BulkFilter(pattern, (PENDING.value,))
-                job = BulkJob(
-                    *(job_id, 1, now_ms, "", "sweeper", BulkSubject.PROMISES),
-                    *(BulkAction.CANCEL, wanted, {"id": pattern}, rate_count, through),
-                    Value(data=job_id),
-                )
-                await server.bulk.start(job)
-            return True
-
-        await self._insist_on_jobs(start, random)
-
-    async def _ended_job(self, job_id: str, random: Random) -> int:
-        """Wait for a job's end; how much it has done."""
-        ended: list[BulkJob] = []
-
-        async def look(server: Server) -> bool:
-            progress = server.bulk.progress(job_id)
-            require(progress is not None, f"{job_id} was started and is lost")
-            assert progress is not None
-            if progress.job.state is not BulkState.RUNNING:
-                ended.append(progress.job)
-            return bool(ended)
-
-        await self._insist_on_jobs(look, random)
-        counts = ended[0].counts
-        assert counts is not None, "a job that has ended has its counts"
-        self._world.trace.note("sweeper", f"{job_id} is {ended[0].state} with {counts}")
-        return counts.done_count
-
-    async def _insist_on_jobs(
-        self, act: Callable[[Server], Awaitable[bool]], random: Random
-    ) -> None:
-        """Do something about jobs again and again until it is done."""
-        while True:
-            server = await self._world.server_is_up()
-            with suppress(Unreachable, TooManyJobs):
-                async with server.connection():
-                    if await act(server):
-                        return
-            await trio.sleep(random.uniform(0.1, 1))
+    async def _administer(self, number: int) -> None:
+        """Change accounts and tokens, where several processes have copies of them."""
+        if self._world.plan.groups_count > 1:
+            await administer(self._world, f"admin{number}", self._rounds(), self.rest)
 
     KINDS: ClassVar = {
         "work": (_invoke, 6),
@@ -440,17 +419,24 @@ class Clients:
         "deletion": (_delete, 2),
         "flow": (_flow, 3),
         "bulk": (_bulk, 2),
+        "search": (_search, 2),
+        "account": (_administer, 2),
     }
     """What clients do, and how many do it; a plan may leave kinds out."""
-    ALONE: ClassVar = ("function", "bulk")
-    """What no server of several groups can do yet."""
 
     def _rounds(self) -> Iterator[int]:
         """Numbers, as long as the run goes on."""
         return takewhile(lambda _: self._world.goes_on, count())
 
-    async def _rest(self, random: Random, mean_s: float) -> None:
-        await trio.sleep(random.expovariate(1 / mean_s) * self._world.plan.pace)
+    async def rest(self, random: Random, mean_s: float) -> None:
+        """Do nothing for a while."""
+        pause_s = random.expovariate(1 / mean_s) * self._world.plan.pace
+        if self._world.plan.groups_count == 1:
+            await trio.sleep(pause_s)
+            return
+        # Their links say something all the time, so nobody rests longer than the run goes on.
+        with trio.move_on_after(pause_s):
+            await self._world.steps_are_used_up.wait()
 
     # Reading back, at the end
 
@@ -463,17 +449,16 @@ class Clients:
             await self._world.insist("reader", ReadPromise(identifier), random)
 
 
-async def _stop_job(job_id: str, server: Server) -> bool:
-    """Stop a job; it may have ended before."""
-    await server.bulk.stop(job_id)
-    return True
+def _callback(identifier: str, root: str) -> CreateCallback:
+    """The request to resume a root when a promise has ended."""
+    return CreateCallback(identifier, root, FAR_MS, PUSH_URL)
 
 
 async def run_subscriber(world: World, number: int) -> None:
     """A receiver of notifications: it notes what arrives, and always comes back."""
     random = world.random(f"subscriber {number}")
     while True:
-        server = await world.home_of(SUBSCRIBERS).is_up()
+        server = await world.home_of(SUBSCRIBERS)
         try:
             async with server.connection():
                 with server.connect(SUBSCRIBERS, str(number)) as connection:

@@ -14,20 +14,24 @@ against the state before it, and each answer and message against what is on disk
 | every instant of a schedule fires once, in order | `_schedule_fired` |
 | no counter of a task is claimed twice | `_task_claimed` |
 | a bulk job does what it counts, and nothing to what was made later | `_bulk_advanced` |
-| only what rules name or a client asked for is deleted | `_promises_deleted` |
+| only what rules name or a client asked for is deleted, nothing in use | `_promises_deleted` |
+| what is done for a task of another group is done while that is held | `fenced` |
 
 Ids and counters are remembered beyond what the shadow holds: so "never again" can be tested.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from troth.core import records as r
 from troth.core import workflow_records as w
-from troth.core.bulk import BulkJob
+from troth.core.bulk import BulkAction, BulkJob, BulkSubject
+from troth.core.grammar import task_ids
 from troth.core.grammar.cron import parse
-from troth.core.machine import Step
-from troth.core.model import Promise, PromiseState, Task, TaskKind, TaskState
+from troth.core.grammar.task_ids import invoke_id
+from troth.core.lineage import origin_of
+from troth.core.machine import Machine, Step
+from troth.core.model import Fence, Promise, PromiseState, Task, TaskKind, TaskState
 from troth.core.replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
 from troth.core.retention_rules import RetentionRule, due_rule
 from troth.core.state.apply import replay
@@ -37,6 +41,7 @@ from troth.core.workflows import (
     HALTED,
     SUSPENDED,
     WAITING,
+    WorkflowFence,
     WorkflowState,
     WorkflowTask,
     WorkflowView,
@@ -68,6 +73,7 @@ class Watch:
         ]
         self.durable_counts = [0] * (groups[-1] + 1)
         self.deleted: set[str] = set()
+        self.deleted_tasks: set[str] = set()
         self.unwanted: set[str] = set()  # what clients have asked to be deleted
         self.slots_count = 0
         self._shard_count = shard_count
@@ -80,6 +86,8 @@ class Watch:
         self._fired: set[tuple[str, int]] = set()
         self.told: set[tuple[str, str]] = set()
         self._at = 0
+        self.machines: dict[int, Machine] = {}
+        """Those of all shards whose processes run."""
 
     # The log
 
@@ -148,6 +156,49 @@ class Watch:
             self._workflow_shown(reply.workflow)
         if reply.task is not None and not reply.task.id.startswith("__notify:"):
             self._task_shown(reply.task)
+
+    def began(self, machines: Iterable[Machine]) -> None:
+        """A process runs, with these machines."""
+        self.machines |= {machine.state.index: machine for machine in machines}
+
+    def ended(self, machines: Iterable[Machine]) -> None:
+        """A process runs no more."""
+        for machine in machines:
+            del self.machines[machine.state.index]
+
+    def fenced(self, fence: Fence | WorkflowFence) -> None:
+        """A request is carried out for a task of another group: that holds it at this moment."""
+        if isinstance(fence, Fence):
+            state = self._state_now(task_ids.home(fence.task_id))
+            task = state.tasks.get(fence.task_id)
+            is_held = task is not None and task.state is TaskState.CLAIMED
+            counter = 0 if task is None else task.counter
+            require(
+                is_held and counter == fence.counter,
+                f"something was done for {fence.task_id}/{fence.counter}, which is not held",
+            )
+            return
+        workflow = self._state_now(fence.id).workflows.get(fence.id)
+        require(
+            workflow is not None
+            and workflow.state is ACQUIRED
+            and workflow.version == fence.version,
+            f"something was done for {fence.id}/{fence.version}, which is not held",
+        )
+
+    def _state_now(self, promise_id: str) -> ShardState:
+        """The state of a promise's shard at this moment, durable or not."""
+        shard = shard_of(promise_id, self._shard_count)
+        machine = self.machines.get(shard)
+        return self.shadow[shard] if machine is None else machine.state
+
+    def is_with_node(self, promise_id: str, counter: int, node_id: str) -> bool:
+        """Whether a node has an execution, durably."""
+        state = self.shadow[shard_of(promise_id, self._shard_count)]
+        execution, task = state.executions.get(promise_id), state.tasks.get(invoke_id(promise_id))
+        if execution is None or task is None or task.state is not TaskState.CLAIMED:
+            return False
+        return execution.node_id == node_id and task.counter == counter
 
     def stepped(self, state: ShardState, step: Step) -> None:
         """A machine has decided to send: of each root one task at most may be under way."""
@@ -291,14 +342,29 @@ class Watch:
         home = self.shadow[shard_of(record.id, self._shard_count)]
         job = home.entries.by_id[record.id]
         assert isinstance(job, BulkJob)
-        done = [one for one in state.promises.values() if one.value.data == job.id]
+        if job.subject is BulkSubject.TASKS:
+            return
+        done: list[Promise] = []
+        if job.action is BulkAction.DELETE:
+            done_count = self.deleted_of(job, state.index)
+        else:
+            done = [one for one in state.promises.values() if one.value.data == job.id]
+            done_count = len(done)
         later = [one.id for one in done if one.serial > job.through[0]]
         require(not later, f"{job.id} touches {later}, which are later")
         part = state.bulk_parts.get(job.id)
         before_count = 0 if part is None else part.counts.done_count
         require(
-            before_count + record.counts.done_count == len(done),
-            f"{job.id} counts {before_count} and {record.counts}, and {len(done)} are done",
+            before_count + record.counts.done_count == done_count,
+            f"{job.id} counts {before_count} and {record.counts}, and {done_count} are done",
+        )
+
+    def deleted_of(self, job: BulkJob, shard: int) -> int:
+        """How many promises of a shard have been deleted by a job: nobody else deletes those."""
+        prefix = job.filter.pattern.removesuffix("*")
+        return sum(
+            one.startswith(prefix) and shard_of(one, self._shard_count) == shard
+            for one in self.deleted
         )
 
     def _promises_deleted(self, state: ShardState, record: r.PromisesDeleted) -> None:
@@ -317,7 +383,23 @@ class Watch:
         for task_id in record.task_ids:
             task = state.tasks.get(task_id)
             require(task is None or task.is_final, f"{task_id} was deleted unfinished")
+        gone = set(record.ids)
+        for other in self.shadow:
+            for task in other.tasks.values():
+                require(
+                    task.is_final or not gone & {task.root_id, task.leaf_id},
+                    f"{task.id} is about what was deleted: {record.ids}",
+                )
+        for identifier in record.ids:
+            promise = state.promises[identifier]
+            origin_id = origin_of(promise.tags)
+            origin = None if origin_id is None else self._promise(origin_id)
+            require(
+                origin is None or origin.state is not PENDING or origin_id in self.deleted,
+                f"{identifier} was deleted before {origin_id}, from which it stems",
+            )
         self.deleted.update(record.ids)
+        self.deleted_tasks.update(record.task_ids)
 
     def _callback_created(self, state: ShardState, record: r.CallbackCreated) -> None:
         callback = record.callback

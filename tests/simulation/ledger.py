@@ -58,6 +58,7 @@ class Ledger:
     unblocked: set[tuple[str, str]] = field(default_factory=set)  # listeners that were told
     executed: set[str] = field(default_factory=set)  # function tasks that a node has finished
     jobs_count: int = 0  # bulk jobs that have ended
+    searches_count: int = 0  # searches that were answered
     answers_count: int = 0
 
     def promise_seen(self, promise: Promise, known: Final | None) -> None:

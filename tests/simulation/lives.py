@@ -50,7 +50,9 @@ class Lives:
                 absence = Absence(ended_ms, resumed_ms, world.clock.now_ms())
                 world.history.absences[self.group].append(absence)
                 self.server = server
+                world.watch.began(server.machines)
                 self._up.set()
+            world.watch.ended(server.machines)
             ended_ms = world.clock.now_ms()
             self.server = None
             self._up = trio.Event()
@@ -63,6 +65,18 @@ class Lives:
         while self.server is None:
             await self._up.wait()
         return self.server
+
+    @property
+    def serving(self) -> Server | None:
+        """The server if it serves requests now."""
+        server = self.server
+        return server if server is not None and server.serves.is_set() else None
+
+    async def serves(self) -> Server:
+        """Wait for a server that serves requests; it may be over by then."""
+        server = await self.is_up()
+        await server.serves.wait()
+        return server
 
     async def _open(self) -> Server:
         """Start a life; recovery may be cut short by another power cut or a failing disk."""

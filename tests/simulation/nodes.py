@@ -4,11 +4,13 @@ They are told what to run by placement's streams, and assign, report on, return 
 requests, to which `node_endpoints.py` is the server's side.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 
 import trio
 
-from troth.core.catalog import EXECUTION_PREFIX
+from troth.core.catalog import EXECUTION_PREFIX, Node
 from troth.core.codes import Code
 from troth.core.commands import AssignExecution, FinishExecution, ReportExecution, ReturnExecution
 from troth.core.grammar.task_ids import invoke_id
@@ -17,6 +19,7 @@ from troth.core.model import PromiseState, Value
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.node_connections import ConnectionEnded, NodeMessage, NodeMessageKind
 
+from .ledger import require
 from .node_endpoints import SERVER_NODE_ID
 from .node_entries import NODES
 from .server import Server, Unreachable
@@ -30,26 +33,26 @@ class _Run:
     def __init__(self, world: World, node_id: str, promise_id: str, counter: int) -> None:
         self._world = world
         self._node_id = node_id
-        self._promise_id = promise_id
+        self.promise_id = promise_id
         self._task_id = invoke_id(promise_id)
-        self._counter = counter
+        self.counter = counter
         self._random = world.random(f"{node_id} {promise_id} {counter}")
         self.scope = trio.CancelScope()
 
     async def assign(self) -> bool:
         """Take the lease; whether this node has it now."""
-        command = AssignExecution(self._task_id, self._counter, self._node_id, NODE_LEASE_MS)
+        command = AssignExecution(self._task_id, self.counter, self._node_id, NODE_LEASE_MS)
         reply = await self._world.ask(self._node_id, command, self._random)
         if reply.code not in (Code.OK, Code.CREATED):
             return False
-        self._world.ledger.claimed(self._task_id, self._counter, self._node_id)
+        self._world.ledger.claimed(self._task_id, self.counter, self._node_id)
         return True
 
     async def report(self, *, is_silent: bool) -> None:
         """Renew the lease until told otherwise."""
         while not is_silent:
             await trio.sleep(NODE_HEARTBEAT_MS / 1000)
-            command = ReportExecution(self._task_id, self._counter, self._node_id, 50)
+            command = ReportExecution(self._task_id, self.counter, self._node_id, 50)
             try:
                 reply = await self._world.ask(self._node_id, command, self._random)
             except Unreachable:
@@ -59,33 +62,35 @@ class _Run:
 
     async def give_back(self) -> None:
         """Return the task undone."""
-        command = ReturnExecution(self._task_id, self._counter, self._node_id)
+        command = ReturnExecution(self._task_id, self.counter, self._node_id)
         await self._world.insist(self._node_id, command, self._random)
 
     async def finish(self) -> None:
         """Say the result, again and again until it is heard."""
-        value = Value({"troth:status": "200"}, f"{self._node_id}/{self._counter}")
+        value = Value({"troth:status": "200"}, f"{self._node_id}/{self.counter}")
         state = PromiseState.RESOLVED
-        command = FinishExecution(self._task_id, self._counter, self._node_id, state, value)
+        command = FinishExecution(self._task_id, self.counter, self._node_id, state, value)
         reply = await self._world.insist(self._node_id, command, self._random)
         if reply.code is Code.CREATED:
-            self._world.ledger.executed.add(self._promise_id)
+            self._world.ledger.executed.add(self.promise_id)
 
 
 class _Node:
     """One node's life."""
 
-    def __init__(self, world: World, node_id: str) -> None:
+    def __init__(self, world: World, entry: Node) -> None:
         self._world = world
-        self.id = node_id
-        self._random = world.random(node_id)
+        self.id = entry.id
+        self._slots_count = entry.slots_count
+        self._random = world.random(entry.id)
         self._running: dict[str, _Run] = {}
+        self._held: dict[_Run, None] = {}
 
     async def live(self) -> None:
         """Serve streams until it dies. Raises DiedError."""
         async with trio.open_nursery() as nursery:
             while True:
-                server = await self._world.server_is_up()
+                server = await self._world.first_process.serves()
                 try:
                     async with server.connection():
                         await self._serve(server, nursery)
@@ -127,15 +132,35 @@ class _Node:
             if faults.strikes("node_returns"):
                 await run.give_back()
                 return
-            async with trio.open_nursery() as nursery:
-                is_silent = faults.strikes("node_silent")
-                nursery.start_soon(lambda: run.report(is_silent=is_silent))
-                await trio.sleep(self._random.expovariate(1))
-                if is_silent:
-                    await trio.sleep(1.5 * NODE_LEASE_MS / 1000)
-                self._maybe_die()
-                nursery.cancel_scope.cancel()
+            with self._holding(run):
+                async with trio.open_nursery() as nursery:
+                    is_silent = faults.strikes("node_silent")
+                    nursery.start_soon(lambda: run.report(is_silent=is_silent))
+                    await trio.sleep(self._random.expovariate(1))
+                    if is_silent:
+                        await trio.sleep(1.5 * NODE_LEASE_MS / 1000)
+                    self._maybe_die()
+                    nursery.cancel_scope.cancel()
             await run.finish()
+
+    @contextmanager
+    def _holding(self, run: _Run) -> Iterator[None]:
+        """Hold a task for a block: of those that are this node's, no more than it has slots."""
+        self._held[run] = None
+        is_with_node = self._world.watch.is_with_node
+        held = [
+            one.promise_id
+            for one in self._held
+            if is_with_node(one.promise_id, one.counter, self.id)
+        ]
+        require(
+            len(held) <= self._slots_count,
+            f"{self.id} has {len(held)} function tasks in {self._slots_count} slots: {held}",
+        )
+        try:
+            yield
+        finally:
+            del self._held[run]
 
     def _maybe_die(self) -> None:
         if self._world.faults.strikes("node_dies"):
@@ -146,7 +171,7 @@ async def run_node(world: World, number: int) -> None:
     """A machine on which a node always comes back."""
     random = world.random(f"machine {number}")
     while True:
-        node = _Node(world, NODES[number].id)
+        node = _Node(world, NODES[number])
         try:
             await node.live()
         except* DiedError:

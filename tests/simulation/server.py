@@ -21,18 +21,23 @@ from troth.core.catalog import Node
 from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.grammar.addresses import PushAddress
+from troth.core.machine import Machine
 from troth.core.model import PromiseState, TaskKind
 from troth.core.replies import ExecuteMessage, Message, Reply, UnblockMessage
 from troth.core.retention_rules import RetentionRule
+from troth.http.identity.credentials import Credentials
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointFailed, LogFailed, PersistenceError
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.shards.bulk.jobs import BulkJobs
+from troth.shards.bulk.works import TaskLists
 from troth.shards.clock import Clock
 from troth.shards.committer import BatchWriter, Committer
 from troth.shards.delivery.delivery import Delivery, PushFailed
 from troth.shards.delivery.polls import PollConnection, Polls
-from troth.shards.errors import ShardsError
+from troth.shards.errors import ShardsError, Stopping, StorageFailed
+from troth.shards.gathered.home_looks import AllLooks
+from troth.shards.gathered.surveys import AllSurveys
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
@@ -52,6 +57,7 @@ from .invariants import Watch
 from .link_sides import LinkSides
 from .memory import check_memory, check_queues, check_slots, check_sums
 from .node_endpoints import ask_for_node
+from .shared_parts import SharedParts
 from .watched import WatchedRoutes, watch_committer, watch_machine
 
 SHARD_COUNT = 4
@@ -137,6 +143,9 @@ class Server:
         self.mesh: Mesh | None = None
         self.links = LinkSides()
         self.homes: MessageHomes | None = None
+        self.shared: SharedParts | None = None
+        self.serves = trio.Event()
+        """Set when requests are served, or it is over."""
         if place.count > 1:
             self.mesh = Mesh(place, now_s=trio.current_time, wake=self.links.stir)
             self.homes = MessageHomes(place, self.mesh.calls, {})
@@ -177,19 +186,18 @@ class Server:
         )
         self.endings = Endings(limit_count=100)
         self.placement = Placement(
-            report=self._report,
+            report=self._report if self.homes is None else self.homes.report,
             calls=_Calls(lambda execution: begin_call(self, execution)),
             endings=self.endings,
             now_ms=clock.now_ms,
             calls_concurrency_count=4,
             calls_per_host_count=2,
         )
+        here = OutgoingRoutes(self.delivery, self.placement)
         self.shards = Shards(
             shard_count=SHARD_COUNT,
             clock=clock,
-            outgoing=WatchedRoutes(
-                OutgoingRoutes(self.homes or self.delivery, self.placement), watch
-            ),
+            outgoing=WatchedRoutes(here if self.homes is None else self.homes, watch),
             cursor_secret=self.storage.secret,
             options=Options(
                 retention=RULES,
@@ -203,7 +211,8 @@ class Server:
             self.mesh.attach(
                 self.shards.states, self.shards.shard_of, self.shards.go_on, clock.now_ms
             )
-            self.homes.attach(self.delivery, self.shards.tell, self.shards.shard_of)
+            self.homes.attach(here, self.shards.tell, self.shards.shard_of)
+            self.shared = SharedParts(self.mesh, self.homes, self.shards, self.placement)
         self.recovery = self.shards.recover(self.storage)
         log = self.storage.log
         found = list(log.read(log._segments[0].first_sequence))
@@ -219,8 +228,18 @@ class Server:
             now_ms=clock.now_ms,
         )
         self._known_sums = RunningTotals(self.shards).known
-        surveys = Surveys(self.shards, self.delivery, self.polls, self.placement, clock.now_ms)
-        self.bulk = BulkJobs(self.shards, surveys, clock.now_ms, _tell_nobody)
+        looks = None
+        if self.mesh is not None and self.homes is not None:
+            looks = AllLooks(self.mesh.calls, self.homes, self.delivery, self.polls)
+        surveys = Surveys(
+            self.shards, self.delivery, self.polls, self.placement, clock.now_ms, looks
+        )
+        lists: TaskLists = surveys
+        if self.mesh is not None:
+            lists = AllSurveys(self.mesh.calls, place.group_shards, self.shards, surveys)
+        self.bulk = BulkJobs(self.shards, lists, clock.now_ms, _tell_nobody)
+        if self.shared is not None:
+            self.bulk.largest_serial = self.shared.largest_serial
         self.clock = clock
         if store is not None:
             store.lost_power = self.lose_power
@@ -275,16 +294,17 @@ class Server:
                             nursery.start_soon(
                                 self._make_checkpointer(self.storage.checkpoints).run
                             )
-                        if self.mesh is None:
-                            self._restore_nodes()
-                            await nursery.start(self.bulk.run)
-                        else:
+                        if self.mesh is not None:
                             nursery.start_soon(self.links.run)
                             nursery.start_soon(self._look_at_links, self.mesh)
                         nursery.start_soon(self.sweeper.run)
                         nursery.start_soon(Folder(self.shards).run)
                         nursery.start_soon(self._check_memory)
+                        if self.shared is None:
+                            await self._introduce(nursery)
                         task_status.started()
+                        if self.shared is not None:
+                            await self._introduce_shared(nursery, self.shared)
                 beneath.cancel_scope.cancel()
         except* LogFailed as failures:
             if self.shards.committer.failure is None:
@@ -296,6 +316,7 @@ class Server:
                 raise crashes
         finally:
             self.is_over = True
+            self.serves.set()
             self.endings.close()
             self.failure = self.shards.committer.failure  # also one while closing, not raised
             if self.failure is None and self._checkpoint_failed:
@@ -315,10 +336,22 @@ class Server:
                 link.look()
             self.shards.run_turn()
 
-    def _restore_nodes(self) -> None:
+    async def _introduce(self, nursery: trio.Nursery) -> None:
         for node in self._nodes:
             self.placement.put_node(node)
         self.placement.restore_all(self.shards.assigned_executions())
+        await nursery.start(self.bulk.run)
+        self.serves.set()
+
+    async def _introduce_shared(self, nursery: trio.Nursery, shared: SharedParts) -> None:
+        """Learn what has to be known of other processes before requests are served."""
+        try:
+            await shared.introduce(nursery, self._nodes)
+            if shared.placed is not None:
+                await nursery.start(self.bulk.run)
+        except (StorageFailed, Stopping):
+            return  # the life ends
+        self.serves.set()
 
     async def _check_memory(self) -> None:
         while True:
@@ -328,7 +361,19 @@ class Server:
             check_sums(self.shards, self._known_sums)
             if self.shards.is_quiet and committer.durable_position == committer.position:
                 check_memory(shards, self.placement, self.delivery, self.homes)
-                check_slots(shards, self._nodes)
+                if self.mesh is None:
+                    check_slots(shards, self._nodes)
+
+    @property
+    def credentials(self) -> Credentials:
+        """The credentials of a process of several."""
+        assert self.shared is not None, "one process alone is not asked for them"
+        return self.shared.credentials
+
+    @property
+    def machines(self) -> list[Machine]:
+        """The machines of this process's shards."""
+        return [shard.machine for shard in self.shards._shards]
 
     def check_queues(self) -> None:
         """See memory.py; for every step of the scheduler."""

@@ -142,7 +142,7 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             nursery.start_soon(run_polling_worker, world, number)
         for number in range(2):
             nursery.start_soon(run_subscriber, world, number)
-        for number in range(len(NODES) if len(world.lives) == 1 else 0):
+        for number in range(len(NODES)):
             nursery.start_soon(run_node, world, number)
         async with trio.open_nursery() as active:
             active.start_soon(clients.run)

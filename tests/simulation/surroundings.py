@@ -19,7 +19,7 @@ from .server import RULES, SHARD_COUNT, Server
 from .steps import Steps
 from .trace import Trace
 
-EPOCH_MS = 1_700_000_000_000
+EPOCH_MS = 1_780_000_000_000
 
 
 class JumpingClock(SteadyClock):

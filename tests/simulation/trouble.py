@@ -21,7 +21,7 @@ async def make_trouble(world: World, mean_pause_s: float = MEAN_PAUSE_S) -> None
     pauses = world.random("pauses")
     while world.goes_on:
         await trio.sleep(pauses.expovariate(1 / mean_pause_s) * world.plan.patience)
-        server = await world.server_is_up()
+        server = await world.process_runs()
         if not server.is_over and world.goes_on:
             name = world.faults.moment()
             if name is not None:

@@ -7,7 +7,7 @@ from troth.core.machine import Machine, Step
 from troth.core.replies import Message
 from troth.persistence.wal.log import LogRecord, NewRecord
 from troth.shards.committer import Committer
-from troth.shards.outgoing import OutgoingRoutes
+from troth.shards.mesh.passes import PassedFence, PassedWorkflowFence
 from troth.shards.turns import Outgoing
 
 from .invariants import Watch
@@ -16,8 +16,8 @@ from .invariants import Watch
 class WatchedRoutes:
     """Looks at each message on its way to delivery or placement."""
 
-    def __init__(self, routes: OutgoingRoutes, watch: Watch) -> None:
-        self._routes: Outgoing = routes
+    def __init__(self, routes: Outgoing, watch: Watch) -> None:
+        self._routes = routes
         self._watch = watch
 
     def send(self, message: Message) -> None:
@@ -56,7 +56,11 @@ def watch_machine(machine: Machine, watch: Watch) -> None:
     step = machine.step
 
     def stepped(command: Command, now_ms: int) -> Step:
+        fence = getattr(command, "fence", None)
         result = step(command, now_ms)
+        is_done = result.records and result.reply.code.status < 300
+        if is_done and isinstance(fence, PassedFence | PassedWorkflowFence):
+            watch.fenced(fence)
         if result.has_effects and result.sends:
             watch.stepped(machine.state, result)
         return result

@@ -8,6 +8,7 @@ What the work is, the promise's id says:
 
 - `job/…`: take some time, then resolve the promise with the worker's name.
 - `parent/…/<n>`: have n children made, wait for each by a callback, resolve when all are done.
+- `waits/…`: keep the task for a while, and leave the promise to its client.
 """
 
 import json
@@ -29,6 +30,7 @@ from troth.core.model import Fence, Promise, PromiseState, Value
 from troth.core.replies import Claimed
 from troth.shards.delivery.polls import ConnectionClosed
 
+from .ledger import require
 from .server import Unreachable
 from .surroundings import EPOCH_MS
 from .world import World
@@ -37,6 +39,7 @@ GROUP = "workers"
 FAR_MS = EPOCH_MS + 10**11
 TTL_MS = 4_000
 CONNECTIONS_COUNT = 3
+WAITS_LIMIT_S = 40
 PUSH_URL = "http://worker.test/tasks"
 
 
@@ -60,7 +63,7 @@ class Process:
 
     async def poll(self, connection_id: str) -> None:
         """Serve a poll connection until it ends. Raises DiedError."""
-        server = await self._world.home_of(GROUP).is_up()
+        server = await self._world.home_of(GROUP)
         async with server.connection():
             with server.connect(GROUP, connection_id) as connection:
                 while True:
@@ -86,6 +89,8 @@ class Process:
                 return
             assert reply.claimed is not None
             self._world.ledger.claimed(task_id, counter, self.name)
+            is_resume = task_id.startswith("__resume:")
+            require(reply.claimed.leaf is not None or not is_resume, f"{task_id} has lost its leaf")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._heartbeat)
                 await self._work(reply.claimed, Fence(task_id, counter))
@@ -111,6 +116,9 @@ class Process:
         root = claimed.root
         assert root is not None, "an acknowledged promise is never lost"
         self.maybe_die()
+        if root.id.startswith("waits/"):
+            await trio.sleep(self._random.uniform(0, WAITS_LIMIT_S))
+            return
         if root.state is not PromiseState.PENDING:
             return
         if root.id.startswith("parent/"):

@@ -61,7 +61,7 @@ class Runner:
 
     async def poll(self, connection_id: str) -> None:
         """Serve a poll connection until it ends. Raises DiedError."""
-        server = await self._world.home_of(FLOWS).is_up()
+        server = await self._world.home_of(FLOWS)
         async with server.connection(), trio.open_nursery() as nursery:
             with server.connect(FLOWS, connection_id) as connection:
                 while True:
@@ -226,7 +226,7 @@ async def run_listener(world: World, number: int) -> None:
     """A client that waits for promises: it notes what it is told, and always comes back."""
     random = world.random(f"listener {number}")
     while True:
-        server = await world.home_of(LISTENERS).is_up()
+        server = await world.home_of(LISTENERS)
         try:
             async with server.connection():
                 with server.connect(LISTENERS, str(number)) as connection:

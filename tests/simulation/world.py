@@ -9,17 +9,21 @@ from random import Random
 
 import trio
 
+from troth.cli.supervising.supervisor import UNOWNED_INTERVAL_S
 from troth.core.commands import (
+    AssignExecution,
     Command,
     CreatePromise,
     CreateSchedule,
     DeletePromise,
+    FinishExecution,
     ReadPromise,
+    ReportExecution,
+    ReturnExecution,
 )
 from troth.core.model import PromiseState
 from troth.core.replies import Reply
 from troth.core.workflow_commands import EnsurePromise
-from troth.shards.mesh.homes import HomeFinder
 
 from .ledger import Ledger, require
 from .links import SimulatedWire
@@ -29,6 +33,7 @@ from .server import PushFailed, Server, Unreachable
 from .surroundings import Surroundings
 
 PUSH_TIMEOUT_S = 10
+OF_NODES = (AssignExecution, ReportExecution, ReturnExecution, FinishExecution)
 
 
 class World(Surroundings):
@@ -37,13 +42,13 @@ class World(Surroundings):
     def __init__(self, plan: Plan, check_recovered: Callable[[Server, Ledger], None]) -> None:
         super().__init__(plan, check_recovered)
         self.requests_count = 0
+        self.steps_are_used_up = trio.Event()
         self.clients_have_left = False
         self.snapshots_count = 0
         self.receivers: dict[str, Callable[[bytes], None]] = {}
         self.nursery: trio.Nursery | None = None
         self._network = self.random("network")
         self.lives = [Lives(self, group) for group in range(plan.groups_count)]
-        self._home_of = HomeFinder(plan.groups_count).of_group
         self.wires = {
             (asker.group, answerer.group): SimulatedWire(self, asker, answerer)
             for asker in self.lives
@@ -65,6 +70,25 @@ class World(Surroundings):
                 nursery.start_soon(one.run)
             for wire in self.wires.values():
                 nursery.start_soon(wire.run)
+            if len(self.lives) > 1:
+                nursery.start_soon(self._tell_of_no_owner, nursery)
+
+    async def _tell_of_no_owner(self, nursery: trio.Nursery) -> None:
+        """Tell processes, as their supervisor does, while none owns the accounts."""
+        while True:
+            await trio.sleep(UNOWNED_INTERVAL_S)
+            owner, at_s = self.first_process.server, trio.current_time()
+            is_owned = owner is not None and owner.shared is not None and owner.shared.is_owning
+            if owner is None or owner.is_over or not is_owned:
+                for one in self.lives:
+                    if one.server is not None:
+                        nursery.start_soon(self._tell_it, one.server, at_s)
+
+    async def _tell_it(self, server: Server, at_s: float) -> None:
+        await trio.sleep(self._network.expovariate(1 / 0.01))
+        await server.links.is_awake()
+        if not server.is_over and server.shared is not None:
+            server.shared.had_no_owner(at_s)
 
     @property
     def lives_count(self) -> int:
@@ -73,29 +97,49 @@ class World(Surroundings):
 
     @property
     def server(self) -> Server | None:
-        """Any process, by luck; None if that one is down."""
-        return self.any_process().server
+        """Any process, by luck; None if that one does not serve."""
+        return self.any_process().serving
 
     def any_process(self) -> Lives:
         """One process, by luck if there are several."""
         return self._network.choice(self.lives) if len(self.lives) > 1 else self.lives[0]
 
-    def home_of(self, poll_group: str) -> Lives:
-        """The process that has all streams of a poll group."""
-        return self.lives[self._home_of(poll_group)]
+    async def home_of(self, poll_group: str) -> Server:
+        """Wait for the process that a stream is brought to: any one accepts it, and finds out."""
+        accepting = await self.server_is_up()
+        home = None if accepting.shared is None else accepting.shared.streams.home_of(poll_group)
+        server = accepting if home is None else await self.lives[home].serves()
+        for other in (one.server for one in self.lives):
+            require(
+                other in (None, server) or other.is_over or not other.polls.has_group(poll_group),
+                f"streams of {poll_group} are in two processes",
+            )
+        return server
+
+    @property
+    def first_process(self) -> Lives:
+        """The process that places executions, drives bulk jobs and owns accounts."""
+        return self.lives[0]
 
     async def server_is_up(self) -> Server:
-        """Wait for a running process: any one, if there are several."""
+        """Wait for a process that serves: any one, if there are several."""
+        serving = [one.serving for one in self.lives if one.serving is not None]
+        if serving:
+            return self._network.choice(serving) if len(serving) > 1 else serving[0]
+        return await self.any_process().serves()
+
+    async def process_runs(self) -> Server:
+        """Wait for a process that runs, whether or not it serves: any one."""
         running = [one.server for one in self.lives if one.server is not None]
         if running:
             return self._network.choice(running) if len(running) > 1 else running[0]
         return await self.any_process().is_up()
 
     async def all_are_up(self) -> list[Server]:
-        """Wait until all processes run."""
+        """Wait until all processes serve."""
         while True:
-            servers = [await one.is_up() for one in self.lives]
-            if all(one.server is not None for one in self.lives):
+            servers = [await one.serves() for one in self.lives]
+            if all(one.serving is not None for one in self.lives):
                 return servers
 
     def check_step(self) -> None:
@@ -109,11 +153,13 @@ class World(Surroundings):
     async def ask(self, who: str, command: Command, random: Random) -> Reply:
         """Send a request. Raises Unreachable if there is no answer."""
         self.requests_count += 1
+        if self.requests_count == self.plan.steps_count:
+            self.steps_are_used_up.set()
         faults = self.faults
         await trio.sleep(random.expovariate(1 / 0.002))
         if faults.strikes("request_late"):
             await trio.sleep(faults.random("request_late").uniform(0.1, 3))
-        server = self.server
+        server = self._process_for(command)
         if server is None or faults.strikes("request_lost"):
             await trio.sleep(0.2)
             raise Unreachable
@@ -122,10 +168,14 @@ class World(Surroundings):
             self.nursery.start_soon(self._send_again, who, command)
         return await self._ask(server, who, command, random.expovariate(1 / 0.002))
 
+    def _process_for(self, command: Command) -> Server | None:
+        """Who is asked: nodes ask the process that places executions, or are passed on to it."""
+        return self.first_process.serving if isinstance(command, OF_NODES) else self.server
+
     async def _send_again(self, who: str, command: Command) -> None:
         await trio.sleep(self.faults.random("request_doubled").uniform(0, 1))
         try:
-            await self._ask(self.server, f"{who}'s echo", command, 0)
+            await self._ask(self._process_for(command), f"{who}'s echo", command, 0)
         except Unreachable:
             self.trace.note(who, "the echo is not heard")
 

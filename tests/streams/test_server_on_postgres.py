@@ -97,12 +97,21 @@ def test_nothing_acknowledged_is_lost_with_the_server_and_its_directory(
     with ServerProcess(tmp_path / "b", "--log", url) as second:
         _assert_all_there(second, load.made)
         assert _create(second, "another") == 201
+        key = (second.data / "admin.key").read_text().strip()
+        headers = {"Authorization": f"Bearer {key}"}
+        status, made = second.request("POST", "/admin/snapshots", headers=headers)
+        assert (status, made["name"], made["problem"]) == (201, "database", None)
+        assert _create(second, "last") == 201
         assert second.terminate() == 0
     began_s = time.monotonic()
-    with ServerProcess(tmp_path / "b", "--log", url) as third:
-        assert _is_there(third, "another")
+    with ServerProcess(tmp_path / "c", "--log", url) as third:
+        _assert_all_there(third, [*load.made, "another", "last"])
         assert time.monotonic() - began_s < 30
         assert "synchronous standby" in third.log()
+        assert "began with a snapshot" in third.log()
+        ((promises, records),) = re.findall(r"promises=(\d+) records=(\d+)", third.log())
+        assert int(promises) >= len(load.made) + 2
+        assert 1 <= int(records) < 100, "what was in the snapshot is read again"
 
 
 def test_nothing_acknowledged_is_lost_when_the_database_crashes(
@@ -138,7 +147,7 @@ def test_a_start_reads_only_what_no_checkpoint_has(
         assert server.terminate() == 0
         mark = json.loads((server.data / "stream.json").read_text())["number"]
         assert mark >= 64
-        postgres.query(f"DELETE FROM troth_log WHERE number >= {mark}", url)
+        postgres.query(f"DELETE FROM troth_log_0_0 WHERE number >= {mark}", url)
         with pytest.raises(ServerDiedError, match="set back to an earlier state"):
             server.start()
 

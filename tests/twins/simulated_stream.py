@@ -43,6 +43,7 @@ class SimulatedEngine:
 
     identity: bytes | None = None
     frames: list[bytes] = field(default_factory=list)
+    trimmed_count: int = 0
     under_way: list[tuple[int, int, bytes, bool]] = field(default_factory=list)
     epoch: int = 0
 
@@ -122,8 +123,14 @@ class SimulatedStream:
         shown = self._engine.frames
         if fault == "stale read":
             shown = shown[: self._random.randrange(len(shown) + 1)]
-        some = list(enumerate(shown, 1))[from_number - 1 :]
+        some = list(enumerate(shown, 1))[max(from_number - 1, self._engine.trimmed_count) :]
         return some[: self._random.choice((1, 2, 100))]
+
+    def first(self) -> int:
+        if self._fault("no read") is not None:
+            raise StreamUnreachable("no answer")
+        engine = self._engine
+        return engine.trimmed_count + 1 if len(engine.frames) > engine.trimmed_count else 0
 
     def close(self) -> None:
         self.is_closed = True

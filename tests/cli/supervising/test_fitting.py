@@ -105,10 +105,10 @@ def test_the_doctor_looks_whether_it_fits(tmp_path: Path) -> None:
     (finding,) = processes.examine_processes(Settings(data=tmp_path / "new", processes=many))
     assert finding.verdict is Soundness.WARNING
     (finding,) = processes.examine_processes(
-        Settings(data=tmp_path / "new", processes=2, debug_operations=True)
+        Settings(data=tmp_path / "new", processes=2, hot_lane=False)
     )
     assert finding.verdict is Soundness.FAILURE
-    assert "debug_operations" in finding.found
+    assert "hot_lane" in finding.found
 
 
 def test_the_doctor_says_how_each_process_is(

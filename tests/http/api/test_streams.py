@@ -33,16 +33,16 @@ async def test_a_stream_that_waits_ends_in_time(
 async def test_a_stream_on_the_lane_ends_in_time(autojump_clock: MockClock) -> None:
     polls, listener = make(buffer=5)
     stream = PollStream(polls.connect("g", "a"), KEEP_ALIVE_MS, LIMIT_S)
-    assert stream.next_now() == CONNECTED
+    assert stream.next_now(trio.current_time()) == CONNECTED
     await trio.sleep(LIMIT_S - 1)
-    assert stream.next_now() == KEEP_ALIVE
+    assert stream.next_now(trio.current_time()) == KEEP_ALIVE
     assert not stream.is_due(trio.current_time())
     await trio.sleep(1)
     assert stream.is_due(trio.current_time())
     unsent = Text("unsent")
     polls.put(unsent, "g", None, exact=False)
 
-    assert stream.next_now() is None
+    assert stream.next_now(trio.current_time()) is None
     # What it had not written goes out on another.
     stream.close()
     assert listener.returned_items == [unsent]

@@ -106,6 +106,9 @@ class Listener:
         """Given back."""
         self.returned_items += items
 
+    def came(self, group: str, connection_id: str) -> None:
+        """Nothing waits here."""
+
     def has_room(self, group: str, connection_id: str) -> None:
         """Nothing waits here."""
 

@@ -163,7 +163,7 @@ def test_stopping_serves_what_lies_in_the_socket(pair: Pair) -> None:
     pair.connection.stop()
 
     ((_, parsed),) = pair.lane.asked
-    assert parsed.method == "POST"
+    assert parsed.head.method == "POST"
 
 
 EXPECTING = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"

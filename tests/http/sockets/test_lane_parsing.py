@@ -6,10 +6,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from troth.http.sockets.lane_parsing import (
-    _FIELDS_KEPT_BYTES,
+    _HEAD_KEPT_BYTES,
     _KINDS_KEPT_COUNT,
-    TEXTS_KEPT_COUNT,
+    HEADS_KEPT_COUNT,
     Fields,
+    KnownHeads,
     NotServed,
     Parsed,
     Parser,
@@ -152,14 +153,14 @@ def means_the_same_to_h11(content: bytes) -> bool:
     connection.receive_data(content)
     request = connection.next_event()
     assert isinstance(request, h11.Request)
-    assert request.http_version == b"1.1" or parsed.is_last
-    assert request.method.decode() == parsed.method
+    assert request.http_version == b"1.1" or parsed.head.is_last
+    assert request.method.decode() == parsed.head.method
     path, _, query = request.target.partition(b"?")
-    assert (path, query) == (parsed.path, parsed.query)
+    assert (path, query) == (parsed.head.path, parsed.head.query)
     headers: dict[bytes, bytes] = {}
     for name, value in request.headers:
         headers.setdefault(name, value)
-    assert headers == dict(parsed.fields.headers)
+    assert headers == dict(parsed.head.fields.headers)
     body = b""
     while isinstance(event := connection.next_event(), h11.Data):
         body += event.data
@@ -169,7 +170,7 @@ def means_the_same_to_h11(content: bytes) -> bool:
     # Only an answer says what becomes of an upgrade.
     connection.send(h11.Response(status_code=200, headers=[(b"content-length", b"0")]))
     connection.send(h11.EndOfMessage())
-    assert parsed.is_last == (connection.our_state is h11.MUST_CLOSE)
+    assert parsed.head.is_last == (connection.our_state is h11.MUST_CLOSE)
     assert rest == content[parsed.end :]
     return True
 
@@ -283,8 +284,8 @@ def test_all_values_of_a_repeated_header_are_kept() -> None:
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nX-B: 2\r\nx-a: 1\r\nX-A:3\r\n\r\n"
     parsed = Parser(1024, 1024).parse(head)
     assert parsed is not None
-    assert parsed.fields.headers[b"x-a"] == b"1"
-    assert parsed.fields.repeated == {b"x-a": b"1, 1, 3"}
+    assert parsed.head.fields.headers[b"x-a"] == b"1"
+    assert parsed.head.fields.repeated == {b"x-a": b"1, 1, 3"}
 
 
 def test_heads_in_turn_mean_what_each_says() -> None:
@@ -297,8 +298,8 @@ def test_heads_in_turn_mean_what_each_says() -> None:
 
         assert parsed is not None
         assert parsed.body == body
-        assert parsed.fields.headers[b"strict"] == b"%d" % number
-        assert parsed.path == b"/%d" % (number % 2)
+        assert parsed.head.fields.headers[b"strict"] == b"%d" % number
+        assert parsed.head.path == b"/%d" % (number % 2)
 
 
 @pytest.mark.parametrize("name", [b"Content-Length", b"content-length", b"CONTENT-LENGTH"])
@@ -321,8 +322,8 @@ def test_fields_that_differ_in_their_values_only_are_read_once(
 
         assert parsed is not None
         assert parsed.body == body
-        assert parsed.fields.headers[b"content-length"] == b"%d" % number
-        assert parsed.fields.headers[b"idempotency-key"] == b"%d" % -number
+        assert parsed.head.fields.headers[b"content-length"] == b"%d" % number
+        assert parsed.head.fields.headers[b"idempotency-key"] == b"%d" % -number
     assert len(reads) == 1
     with pytest.raises(NotServed):
         parser.parse(head % (name, 1025, 1))
@@ -337,7 +338,7 @@ def test_a_length_that_another_field_speaks_of_is_none() -> None:
 
         assert parsed is not None
         assert parsed.body == b"{}"
-        assert parsed.fields.headers[b"x"] == b"Content-Length: %d" % number
+        assert parsed.head.fields.headers[b"x"] == b"Content-Length: %d" % number
 
 
 def test_a_head_that_was_refused_changes_nothing() -> None:
@@ -361,35 +362,43 @@ def test_what_a_parser_remembers_is_little() -> None:
 
     kept = list(parser._kinds.values())
     assert 0 < len(kept) <= _KINDS_KEPT_COUNT
-    assert max(sum(map(len, kind.lines)) for kind in kept) <= _FIELDS_KEPT_BYTES
+    assert max(sum(map(len, kind.lines)) for kind in kept) <= _HEAD_KEPT_BYTES
 
 
-def test_the_fields_of_many_connections_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts: dict[bytes, Fields] = {}
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-    first = Parser(1024, 1024, texts).parse(head)
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+def test_the_heads_of_many_connections_are_read_once(
+    method: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = KnownHeads()
+    head = method + b" / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    first = Parser(1024, 1024, known).parse(head)
     monkeypatch.setattr(Parser, "_find_fields", None)
+    if method == b"POST":  # such lines have no ids
+        monkeypatch.setattr(Parser, "_read_head", None)
 
     assert first is not None
-    assert Parser(1024, 1024, texts).parse(head) == first
+    assert Parser(1024, 1024, known).parse(head) == first
 
 
 @pytest.mark.parametrize("name", [b"Idempotency-Key", b"request-id", b"TraceParent"])
-def test_fields_that_differ_in_each_request_are_not_kept(name: bytes) -> None:
-    texts: dict[bytes, Fields] = {}
-    assert Parser(1024, 1024, texts).parse(b"GET / HTTP/1.1\r\nHost: x\r\n%b: 1\r\n\r\n" % name)
-    assert not texts
+def test_heads_that_differ_in_each_request_are_not_kept(name: bytes) -> None:
+    known = KnownHeads()
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n%b: 1\r\n\r\n" % name
+    assert Parser(1024, 1024, known).parse(head)
+    assert not known.fields
+    assert not known.heads
 
 
-def test_what_many_connections_know_of_fields_is_little() -> None:
-    texts: dict[bytes, Fields] = {}
-    for number in range(2 * TEXTS_KEPT_COUNT):
+def test_what_many_connections_know_of_heads_is_little() -> None:
+    known = KnownHeads()
+    for number in range(2 * HEADS_KEPT_COUNT):
         fields = b"Host: x\r\nX: %d%s\r\n" % (number, b"y" * (20 * number))
-        parsed = Parser(100_000, 100_000, texts).parse(b"GET / HTTP/1.1\r\n" + fields + b"\r\n")
+        parsed = Parser(100_000, 100_000, known).parse(b"POST / HTTP/1.1\r\n" + fields + b"\r\n")
         assert parsed is not None
-        assert parsed.fields.headers[b"x"].rstrip(b"y") == b"%d" % number
-        assert len(texts) <= TEXTS_KEPT_COUNT
-    assert max(map(len, texts)) <= _FIELDS_KEPT_BYTES
+        assert parsed.head.fields.headers[b"x"].rstrip(b"y") == b"%d" % number
+    for texts in (known.fields, known.heads):
+        assert 0 < len(texts) <= HEADS_KEPT_COUNT
+        assert max(map(len, texts)) <= _HEAD_KEPT_BYTES
 
 
 @given(st.lists(st.sampled_from(CHANGED_FIELDS), min_size=2, max_size=6))

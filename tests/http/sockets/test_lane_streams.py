@@ -63,6 +63,7 @@ class Lane:
         self.to_work.append(connection)
 
     def run_pass(self) -> None:
+        self.now = trio.current_time()
         while self.to_work:
             self.to_work.pop(0).on_event(0)
 
@@ -125,7 +126,7 @@ async def test_what_the_socket_does_not_take_is_not_delivered(pair: Pair) -> Non
     pair.lane.run_pass()
     assert pair.listener.delivered_items == []
 
-    pair.connection.check(_WRITE_S + 1, 100, _WRITE_S)
+    pair.connection.check(trio.current_time() + _WRITE_S + 1, 100, _WRITE_S)
     pair.lane.run_pass()
     assert pair.ended == ["connection", "stream"]
     assert pair.listener.returned_items == items + later
@@ -178,16 +179,16 @@ async def test_a_stream_is_due_when_its_token_has_expired_and_ends() -> None:
     polls, listener = make()
     stream = limited(PollStream(polls.connect("g", "a"), KEEP_ALIVE_MS), directory, principal)
     assert isinstance(stream, ReadyStream)
-    assert stream.next_now() == CONNECTED
+    assert stream.next_now(trio.current_time()) == CONNECTED
     one = Text("one")
     polls.put(one, "g", None, exact=False)
-    assert stream.next_now() == b"data: one\n\n"
+    assert stream.next_now(trio.current_time()) == b"data: one\n\n"
     assert not stream.is_due(trio.current_time())
     polls.put(Text("two"), "g", None, exact=False)
 
     now_ms = 50
     assert stream.is_due(trio.current_time())
-    assert stream.next_now() is None
+    assert stream.next_now(trio.current_time()) is None
     assert listener.delivered_items == [one], "the socket had taken it"
 
 

@@ -42,9 +42,9 @@ def feed_of(world: World) -> Feed:
 
 def read(stream: FeedStream) -> list[tuple[str, Any]]:
     """What a stream has to tell now: names and contents."""
-    chunk = stream.next_now()
+    chunk = stream.next_now(trio.current_time())
     if chunk == CONNECTED:
-        chunk = stream.next_now()
+        chunk = stream.next_now(trio.current_time())
     assert chunk is not None
     found = []
     for event in chunk.decode().split("\n\n"):
@@ -168,7 +168,7 @@ async def test_changes_are_told_soon_but_not_more_often(autojump_clock: MockCloc
             state = {"timeout": FAR_MS, "id": "a" if not number else f"a{number}"}
             await world.send("POST", "/promises", {**state, "tags": {"resonate:root": "a"}})
             await trio.sleep(0.01)
-            chunks += bool(stream.next_now())
+            chunks += bool(stream.next_now(trio.current_time()))
         assert 2 <= chunks <= 3
         assert trio.current_time() - began_s < 0.5
 

@@ -14,10 +14,11 @@ from troth.core.limits import (
     STREAM_TAKEOVER_WAIT_MS,
 )
 from troth.persistence.errors import LogConflict, LogFailed
-from troth.persistence.streams.chain import StreamDamaged
+from troth.persistence.streams import stream_log
+from troth.persistence.streams.chain import ChainMark, StreamDamaged, StreamTrimmed
 from troth.persistence.streams.ownership import Standing
 from troth.persistence.streams.stream_frames import FrameKind, decode_stream_frame
-from troth.persistence.streams.stream_log import ChainMark, Deposed, StreamLog
+from troth.persistence.streams.stream_log import Deposed, StreamLog
 from troth.persistence.wal.log import LogRecord
 
 
@@ -329,7 +330,8 @@ def test_reading_goes_on_from_a_mark() -> None:
     mark = log.mark_before(100)
     assert mark is not None
     assert 30 < mark.next_sequence <= 100
-    assert log.mark_before(mark.next_sequence) is None, "older ones are forgotten"
+    assert log.mark_before(mark.next_sequence) == mark
+    assert log.mark_before(mark.next_sequence - 1) is None, "older ones are forgotten"
     log.close()
 
     second = _log(engine, clock, 2, mark=mark)
@@ -337,6 +339,61 @@ def test_reading_goes_on_from_a_mark() -> None:
 
     assert [sequence for sequence, _ in read] == list(range(mark.next_sequence, 200))
     assert second._own.standing is Standing.OWNING
+
+
+def test_marks_stay_few_however_long_no_checkpoint_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_log, "_MARKS_LIMIT_COUNT", 4)
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    for number in range(1, 1_000):
+        log.append([(0, number, b"a")], number)
+
+    assert len(log._marks) <= 5
+    mark = log.mark_before(70)
+    assert mark is not None
+    assert mark.next_sequence <= 70
+    mark = log.mark_before(999)
+    assert mark is not None
+    assert mark.number >= 999 - 2 * 64 * 4
+
+
+def test_records_are_read_back_where_the_stream_was_trimmed() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    for number in range(1, 200):
+        log.append([(0, number, b"%d" % number)], number)
+    mark = log.mark_before(150)
+    assert mark is not None
+    engine.trimmed_count = mark.number - 1
+
+    assert [sequence for sequence, _ in log.read(150, mark)] == list(range(150, 200))
+
+
+def test_who_was_away_for_too_long_is_told_so() -> None:
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    for number in range(1, 5):
+        log.append([(0, number, b"a")], number)
+    engine.trimmed_count = 2
+
+    with pytest.raises(StreamTrimmed, match="begins with frame 3, and this server has read up to"):
+        list(_log(engine, clock, 2).take_over(_go_on))
+
+
+def test_an_owner_whose_doubt_was_trimmed_is_deposed() -> None:
+    """It was halted in the middle of an append, and another has gone on for an hour."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    clock.time_ms += STREAM_SILENCE_MS
+    second = _owner(engine, clock, 2)
+    for number in range(1, 5):
+        second.append([(0, number, b"a")], number)
+    engine.trimmed_count = 4
+
+    with pytest.raises(Deposed):
+        log.append([(0, 1, b"b")], 1)
 
 
 def test_a_mark_is_held_against_what_the_stream_has() -> None:

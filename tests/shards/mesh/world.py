@@ -255,13 +255,18 @@ async def world(
     manual: bool = False,
     questions_limit_count: int = 1000,
     options: Options | None = None,
+    make: "Callable[[int], Process] | None" = None,
 ) -> AsyncIterator[World]:
-    """Run several linked processes on trio's clock, which a test mocks."""
+    """Run several linked processes on trio's clock, which a test mocks.
+
+    `make` makes each, by its number, instead of `make_process`.
+    """
     luck = Random(seed)
-    processes = [
-        make_process(k, (shards_each,) * count, questions_limit_count, options=options)
-        for k in range(count)
-    ]
+
+    def made(k: int) -> Process:
+        return make_process(k, (shards_each,) * count, questions_limit_count, options=options)
+
+    processes = list(map(make or made, range(count)))
     wires = {
         (one.place.process, other.place.process): Wire(one, other, luck, delay_s)
         for one in processes

@@ -1,0 +1,124 @@
+"""A server without HTTP whose log is a simulated stream, for as long as a test needs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import trio
+
+from tests.shards.snapshot_world import Nowhere
+from tests.shards.stage import FAR_MS
+from tests.twins.simulated_keeping import SimulatedKeeping
+from tests.twins.simulated_stream import SimulatedClock, SimulatedEngine, SimulatedStream
+from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
+from troth.core.model import PromiseState
+from troth.shards.clock import SystemClock
+from troth.shards.shards import Shards
+from troth.shards.storage import Recovery
+from troth.shards.streams.stream_storage import StreamStorage
+from troth.shards.streams.stream_upkeep import StreamUpkeep
+from troth.shards.upkeep.checkpointer import Checkpointer
+
+
+@dataclass
+class Engine:
+    """An engine, which outlives its servers."""
+
+    stream: SimulatedEngine = field(default_factory=SimulatedEngine)
+    keeping: SimulatedKeeping = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keeping = SimulatedKeeping(self.stream)
+
+    def open(self, directory: Path, node: str = "a", shard_count: int = 2) -> StreamStorage:
+        """Open the storage of a node."""
+        client = SimulatedStream(self.stream, Random(1), SimulatedClock())
+        return StreamStorage(client, self.keeping, directory, shard_count, node=node)
+
+
+@dataclass
+class Node:
+    """A server that owns the stream."""
+
+    storage: StreamStorage
+    shards: Shards
+    recovery: Recovery
+    checkpointer: Checkpointer
+    upkeep: StreamUpkeep
+
+    async def create(self, *names: str) -> None:
+        """Create promises and resolve every other one; all is acknowledged when this returns."""
+        for number, name in enumerate(names):
+            await self.shards.ask(CreatePromise(name, FAR_MS))
+            if number % 2:
+                await self.shards.ask(CompletePromise(name, PromiseState.RESOLVED))
+
+    async def states(self, *names: str) -> list[PromiseState | None]:
+        """Return the states of promises; None for one that is not there."""
+        replies = [await self.shards.ask(ReadPromise(name)) for name in names]
+        return [reply.promise.state if reply.promise else None for reply in replies]
+
+    async def work(self, *, takes_snapshot: bool = False) -> None:
+        """Do the upkeep that is due."""
+        await trio.to_thread.run_sync(lambda: self.upkeep.work(takes_snapshot=takes_snapshot))
+
+
+@asynccontextmanager
+async def node(
+    engine: Engine,
+    directory: Path,
+    name: str = "a",
+    *,
+    snapshot_interval_ms: int = 3_600_000,
+) -> AsyncIterator[Node]:
+    """Run a server; at the end it releases the stream."""
+    storage = await trio.to_thread.run_sync(engine.open, directory, name)
+    try:
+        shards = Shards(
+            shard_count=storage.shard_count,
+            clock=SystemClock(),
+            outgoing=Nowhere(),
+            cursor_secret=storage.secret,
+            placement=storage.placement,
+        )
+        recovery = await trio.to_thread.run_sync(shards.recover, storage)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(shards.run, storage.make_writer)
+            checkpointer = shards.make_checkpointer(
+                storage, interval_ms=3_600_000, log_bytes=1 << 30
+            )
+            assert checkpointer is not None
+            upkeep = StreamUpkeep(storage, snapshot_interval_ms=snapshot_interval_ms)
+            yield Node(storage, shards, recovery, checkpointer, upkeep)
+            await shards.stop()
+            nursery.cancel_scope.cancel()
+    finally:
+        storage.close()
+
+
+class Standby:
+    """A server that stands by until it owns the stream, and runs until `is_over`."""
+
+    node: Node
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self.owns = trio.Event()
+        self.is_over = trio.Event()
+        self._engine = engine
+        self._directory = directory
+
+    async def run(self) -> None:
+        """Run it."""
+        async with node(self._engine, self._directory, "b") as self.node:
+            self.owns.set()
+            await self.is_over.wait()
+
+    async def until_noted(self, number: int) -> None:
+        """Wait until it has noted that it does not need the frames up to a number any more."""
+        with trio.fail_after(60):
+            while True:
+                await trio.sleep(0.01)
+                if self._engine.keeping.readers.get("b", (0, 0))[0] > number:
+                    return
