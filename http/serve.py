@@ -153,7 +153,7 @@ async def _serve(
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     shares = shares_of(raise_limit())
     settings = addressed(settings, manager.handed_over)
-    doors = make_doors(settings, shares, manager.handed_over)
+    doors = make_doors(settings, shares, manager.handed_over, _processes_count(manager))
     for door in doors:
         await door.open()
     with opened_storage(settings, _place_of(manager)) as storage:
@@ -165,6 +165,10 @@ async def _serve(
             nursery.start_soon(_tell_when_ready, server, when_ready)
             await server.run()
             nursery.cancel_scope.cancel()
+
+
+def _processes_count(manager: ServiceManager | Seated) -> int:
+    return 1 if isinstance(manager, ServiceManager) else manager.seat.processes_count
 
 
 def _place_of(manager: ServiceManager | Seated) -> GroupPlace | None:
@@ -423,6 +427,8 @@ class Server:
 
     async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
+        # Among several, a request whose connection is here already is answered as any other.
+        self.api.is_draining = was_ready and self._seated is not None
         self.api.readiness = Readiness.STOPPING
         self._manager.stopping()
         self._parts.endings.close()
@@ -438,6 +444,7 @@ class Server:
             self._seated.drained()
             with trio.move_on_after(2 * limit_s):
                 await self._seated.stop.wait()
+            self.api.is_draining = False
             with trio.move_on_after(limit_s):
                 await self._end_shards(was_ready=was_ready)
         for listener in listeners:
@@ -448,5 +455,7 @@ class Server:
         """Finish what the shards have taken, and write a last checkpoint."""
         if was_ready:
             await self.shards.stop()
+            if self._parts.member is not None:
+                self._parts.member.say_last()
             if self.checkpointer is not None:
                 await self.checkpointer.checkpoint()

@@ -152,6 +152,8 @@ class Api:
     clock_step_ms: Callable[[], int] = lambda: 0
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
+    is_draining: bool = False
+    """Whether this process stops, but its shards and other processes still serve."""
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | AllSweepers | None = None
     bulk: BulkJobs | None = None
