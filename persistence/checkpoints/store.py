@@ -303,11 +303,11 @@ class LmdbView:
             with self._transaction.cursor(db=self._tables[table]) as cursor:
                 if not cursor.set_range(start):
                     return
-                row: Any  # of bytes, since the transaction is without buffers
+                every: Any = cursor  # of bytes, since the transaction is without buffers
                 if stop >= AFTER_ALL:
-                    yield from cursor
+                    yield from every
                     return
-                for row in cursor:
+                for row in every:
                     if row[0] >= stop:
                         return
                     yield row
