@@ -264,6 +264,7 @@ class Server:
                 recovery = await in_thread(
                     lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
                 )
+            parts.continue_clock()
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(parts.delivery.run)
