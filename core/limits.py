@@ -175,6 +175,8 @@ FUNCTION_CALLS_PER_HOST_COUNT: Final = 16
 NODE_HEARTBEAT_MS: Final = 3_000  # how often a node says what it is working on
 NODE_LEASE_MS: Final = 10_000  # a node that is silent for this long has lost its tasks
 NODE_SLOTS_LIMIT_COUNT: Final = 256
+NODE_EXCHANGE_LIMIT_COUNT: Final = 32
+"""Results, and tasks that are taken on, in one exchange of a node."""
 NODES_LIMIT_COUNT: Final = 1_000  # of one account
 RESULT_WAIT_LIMIT_S: Final = 60
 RESULT_WAITS_LIMIT_COUNT: Final = 10_000  # clients waiting for results; others are not let wait

@@ -153,7 +153,7 @@ async def _serve(
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     shares = shares_of(raise_limit())
     settings = addressed(settings, manager.handed_over)
-    doors = make_doors(settings, shares, manager.handed_over)
+    doors = make_doors(settings, shares, manager.handed_over, _processes_count(manager))
     for door in doors:
         await door.open()
     with opened_storage(settings, _place_of(manager)) as storage:
@@ -165,6 +165,10 @@ async def _serve(
             nursery.start_soon(_tell_when_ready, server, when_ready)
             await server.run()
             nursery.cancel_scope.cancel()
+
+
+def _processes_count(manager: ServiceManager | Seated) -> int:
+    return 1 if isinstance(manager, ServiceManager) else manager.seat.processes_count
 
 
 def _place_of(manager: ServiceManager | Seated) -> GroupPlace | None:

@@ -24,8 +24,10 @@ from troth.core.limits import BODY_LIMIT_BYTES, REQUEST_HEADERS_LIMIT_BYTES
 from .builds import Builds
 from .client import ServerClient
 from .errors import NodeError, NotReached, ServerRefused
-from .execution import Link, LocalExecution
+from .exchanges import Exchanges, GivenExecution
+from .execution import LocalExecution
 from .limits import ResultLimits
+from .link import Link
 from .machine import Place, prepare, taken
 from .neighbors import refuse_beside_a_server
 from .workers import open_workers
@@ -108,6 +110,7 @@ class Agent:
         self._manager = manager
         self._place = place
         self._link = link
+        self._exchanges = Exchanges(link, self._take_given, self._not_allowed)
         self._slots = trio.Semaphore(options.slots_count)
         self._executions: dict[tuple[str, int], LocalExecution] = {}
         self._heartbeat_s = _DEFAULT_HEARTBEAT_MS / 1000
@@ -128,6 +131,7 @@ class Agent:
                 self._manager.ready(f"connecting to {self._link.client.shown_url}")
                 nursery.start_soon(self._keep_stream)
                 nursery.start_soon(self._keep_reporting)
+                nursery.start_soon(self._exchanges.run)
                 async for _ in signals:
                     break
                 await self._stop(signals)
@@ -214,6 +218,7 @@ class Agent:
                 self._heartbeat_s = message.get("heartbeatMs", _DEFAULT_HEARTBEAT_MS) / 1000
                 self._link.lease_s = message.get("leaseMs", self._link.lease_s * 1000) / 1000
                 self._link.client.expect_comments(message.get("keepAliveMs", 0) / 1000)
+                self._link.exchange_version = message.get("exchange", 0)
                 self._link.result = ResultLimits.of_server(
                     message.get("bodyLimitBytes", BODY_LIMIT_BYTES),
                     message.get("headLimitBytes", REQUEST_HEADERS_LIMIT_BYTES),
@@ -246,22 +251,35 @@ class Agent:
         if len(self._executions) >= 2 * self._options.slots_count + 2:
             _log.warning("more tasks than slots", task=execution_id)
             return
-        execution = LocalExecution(self._link, execution_id, counter, self._progressed_now)
-        self._executions[key] = execution
-        self._nursery.start_soon(self._carry_out, execution)
+        self._nursery.start_soon(self._new(execution_id, counter).run, self._slots)
 
-    async def _carry_out(self, execution: LocalExecution) -> None:
-        try:
-            await execution.run(self._slots, self._nursery)
-        except ServerRefused as error:
-            raise self._not_allowed(error) from error
-        finally:
-            del self._executions[execution.key]
-            self._changed.set()
+    def _new(self, execution_id: str, counter: int) -> LocalExecution:
+        execution = LocalExecution(
+            self._link, self._exchanges, execution_id, counter, self._progressed_now, self._over
+        )
+        self._executions[execution.key] = execution
+        return execution
+
+    def _take_given(self, given: GivenExecution, since: float) -> None:
+        """Begin what the server has assigned unasked."""
+        if (given.id, given.counter) in self._executions:
+            return
+        execution = self._new(given.id, given.counter)
+        execution.take_given(given.assignment, since)
+        if self._is_stopping:
+            self._nursery.start_soon(self._give_back_all, [execution])
+        else:
+            self._nursery.start_soon(execution.run, self._slots)
+
+    def _over(self, execution: LocalExecution) -> None:
+        del self._executions[execution.key]
+        self._changed.set()
 
     def _cancel(self, execution_id: str, counter: int, reason: str) -> None:
         execution = self._executions.get((execution_id, counter))
-        if execution is not None:
+        if execution is None:
+            self._exchanges.note_canceled(execution_id, counter)
+        else:
             _log.info("a task is ended", task=execution_id, reason=reason)
             execution.cancel()
 
@@ -310,6 +328,7 @@ class Agent:
 
     async def _stop(self, signals: Any) -> None:
         self._is_stopping = True
+        self._exchanges.has_room = False
         self._manager.stopping()
         self._streaming.cancel()
         for execution in [*self._executions.values()]:
@@ -321,7 +340,9 @@ class Agent:
             with trio.move_on_after(self._options.grace_s):
                 await self._wait_for_executions()
             nursery.cancel_scope.cancel()
-        left = [*self._executions.values()]
+        await self._give_back_all([*self._executions.values()])
+
+    async def _give_back_all(self, left: list[LocalExecution]) -> None:
         async with trio.open_nursery() as nursery:
             for execution in left:
                 execution.cancel()

@@ -82,22 +82,37 @@ class Builds:
         Raises CodeRefused if the package is not what the digest says, or cannot be unpacked, and
         whatever `fetch` raises.
         """
-        lock = self._locks.setdefault(digest, trio.Lock())
-        async with lock:
-            build = self._known.get(digest)
-            if build is None:
-                package = await fetch()
-                build = await trio.to_thread.run_sync(self._unpack, digest, package)
-                self._known[digest] = build
+        build = self._known.pop(digest, None)
+        if build is not None:
+            self._known[digest] = build
             build.users_count += 1
-        self._known[digest] = self._known.pop(digest)
+        else:
+            build = await self._fetch(digest, fetch)
         try:
-            await self._make_room()
             yield build
         finally:
             build.users_count -= 1
+
+    async def _fetch(self, digest: str, fetch: Callable[[], Awaitable[bytes]]) -> UnpackedBuild:
+        """Fetch a build, once for all who want it at this time; return it with one user more."""
+        lock = self._locks.setdefault(digest, trio.Lock())
+        try:
+            async with lock:
+                build = self._known.get(digest)
+                if build is None:
+                    package = await fetch()
+                    build = await trio.to_thread.run_sync(self._unpack, digest, package)
+                    self._known[digest] = build
+                build.users_count += 1
+        finally:
             if not lock.statistics().tasks_waiting:
                 self._locks.pop(digest, None)
+        try:
+            await self._make_room()
+        except BaseException:
+            build.users_count -= 1
+            raise
+        return build
 
     def _unpack(self, digest: str, package: bytes) -> UnpackedBuild:
         if hashlib.sha256(package).hexdigest() != digest:

@@ -1,32 +1,23 @@
 """One execution on a node: assigned, its code fetched, run, its result sent."""
 
-import base64
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 import trio
 
-from troth.core.json_errors import UNREADABLE_JSON
-
 from . import frames
-from .builds import Builds
-from .client import ServerAnswer, ServerClient
+from .client import ServerAnswer
 from .errors import AnswerTooLarge, CodeRefused, NotReached, SandboxError, ServerRefused
+from .exchanges import Exchanges, Wish
 from .frames import FunctionResponse, failure
-from .limits import DEFAULT_RESULT_LIMITS, PACKAGE_LIMIT_BYTES, Allowance, ResultLimits
-from .workers import SandboxKind, Workers
+from .limits import PACKAGE_LIMIT_BYTES, Allowance
+from .link import Assignment, Link
+from .workers import SandboxKind
 
-_RETRY_FIRST_S: Final = 0.1
-_RETRY_LIMIT_S: Final = 1.0
 _BROKEN_PAUSE_S: Final = 5.0
 """After a sandbox could not be set up; so that executions do not come and go without end."""
-_FREE_S: Final = 0.05
-"""Longer than a sandbox usually needs to be free after the result."""
-_ERROR_LIMIT_CHARACTERS: Final = 1_000
 _RESULT_REFUSED: Final = {
     400: "BadResponse",
     413: "ResultTooLarge",
@@ -39,52 +30,19 @@ _RESULT_REFUSED: Final = {
 _log = structlog.get_logger("troth.node.task")
 
 
-@dataclass
-class Link:
-    """The parts that all executions of a node need: the server, the code and the sandboxes.
-
-    `path` is that of the node on the server; `lease_s` how long an execution is the node's after a
-    report that the server has heard; `result` how large a result the server takes.
-    """
-
-    client: ServerClient
-    path: str
-    builds: Builds
-    workers: Workers
-    memory_mb: int
-    cpu_count: int
-    lease_s: float = 10.0
-    result: ResultLimits = DEFAULT_RESULT_LIMITS
-
-    def decoded(self, event: bytes) -> dict[str, Any]:
-        """Return a message of the work stream. Raises NotReached if it is not one."""
-        try:
-            return msgspec.json.decode(event, type=dict[str, Any])
-        except UNREADABLE_JSON as error:
-            raise NotReached("it sent something that is not a message") from error
-
-
-class _Capabilities(msgspec.Struct):
-    cpu_count: int = msgspec.field(name="cpuCount", default=0)
-    memory_mb: int = msgspec.field(name="memSize", default=0)
-
-
-class _Assignment(msgspec.Struct):
-    build_id: str = msgspec.field(name="buildId")
-    digest: str
-    language: str
-    timeout: int
-    capabilities: _Capabilities
-    account: str
-    request: dict[str, Any]
-
-
 class LocalExecution:
     """An execution that the server has offered; `confirmed_at`: its lease was renewed last."""
 
     def __init__(
-        self, link: Link, execution_id: str, counter: int, on_progress: Callable[[], None]
+        self,
+        link: Link,
+        exchanges: Exchanges,
+        execution_id: str,
+        counter: int,
+        on_progress: Callable[[], None],
+        on_over: Callable[["LocalExecution"], None],
     ) -> None:
+        """Initialize. `on_over` is called once: when the server has the result or it has none."""
         self.execution_id = execution_id
         self.counter = counter
         self.has_begun = False
@@ -93,12 +51,16 @@ class LocalExecution:
         self.progress: int | None = None
         self.confirmed_at = 0.0
         self._link = link
+        self._exchanges = exchanges
         self._on_progress = on_progress
+        self._on_over = on_over
+        self._is_over = False
         self._scope = trio.CancelScope()
-        self._working = trio.CancelScope()
+        self._wish: Wish | None = None
+        self._assigned = trio.Event()
+        self._assignment: Assignment | None = None
         self._response: FunctionResponse | None = None
-        self._responded = trio.Event()
-        self._freed = trio.Event()
+        self._was_refused = False
         self._begun_at = 0.0
 
     @property
@@ -111,52 +73,73 @@ class LocalExecution:
         """The time, by trio's clock, at which the node loses it."""
         return self.confirmed_at + self._link.lease_s
 
+    def take_given(self, assignment: Assignment | None, since: float) -> None:
+        """Note that the server has assigned it unasked; what to run is asked for if it is None."""
+        self.has_begun = self.is_assigned = True
+        self.confirmed_at = since
+        self._begun_at = trio.current_time()
+        self._assignment = assignment
+
     def cancel(self) -> None:
         """End it, whatever it is doing, without a result."""
         self._scope.cancel()
-        self._working.cancel()
+        if self._wish is not None:
+            self._wish.is_dropped = True
+        self._end()
 
-    async def run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
-        """Carry it out. `nursery` cleans up behind it when its slot is free again already.
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._on_over(self)
 
-        Raises ServerRefused (status 401) if the node's token is no longer accepted.
-        """
-        try:
-            await self._run(slots, nursery)
-        except AnswerTooLarge as error:
-            _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
-
-    async def _run(self, slots: trio.Semaphore, nursery: trio.Nursery) -> None:
-        with self._scope:
-            await slots.acquire()
-            with contextlib.ExitStack() as slot:
-                slot.callback(slots.release)
-                self.has_begun = True
-                self.confirmed_at = trio.current_time()
-                named = {"id": self.execution_id, "counter": self.counter}
-                answer = await self._insist("POST", f"{self._link.path}/assign", named)
-                if answer is None:
-                    return
-                if not answer.is_success:
-                    problem = str(answer.refusal())
-                    _log.info("a task was not assigned", task=self.execution_id, problem=problem)
-                    return
+    async def run(self, slots: trio.Semaphore) -> None:
+        """Carry it out. Its slot is free, and the server may have its result, before it returns."""
+        with self._scope, contextlib.ExitStack() as slot:
+            try:
+                slots.acquire_nowait()
+            except trio.WouldBlock:
+                await slots.acquire()
+            slot.callback(slots.release)
+            self.has_begun = True
+            assignment = self._assignment or await self._take_on()
+            if assignment is not None:
                 self.is_assigned = True
-                self._begun_at = trio.current_time()
-                nursery.start_soon(self._work, answer)
-                await self._responded.wait()
+                await self._run_in_sandbox(assignment, slot.close)
                 if self._response is None:
                     await self.give_back()
                     await trio.sleep(_BROKEN_PAUSE_S)
-                    return
-                # The next execution does not wait for the server to take this one's result.
-                nursery.start_soon(self._free, slot.pop_all())
-                await self._send_result(self._response)
+        if self._response is None:
+            self._end()
 
-    async def _free(self, slot: contextlib.ExitStack) -> None:
-        """Give up the slot when the sandbox is free, so that the next execution finds it warm."""
-        with slot, trio.move_on_after(_FREE_S):
-            await self._freed.wait()
+    async def _take_on(self) -> Assignment | None:
+        """Ask the server to assign it; return None if it does not."""
+        self.confirmed_at = trio.current_time()
+        self._put(None)
+        await self._assigned.wait()
+        self._begun_at = trio.current_time()
+        return self._assignment
+
+    def _put(self, response: FunctionResponse | None) -> None:
+        answered = self._not_assigned if response is None else self._result_answered
+        self._wish = Wish(
+            self.execution_id,
+            self.counter,
+            response,
+            lambda: self.lease_end,
+            answered,
+            self._take_assignment,
+        )
+        self._exchanges.put(self._wish)
+
+    def _take_assignment(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._assigned.set()
+
+    def _not_assigned(self, answer: ServerAnswer | None) -> None:
+        if answer is not None:
+            problem = str(answer.refusal())
+            _log.info("a task was not assigned", task=self.execution_id, problem=problem)
+        self._assigned.set()
 
     async def give_back(self) -> None:
         """Tell the server that it is not going to be carried out here."""
@@ -173,18 +156,8 @@ class LocalExecution:
         if not answer.is_success:
             _log.debug("a returned task was refused", task=self.execution_id, status=answer.status)
 
-    async def _work(self, answer: ServerAnswer) -> None:
-        """Run it in a sandbox; goes on after the response until the sandbox is free."""
-        try:
-            with self._working:
-                await self._run_in_sandbox(_decoded(answer))
-        except NotReached as error:
-            _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
-        finally:
-            self._responded.set()
-            self._freed.set()
-
-    async def _run_in_sandbox(self, assignment: _Assignment) -> None:
+    async def _run_in_sandbox(self, assignment: Assignment, free_slot: Callable[[], None]) -> None:
+        """Run it; returns when the sandbox is free again."""
         link = self._link
         capabilities = assignment.capabilities
         allowance = Allowance(
@@ -203,19 +176,25 @@ class LocalExecution:
 
             async with link.builds.fetched(assignment.digest, fetch) as build:
                 await link.workers.run(
-                    kind, build, request, deadline, self._note_progress, self._respond
+                    kind, build, request, deadline, self._note_progress, self._respond, free_slot
                 )
         except CodeRefused as error:
             self._respond(failure(500, "BadCode", str(error)), "")
         except (ServerRefused, AnswerTooLarge) as error:
             message = f"the function's code cannot be fetched: {error}"
             self._respond(failure(500, "BadCode", message), "")
-        except (SandboxError, OSError) as error:
+        except (SandboxError, OSError, NotReached) as error:
             _log.error("a task cannot be run here", task=self.execution_id, problem=str(error))
 
     async def _fetch(self, build_id: str) -> bytes:
-        path = f"/v1/build/{build_id}/archive"
-        answer = await self._insist("GET", path, limit_bytes=PACKAGE_LIMIT_BYTES, apart=True)
+        answer = await self._link.insist(
+            "GET",
+            f"/v1/build/{build_id}/archive",
+            task=self.execution_id,
+            lease_end=lambda: self.lease_end,
+            limit_bytes=PACKAGE_LIMIT_BYTES,
+            apart=True,
+        )
         if answer is None:
             raise NotReached("it did not send the function's code in time")
         if not answer.is_success:
@@ -232,15 +211,20 @@ class LocalExecution:
         if response.error is not None:
             _log.info("a function has failed", task=self.execution_id, problem=response.error)
         self._response = response
-        self._responded.set()
+        if not self._is_over:
+            self._put(response)
 
-    async def _send_result(self, response: FunctionResponse) -> None:
-        answer = await self._post_result(response)
-        if answer is not None and answer.status in _RESULT_REFUSED:
+    def _result_answered(self, answer: ServerAnswer | None) -> None:
+        response = self._response
+        assert response is not None, "it was sent"
+        if answer is not None and answer.status in _RESULT_REFUSED and not self._was_refused:
             kind = _RESULT_REFUSED[answer.status]
             message = f"the server does not take the result ({_size(response)}): {answer.refusal()}"
             _log.warning("a result was refused", task=self.execution_id, problem=message)
-            answer = await self._post_result(failure(500, kind, message))
+            self._was_refused = True
+            self._response = failure(500, kind, message)
+            self._put(self._response)
+            return
         if answer is None:
             _log.warning("a result could not be sent in time", task=self.execution_id)
         elif not answer.is_success:
@@ -249,58 +233,9 @@ class LocalExecution:
             )
         else:
             _log.debug("a task is finished", task=self.execution_id, status=response.status)
-
-    async def _post_result(self, response: FunctionResponse) -> ServerAnswer | None:
-        described = base64.b64encode(msgspec.json.encode(response.headers)).decode()
-        headers = [("troth-status", str(response.status)), ("troth-headers", described)]
-        if response.error is not None:
-            limit_bytes = self._link.result.headers_bytes
-            error = response.error[:_ERROR_LIMIT_CHARACTERS].encode(errors="replace")[:limit_bytes]
-            shown = error.decode(errors="ignore").encode()
-            headers.append(("troth-error", base64.b64encode(shown).decode()))
-        path = f"{self._link.path}/result/{self.execution_id}/{self.counter}"
-        return await self._insist("POST", path, response.body, headers=headers)
-
-    async def _insist(
-        self, method: str, path: str, body: object = None, **options: Any
-    ) -> ServerAnswer | None:
-        """Ask until there is an answer that counts, while the lease lives; None if there is none.
-
-        Takes what `ServerClient.ask` takes. Raises ServerRefused for status 401,
-        AnswerTooLarge.
-        """
-        pause_s = _RETRY_FIRST_S
-        log = _log.info
-        while True:
-            problem = ""
-            try:
-                answer = await self._link.client.ask(method, path, body, **options)
-                if answer.status == 401:
-                    raise answer.refusal()
-                if answer.status < 500 and answer.status != 429:
-                    return answer
-                problem = str(answer.refusal())
-            except AnswerTooLarge:
-                # It would be as large again.
-                raise
-            except NotReached as error:
-                problem = str(error)
-            if trio.current_time() + pause_s > self.lease_end:
-                _log.warning("gave up asking", task=self.execution_id, path=path, problem=problem)
-                return None
-            log("asking again", task=self.execution_id, path=path, problem=problem)
-            log = _log.debug
-            await trio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _RETRY_LIMIT_S)
+        self._end()
 
 
 def _size(response: FunctionResponse) -> str:
     headers_bytes = sum(len(name) + len(text) for name, text in response.headers)
     return f"{len(response.body)} bytes, and {headers_bytes} of headers"
-
-
-def _decoded(answer: ServerAnswer) -> _Assignment:
-    try:
-        return msgspec.json.decode(answer.body, type=_Assignment)
-    except UNREADABLE_JSON as error:
-        raise NotReached("it assigned a task in a form that is not the API's") from error

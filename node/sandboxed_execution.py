@@ -2,8 +2,13 @@
 
 The first thing that happens decides: a result, an error, the end of the process without either, a
 limit, or the time. What the process does after that changes nothing.
+
+Most executions answer and end within moments. In these only the result is waited for, which takes
+no further task; all else is watched from then on (`BRIEF_S`). What a function prints until then
+waits in its pipe.
 """
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -33,6 +38,8 @@ from .limits import (
 from .processes import proportional_bytes, resident_bytes
 from .sandbox import Output, Sandbox, send_all
 
+BRIEF_S: Final = 0.05
+"""Until then an execution is not watched, and its slot is kept while its process ends."""
 _READ_BYTES: Final = 64 * 1024
 _DRAIN_S: Final = 0.1
 """What a process wrote before it ended is there; to read all of it takes no longer."""
@@ -49,12 +56,21 @@ class SandboxedExecution:
         allowance: Allowance,
         on_progress: Callable[[int], None],
         on_response: Callable[[FunctionResponse, str], None],
+        on_lingering: Callable[[], None],
     ) -> None:
-        """Initialize. `on_response` gets the response, and the end of the function's output."""
+        """Initialize. `on_response` gets the response, and the end of the function's output.
+
+        `on_lingering` is called if the process has not ended soon after that.
+        """
         self._sandbox = sandbox
         self._allowance = allowance
         self._on_progress = on_progress
         self._on_response = on_response
+        self._on_lingering = on_lingering
+        self._reader = sandbox.reader_of_execution(allowance)
+        self._is_read = False
+        """Nothing more is to be read from its channel."""
+        self._progress_bytes = 0
         self._decided = trio.Event()
         self._ended = trio.Event()
         self._status: int | None = None
@@ -73,26 +89,67 @@ class SandboxedExecution:
             self._on_response(failure(500, "SandboxEnded", message), "")
             return
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, request)
-                nursery.start_soon(self._read_channel)
-                nursery.start_soon(self._read_output)
-                nursery.start_soon(self._wait_ended)
-                nursery.start_soon(self._watch)
-                with trio.move_on_at(deadline):
-                    await self._decided.wait()
-                if not self._decided.is_set():
-                    await self._time_out()
-                with trio.move_on_after(END_GRACE_S):
-                    await self._ended.wait()
-                if not self._ended.is_set():
-                    self._sandbox.is_broken = True
-                nursery.cancel_scope.cancel()
+            rest = self._send_now(request)
+            if rest or not await self._run_briefly(deadline):
+                await self._run_watched(rest, deadline)
         except BaseException:
             self._sandbox.is_broken = True
             raise
         finally:
             self._sandbox.close_execution(self._channel, self._output)
+
+    def _send_now(self, request: bytes) -> bytes:
+        """Send what the channel takes without waiting; return the rest."""
+        try:
+            return request[os.write(self._channel.fileno(), request) :]
+        except OSError:
+            # It is full, or its process has ended or closed it: reading tells.
+            return request
+
+    async def _run_briefly(self, deadline: float) -> bool:
+        """Wait for the result and the end for a moment; return whether that was all."""
+        descriptor = self._channel.fileno()
+        until = min(deadline, trio.current_time() + BRIEF_S)
+        with trio.move_on_at(until) as scope:
+            while not self._is_read:
+                await trio.lowlevel.wait_readable(descriptor)
+                try:
+                    part = os.read(descriptor, _READ_BYTES)
+                except OSError:
+                    return False
+                if not part:
+                    return False
+                self._take(part)
+            if not self._has_result or self._sandbox.is_broken:
+                return False
+            if not self._ended.is_set():
+                scope.deadline = trio.current_time() + BRIEF_S
+                self._status = await self._sandbox.wait_execution_ended()
+                self._ended.set()
+            return True
+        return False
+
+    async def _run_watched(self, rest: bytes, deadline: float) -> None:
+        """Go on with everything watched; `rest` is what is left to send."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send, rest)
+            nursery.start_soon(self._read_channel)
+            nursery.start_soon(self._read_output)
+            nursery.start_soon(self._wait_ended)
+            nursery.start_soon(self._watch)
+            with trio.move_on_at(deadline):
+                await self._decided.wait()
+            if not self._decided.is_set():
+                await self._time_out()
+            with trio.move_on_after(BRIEF_S):
+                await self._ended.wait()
+            if not self._ended.is_set():
+                self._on_lingering()
+                with trio.move_on_after(END_GRACE_S - BRIEF_S):
+                    await self._ended.wait()
+            if not self._ended.is_set():
+                self._sandbox.is_broken = True
+            nursery.cancel_scope.cancel()
 
     def _decide(self, response: FunctionResponse) -> None:
         if not self._decided.is_set():
@@ -124,40 +181,49 @@ class SandboxedExecution:
             # Its process has ended or closed the channel; reading tells.
             return
 
-    async def _read_channel(self) -> None:
-        limits = self._allowance.result
-        reader = self._sandbox.reader_of_execution(self._allowance)
-        progress_bytes = 0
+    def _take(self, part: bytes) -> None:
+        """Take what has come by the channel; notes whether all has that counts."""
         try:
-            while part := await self._channel.recv(_READ_BYTES):
-                reader.feed(part)
-                while (found := reader.next()) is not None:
-                    kind, content = found
-                    if kind == frames.ENDED and self._has_result:
-                        self._status = 0
-                        self._ended.set()
-                        return
-                    if kind in (frames.RESULT, frames.ERROR) and not self._has_result:
-                        self._take_result(self._response_of(kind, content))
-                        if self._sandbox.tells_end_by_channel:
-                            continue
-                        return
-                    if kind != frames.PROGRESS or self._has_result:
-                        raise ChannelBroken("the function's process broke its result channel")
-                    progress_bytes += frames.HEAD_BYTES + len(content)
-                    if progress_bytes > PROGRESS_LIMIT_BYTES:
-                        raise ChannelBroken("the function reported progress too often")
-                    self._on_progress(frames.progress(content))
+            self._reader.feed(part)
+            while not self._is_read and (found := self._reader.next()) is not None:
+                self._is_read = self._take_frame(*found)
         except ChannelBroken as error:
+            self._is_read = True
             self._stop(failure(500, "BrokenChannel", str(error)))
-            return
         except ResultTooLarge:
-            message = f"the result is larger than {limits.body_bytes} bytes"
+            self._is_read = True
+            message = f"the result is larger than {self._allowance.result.body_bytes} bytes"
             self._stop(failure(500, "ResultTooLarge", message))
-            return
+
+    def _take_frame(self, kind: bytes, content: bytes) -> bool:
+        """Take a message; return whether it is the last. Raises ChannelBroken, ResultTooLarge."""
+        if kind == frames.ENDED and self._has_result:
+            self._status = 0
+            self._ended.set()
+            return True
+        if kind in (frames.RESULT, frames.ERROR) and not self._has_result:
+            self._take_result(self._response_of(kind, content))
+            return not self._sandbox.tells_end_by_channel
+        if kind != frames.PROGRESS or self._has_result:
+            raise ChannelBroken("the function's process broke its result channel")
+        self._progress_bytes += frames.HEAD_BYTES + len(content)
+        if self._progress_bytes > PROGRESS_LIMIT_BYTES:
+            raise ChannelBroken("the function reported progress too often")
+        self._on_progress(frames.progress(content))
+        return False
+
+    async def _read_channel(self) -> None:
+        try:
+            while not self._is_read:
+                part = await self._channel.recv(_READ_BYTES)
+                if not part:
+                    break
+                self._take(part)
         except ConnectionError:
             # The other end was closed with something unread: the same as its end.
             pass
+        if self._is_read:
+            return
         with trio.move_on_after(END_GRACE_S):
             await self._ended.wait()
         if self._ended.is_set():
@@ -212,7 +278,7 @@ class SandboxedExecution:
 
     async def _watch(self) -> None:
         """Look at memory and disk from time to time; most executions end before the first look."""
-        await trio.sleep(WATCH_FIRST_S)
+        await trio.sleep(WATCH_FIRST_S - BRIEF_S)
         while not self._decided.is_set():
             begin = trio.current_time()
             processes = self._sandbox.execution_processes()

@@ -84,10 +84,12 @@ class Workers:
         deadline: float,
         on_progress: Callable[[int], None],
         on_response: Callable[[FunctionResponse, str], None],
+        on_lingering: Callable[[], None],
     ) -> None:
         """Run one execution until `deadline` (trio's clock); `on_response` is called once.
 
-        Returns when the sandbox is free again or on its way out. Raises SandboxError.
+        Returns when the sandbox is free again or on its way out; `on_lingering` is called, perhaps
+        more than once, if that takes longer after the response than usual. Raises SandboxError.
         """
         sandbox = self._take(kind)
         if sandbox is None:
@@ -105,7 +107,9 @@ class Workers:
                 sandbox.output.close()
                 on_response(problem, sandbox.output.text())
                 return
-            execution = SandboxedExecution(sandbox, kind.allowance, on_progress, on_response)
+            execution = SandboxedExecution(
+                sandbox, kind.allowance, on_progress, on_response, on_lingering
+            )
             await execution.run(request, deadline)
         except BaseException:
             sandbox.is_broken = True
@@ -115,6 +119,7 @@ class Workers:
                 await self._give_back(sandbox, kind)
         if kind.language == JAVASCRIPT and self._is_open:
             # Where it has ended with the execution, the next one finds another one.
+            on_lingering()
             await self._start_spare(kind, build)
 
     def _take(self, kind: SandboxKind) -> Sandbox | None:

@@ -13,7 +13,7 @@ from troth.http.envelope import endpoints as envelope_endpoints
 from troth.http.executions import execution_endpoints
 from troth.http.functions import build_endpoints, function_endpoints, label_endpoints
 from troth.http.functions import usage_endpoints as usage
-from troth.http.nodes import node_endpoints, node_work_endpoints
+from troth.http.nodes import node_endpoints, node_exchange, node_work_endpoints
 from troth.http.overview import failure_endpoints, statistics_endpoints, traffic_endpoints
 from troth.http.overview import server_endpoints as overview
 from troth.http.promises import (
@@ -53,6 +53,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *execution_endpoints.ENDPOINTS,
     *node_endpoints.ENDPOINTS,
     *node_work_endpoints.ENDPOINTS,
+    *node_exchange.ENDPOINTS,
     *worker_endpoints.ENDPOINTS,
     *overview.ENDPOINTS,
     *traffic_endpoints.ENDPOINTS,

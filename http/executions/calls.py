@@ -44,7 +44,7 @@ from troth.shards.errors import Overloaded, ShardsError
 from troth.shards.placement.executions import PlacedExecution
 from troth.shards.placement.placement import Calls, Placement
 
-from .values import FunctionRequest, failure_value, function_request, result_value
+from .values import FunctionRequest, base64_of, failure_value, function_request, result_value
 
 SERVER_NODE_ID: Final = "00000000-0000-4000-8000-000000000000"
 """The node that executions of HTTP functions say they ran on: this server."""
@@ -243,7 +243,7 @@ class FunctionCalls(Calls):
                         (name.decode("latin-1"), text.decode("latin-1"))
                         for name, text in response.headers.raw
                     ]
-                    return result_value(response.status_code, headers, body)
+                    return result_value(response.status_code, headers, base64_of(body))
             finally:
                 await response.aclose()
             request = _redirected(request, response)

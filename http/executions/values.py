@@ -15,6 +15,7 @@ this module promises of headers:
 
 import base64
 import re
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
@@ -163,8 +164,8 @@ def capabilities_of(promise: Promise) -> Capabilities:
 # --- results --------------------------------------------------------------------------------------
 
 
-def result_value(status: int, headers: Headers, body: bytes) -> tuple[PromiseState, Value]:
-    """Return how a function's own answer completes its promise.
+def result_value(status: int, headers: Headers, data: str | None) -> tuple[PromiseState, Value]:
+    """Return how a function's own answer completes its promise; `data` is its body, in base64.
 
     An impossible status is a failure.
     """
@@ -174,20 +175,25 @@ def result_value(status: int, headers: Headers, body: bytes) -> tuple[PromiseSta
         STATUS_KEY: str(status),
         HEADERS_KEY: orjson.dumps(_safe(headers, _is_for_callers, _VALUE)).decode(),
     }
-    return PromiseState.RESOLVED, Value(kept, base64.b64encode(body).decode() or None)
+    return PromiseState.RESOLVED, Value(kept, data or None)
+
+
+def base64_of(body: bytes) -> str:
+    """Return a body as it is kept."""
+    return b2a_base64(body, newline=False).decode()
 
 
 def failure_value(
-    status: int, problem: str, body: bytes = b"", headers: Headers = ()
+    status: int, problem: str, data: str | None = None, headers: Headers = ()
 ) -> tuple[PromiseState, Value]:
     """Return how a promise completes whose function gave no answer.
 
-    `body` is what is known of an error that the function raised, as JSON.
+    `data` is what is known of an error that the function raised, as JSON in base64.
     """
     kept = {STATUS_KEY: str(status), ERROR_KEY: problem}
-    if body:
+    if data:
         kept[HEADERS_KEY] = orjson.dumps(_safe(headers, _is_for_callers, _VALUE)).decode()
-    return PromiseState.REJECTED, Value(kept, base64.b64encode(body).decode() or None)
+    return PromiseState.REJECTED, Value(kept, data or None)
 
 
 def status_of(promise: Promise) -> int:

@@ -7,6 +7,7 @@ when the next chunk is asked for.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import orjson
 
@@ -21,6 +22,9 @@ from troth.shards.placement.node_connections import (
     NodeMessageKind,
 )
 
+EXCHANGE_VERSION: Final = 1
+"""The form of exchanges (`node_exchange.py`); a node that does not know it uses single requests."""
+
 
 class NodeStream(ReadyEventStream):
     """One node's stream."""
@@ -33,6 +37,7 @@ class NodeStream(ReadyEventStream):
             "heartbeatMs": NODE_HEARTBEAT_MS,
             "leaseMs": NODE_LEASE_MS,
             "keepAliveMs": settings.poll_keep_alive_ms,
+            "exchange": EXCHANGE_VERSION,
             "bodyLimitBytes": settings.body_limit_bytes,
             "headLimitBytes": settings.request_headers_limit_bytes,
         }

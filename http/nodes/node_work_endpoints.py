@@ -37,6 +37,7 @@ from troth.http.api.streams import HEADERS
 from troth.http.executions.answers import demands_object
 from troth.http.executions.values import (
     Headers,
+    base64_of,
     capabilities_of,
     failure_value,
     function_request,
@@ -72,7 +73,7 @@ async def assign_execution(api: Api, call: Call) -> Response:
     node = node_of(api, call)
     promise_id, counter = execution_promise_id(body.id or ""), body.counter or 0
     placement = api.function_placement
-    if not placement.is_with(node.id, promise_id, counter):
+    if placement.find_with(node.id, promise_id, counter) is None:
         raise ApiError(Code.EXECUTION_NOT_HELD)
     reply = await ask(
         api.shards,
@@ -80,16 +81,22 @@ async def assign_execution(api: Api, call: Call) -> Response:
         call.request,
     )
     placement.assigned(promise_id, counter)
-    assert reply.promise is not None
     assert reply.execution is not None
     plan = reply.execution.plan
     build = await _build(api, call, plan.build_id or "")
     if build is None:
-        state, value = failure_value(500, "the function's code was deleted before it could run")
-        await _finish(api, call, node.id, promise_id, counter, state, value)
+        await finish_without_code(api, call, node.id, promise_id, counter)
         raise ApiError(Code.BUILD_NOT_FOUND)
+    return answer(reply.code, assignment(reply, build))
+
+
+def assignment(reply: Reply, build: Build) -> AssignmentObject:
+    """Return what a node is to run, by the reply to its claim."""
+    assert reply.promise is not None
+    assert reply.execution is not None
+    plan = reply.execution.plan
     assert plan.language is not None, "nodes run nothing but code"
-    made = AssignmentObject(
+    return AssignmentObject(
         function_id=plan.function_id,
         build_id=build.id,
         digest=build.digest,
@@ -99,7 +106,14 @@ async def assign_execution(api: Api, call: Call) -> Response:
         account=plan.account_id,
         request=function_request(reply.promise),
     )
-    return answer(reply.code, made)
+
+
+async def finish_without_code(
+    api: Api, call: Call, node_id: str, promise_id: str, counter: int
+) -> None:
+    """End an execution whose code was deleted. Raises ApiError."""
+    state, value = failure_value(500, "the function's code was deleted before it could run")
+    await _finish(api, call, node_id, promise_id, counter, state, value)
 
 
 async def _build(api: Api, call: Call, build_id: str) -> Build | None:
@@ -144,14 +158,21 @@ async def take_result(api: Api, call: Call) -> Response:
     status = _status(given.get(b"troth-status"))
     headers = _result_headers(given.get(b"troth-headers", b""))
     problem = _problem(given.get(b"troth-error"))
-    if problem is None:
-        state, value = result_value(status, headers, call.request.body)
-    else:
-        # Only of what the function raised is there more to say than the server would.
-        known = b"" if status == 504 else call.request.body
-        state, value = failure_value(504 if status == 504 else 500, problem, known, headers)
+    state, value = outcome(status, headers, problem, base64_of(call.request.body))
     reply = await _finish(api, call, node.id, promise_id, counter, state, value)
     return Response(reply.code.status)
+
+
+def outcome(
+    status: int, headers: Headers | None, problem: str | None, data: str
+) -> tuple[PromiseState, Value]:
+    """Return how an execution ends, by what its node says; `data` is a body in base64."""
+    if problem is None:
+        return result_value(status, headers or (), data)
+    # Only of what the function raised is there more to say than the server would.
+    known = "" if status == 504 else data
+    shown = problem[:_PROBLEM_LIMIT_COUNT] or "the function has failed"
+    return failure_value(504 if status == 504 else 500, shown, known, headers or ())
 
 
 async def _finish(
@@ -165,7 +186,7 @@ async def _finish(
 ) -> Reply:
     """Complete an execution's promise. The node is not told that it ended, since it knows."""
     placement = api.function_placement
-    knows = placement.is_with(node_id, promise_id, counter)
+    knows = placement.find_with(node_id, promise_id, counter) is not None
     if knows:
         placement.ending(promise_id, counter)
     try:
@@ -228,10 +249,9 @@ def _problem(given: bytes | None) -> str | None:
     if given is None:
         return None
     try:
-        text = base64.b64decode(given, validate=True).decode()
+        return base64.b64decode(given, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise invalid("header Troth-Error", "must be base64 of UTF-8 text") from None
-    return text[:_PROBLEM_LIMIT_COUNT] or "the function has failed"
 
 
 _TASK_PATH: Final = (

@@ -99,6 +99,7 @@ class MeshMember:
         self._lane = lane
         self._links = links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
+        self.mesh.when_let_go = links.let_go
         self.seated.on_peers.append(links.try_now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.mesh.errands.run)

@@ -93,6 +93,7 @@ class PlacedExecution:
 
     __slots__ = (
         "account_id",
+        "build_id",
         "counter",
         "is_ending",
         "need",
@@ -107,6 +108,7 @@ class PlacedExecution:
         self.promise_id = promise_id
         self.counter = counter
         self.account_id = plan.account_id
+        self.build_id = plan.build_id
         self.need = need_of(plan)
         self.order = order
         self.stage = Stage.QUEUED

@@ -127,6 +127,23 @@ class NodeConnection(Generic[Carried]):
         self._handed_out = [execution for _, execution in kept if execution is not None]
         return [message for message, _ in kept]
 
+    def take_along(self, count: int) -> list[Carried]:
+        """Take executions that wait to be written, at most so many, to tell of them in another way.
+
+        The first are taken; what else waits keeps its order. None are `sent` or `left` later.
+        """
+        taken: list[Carried] = []
+        kept: list[tuple[NodeMessage, Carried | None]] = []
+        waiting, self._waiting = self._waiting, []
+        for message, execution in waiting:
+            if execution is None or len(taken) == count:
+                kept.append((message, execution))
+            elif not self._takes_back(execution):
+                taken.append(execution)
+        self._waiting = kept + self._waiting
+        self.delivered_count += len(taken)
+        return taken
+
     def confirm(self) -> None:
         """Say that what the last `receive` returned has been written to the socket."""
         handed_out, self._handed_out = self._handed_out, []

@@ -288,15 +288,21 @@ class Placement:
         self._fill(node)
         return connection
 
-    def is_with(self, node_id: str, promise_id: str, counter: int) -> bool:
-        """Return whether this node was given this execution and still has it unchanged."""
-        execution = self._executions.get(promise_id)
-        return (
-            execution is not None
-            and execution.counter == counter
-            and execution.node is not None
-            and execution.node.id == node_id
-        )
+    def find_with(self, node_id: str, promise_id: str, counter: int) -> PlacedExecution | None:
+        """Return an execution if this node was given it and still has it unchanged."""
+        found = self._executions.get(promise_id)
+        if found is None or found.counter != counter or found.node is None:
+            return None
+        return found if found.node.id == node_id else None
+
+    def take_along(self, node_id: str, count: int) -> list[PlacedExecution]:
+        """Take executions that wait for a node's stream; `assigned` or `not_assigned` follows."""
+        connection = self._nodes[node_id].connection
+        return [] if connection is None else connection.take_along(count)
+
+    def not_assigned(self, executions: list[PlacedExecution]) -> None:
+        """Note that the node has no lease of what was taken along: it goes out again later."""
+        self._written([one for one in executions if self._executions.get(one.promise_id) is one])
 
     def assigned(self, promise_id: str, counter: int) -> None:
         """Note that the node has the execution's lease."""
@@ -307,9 +313,7 @@ class Placement:
     def ending(self, promise_id: str, counter: int, *, is_ending: bool = True) -> None:
         """Note that its node or call has a result, or (False) that it has none after all.
 
-        Without one it must be told if the execution ends.
-
-        A node's slot is free from here on, while the result is made durable.
+        A node's slot is free from here on. Without a result it must be told of the execution's end.
         """
         execution = self._executions.get(promise_id)
         if execution is None or execution.counter != counter:
@@ -328,7 +332,7 @@ class Placement:
 
     def returned(self, node_id: str, promise_id: str, counter: int) -> None:
         """Take an execution back from a node, which then rests a moment."""
-        if not self.is_with(node_id, promise_id, counter):
+        if self.find_with(node_id, promise_id, counter) is None:
             return
         self._totals["returned"] += 1
         self._executions[promise_id].is_ending = True

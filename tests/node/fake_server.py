@@ -110,6 +110,9 @@ class FakeServer:
         self.lease_ms = 10_000
         self.result_limit_bytes = 64 << 20
         self.result_headers_limit_bytes = 64 << 10
+        self.exchange_version = 1
+        self.given: list[Offered] = []
+        """What goes along with the answer to the next exchange that has room."""
         self.said: dict[str, int] = {}
         """What `hello` says beside the lease."""
         self.fetched_count = 0
@@ -178,9 +181,10 @@ class FakeServer:
         headers: tuple[tuple[str, str], ...] = (),
         timeout_s: int = 60,
         account: str = ACCOUNT,
+        along: bool = False,
         **capabilities: Any,
     ) -> Offered:
-        """Offer a task to the node."""
+        """Offer a task to the node, by the stream or `along` with the answer to an exchange."""
         request = {
             "method": method,
             "query": query,
@@ -192,7 +196,10 @@ class FakeServer:
         task = Offered(task_id, 1, code, request, timeout_s, capabilities, account)
         self.tasks[task_id] = task
         self._archives[code.build_id] = code.archive
-        self.send({"type": "run", "task": task.key})
+        if along:
+            self.given.append(task)
+        else:
+            self.send({"type": "run", "task": task.key})
         return task
 
     def run(self, code: Code, body: bytes = b"", **options: Any) -> Offered:
@@ -222,6 +229,8 @@ class FakeServer:
                 return 201, b""
             case ("POST", ["assign"]):
                 return self._assign(json.loads(body)["id"])
+            case ("POST", ["exchange"]) if self.exchange_version:
+                return 200, json.dumps(self._exchange(json.loads(body))).encode()
             case ("POST", ["report"]):
                 return self._report(json.loads(body))
             case ("POST", ["return", task_id, _]):
@@ -230,6 +239,39 @@ class FakeServer:
             case ("POST", ["result", task_id, _]):
                 return self._result(self.tasks[task_id], headers, body)
         return 404, b""
+
+    def _exchange(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        results = []
+        for one in asked["results"]:
+            headers = {
+                "troth-status": str(one["status"]),
+                "troth-headers": base64.b64encode(json.dumps(one["headers"]).encode()).decode(),
+            }
+            if one["error"] is not None:
+                headers["troth-error"] = base64.b64encode(one["error"].encode()).decode()
+            content = base64.b64decode(one["body"])
+            told = self._refusal("result") or self._result(self.tasks[one["id"]], headers, content)
+            results.append(_entry(*told))
+        assigned = []
+        for one in asked["assign"]:
+            status, content = self._refusal("assign") or self._assign(one["id"])
+            entry = _entry(status, content)
+            if status == 201:
+                entry["assignment"] = json.loads(content)
+            assigned.append({**one, **entry})
+        if asked["room"]:
+            given, self.given = self.given, []
+            for task in given:
+                content = self._assign(task.id)[1]
+                assigned.append({**task.key, "status": 201, "assignment": json.loads(content)})
+        return {"results": results, "assigned": assigned}
+
+    def _refusal(self, end: str) -> tuple[int, bytes] | None:
+        if end not in self.refuse:
+            return None
+        self.refused.append(end)
+        status = self.refuse[end]
+        return status, b'{"error":{"code":%d00,"message":"told to refuse"}}' % status
 
     def _assign(self, task_id: str) -> tuple[int, bytes]:
         task = self.tasks[task_id]
@@ -277,6 +319,8 @@ class FakeServer:
         self._messages.put(None)
         messages = self._messages = Queue()
         hello = {"type": "hello", "heartbeatMs": self.heartbeat_ms, "leaseMs": self.lease_ms}
+        if self.exchange_version:
+            hello["exchange"] = self.exchange_version
         hello |= self.said
         yield b": here\n\n" + _event(hello)
         self.connected.set()
@@ -289,6 +333,11 @@ class FakeServer:
             if message is None:
                 return
             yield _event(message)
+
+
+def _entry(status: int, content: bytes) -> dict[str, Any]:
+    """What an exchange says of one of its parts."""
+    return {"status": status} if status < 400 else {"status": status, **json.loads(content)}
 
 
 def _event(message: Mapping[str, Any]) -> bytes:

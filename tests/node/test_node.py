@@ -5,9 +5,11 @@ import hashlib
 import os
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,7 +234,7 @@ def test_requests_about_tasks_have_connections_of_their_own(
             server.run(code)
     node = next(path for _, path in server.asked)
     large_result = f"{node}/result/{2:024x}/1"
-    small = ("/assign", "/report", "/result/")
+    small = ("/exchange", "/report")
     quick, slow = set(), []
     for connection, path in server.asked:
         if path != large_result and any(part in path for part in small):
@@ -378,3 +380,63 @@ def test_two_nodes_of_root_do_not_share_users(tmp_path: Path, server: FakeServer
             assert "--uid-base" in second.log()
         else:
             wait_until(lambda: len(server.registrations) == 2)
+
+
+def test_a_task_that_comes_along_with_an_answer_is_carried_out(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    with running(tmp_path, server):
+        along = [server.offer(GOOD, along=True) for _ in range(3)]
+        assert server.run(GOOD).body == b"well"
+        for task in along:
+            assert task.wait().body == b"well"
+        ends = {path.rsplit("/", 1)[-1] for _, path in server.asked}
+        assert "assign" not in ends
+        assert "result" not in {path.split("/")[-3] for _, path in server.asked}
+
+
+def test_a_task_that_is_canceled_before_its_answer_comes_is_not_begun(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    with running(tmp_path, server):
+        task = server.offer(SLOW, b"0", along=True)
+        answer = server.answer
+
+        def cancel_first(method: str, path: str, *more: Any) -> tuple[int, bytes]:
+            status, content = answer(method, path, *more)
+            if path.endswith("/exchange") and task.assigned.is_set() and not told:
+                told.append(task.id)
+                server.send({"type": "cancel", "task": task.key})
+                # Time for the node to read it; otherwise the task is ended while it runs.
+                time.sleep(0.5)
+            return status, content
+
+        told: list[str] = []
+        server.answer = cancel_first  # type: ignore[assignment, method-assign]
+        assert server.run(GOOD).body == b"well"
+        assert server.run(GOOD).body == b"well"
+        assert told == [task.id]
+        assert not task.finished.is_set()
+
+
+def test_a_stopping_node_has_no_room(tmp_path: Path, server: FakeServer) -> None:
+    with running(tmp_path, server) as node:
+        task = server.offer(SLOW, b"1")
+        assert task.assigned.wait(WAIT_S)
+        node.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in node.events())
+        along = server.offer(GOOD, along=True)
+        assert task.wait().body == b"done"
+        assert node.wait() == 0
+        assert server.given == [along]
+
+
+def test_a_server_without_exchanges_is_asked_one_by_one(tmp_path: Path, server: FakeServer) -> None:
+    server.exchange_version = 0
+    with running(tmp_path, server):
+        tasks = [server.offer(GOOD) for _ in range(3)]
+        for task in tasks:
+            assert task.wait().body == b"well"
+        asked = [path for _, path in server.asked]
+        assert not any(path.endswith("/exchange") for path in asked)
+        assert sum(path.endswith("/assign") for path in asked) == len(tasks)

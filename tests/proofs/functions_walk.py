@@ -132,6 +132,11 @@ def requests(of: Things) -> dict[str, list[Request]]:
         "assignTask": [Request("POST", f"{node}/assign", one) for one in counted],
         "reportWork": [Request("POST", f"{node}/report", {"running": counted})],
         "returnTask": [Request("POST", f"{node}/return/{task}/1") for task in of.tasks],
+        "exchangeWork": [
+            Request("POST", f"{node}/exchange", {"results": [{**one, "status": 200}]})
+            for one in counted
+        ]
+        + [Request("POST", f"{node}/exchange", {"assign": [one]}) for one in counted],
         "takeResult": [
             Request("POST", f"{node}/result/{task}/1", b"taken", RESULT) for task in of.tasks
         ],
@@ -144,7 +149,9 @@ SHOWING: Final = frozenset(
 """Operations that name nothing, or in the query: they show the asker's own, 200."""
 MAKING: Final = frozenset({"createTag"})
 """Operations that name nothing and make something."""
-NODE_WORK: Final = frozenset({"assignTask", "reportWork", "returnTask", "takeResult"})
+SEVERAL: Final = frozenset({"reportWork", "exchangeWork"})
+"""Operations about several tasks: 200, and the answer says what becomes of each."""
+NODE_WORK: Final = SEVERAL | {"assignTask", "returnTask", "takeResult"}
 """Operations that name a node and a task."""
 
 

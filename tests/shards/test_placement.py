@@ -32,9 +32,9 @@ def test_a_task_goes_to_a_free_node_and_counts_as_sent_when_it_is_written() -> N
     node.connection.confirm()
 
     assert world.sent == [TaskSent(invoke_id(promise_id), 1)]
-    assert world.placement.is_with("n", promise_id, 1)
-    assert not world.placement.is_with("n", promise_id, 2)
-    assert not world.placement.is_with("other", promise_id, 1)
+    assert world.placement.find_with("n", promise_id, 1) is not None
+    assert world.placement.find_with("n", promise_id, 2) is None
+    assert world.placement.find_with("other", promise_id, 1) is None
 
 
 def test_a_task_waits_for_a_node_and_goes_when_it_connects() -> None:
@@ -331,7 +331,7 @@ def test_what_was_written_stays_with_the_node_when_its_stream_ends() -> None:
     assert first.connection is not None
     first.connection.close()
     assert second.take() == [NodeMessage(NodeMessageKind.HELLO)]
-    assert world.placement.is_with("n1", promise_id, 1)
+    assert world.placement.find_with("n1", promise_id, 1) is not None
 
     world.again(promise_id)  # not claimed in time
     second.take()
@@ -362,7 +362,7 @@ def test_a_claim_before_the_stream_has_confirmed_keeps_the_slot() -> None:
     assert node.connection is not None
     node.connection.confirm()
     assert world.sent == []
-    assert world.placement.is_with("n", promise_id, 1)
+    assert world.placement.find_with("n", promise_id, 1) is not None
     node.take()
     assert node.runs() == ["t1"]
 
@@ -400,7 +400,7 @@ def test_what_ran_at_a_restart_takes_its_slot_again() -> None:
     fresh.connect(node)
     fresh.create("t2")
     assert node.take() == [NodeMessage(NodeMessageKind.HELLO)]
-    assert fresh.placement.is_with("n", promise_id, 3)
+    assert fresh.placement.find_with("n", promise_id, 3) is not None
 
     fresh.placement.finished([promise_id])
 

@@ -38,8 +38,8 @@ async def ask_for_node(placement: Placement, command: Command, ask: Ask) -> Repl
 
 async def _assign(placement: Placement, command: AssignExecution, ask: Ask) -> Reply:
     promise_id = promise_of(command.id)
-    if command.node_id != SERVER_NODE_ID and not placement.is_with(
-        command.node_id, promise_id, command.counter
+    if command.node_id != SERVER_NODE_ID and (
+        placement.find_with(command.node_id, promise_id, command.counter) is None
     ):
         return Reply(Code.EXECUTION_NOT_HELD)
     reply = await ask(command)
@@ -50,7 +50,7 @@ async def _assign(placement: Placement, command: AssignExecution, ask: Ask) -> R
 
 async def _finish(placement: Placement, command: FinishExecution, ask: Ask) -> Reply:
     promise_id = promise_of(command.id)
-    knows = placement.is_with(command.node_id, promise_id, command.counter)
+    knows = placement.find_with(command.node_id, promise_id, command.counter) is not None
     if knows:
         placement.ending(promise_id, command.counter)
     reply = await ask(command)

@@ -475,6 +475,7 @@ async def _node_work(ask: Ask, node: ScriptedNode) -> None:
     task_id, counter = await node.run_order()
     await ask("POST", f"{at}/assign", {"id": task_id, "counter": counter})
     await ask("POST", f"{at}/return/{task_id}/{counter}")
+    await ask("POST", f"{at}/exchange", {"results": [{**other, "status": 200}], "assign": [other]})
     await ask("PATCH", at, {"draining": True})
     await ask("GET", "/v1/node/list")
     await ask("DELETE", at)

@@ -14,7 +14,7 @@ from troth.http.documents.parameters import meaning_of
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.monitoring.tables import GROUPS
 
-SIZE_LIMIT_BYTES = 120 * 1024
+SIZE_LIMIT_BYTES = 123 * 1024
 LOCAL = "http://127.0.0.1:8001"
 
 

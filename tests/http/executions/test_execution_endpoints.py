@@ -521,7 +521,7 @@ def test_what_a_result_says_of_itself_is_handed_on() -> None:
         ("X-Shop", "north"),
     ]
     other = [(name, "x") for name in (*COMMANDS, "Content-Encoding", "Server", "Warning", "Age")]
-    _, value = result_value(200, [*given, *other], b"")
+    _, value = result_value(200, [*given, *other], None)
     assert value.headers is not None
     kept = json.loads(value.headers[HEADERS_KEY])
 

@@ -29,6 +29,7 @@ HELLO = {
     "heartbeatMs": 3_000,
     "leaseMs": 10_000,
     "keepAliveMs": 15_000,
+    "exchange": 1,
     "bodyLimitBytes": 4 << 20,
     "headLimitBytes": 32 << 10,
 }

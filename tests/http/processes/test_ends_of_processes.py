@@ -20,15 +20,17 @@ from troth.core.codes import Code
 from .clients import FAR_MS, Client, ids_by_group
 
 LONG_S = 60.0
+CONNECTIONS_LIMIT_COUNT = 60
 REST_LIMIT_BYTES = 80_000_000
 """What a further process may take when nothing has been asked of it yet."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of three processes."""
+    """A server of three processes, which has a limit of connections."""
     directory = tmp_path_factory.mktemp("processes")
-    with ServerProcess(directory, "--processes", "3") as process:
+    limit = ("--connections-per-address-limit-count", str(CONNECTIONS_LIMIT_COUNT))
+    with ServerProcess(directory, "--processes", "3", *limit) as process:
         yield process
 
 
@@ -93,6 +95,18 @@ def test_a_further_process_takes_little_memory(server: ServerProcess) -> None:
     sizes = [resident_bytes(one) for one in process_ids(server)]
     print("resident bytes at rest:", sizes)
     assert max(sizes) <= REST_LIMIT_BYTES
+
+
+def test_an_address_has_its_limit_at_all_processes_together(
+    server: ServerProcess, connect: Connect
+) -> None:
+    """Some more may be accepted before the processes have told each other."""
+    statuses = []
+    for _ in range(CONNECTIONS_LIMIT_COUNT + 20):
+        statuses.append(connect().ask("GET", "/ping")[0])
+        time.sleep(0.01)
+    assert set(statuses) == {200, 503}
+    assert abs(statuses.count(200) - CONNECTIONS_LIMIT_COUNT) <= 6, statuses.count(200)
 
 
 def test_an_answer_waits_for_a_group_that_has_just_died(
@@ -197,9 +211,12 @@ def test_a_bulk_job_goes_on_when_processes_were_killed(
     status, made = client.ask("POST", "/bulk", job)
     assert status == 201, made
     until(lambda: client.ask("GET", f"/bulk/{made['id']}")[1]["done"] > 10, "it is in the middle")
+    client.close()  # it may be connected to one of them
     for number in (0, 2):
         os.kill(process_ids(server)[number], signal.SIGKILL)
         until(lambda: is_ready(server), "all are ready")
+
+    client = connect()
 
     def has_ended() -> bool:
         status, shown = client.ask("GET", f"/bulk/{made['id']}")

@@ -209,14 +209,15 @@ async def test_a_stopping_process_leaves_no_more_to_the_next_than_may_wait(pair:
 @pytest.mark.parametrize(
     "frame",
     [
-        encode_frame(Kind.REPLY, b"\xc1", 1),
+        encode_frame(Kind.REPLY, b"\xc1"),
+        encode_frame(Kind.REPLY, msgpack.encode([(7, False, Reply(Code.OK))])),
         encode_frame(Kind.RESULT, b"", 7),
         encode_frame(Kind.REFUSE, name_of(LinkBroken()), 7),
         encode_frame(Kind.REFUSE, b"NoSuchError", 1),
         encode_frame(Kind.RECEIVED, b"123"),
         encode_frame(Kind.POST, b"", 1),
     ],
-    ids=["unreadable", "result", "refusal", "error", "numbers", "kind"],
+    ids=["unreadable", "not asked", "result", "refusal", "error", "numbers", "kind"],
 )
 async def test_an_answer_that_cannot_be_ends_the_link(pair: Pair, frame: bytes) -> None:
     asked(pair.link, READ)
@@ -246,8 +247,8 @@ READ_BODY, _ = encode_content(READ)
 @pytest.mark.parametrize(
     "frame",
     [
-        encode_frame(Kind.ASK, READ_BODY, 1, 0),
-        encode_frame(Kind.ASK, b"\xc1", 1, 1),
+        encode_frame(Kind.ASK, msgpack.encode([(1, 0, False, READ)])),
+        encode_frame(Kind.ASK, b"\xc1"),
         encode_frame(Kind.TELL, READ_BODY, 0, 5),
         encode_frame(Kind.POST, READ_BODY, 1, 1),
         encode_frame(Kind.POST, OWN_BODY, 1, 1),
