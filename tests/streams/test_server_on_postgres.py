@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.postgres import PostgresServer, postgres_server
 from tests.helpers.server import ServerDiedError, ServerProcess, http_json
+from tests.http.envelope.conversation import VERSION
 from tests.proofs.cluster_kill import ClusterProof
 from troth.core.limits import STREAM_LEASE_MS
 
@@ -181,11 +182,32 @@ def test_a_server_without_its_database_tells_nothing_after_its_lease(
                 target=lambda: answers.append(server.request("GET", "/promises/one")[0])
             )
             asking.start()
-            asking.join(1)
+            _wait_for("requests are refused", server)
             assert not answers, "it has answered, though its lease was over"
+            status, answer = server.request("GET", "/promises/one")
+            assert status == 503
+            assert "database that has the log" in json.dumps(answer)
+            assert server.request("GET", "/ready")[0] == 503
+            assert server.request("GET", "/health")[0] == 200
+            waiting = threading.Thread(target=lambda: answers.append(_envelope_get(server, "one")))
+            waiting.start()
+            waiting.join(0.5)
+            assert not answers, "requests of POST / wait"
         asking.join(_PATIENCE_S)
-        assert answers == [200]
+        waiting.join(_PATIENCE_S)
+        assert answers == [200, 200]
+        _wait_for("answers again", server)
         assert _create(server, "two") == 201
+
+
+def _envelope_get(server: ServerProcess, name: str) -> int:
+    """Ask for a promise by the envelope protocol; return the status in the answer."""
+    head = {"corrId": "1", "version": VERSION}
+    _, answer = server.request(
+        "POST", "/", {"kind": "promise.get", "head": head, "data": {"id": name}}
+    )
+    status: int = answer["head"]["status"]
+    return status
 
 
 def _wait_for(text: str, server: ServerProcess, times: int = 1) -> None:
