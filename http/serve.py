@@ -431,6 +431,8 @@ class Server:
 
     async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
+        # Among several, a request whose connection is here already is answered as any other.
+        self.api.is_draining = was_ready and self._seated is not None
         self.api.readiness = Readiness.STOPPING
         self._manager.stopping()
         self._parts.endings.close()
@@ -446,6 +448,7 @@ class Server:
             self._seated.drained()
             with trio.move_on_after(2 * limit_s):
                 await self._seated.stop.wait()
+            self.api.is_draining = False
             with trio.move_on_after(limit_s):
                 await self._end_shards(was_ready=was_ready)
         for listener in listeners:
@@ -456,5 +459,7 @@ class Server:
         """Finish what the shards have taken, and write a last checkpoint."""
         if was_ready:
             await self.shards.stop()
+            if self._parts.member is not None:
+                self._parts.member.say_last()
             if self.checkpointer is not None:
                 await self.checkpointer.checkpoint()

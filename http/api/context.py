@@ -157,6 +157,8 @@ class Api:
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     is_cut_off: bool = False
+    is_draining: bool = False
+    """Whether this process stops, but its shards and other processes still serve."""
     snapshotter: Snapshotter | None = None
     sweeper: Sweeper | AllSweepers | None = None
     bulk: BulkJobs | None = None
