@@ -28,6 +28,16 @@ def packer(enc_hook: Callable[[Any], Any] | None = None) -> Callable[[object], b
     return _reusing(msgspec.msgpack.Encoder(enc_hook=enc_hook).encode_into)
 
 
+def appender(
+    enc_hook: Callable[[Any], Any] | None = None,
+) -> Callable[[object, bytearray, int], None]:
+    """Return what writes msgpack into a buffer at an offset, or at its end: -1.
+
+    Raises MemoryError. What it has written by then is to be cut off.
+    """
+    return msgspec.msgpack.Encoder(enc_hook=enc_hook).encode_into
+
+
 def _reusing(encode_into: Callable[[Any, bytearray], None]) -> Callable[[object], bytes]:
     """Return what encodes into a buffer that was used before."""
     free: list[bytearray] = []

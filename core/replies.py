@@ -1,9 +1,5 @@
 """Replies: what a shard answers to a command. Plain values; the API's JSON is made in `http/`."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
-
 from msgspec import Struct
 
 from .bulk import BulkPart, BulkReport
@@ -13,9 +9,6 @@ from .commands import Slice
 from .executions import Execution, Usage
 from .model import Callback, Lock, Promise, Schedule, Task, TaskKind, Trace
 from .workflows import WorkflowView
-
-# One for all: of a dict as a default every reply would have its own.
-_NO_PARTS: Final[Mapping[str, BulkPart]] = MappingProxyType({})
 
 
 class PromisePage(Struct, frozen=True, array_like=True, gc=False):
@@ -104,7 +97,7 @@ class Reply(Struct, frozen=True, array_like=True, gc=False):
     workflows: WorkflowPage | None = None
     preload: tuple[Promise, ...] = ()
     bulk: BulkReport | None = None
-    bulk_parts: Mapping[str, BulkPart] = _NO_PARTS
+    bulk_parts: tuple[tuple[str, BulkPart], ...] = ()
     codes: tuple[Code, ...] = ()
 
 

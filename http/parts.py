@@ -50,10 +50,11 @@ from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
 from troth.http.settings.retention import rule_texts
 from troth.http.settings.settings import Settings
-from troth.http.sockets.descriptors import DescriptorShares
+from troth.http.sockets.descriptors import DescriptorShares, part_of
 from troth.http.sockets.doors import Door
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.memory_plan import plan_memory
+from troth.http.sockets.shared_room import SharedRoom
 from troth.http.sockets.slow_gate import SlowGate
 from troth.http.supervision.seat import OWNER
 from troth.http.tracing.spans import NO_SPANS
@@ -84,7 +85,13 @@ from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
-from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, Storage
+from troth.shards.storage import (
+    DirectoryStorage,
+    FollowedStorage,
+    GroupPlace,
+    MemoryStorage,
+    Storage,
+)
 from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
@@ -184,7 +191,8 @@ class Parts:
         )
         self.gate = SlowGate()
         memory = process_memory.memory_limits()
-        self.memory = plan_memory(settings, memory, 1 if member is None else member.place.count)
+        self._processes_count = 1 if member is None else member.place.count
+        self.memory = plan_memory(settings, memory, self._processes_count)
         self.in_flight = InFlight(
             self.memory.in_flight_bytes,
             headroom_bytes=memory.headroom_bytes,
@@ -218,7 +226,10 @@ class Parts:
             retry_first_ms=settings.task_retry_first_ms,
             retry_limit_ms=settings.task_retry_limit_ms,
             concurrency_per_target_count=settings.push_concurrency_per_target_count,
-            concurrency_count=settings.push_concurrency_count,
+            concurrency_count=max(
+                settings.push_concurrency_per_target_count,
+                part_of(settings.push_concurrency_count, self._processes_count),
+            ),
             target_queue_limit_count=settings.target_queue_limit_count,
             failures=failures,
         )
@@ -304,6 +315,7 @@ class Parts:
         self.surveys_of_all: AllSurveys | None = None
         if member is not None:
             register(member.mesh.calls, self.api)
+            SharedRoom(listeners[0].room, self.polls, member.mesh.calls)
             self.api.surveys = self.surveys_of_all = AllSurveys(
                 member.mesh.calls, member.place.group_shards, self.shards, self.surveys
             )
@@ -459,6 +471,11 @@ class Parts:
         )
         return snapshotter
 
+    def continue_clock(self) -> None:
+        """Go on from the time that another machine has told clients, if it had the log before."""
+        if isinstance(self.storage, FollowedStorage):
+            self.clock.continue_after(self.storage.time_ms)
+
     def make_stream_upkeep(self) -> EngineUpkeep | None:
         """Make what keeps the log in an engine short; None if it is not in one."""
         if self.settings.log is None:
@@ -480,7 +497,8 @@ class Parts:
 
     def make_feed(self) -> Feed:
         """Make what tells of changes."""
-        feed = Feed(self.api)
+        limit_count = self.settings.event_streams_limit_count
+        feed = Feed(self.api, part_of(limit_count, self._processes_count))
         self.api.feed = feed
         self.api.metrics.add(FEED, feed.statistics)
         return feed

@@ -30,6 +30,7 @@ from troth.http.identity.spreading import CredentialsOwner
 from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
+from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
@@ -153,7 +154,7 @@ async def _serve(
     """Take the ports, then the directory: what cannot be served must not leave a directory."""
     shares = shares_of(raise_limit())
     settings = addressed(settings, manager.handed_over)
-    doors = make_doors(settings, shares, manager.handed_over)
+    doors = make_doors(settings, shares, manager.handed_over, _processes_count(manager))
     for door in doors:
         await door.open()
     with opened_storage(settings, _place_of(manager)) as storage:
@@ -165,6 +166,10 @@ async def _serve(
             nursery.start_soon(_tell_when_ready, server, when_ready)
             await server.run()
             nursery.cancel_scope.cancel()
+
+
+def _processes_count(manager: ServiceManager | Seated) -> int:
+    return 1 if isinstance(manager, ServiceManager) else manager.seat.processes_count
 
 
 def _place_of(manager: ServiceManager | Seated) -> GroupPlace | None:
@@ -264,6 +269,7 @@ class Server:
                 recovery = await in_thread(
                     lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
                 )
+            parts.continue_clock()
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(parts.delivery.run)
@@ -289,6 +295,8 @@ class Server:
             trio.lowlevel.add_instrument(Collector())
             self.api.readiness = Readiness.READY
             self.ready.set()
+            if self.shards.committer.may_answer is not None:
+                nursery.start_soon(watch_lease, self.api, self.shards.committer.may_answer)
             # Until now they have waited in the port's queue. Requests may be refused until then,
             # but not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
@@ -423,6 +431,8 @@ class Server:
 
     async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
+        # Among several, a request whose connection is here already is answered as any other.
+        self.api.is_draining = was_ready and self._seated is not None
         self.api.readiness = Readiness.STOPPING
         self._manager.stopping()
         self._parts.endings.close()
@@ -438,6 +448,7 @@ class Server:
             self._seated.drained()
             with trio.move_on_after(2 * limit_s):
                 await self._seated.stop.wait()
+            self.api.is_draining = False
             with trio.move_on_after(limit_s):
                 await self._end_shards(was_ready=was_ready)
         for listener in listeners:
@@ -448,5 +459,7 @@ class Server:
         """Finish what the shards have taken, and write a last checkpoint."""
         if was_ready:
             await self.shards.stop()
+            if self._parts.member is not None:
+                self._parts.member.say_last()
             if self.checkpointer is not None:
                 await self.checkpointer.checkpoint()

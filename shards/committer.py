@@ -87,6 +87,7 @@ class ThreadWriter:
     ) -> None:
         """Start the thread. Use in the event loop. `first_seal_s` is as in `Writer`."""
         self._committer = committer
+        committer.look = self.look
         self._durable_position = committer.durable_position
         self._failure: PersistenceError | None = None
         self._listens_on, self._rings_on = os.pipe()
@@ -125,6 +126,11 @@ class ThreadWriter:
 
     # In the event loop
 
+    def look(self) -> None:
+        """Report what the thread has said by now; its ring then brings nothing new."""
+        if self._durable_position > self._committer.durable_position:
+            self._report()
+
     async def _listen(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError):
             while True:
@@ -156,6 +162,8 @@ class Committer:
         self.is_flushed_by_caller = False
         self.may_answer: Callable[[], bool] | None = None
         """Whether clients may be answered now, for a log that has a lease; None if always."""
+        self.look: Callable[[], None] = _look_nowhere
+        """Hear what the writer has said by now, for who is awake anyway: its ring costs more."""
         self._on_durable = on_durable
         self._pending: list[NewRecord] = []
         self._pending_bytes = 0
@@ -323,3 +331,7 @@ class Committer:
             self._records_count,
             self.failure is not None,
         )
+
+
+def _look_nowhere() -> None:
+    """Do nothing: the writer says everything itself."""

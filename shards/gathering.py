@@ -95,6 +95,10 @@ class Gathering(ABC):
     def states(self) -> list[ShardState]:
         """Return the states of all shards of this group, to be looked at in this moment."""
 
+    def look_at_log(self) -> None:
+        """Release what has become durable by now, for who is awake anyway."""
+        self.committer.look()
+
     @property
     def own_indexes(self) -> Sequence[int]:
         """The indexes of the shards of this group."""

@@ -123,6 +123,10 @@ class Elsewhere(Protocol):
         """Return the group that a shard is in."""
         ...  # pragma: no cover
 
+    def let_go(self, release: Callable[[], None]) -> None:
+        """Release what has become durable; what that says to other groups leaves in one piece."""
+        ...  # pragma: no cover
+
     def post(
         self, target: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
     ) -> None:
@@ -259,7 +263,10 @@ class Turns:
         What the pass has no time for is left to `let_go_more`.
         """
         self._durable_position = position
-        self.let_go_more()
+        if self._elsewhere is None:
+            self.let_go_more()
+        else:
+            self._elsewhere.let_go(self.let_go_more)
 
     def let_go_more(self) -> None:
         """Release what is durable: answers, then messages while there is time for them."""

@@ -343,7 +343,7 @@ def advance_bulk(context: DecisionContext, command: AdvanceBulk, now_ms: int) ->
 
 def read_bulk(context: DecisionContext, command: ReadBulk, now_ms: int) -> Reply:
     """Return how far this shard is with each job."""
-    return Reply(Code.OK, bulk_parts=dict(context.state.bulk_parts))
+    return Reply(Code.OK, bulk_parts=tuple(context.state.bulk_parts.items()))
 
 
 def close_bulk(context: DecisionContext, command: CloseBulk, now_ms: int) -> Reply:

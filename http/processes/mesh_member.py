@@ -99,6 +99,7 @@ class MeshMember:
         self._lane = lane
         self._links = links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
+        self.mesh.when_let_go = links.let_go
         self.seated.on_peers.append(links.try_now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.mesh.errands.run)
@@ -107,6 +108,11 @@ class MeshMember:
             await nursery.start(links.run)
             self.seated.listening()
             task_status.started()
+
+    def say_last(self) -> None:
+        """Tell the others that the group has stopped: what they ask waits for the next process."""
+        if self._links is not None:
+            self._links.say_last()
 
     def _wake(self) -> None:
         if self._lane is not None:

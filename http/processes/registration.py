@@ -8,6 +8,7 @@ process of several, when its parts are made: before a link is up, so no call com
 from troth.http.api.context import Api
 from troth.http.bulk.progress import share_progress
 from troth.http.metrics.of_processes import MetricsOfAll
+from troth.shards.gathered.debugging import STOPPED
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.watches import OtherWatchers
 from troth.shards.gathered.whole import AllProcesses
@@ -21,3 +22,6 @@ def register(calls: ProcessCalls, api: Api) -> None:
     api.scrape = MetricsOfAll(calls, api.metrics).render
     api.sweeper = AllSweepers(calls)
     share_progress(calls, api)
+    if not api.settings.debug_operations:
+        # Process 0 may have begun with other settings, while one after the other is replaced.
+        calls.hear(STOPPED, lambda *_: None)

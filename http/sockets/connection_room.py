@@ -59,7 +59,12 @@ class ConnectionRoom:
         self.per_address_limit_count = per_address_limit_count
         self._now = now
         self._count = 0
-        self._by_address: Counter[str] = Counter()
+        self.by_address: Counter[str] = Counter()
+        """How many each address has, if that is limited."""
+        self.full_addresses: set[str] = set()
+        """Addresses that have as many as they may, with those of other processes."""
+        self.when_counted: Callable[[str, int], None] = lambda *_: None
+        """Called with an address and how many it has now."""
         self._sources: list[Callable[[], Iterable[Idle]]] = []
         self._leaving_count = 0
         self._shed_count = 0
@@ -77,23 +82,29 @@ class ConnectionRoom:
     def is_crowded(self, peer: str | None) -> bool:
         """Return whether an address has as many connections as one may have."""
         limit_count = self.per_address_limit_count
-        return limit_count > 0 and self._by_address[network_of(peer)] >= limit_count
+        if not limit_count:
+            return False
+        address = network_of(peer)
+        return self.by_address[address] >= limit_count or address in self.full_addresses
 
     def enter(self, peer: str | None) -> None:
         """Count a connection; `leave` follows."""
         self._count += 1
         if self.per_address_limit_count:
-            self._by_address[network_of(peer)] += 1
+            address = network_of(peer)
+            self.by_address[address] += 1
+            self.when_counted(address, self.by_address[address])
 
     def leave(self, peer: str | None) -> None:
         """Count a connection no longer."""
         self._count -= 1
         self._leaving_count = max(self._leaving_count - 1, 0)
         if self.per_address_limit_count:
-            network = network_of(peer)
-            self._by_address[network] -= 1
-            if not self._by_address[network]:
-                del self._by_address[network]
+            address = network_of(peer)
+            self.by_address[address] -= 1
+            self.when_counted(address, self.by_address[address])
+            if not self.by_address[address]:
+                del self.by_address[address]
 
     def shed(self) -> int:
         """Close some connections that are idle, longest idle first; return how many."""
@@ -122,7 +133,7 @@ class ConnectionRoom:
         return ConnectionRoomStatistics(
             connections_count=self._count,
             limit_count=self.limit_count,
-            addresses_count=len(self._by_address),
+            addresses_count=len(self.by_address),
             shed_total_count=self._shed_count,
         )
 

@@ -72,3 +72,8 @@ def raise_limit(
             return soft  # macOS says that all are allowed, and then refuses that many
         return wanted
     return min(soft, _ENOUGH_COUNT)
+
+
+def part_of(limit_count: int, processes_count: int) -> int:
+    """Return what each of several processes may have of what a server may, rounded up."""
+    return -(-limit_count // processes_count)

@@ -18,7 +18,7 @@ from troth.http.supervision.manager_environment import NO_SOCKETS, GivenSockets
 
 from .connection_limits import ASGIApplication
 from .connection_room import ConnectionRoom
-from .descriptors import DescriptorShares
+from .descriptors import DescriptorShares, part_of
 from .listener import SocketListener
 from .ports import address_of
 
@@ -36,11 +36,19 @@ class Door:
         handed_over: Sequence[socket.socket] = (),
         *,
         are_all: bool = False,
+        sharers_count: int = 1,
     ) -> None:
         self._handed_over = handed_over
         self._are_all = are_all
         self.listener = SocketListener(
-            self._answer, address, settings, name=name, flag=flag, url=settings.url, room=room
+            self._answer,
+            address,
+            settings,
+            name=name,
+            flag=flag,
+            url=settings.url,
+            room=room,
+            limit_count=part_of(settings.connection_limit_count, sharers_count),
         )
         self.application: ASGIApplication | None = None
 
@@ -74,31 +82,46 @@ def addressed(settings: Settings, handed_over: GivenSockets) -> Settings:
     )
 
 
+def sharers_of(handed_over: GivenSockets, processes_count: int) -> int:
+    """Return how many processes have connections of these ports.
+
+    Sockets that a service manager made are not spread: one process has all connections.
+    """
+    are_spread = all(
+        one.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for one in handed_over.api
+    )
+    return processes_count if are_spread else 1
+
+
 def make_doors(
-    settings: Settings, shares: DescriptorShares, handed_over: GivenSockets = NO_SOCKETS
+    settings: Settings,
+    shares: DescriptorShares,
+    handed_over: GivenSockets = NO_SOCKETS,
+    processes_count: int = 1,
 ) -> list[Door]:
-    """Return the API's port and, unless it is switched off, that of the poll streams."""
+    """Return the API's port and, unless it is switched off, that of the poll streams.
+
+    Each of several processes has its part of the connections that a port may have.
+    """
     room = ConnectionRoom(
         shares.incoming_count,
         per_address_limit_count=settings.connections_per_address_limit_count,
         now=trio.current_time,
     )
     are_all = handed_over.are_all
-    doors = [
-        Door(
-            *(settings.listen, settings, "API", "--listen", room, handed_over.api), are_all=are_all
+    sharers_count = sharers_of(handed_over, processes_count)
+
+    def door(
+        address: ListenAddress, name: str, flag: str, sockets: Sequence[socket.socket]
+    ) -> Door:
+        return Door(
+            *(address, settings, name, flag, room, sockets),
+            are_all=are_all,
+            sharers_count=sharers_count,
         )
-    ]
+
+    doors = [door(settings.listen, "API", "--listen", handed_over.api)]
     if settings.poll_listen is not None:
-        doors.append(
-            Door(
-                settings.poll_listen,
-                settings,
-                "poll streams",
-                "--poll-listen",
-                room,
-                handed_over.poll,
-                are_all=are_all,
-            )
-        )
+        poll = handed_over.poll
+        doors.append(door(settings.poll_listen, "poll streams", "--poll-listen", poll))
     return doors

@@ -198,7 +198,7 @@ class Lane:
         try:
             # Most clients have sent their request by now.
             if self._is_stopping:
-                connection.stop()
+                connection.stop(may_begin=self._links is not None)
             else:
                 connection.on_event(select.EPOLLIN)
         except Exception:
@@ -229,11 +229,14 @@ class Lane:
                 self._give_up(connection)
 
     def stop(self) -> None:
-        """End idle connections, and the others when their request has been answered."""
+        """End idle connections, and the others when their request has been answered.
+
+        Among several processes, those that are new may bring a request first.
+        """
         self._is_stopping = True
         self._began_s = time.perf_counter()
         for connection in list(self._connections.values()):
-            connection.stop()
+            connection.stop(may_begin=self._links is not None)
 
     def idle(self) -> Iterator[tuple[float, Callable[[], None]]]:
         """Yield the connections that wait for a request: since when, and what closes them."""
@@ -279,6 +282,7 @@ class Lane:
         self._in_pass = True
         self.now = trio.current_time()
         self._began_s = time.perf_counter()
+        self._shards.look_at_log()  # what is durable is answered before new things are begun
         connections = self._connections
         is_any_to_accept = False
         for number, mask in self._epoll.poll(0, _EVENTS_LIMIT_COUNT):
@@ -288,7 +292,7 @@ class Lane:
                 continue
             connection = connections.get(number)
             if connection is None:
-                if self._links is None or not self._links.on_event(number):
+                if self._links is None or not self._links.on_event(number, mask):
                     is_any_to_accept = True
             else:
                 if self._stirred is not None:
@@ -509,16 +513,21 @@ class Lane:
 
     def watch(self, number: int) -> None:
         """Hear of events of a link's socket from now on, those at hand included."""
-        self._epoll.register(number, _EVENTS_AND_ROOM)
+        self._epoll.register(number, _EVENTS)
 
     def tell_again(self, number: int) -> None:
-        """Hear in the next pass of what was left to read."""
-        self._epoll.modify(number, _EVENTS_AND_ROOM)
+        """Hear in the next pass of what was left to read; of room no longer."""
+        self._epoll.modify(number, _EVENTS)
 
     def forget(self, number: int) -> None:
         """Hear no more of it."""
         if not self._is_over:
             self._epoll.unregister(number)
+
+    @property
+    def is_in_pass(self) -> bool:
+        """Return whether a pass is going on."""
+        return self._in_pass
 
     def submitted(self) -> None:
         """Run a turn in this pass, or the next."""

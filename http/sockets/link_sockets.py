@@ -6,6 +6,7 @@ to it, again and again while it is away. Who connects must be the same user. Wha
 other end has to say leaves at the end of the pass, in one piece. `shards/mesh` knows what is said.
 """
 
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +15,22 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
-from troth.shards.mesh.answering import AskedGroup
+from troth.shards.mesh.answering import Answering, AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
 
 from .unix_sockets import is_same_user, listen_at, next_connection
 
-_READ_BYTES: Final = 256 * 1024
-_READS_A_PASS_COUNT: Final = 8
+_READ_BYTES: Final = 64 * 1024
+"""Of one read: to ask for more costs more, also when there is little."""
+_READS_A_PASS_COUNT: Final = 32
 """What is left after so many waits for the next pass: a link must not keep clients waiting."""
 _LOOK_S: Final = 0.25
 _RETRY_FIRST_S: Final = 0.02
 _RETRY_LIMIT_S: Final = 0.5
 _BACKLOG_COUNT: Final = 128
+_HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _log = structlog.get_logger("troth.http.links")
 
 
@@ -39,7 +42,11 @@ class PassLoop(Protocol):
         ...  # pragma: no cover
 
     def tell_again(self, number: int) -> None:
-        """Hear in the next pass of what was left to read."""
+        """Hear in the next pass of what was left to read; of room no longer."""
+        ...  # pragma: no cover
+
+    def await_room(self, number: int) -> None:
+        """Hear of room in the socket, too: each time that the other end reads something."""
         ...  # pragma: no cover
 
     def forget(self, number: int) -> None:
@@ -52,6 +59,11 @@ class PassLoop(Protocol):
 
     def stir(self) -> None:
         """See to it that there will be a pass."""
+        ...  # pragma: no cover
+
+    @property
+    def is_in_pass(self) -> bool:
+        """Return whether a pass is going on."""
         ...  # pragma: no cover
 
 
@@ -90,9 +102,11 @@ class _LinkSocket:
         self._receive = receive
         self._loop = loop
         self._unsent = memoryview(b"")
+        self._awaits_room = False
 
-    def on_event(self) -> None:
+    def on_event(self, mask: int) -> None:
         """Read what there is, up to a limit, and go on writing."""
+        is_hung_up = bool(mask & _HANG_UP)
         for _ in range(_READS_A_PASS_COUNT):
             try:
                 data = self._socket.recv(_READ_BYTES)
@@ -111,25 +125,44 @@ class _LinkSocket:
                 _log.error("a link is damaged", problem=str(error))
                 self.close()
                 return
+            if len(data) < _READ_BYTES and not is_hung_up:
+                break  # there was no more; but an end is not announced again
         else:
             self._loop.tell_again(self.number)
-        self.flush()
+        if self._unsent:
+            self.flush()
 
     def flush(self) -> None:
         """Send what is to be sent, as far as the socket takes it."""
-        while not self.ended.is_set():
-            if not self._unsent:
-                self._unsent = memoryview(self._end.take())
-                if not self._unsent:
-                    return
+        if self._unsent:
+            self._send()
+        if not self._unsent and not self.ended.is_set() and (data := self._end.take()):
+            self._unsent = memoryview(data)
+            self._send()
+
+    def _send(self) -> None:
+        """Send what is left."""
+        while self._unsent:
             try:
                 sent_bytes = self._socket.send(self._unsent)
             except BlockingIOError:
+                if not self._awaits_room:
+                    self._awaits_room = True
+                    self._loop.await_room(self.number)
                 return
             except OSError:
                 self.close()
                 return
             self._unsent = self._unsent[sent_bytes:]
+        if self._awaits_room:
+            self._awaits_room = False
+            self._loop.tell_again(self.number)
+
+    def say_last(self) -> None:
+        """Say that nothing further is carried out here."""
+        if isinstance(self._end, Answering):
+            self._end.say_last()
+            self.flush()
 
     def look(self) -> None:
         """Look at the time."""
@@ -144,6 +177,7 @@ class _LinkSocket:
         self.ended.set()
         self._loop.forget(self.number)
         self._socket.close()
+        self._unsent = memoryview(b"")
         self._end.closed()
         self._loop.submitted()  # what waits no longer
 
@@ -161,18 +195,28 @@ class LinkSockets:
 
     # What the loop calls in a pass
 
-    def on_event(self, number: int) -> bool:
+    def on_event(self, number: int, mask: int) -> bool:
         """Handle an event of a socket; return whether it is one of these."""
         link = self._sockets.get(number)
         if link is None:
             return False
-        link.on_event()
+        link.on_event(mask)
         return True
 
     def flush(self) -> None:
         """Send what is to be sent: at the end of a pass."""
         for link in list(self._sockets.values()):
             link.flush()
+
+    def let_go(self) -> None:
+        """Send what the log has just made durable, unless a pass is going on, which will do so."""
+        if not self._loop.is_in_pass:
+            self.flush()
+
+    def say_last(self) -> None:
+        """Tell all others that this group has stopped, and carries out nothing further."""
+        for link in list(self._sockets.values()):
+            link.say_last()
 
     def hurry(self) -> None:
         """Send what this process tells others, without waiting for the end of the pass."""

@@ -74,9 +74,11 @@ class SocketListener:
         url: str | None = None,
         write_timeout_ms: int = WRITE_TIMEOUT_MS,
         room: ConnectionRoom | None = None,
+        limit_count: int | None = None,
     ) -> None:
         """Remember what to listen on. `room` is shared by all ports (None: there is enough).
 
+        `limit_count` is how many connections it may have; None: as many as the settings say.
         `flag` sets that on the command line; `url` is what links in error bodies begin with.
         """
         self.name = name
@@ -84,7 +86,7 @@ class SocketListener:
         self.port = address.port
         self._host = address.host
         self._url = url
-        self._limit_count = settings.connection_limit_count
+        self._limit_count = limit_count or settings.connection_limit_count
         self.room = room or ConnectionRoom(
             self._limit_count,
             per_address_limit_count=settings.connections_per_address_limit_count,

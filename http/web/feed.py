@@ -126,9 +126,10 @@ class FeedStatistics:
 class Feed:
     """The live feed of one server; a `context.EventFeed`. `run` tells the streams."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, limit_count: int | None = None) -> None:
+        """Begin without streams. `limit_count` None: there may be as many as the settings say."""
         self._api = api
-        self._limit_count = api.settings.event_streams_limit_count
+        self._limit_count = limit_count or api.settings.event_streams_limit_count
         self._channels: dict[_Key, Channel] = {}
         self._failures: dict[Rights, _NewestFailures] = {}
         self._failures_seen: dict[int, int] = {}

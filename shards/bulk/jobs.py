@@ -199,7 +199,7 @@ class BulkJobs:
         found: dict[str, dict[int, BulkPart]] = {}
         for index in range(self._shards.count):
             reply = await self._ask(index, ReadBulk())
-            for job_id, part in reply.bulk_parts.items():
+            for job_id, part in reply.bulk_parts:
                 found.setdefault(job_id, {})[index] = part
         return found
 

@@ -358,13 +358,13 @@ class Polls:
 
     def __init__(self, *, connections_limit_count: int, buffer_limit_count: int) -> None:
         """Start with no connections."""
-        assert connections_limit_count > 0
-        assert buffer_limit_count > 0
+        assert min(connections_limit_count, buffer_limit_count) > 0
         self._connections_limit_count = connections_limit_count
         self._buffer_limit_count = buffer_limit_count
         self._groups: dict[str, _Group] = {}
         self._holders: dict[Item, PollConnection] = {}
-        self._connections_count = 0
+        self.connections_count = 0
+        self.elsewhere_count = 0  # of connections that other processes of the server have
         self.decided = DecidedDialects()
         self._closed = False
         self._listener: PollListener = _NoListener()
@@ -397,14 +397,15 @@ class Polls:
             return connection
         existing = self._groups.get(group)
         older = existing.by_id.get(id) if existing is not None else None
-        if older is None and self._connections_count >= self._connections_limit_count:
+        count = self.connections_count + self.elsewhere_count
+        if older is None and count >= self._connections_limit_count:
             self._totals["refused"] += 1
             raise TooManyConnections(f"all {self._connections_limit_count} places are taken")
         # The old one goes and the new one comes before any of the old one's items is given back:
         # so they find the new one.
         items = [] if older is None else self._detach(older, ConnectionReplaced)
         self._groups.setdefault(group, _Group(self._buffer_limit_count)).add(connection)
-        self._connections_count += 1
+        self.connections_count += 1
         self._totals["connected"] += 1
         self._totals["replaced"] += older is not None
         self._return(items)
@@ -545,7 +546,7 @@ class Polls:
         """Return counts of this moment and totals since the start."""
         sizes = sorted(((name, len(group.by_id)) for name, group in self._groups.items()))
         return PollsStatistics(
-            connections_count=self._connections_count,
+            connections_count=self.connections_count,
             connections_limit_count=self._connections_limit_count,
             groups_count=len(self._groups),
             buffered_count=sum(group.buffered_count for group in self._groups.values()),
@@ -587,7 +588,7 @@ class Polls:
         group.remove(connection)
         if not group.by_id:
             del self._groups[connection.group]
-        self._connections_count -= 1
+        self.connections_count -= 1
         items = connection._close(reason)
         for item in items:
             del self._holders[item]

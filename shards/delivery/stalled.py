@@ -90,9 +90,8 @@ class StalledShipments:
         self._reserved[shipment.receiver] += 1
 
     def unreserve(self, shipment: Shipment) -> None:
-        """End the reservation, if there is one."""
-        if not shipment.reserved:
-            return
+        """End the reservation."""
+        assert shipment.reserved
         shipment.reserved = False
         key = shipment.receiver
         self._reserved[key] -= 1

@@ -20,7 +20,7 @@ from troth.shards.turns import Asker
 
 from .barrier import Barrier
 from .calls import ProcessCalls
-from .codec import decode_command, encode_content
+from .codec import decode_command, decode_questions
 from .frames import (
     FrameFlag,
     Kind,
@@ -32,6 +32,7 @@ from .frames import (
     encode_frame,
     encode_numbers,
 )
+from .outgoing_frames import OutgoingFrames
 from .passes import GivenPasses
 from .place import Greeting, ProcessPlace, checked_hello, encode_hello
 from .refusals import name_of
@@ -101,13 +102,14 @@ class Answering:
         self._calls = calls
         self._barrier = barrier
         self._now_s = now_s
-        self._wake = wake
         self._own = place.shards_of(place.process)
         self._reader = LinkReader()
-        self._outgoing: list[bytes] = []
+        self._outgoing = OutgoingFrames(Kind.REPLY, wake)
         self._receipts: list[int] = []
         self._held: dict[int, HeldMessages] = {}
         self._is_closed = False
+        self._open_count = 0
+        self._has_said_last = False
         self._heard_s = self._said_s = now_s()
 
     # The connection
@@ -124,7 +126,7 @@ class Answering:
                 has_work |= self._take(frame)
             elif frame.kind == Kind.HELLO:
                 self.peer = checked_hello(frame.body, self._place, None)
-                self._send(encode_frame(Kind.HELLO, encode_hello(self._place)))
+                self._outgoing.put(encode_frame(Kind.HELLO, encode_hello(self._place)))
             else:
                 raise LinkDamaged("it does not say who it is")
         return has_work
@@ -136,12 +138,20 @@ class Answering:
         """
         if self._receipts:
             receipts, self._receipts = self._receipts, []
-            self._outgoing.append(encode_frame(Kind.RECEIVED, encode_numbers(receipts)))
-        if not self._outgoing:
-            return b""
-        self._said_s = self._now_s()
-        outgoing, self._outgoing = self._outgoing, []
-        return b"".join(outgoing)
+            self._outgoing.put(encode_frame(Kind.RECEIVED, encode_numbers(receipts)))
+        outgoing = self._outgoing.take()
+        if outgoing:
+            self._said_s = self._now_s()
+        return outgoing
+
+    def say_last(self) -> None:
+        """Say that nothing further is carried out: the shards have stopped.
+
+        Not said while a question is open that was carried out, and waits for other groups.
+        """
+        if not self._open_count and not self._is_closed and self.peer is not None:
+            self._has_said_last = True
+            self._outgoing.put(encode_frame(Kind.LAST))
 
     def look(self) -> bool:
         """Look at the time, some times a second; return whether the connection is still good."""
@@ -150,13 +160,13 @@ class Answering:
             return False
         is_quiet = now_s - self._said_s >= LINK_PING_MS / 1000 and not self._outgoing
         if is_quiet and self.peer is not None:
-            self._send(encode_frame(Kind.PING))
+            self._outgoing.put(encode_frame(Kind.PING))
         return True
 
     def closed(self) -> None:
         """Note that the connection has ended: what waits for its word waits no longer."""
         self._is_closed = True
-        self._outgoing = []
+        self._outgoing.forget()
         self._receipts = []
         held, self._held = self._held, {}
         for messages in held.values():
@@ -191,14 +201,19 @@ class Answering:
         return False
 
     def _ask(self, frame: LinkFrame) -> None:
-        command = decode_command(frame.body, frame.flags)
-        index, correlation = self._own_index(frame), frame.correlation
-        held = self._group.hold() if frame.flags & FrameFlag.HOLDS else None
-        asker = _AnswerBack(self, correlation, held)
-        try:
-            self._group.submit_to(index, command, held, asker)
-        except ShardsError as error:
-            self.refuse(correlation, error)
+        """Hand questions to the shards."""
+        if self._has_said_last:
+            return  # who asks knows that it is not carried out
+        own, hold, submit_to = self._own, self._group.hold, self._group.submit_to
+        for correlation, index, holds, command in decode_questions(frame.body, frame.flags):
+            if index not in own:
+                raise LinkDamaged(f"shard {index} is not in this group")
+            held = hold() if holds else None
+            self._open_count += 1
+            try:
+                submit_to(index, command, held, _AnswerBack(self, correlation, held))
+            except ShardsError as error:
+                self.refuse(correlation, error)
 
     @property
     def _process(self) -> int:
@@ -211,10 +226,10 @@ class Answering:
 
         def answer(found: bytes) -> None:
             if not self._is_closed:
-                self._send(encode_frame(Kind.RESULT, found, correlation))
+                self._outgoing.put(encode_frame(Kind.RESULT, found, correlation))
 
         def refuse(error: ShardsError) -> None:
-            self.refuse(correlation, error)
+            self._say_refused(correlation, error)
 
         self._calls.begin(self._process, name, body, answer, refuse)
 
@@ -253,22 +268,24 @@ class Answering:
             if held is not None:
                 held.release()
             return
-        try:
-            body, flags = encode_content(self._group.with_leaf(reply))
-        except ShardsError as error:
-            self.refuse(correlation, error)
+        self._open_count -= 1
+        if reply.claimed is not None:
+            try:
+                reply = self._group.with_leaf(reply)
+            except ShardsError as error:
+                self._say_refused(correlation, error)
+                return
+        if held is None or not held.will_hold:
+            self._outgoing.put_together((correlation, False, reply))
             return
-        if held is not None and held.will_hold:
-            flags |= FrameFlag.HOLDS
-            self._held[correlation] = held
-        self._send(encode_frame(Kind.REPLY, body, correlation, 0, flags))
+        self._outgoing.put_together((correlation, True, reply))
+        self._held[correlation] = held
 
     def refuse(self, correlation: int, error: ShardsError) -> None:
         """Refuse a question."""
-        if not self._is_closed:
-            self._send(encode_frame(Kind.REFUSE, name_of(error), correlation))
+        self._open_count -= 1
+        self._say_refused(correlation, error)
 
-    def _send(self, frame: bytes) -> None:
-        if not self._outgoing:
-            self._wake()
-        self._outgoing.append(frame)
+    def _say_refused(self, correlation: int, error: ShardsError) -> None:
+        if not self._is_closed:
+            self._outgoing.put(encode_frame(Kind.REFUSE, name_of(error), correlation))

@@ -16,7 +16,7 @@ from msgspec import Struct
 from troth.core import commands, workflow_commands
 from troth.core.catalog import Entry
 from troth.core.commands import Command
-from troth.core.json_bytes import encoder, packer
+from troth.core.json_bytes import appender, encoder, packer
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.replies import Reply
 
@@ -67,6 +67,8 @@ def _made_of(kind: Any, value: Any) -> Any:
 _COMMAND: Any = reduce(or_, COMMANDS)
 encode_said: Final = packer(_plain)
 """Return the msgpack of what a call or a note says. Raises MemoryError."""
+append_content: Final = appender(_plain)
+"""Write msgpack into a buffer; see `appender`. Raises MemoryError, OverflowError."""
 _encode_json: Final = encoder()
 
 
@@ -75,14 +77,12 @@ def content_decoder(kind: Any) -> Callable[[bytes, int], Any]:
 
     It raises LinkDamaged.
     """
-    decoders = {
-        0: msgspec.msgpack.Decoder(kind, dec_hook=_made_of).decode,
-        FrameFlag.JSON: msgspec.json.Decoder(kind, dec_hook=_made_of).decode,
-    }
+    decode_msgpack = msgspec.msgpack.Decoder(kind, dec_hook=_made_of).decode
+    decode_json = msgspec.json.Decoder(kind, dec_hook=_made_of).decode
 
     def decode(body: bytes, flags: int) -> Any:
         try:
-            return decoders[flags & FrameFlag.JSON](body)
+            return decode_json(body) if flags & FrameFlag.JSON else decode_msgpack(body)
         except UNREADABLE_JSON as error:
             raise LinkDamaged(f"a content cannot be read: {error}") from error
 
@@ -90,7 +90,25 @@ def content_decoder(kind: Any) -> Callable[[bytes, int], Any]:
 
 
 _decode_command: Final = content_decoder(_COMMAND)
-_decode_reply: Final = content_decoder(Reply)
+
+Question = tuple[int, int, bool, Command]
+"""A correlation, the index of a shard, whether messages to workers wait for RELEASED, a command."""
+
+Answer = tuple[int, bool, Reply]
+"""A correlation, whether there are messages to workers that wait for RELEASED, a reply."""
+
+decode_questions: Final[Callable[[bytes, int], list[Question]]] = content_decoder(
+    list[tuple[int, int, bool, _COMMAND]]
+)
+"""Read the body of an ASK. Raises LinkDamaged."""
+
+decode_answers: Final[Callable[[bytes, int], list[Answer]]] = content_decoder(list[Answer])
+"""Read the body of a REPLY. Raises LinkDamaged."""
+
+
+def encode_as_json(content: Any) -> bytes:
+    """Return what msgpack cannot write."""
+    return _encode_json(msgspec.to_builtins(content, enc_hook=_plain))
 
 
 def encode_content(content: Struct) -> tuple[bytes, int]:
@@ -98,17 +116,10 @@ def encode_content(content: Struct) -> tuple[bytes, int]:
     try:
         return encode_said(content), 0
     except OverflowError:
-        plain = msgspec.to_builtins(content, enc_hook=_plain)
-        return _encode_json(plain), FrameFlag.JSON
+        return encode_as_json(content), FrameFlag.JSON
 
 
 def decode_command(body: bytes, flags: int) -> Command:
     """Read what `encode_content` wrote. Raises LinkDamaged."""
     command: Command = _decode_command(body, flags)
     return command
-
-
-def decode_reply(body: bytes, flags: int) -> Reply:
-    """Read what `encode_content` wrote. Raises LinkDamaged."""
-    reply: Reply = _decode_reply(body, flags)
-    return reply

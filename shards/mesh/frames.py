@@ -24,11 +24,11 @@ class Kind(IntEnum):
     HELLO = 1
     """Who this is; the first frame in each direction."""
     ASK = 2
-    """A command for a shard; it is answered."""
+    """Questions: commands for shards. Each is answered."""
     REPLY = 3
-    """The answer to an ASK."""
+    """Answers to questions."""
     REFUSE = 4
-    """An ASK was not carried out, or it is unknown whether it was; the body says which."""
+    """A command was not carried out, or it is unknown whether it was; the body says which."""
     TELL = 5
     """A command for a shard; it is not answered, and may be lost with the link."""
     POST = 6
@@ -47,13 +47,15 @@ class Kind(IntEnum):
     """The answer to a CALL."""
     NOTE = 13
     """Something said to the process itself; it is not answered, and may be lost with the link."""
+    LAST = 14
+    """The group has stopped: what was asked and is not answered by now was not carried out."""
 
 
 class FrameFlag(IntEnum):
     """What else is said with a frame; to be added up."""
 
     HOLDS = 1
-    """With ASK and POST: messages to workers wait for RELEASED. With REPLY: there are some."""
+    """With POST: messages to workers wait for RELEASED."""
     JSON = 2
     """The body is JSON: it has numbers that msgpack cannot write."""
 
@@ -77,6 +79,11 @@ def encode_frame(
 ) -> bytes:
     """Return the bytes of a frame."""
     return _HEAD.pack(len(body), kind, flags, index, correlation) + body
+
+
+def write_head(frame: bytearray, kind: Kind) -> None:
+    """Write the head of a frame whose body is there already, behind the room for the head."""
+    _HEAD.pack_into(frame, 0, len(frame) - HEAD_BYTES, kind, 0, 0, 0)
 
 
 _KNOWN: Final = frozenset(Kind)

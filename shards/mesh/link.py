@@ -9,6 +9,8 @@ what `take` returns. The link is up when the other end has said who it is.
 - New questions wait for a link that is down, for `LINK_WAIT_MS`, or `LINK_PATIENCE_MS` if they come
   from clients that cannot be told of it; then they are refused with `OutOfReach`. So are those that
   there is no room for. What a process refuses because it stops waits for the next one, too.
+- A process that stops says when its group has (`Kind.LAST`). What it has not answered by then was
+  not carried out, and waits for the next one: nothing is in doubt.
 - Calls (`calls.py`) are as questions are; they wait for a link that is down as long as they say.
 - Messages from outboxes are sent only while the link is up. Each receipt is passed on; a link that
   breaks counts as one, since who waits for it must not wait for a process that is gone.
@@ -16,6 +18,7 @@ what `take` returns. The link is up when the other end has said who it is.
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, Protocol, final
 
 import structlog
@@ -38,7 +41,7 @@ from troth.shards.held import HeldMessages, Notice
 from troth.shards.turns import Asker
 from troth.shards.waiting import AfterReceipts
 
-from .codec import decode_reply, encode_content
+from .codec import decode_answers, encode_content
 from .frames import (
     FrameFlag,
     Kind,
@@ -50,9 +53,11 @@ from .frames import (
     encode_named,
     encode_numbers,
 )
+from .outgoing_frames import OutgoingFrames
 from .place import ProcessPlace, checked_hello, encode_hello
 from .refusals import error_of
 
+_NOT_ASKED: Final = "an answer to a question that was not asked"
 _REPEATABLE: Final = frozenset({EnsurePromise, SettlePromise})
 
 _log = structlog.get_logger("troth.mesh")
@@ -127,9 +132,10 @@ class MeshLink:
         self._questions_limit_count = questions_limit_count
         self._outgoing_limit_bytes = outgoing_limit_bytes
         self._is_open = False
+        self._may_ask = False
+        """Whether questions go out: the link is up, and the other group has not stopped."""
         self._reader = LinkReader()
-        self._outgoing: list[bytes] = []
-        self._outgoing_bytes = 0
+        self._outgoing = OutgoingFrames(Kind.ASK, wake)
         self._released: list[int] = []
         self._last_correlation = 0
         self._in_flight: dict[int, _Question] = {}
@@ -145,16 +151,21 @@ class MeshLink:
         self, index: int, command: Command, asker: Asker, place: int, held: HeldMessages | None
     ) -> None:
         """Ask a shard there. Raises Overloaded; then nothing was asked."""
-        is_again = is_repeatable(command)
-        if self.is_up and not is_again:  # then it never waits
-            if self.is_full:
-                raise Overloaded
+        if not self._may_ask or type(command) in _REPEATABLE:
+            self._ask_with_patience(index, command, asker, place, held)
+        elif len(self._in_flight) >= self._questions_limit_count or self._is_long:
+            raise Overloaded
+        else:  # it never waits
             self._send_question(_Question(index, command, asker, place, held, 0.0))
-            return
-        patience_ms = LINK_PATIENCE_MS if is_again else LINK_WAIT_MS
+
+    def _ask_with_patience(
+        self, index: int, command: Command, asker: Asker, place: int, held: HeldMessages | None
+    ) -> None:
+        """Ask something that may have to wait for the link."""
+        patience_ms = LINK_PATIENCE_MS if is_repeatable(command) else LINK_WAIT_MS
         until_s = self._now_s() + patience_ms / 1000
         question = _Question(index, command, asker, place, held, until_s)
-        if self.is_up:
+        if self._may_ask:
             if self.is_full:
                 raise Overloaded
             self._send_question(question)
@@ -166,18 +177,20 @@ class MeshLink:
     @property
     def is_full(self) -> bool:
         """Return whether a question would be refused."""
-        if not self.is_up:
+        if not self._may_ask:
             return len(self._waiting) >= LINK_WAITING_LIMIT_COUNT
-        return (
-            len(self._in_flight) >= self._questions_limit_count
-            or self._outgoing_bytes >= self._outgoing_limit_bytes
-        )
+        return len(self._in_flight) >= self._questions_limit_count or self._is_long
+
+    @property
+    def _is_long(self) -> bool:
+        """Return whether as much waits to be sent as may."""
+        return len(self._outgoing) >= self._outgoing_limit_bytes
 
     def tell(self, index: int, command: Command) -> None:
         """Tell a shard there something, if the link is up."""
         if self.is_up:
             body, flags = encode_content(command)
-            self._send(encode_frame(Kind.TELL, body, 0, index, flags))
+            self._outgoing.put(encode_frame(Kind.TELL, body, 0, index, flags))
 
     def post(
         self, index: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None
@@ -192,13 +205,13 @@ class MeshLink:
             self._receipts[correlation] = gate
         if held is not None:
             flags |= FrameFlag.HOLDS
-            held.add((Notice(lambda: self._release(correlation)),))
-        self._send(encode_frame(Kind.POST, body, correlation, index, flags))
+            held.add((Notice(partial(self._release, correlation)),))
+        self._outgoing.put(encode_frame(Kind.POST, body, correlation, index, flags))
 
     def return_pass(self, pass_id: str) -> None:
         """Say that a pass is over; if the link is broken, it runs out there."""
         if self.is_up:
-            self._send(encode_frame(Kind.RETURNED, pass_id.encode()))
+            self._outgoing.put(encode_frame(Kind.RETURNED, pass_id.encode()))
 
     def call(self, name: str, body: bytes, asker: CallAsker, wait_ms: int) -> None:
         """Ask the process itself. Raises Overloaded or OutOfReach; then nothing was asked."""
@@ -215,32 +228,25 @@ class MeshLink:
     def note(self, name: str, body: bytes) -> None:
         """Tell the process itself something, if the link is up."""
         if self.is_up:
-            self._send(encode_frame(Kind.NOTE, encode_named(name, body)))
+            self._outgoing.put(encode_frame(Kind.NOTE, encode_named(name, body)))
 
     def _send_call(self, call: _Call) -> None:
         self._last_correlation = correlation = self._last_correlation + 1
         self._calls[correlation] = call
-        self._send(encode_frame(Kind.CALL, call.content, correlation))
+        self._outgoing.put(encode_frame(Kind.CALL, call.content, correlation))
 
     def _send_question(self, question: _Question) -> None:
-        body, flags = encode_content(question.command)
         self._last_correlation = correlation = self._last_correlation + 1
+        holds = question.held is not None
+        self._outgoing.put_together((correlation, question.index, holds, question.command))
         self._in_flight[correlation] = question
-        if question.held is not None:
-            flags |= FrameFlag.HOLDS
-        self._send(encode_frame(Kind.ASK, body, correlation, question.index, flags))
 
     def _release(self, correlation: int) -> None:
         """Release the messages to workers that wait there; a broken link releases them."""
         if self.is_up:
+            if not self._released:
+                self._wake()
             self._released.append(correlation)
-            self._wake()
-
-    def _send(self, frame: bytes) -> None:
-        if not self._outgoing:
-            self._wake()
-        self._outgoing.append(frame)
-        self._outgoing_bytes += len(frame)
 
     # The connection
 
@@ -250,7 +256,7 @@ class MeshLink:
         self._is_open = True
         self._reader = LinkReader()
         self._heard_s = self._said_s = self._now_s()
-        self._send(encode_frame(Kind.HELLO, encode_hello(self._place)))
+        self._outgoing.put(encode_frame(Kind.HELLO, encode_hello(self._place)))
 
     def received(self, data: bytes) -> None:
         """Take what the other end has said. Raises LinkDamaged: the connection is to be closed."""
@@ -268,13 +274,11 @@ class MeshLink:
         """Return what is to be sent now; it counts as said."""
         if self._released:
             released, self._released = self._released, []
-            self._outgoing.append(encode_frame(Kind.RELEASED, encode_numbers(released)))
-        if not self._outgoing:
-            return b""
-        self._said_s = self._now_s()
-        outgoing, self._outgoing = self._outgoing, []
-        self._outgoing_bytes = 0
-        return b"".join(outgoing)
+            self._outgoing.put(encode_frame(Kind.RELEASED, encode_numbers(released)))
+        outgoing = self._outgoing.take()
+        if outgoing:
+            self._said_s = self._now_s()
+        return outgoing
 
     def look(self) -> bool:
         """Look at the time, some times a second; return whether the connection is still good.
@@ -288,15 +292,14 @@ class MeshLink:
         if now_s - self._heard_s > LINK_SILENCE_MS / 1000:
             return False
         if now_s - self._said_s >= LINK_PING_MS / 1000 and not self._outgoing:
-            self._send(encode_frame(Kind.PING))
+            self._outgoing.put(encode_frame(Kind.PING))
         return True
 
     def closed(self) -> None:
         """Note that the connection has ended, or could not be made good."""
         was_up = self.is_up
-        self._is_open = self.is_up = False
-        self._outgoing = []
-        self._outgoing_bytes = 0
+        self._is_open = self.is_up = self._may_ask = False
+        self._outgoing.forget()
         self._released = []
         in_flight, self._in_flight = self._in_flight, {}
         receipts, self._receipts = self._receipts, {}
@@ -359,6 +362,7 @@ class MeshLink:
         self.is_up, self.incarnation = True, incarnation
         _log.info("linked", peer_process=self.peer, incarnation=incarnation)
         self._when_up(self, incarnation)
+        self._may_ask = True
         waiting, self._waiting = self._waiting, deque()
         while waiting:
             self._send_question(waiting.popleft())
@@ -371,11 +375,7 @@ class MeshLink:
     def _take(self, frame: LinkFrame) -> None:
         kind, correlation = frame.kind, frame.correlation
         if kind == Kind.REPLY:
-            reply = decode_reply(frame.body, frame.flags)  # first: it may have to be refused
-            question = self._answered(correlation)
-            if frame.flags & FrameFlag.HOLDS and question.held is not None:
-                question.held.add((Notice(lambda: self._release(correlation)),))
-            question.asker.answer(question.place, reply)
+            self._take_answers(frame)
         elif kind == Kind.RESULT:
             self._answered_call(correlation).asker.answer(frame.body)
         elif kind == Kind.REFUSE:
@@ -389,15 +389,30 @@ class MeshLink:
                 self._await_next(question)
             else:
                 question.asker.refuse(error)
+        elif kind == Kind.LAST:
+            self._may_ask = False
+            in_flight, self._in_flight = self._in_flight, {}
+            for question in in_flight.values():
+                self._await_next(question)
         elif kind == Kind.RECEIVED:
             self._note_received(decode_numbers(frame.body))
         elif kind != Kind.PING:
             raise LinkDamaged(f"a frame of kind {kind} has no place in an answer")
 
+    def _take_answers(self, frame: LinkFrame) -> None:
+        in_flight = self._in_flight
+        for correlation, holds, reply in decode_answers(frame.body, frame.flags):
+            question = in_flight.pop(correlation, None)
+            if question is None:
+                raise LinkDamaged(_NOT_ASKED)
+            if holds and question.held is not None:
+                question.held.add((Notice(partial(self._release, correlation)),))
+            question.asker.answer(question.place, reply)
+
     def _answered(self, correlation: int) -> _Question:
         question = self._in_flight.pop(correlation, None)
         if question is None:
-            raise LinkDamaged("an answer to a question that was not asked")
+            raise LinkDamaged(_NOT_ASKED)
         return question
 
     def _answered_call(self, correlation: int) -> _Call:

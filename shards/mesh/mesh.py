@@ -53,6 +53,9 @@ class Mesh:
         self._groups = place.groups
         self._now_s = now_s
         self._wake = wake
+        self._is_letting_go = False
+        self.when_let_go: Callable[[], None] | None = None
+        """Sends what links and ends have to say; then `wake` is not called for answers."""
         self._states: Callable[[], Sequence[ShardState]] = tuple
         self._sent: dict[tuple[int, int], int] = {}
         self._acknowledgments = Acknowledgments()
@@ -67,7 +70,7 @@ class Mesh:
                 place,
                 peer,
                 now_s=now_s,
-                wake=wake,
+                wake=self._wake_later,
                 when_up=self._when_up,
                 when_down=self._when_down,
                 questions_limit_count=questions_limit_count,
@@ -104,6 +107,11 @@ class Mesh:
     def _return_pass(self, index: int, pass_id: str) -> None:
         self.links[self._groups[index]].return_pass(pass_id)
 
+    def _wake_later(self) -> None:
+        """Call `wake`, unless `let_go` is about to send all that there is."""
+        if not self._is_letting_go:
+            self._wake()
+
     def answering(self, group: AskedGroup) -> Answering:
         """Make the end of a link by which another process asks."""
         return Answering(
@@ -113,7 +121,7 @@ class Mesh:
             self.calls,
             self.barrier,
             now_s=self._now_s,
-            wake=self._wake,
+            wake=self._wake_later,
         )
 
     # What the shards need: `turns.Elsewhere`
@@ -152,6 +160,18 @@ class Mesh:
     def group_of(self, index: int) -> int:
         """Return the group that a shard is in."""
         return self._groups[index]
+
+    def let_go(self, release: Callable[[], None]) -> None:
+        """Release what has become durable; what that says to other groups leaves in one piece."""
+        if self.when_let_go is None:
+            release()
+            return
+        self._is_letting_go = True
+        try:
+            release()
+        finally:
+            self._is_letting_go = False
+        self.when_let_go()
 
     def post(
         self, target: int, message: Receive, held: HeldMessages | None, gate: AfterReceipts | None

@@ -43,10 +43,12 @@ ENDING: Final = frozenset(
 ENDING_ANY: Final = frozenset({c.RunBulk, w.ResetShard})
 """Commands that may end the hold of any task of the shard."""
 
-_CHECKS: Final = frozenset({c.CheckFence, w.CheckWorkflowFence})
-_FENCED: Final = frozenset(
+FENCED: Final = frozenset(
     {c.CreatePromise, c.CompletePromise, c.CreateCallback, w.EnsurePromise, w.SettlePromise}
 )
+"""Commands that may be carried out on behalf of a task; most have no fence."""
+
+_WITH_FENCE: Final = FENCED | {c.CheckFence, w.CheckWorkflowFence}
 
 
 class PassedFence(Fence, frozen=True):
@@ -121,19 +123,20 @@ class GroupMachine(Machine):
     def step(self, command: Command, now_ms: int) -> Step:
         """Carry out a command, or leave it for later while a pass says so."""
         kind = type(command)
-        passes = self.passes
-        if passes.given and self._has_to_wait(kind, command):
+        if self.passes.given and self._has_to_wait(kind, command):
             return Step(DONE, (), (), again=command, waits=True)
-        if kind in _FENCED:
-            fence = command.fence  # type: ignore[attr-defined]
-            if fence is not None and fence.judged is not None:
-                return self._step_fenced(command, fence, now_ms)
-        elif kind in _CHECKS:
-            step = _step(self, command, now_ms)
-            if step.reply.code is Code.OK:
-                passes.give(home_of(command), command.pass_id, step.reply.count)  # type: ignore[attr-defined]
-            return step
+        if kind in _WITH_FENCE and command.fence is not None:  # type: ignore[attr-defined]
+            return self._step_with_fence(command, command.fence, now_ms)  # type: ignore[attr-defined]
         return _step(self, command, now_ms)
+
+    def _step_with_fence(self, command: Command, fence: Fence | WorkflowFence, now_ms: int) -> Step:
+        """Carry out a command on behalf of a task, or the question whether that is held."""
+        if isinstance(fence, PassedFence | PassedWorkflowFence):
+            return self._step_fenced(command, fence, now_ms)
+        step = _step(self, command, now_ms)
+        if isinstance(command, c.CheckFence | w.CheckWorkflowFence) and step.reply.code is Code.OK:
+            self.passes.give(home_of(command), command.pass_id, step.reply.count)
+        return step
 
     def _step_fenced(
         self, command: Command, fence: PassedFence | PassedWorkflowFence, now_ms: int

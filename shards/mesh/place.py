@@ -15,7 +15,7 @@ from troth.persistence.placement import groups_by_shard
 
 from .frames import LinkDamaged
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 
 class ProcessPlace(Struct, frozen=True, dict=True):

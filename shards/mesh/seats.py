@@ -14,6 +14,7 @@ from .acknowledgments import Acknowledgments
 from .barrier import Barrier
 from .errands import Errands
 from .link import MeshLink
+from .passes import FENCED
 
 
 @final
@@ -34,7 +35,11 @@ class NearSeat:
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
         """Take a client's command; `run_turn` is called soon. Raises Overloaded."""
-        needed = self._needed.get(type(command))
+        kind = type(command)
+        if kind in FENCED and command.fence is None:  # type: ignore[attr-defined]
+            self._put(command, asker, place, held)  # as most are; it need not be looked at more
+            return
+        needed = self._needed.get(kind)
         if needed is None or (errand := needed(command)) is None:
             self._put(command, asker, place, held)
         else:

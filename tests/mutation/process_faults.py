@@ -172,4 +172,18 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "        self._own.set_time(now_ms)\n",
         f"{DEBUGGED}::test_what_happens_is_the_same_as_with_one_process",
     ),
+    fault(
+        "the limit of connections of an address counts for each process",
+        "http/sockets/shared_room.py",
+        "            self._calls.note_all(FULL, [FullAddress(address, is_full)])\n",
+        "",
+        "http/sockets/test_shared_room.py::test_an_address_has_its_limit_at_all_processes",
+    ),
+    fault(
+        "a process writes on into an audit log that another has renamed",
+        "http/identity/audit.py",
+        "                if self._is_newest(descriptor):\n",
+        "                if descriptor:\n",
+        "http/identity/test_audit.py::test_several_processes_write_whole_lines_in_order",
+    ),
 )

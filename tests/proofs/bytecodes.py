@@ -2,6 +2,7 @@
 
     python -m tests.proofs.bytecodes rpc --top 40
     python -m tests.proofs.bytecodes create --tree ../older     # another version
+    python -m tests.proofs.bytecodes create --server-processes 2 --connections 128
 
 A count is the same however busy the machine is. The server runs under `sys.settrace`, which counts
 in the event loop's thread only. All connections ask at once and wait for all answers; the server is
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -30,6 +32,9 @@ CAUSED_BY_CLOCKS: Final = re.compile(
     r"|surveys/series|state/activity|overview/counting|loop_lag|shards/(clock|passes|together)"
     r"|Counts\.add$|Shards\.counts$|Lane\._check$|LaneConnection\.check$|EnumType\.__iter__"
 )
+PROCESSES: Final = "--processes"
+SEAT: Final = "TROTH_SEAT"
+"""What a process finds in its environment when a supervisor has started it."""
 READY_TIMEOUT_S: Final = 60.0
 SETTLE_S: Final = 0.05
 PAYLOAD_BYTES: Final = 200
@@ -76,6 +81,17 @@ def count_in_server(path: Path, arguments: list[str]) -> None:
     signal.signal(signal.SIGUSR2, end)
     _give_passes_time()
     sys.argv = ["troth", "serve", *arguments]
+    if PROCESSES in arguments and SEAT not in os.environ:
+        # The supervisor counts nothing, and starts processes that do.
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        program = path.with_name("program")
+        counting = shlex.join([sys.executable, __file__, "--count", str(path), "any"])
+        program.write_text(f'#!/bin/sh\nshift 3\nexec {counting} "$@"\n')
+        program.chmod(0o700)
+        sys.executable = str(program)
+    elif SEAT in os.environ:
+        path = path.with_name(f"{os.getpid()}-{path.name}")
     runpy.run_module("troth", run_name="__main__")
 
 
@@ -140,10 +156,13 @@ class Line:
         return parsed[1]
 
 
-def count_operations(tree: Path, name: str, rounds_count: int, lines_count: int) -> list[Any]:
+def count_operations(
+    tree: Path, name: str, rounds_count: int, lines_count: int, processes_count: int
+) -> list[Any]:
     """Return (place, bytecodes, calls) of each function, for all operations together."""
     from troth.bench.client import BenchTarget, free_ports
     from troth.bench.load import run, workload_for
+    from troth.bench.machine import children_of
     from troth.bench.scenarios.table import SCENARIOS
     from troth.bench.wire import Requests
 
@@ -160,6 +179,7 @@ def count_operations(tree: Path, name: str, rounds_count: int, lines_count: int)
                 *(tree / ".venv/bin/python", __file__, "--count", path, name),
                 *("--data", f"{directory}/data", "--listen", f"127.0.0.1:{api}"),
                 *("--poll-listen", f"127.0.0.1:{poll}"),
+                *((PROCESSES, str(processes_count)) if processes_count > 1 else ()),
             ],
             cwd=directory,
             env={**os.environ, "PYTHONPATH": str(tree / "src")},
@@ -177,21 +197,23 @@ def count_operations(tree: Path, name: str, rounds_count: int, lines_count: int)
                 if (stream := scenario.stream_path(line)) is not None:
                     prefix, port = ("/poll", api) if scenario.streams_at_api else ("", poll)
                     line.listen(port, scenario.requests.make("GET", prefix + stream))
+            serving = [server.pid] if processes_count == 1 else children_of(server.pid)
             for _ in range(2):
-                _ask_all(server.pid, scenario, lines)
-            server.send_signal(signal.SIGUSR1)
+                _ask_all(serving, scenario, lines)
+            _send_all(serving, signal.SIGUSR1)
             time.sleep(SETTLE_S)
             for _ in range(rounds_count):
-                _ask_all(server.pid, scenario, lines)
+                _ask_all(serving, scenario, lines)
             time.sleep(SETTLE_S)
-            server.send_signal(signal.SIGUSR2)
-            while not path.exists():
+            _send_all(serving, signal.SIGUSR2)
+            while len(found := list(path.parent.glob(f"*{path.name}"))) < len(serving):
                 time.sleep(SETTLE_S)
-            counts: list[Any] = json.loads(path.read_text())
-            return counts
+            return [row for one in found for row in json.loads(one.read_text())]
         finally:
+            serving = children_of(server.pid)
             server.kill()
             server.wait()
+            _send_all(serving, signal.SIGKILL)
 
 
 def _wait_ready(target: Any) -> None:
@@ -208,18 +230,23 @@ def _wait_ready(target: Any) -> None:
     raise AssertionError("the server did not become ready")
 
 
-def _ask_all(process_id: int, scenario: Any, lines: list[Line]) -> None:
+def _send_all(process_ids: list[int], number: int) -> None:
+    for process_id in process_ids:
+        os.kill(process_id, number)
+
+
+def _ask_all(process_ids: list[int], scenario: Any, lines: list[Line]) -> None:
     """Carry out one operation on each line, step by step, all at once."""
     from troth.bench.scenarios.base import MESSAGE
 
     operations = [scenario.operation(line) for line in lines]
     steps = {number: next(operation) for number, operation in enumerate(operations)}
     while steps:
-        os.kill(process_id, signal.SIGSTOP)
+        _send_all(process_ids, signal.SIGSTOP)
         asked = [number for number, (step, _) in steps.items() if step != MESSAGE]
         for number in asked:
             lines[number].socket.sendall(steps[number][1])
-        os.kill(process_id, signal.SIGCONT)
+        _send_all(process_ids, signal.SIGCONT)
         for number in asked or list(steps):
             step = steps.pop(number)[0]
             line = lines[number]
@@ -238,6 +265,7 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, default=Path.cwd(), help="the version to look at")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--server-processes", type=int, default=1, help="processes of the server")
     parser.add_argument("--top", type=int, default=0, help="show so many functions")
     parser.add_argument("--count", type=Path, help=argparse.SUPPRESS)
     arguments, rest = parser.parse_known_args()
@@ -245,9 +273,22 @@ def main() -> None:
         count_in_server(arguments.count, rest)
         return
     tree = arguments.tree.resolve()
-    counts = count_operations(tree, arguments.scenario, arguments.rounds, arguments.connections)
+    counts = count_operations(
+        *(
+            tree,
+            arguments.scenario,
+            arguments.rounds,
+            arguments.connections,
+            arguments.server_processes,
+        )
+    )
     operations_count = arguments.rounds * arguments.connections
-    rows = [row for row in counts if CAUSED_BY_CLOCKS.search(row[0]) is None]
+    sums: dict[str, tuple[int, int]] = {}
+    for place, number, calls in counts:
+        if CAUSED_BY_CLOCKS.search(place) is None:
+            before = sums.get(place, (0, 0))
+            sums[place] = (before[0] + number, before[1] + calls)
+    rows = [(place, *both) for place, both in sums.items()]
     for place, number, calls in sorted(rows, key=lambda row: -row[1])[: arguments.top]:
         shown = place.removeprefix(f"{tree}/src/troth/")
         print(f"{number / operations_count:9.1f} {calls / operations_count:8.2f}  {shown}")

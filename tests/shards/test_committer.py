@@ -1,5 +1,7 @@
 """Group commit: one batch a turn, positions, room, and the end after a failure."""
 
+import time
+
 import pytest
 import trio
 import trio.testing
@@ -195,6 +197,24 @@ async def test_the_thread_reports_through_the_event_loop() -> None:
 
     assert committer.durable_position == 2
     assert threads_are_loop == [True]
+
+
+async def test_who_is_awake_hears_of_it_without_the_ring() -> None:
+    """A pass of the hot lane looks by itself; the ring that comes then brings nothing new."""
+    durable: list[int] = []
+    committer = committer_with(durable)
+    writer = ThreadWriter(MemoryLog(), committer)
+    committer.append(entries(1, 1))
+    committer.flush(writer)
+    ends_s = time.monotonic() + 60
+    while committer.durable_position < 2:  # no task runs in the meantime
+        assert time.monotonic() < ends_s
+        committer.look()
+    assert durable == [2]
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    await writer.close()
+
+    assert durable == [2]
 
 
 async def test_the_thread_reports_a_failure() -> None:

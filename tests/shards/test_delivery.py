@@ -313,3 +313,30 @@ def test_held_messages_leave_after_the_release_in_order_and_only_once() -> None:
     held.release()
     held.add([message("3", "x")])  # durable only after the answer was written
     assert sent == ["1", "2", "3"]
+
+
+async def test_receivers_are_told_of_while_what_waits_comes_and_goes(
+    autojump_clock: MockClock,
+) -> None:
+    """A look that is taken up again later leaves out what has gone in between."""
+    world = World()
+    async with world.running():
+        for name in ("bad", "worse"):
+            world.push.behaviour[name] = "fail"
+        for number in range(3):
+            world.send(message(f"g{number}", f"poll://g{number}"))
+        for name in ("bad", "worse"):
+            world.send(message(name, f"http://{name}/"))
+        await trio.sleep(0.5)
+        everything = {view.target: view.stalled_count for view in world.delivery.receivers()}
+        groups = {f"poll://g{number}": 1 for number in range(3)}
+        assert everything == groups | {"http://bad:80": 1, "http://worse:80": 1}
+
+        look = world.delivery.receivers()
+        first = next(look)
+        for task_id in ("g0", "g1", "g2", "bad", "worse"):
+            world.withdraw(task_id)
+        rest = list(look)
+        assert not any(view.stalled_count for view in rest)
+        assert first.target
+        assert stalled_count(world.delivery) == 0

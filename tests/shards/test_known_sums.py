@@ -6,7 +6,7 @@ from troth.core.model import PromiseState
 from troth.shards.known_sums import KnownSums
 from troth.shards.shard import Shard
 from troth.shards.surveys.pace import Pace
-from troth.shards.surveys.totals import RunningTotals
+from troth.shards.surveys.totals import RunningTotals, each
 
 from .stage import FAR_MS, stage
 from .test_checkpointer import Disk, life, play, script
@@ -56,3 +56,22 @@ async def test_a_full_mailbox_is_seen_where_no_turn_is_run() -> None:
         found = await totals.add_up(Pace())
         assert (before.mailbox_largest_count, found.mailbox_largest_count) == (0, 3)
         assert found.sums.mailbox_count == 3
+
+
+async def test_each_shard_alone_adds_up_to_all(mock_clock: object) -> None:
+    """What metrics show of shards one by one, and of all together."""
+    async with stage(3, direct=True) as s:
+        for number in range(7):
+            await s.shards.ask(c.CreatePromise(f"p{number}", FAR_MS))
+        alone = await each(s.shards, Pace())
+        together = await RunningTotals(s.shards).add_up(Pace())
+        assert [name for name, _ in alone] == ["0", "1", "2"]
+        assert [one.shards_count for _, one in alone] == [1, 1, 1]
+        promises = [one.sums.promises_count for _, one in alone]
+        assert sum(promises) == together.sums.promises_count == 7
+        commands = [one.busiest_commands_count for _, one in alone]
+        assert max(commands) == together.busiest_commands_count
+        for kind in together.counts.promises:
+            assert together.counts.promises[kind] == sum(
+                one.counts.promises[kind] for _, one in alone
+            )

@@ -6,6 +6,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from troth.core.limits import POLL_CHUNK_BYTES
 from troth.shards.delivery.dialects import Dialect
 from troth.shards.delivery.polls import (
     ConnectionClosed,
@@ -329,3 +330,32 @@ async def test_open_connections_are_found_and_closed_ones_are_not() -> None:
     assert not polls.is_connected("c")
     assert polls.find("h", "c") is None
     assert polls.largest_groups(5) == ("g",)
+
+
+async def test_large_messages_are_handed_out_one_after_the_other() -> None:
+    """A stream that is slow holds no more memory than for one of them."""
+    polls, listener = make()
+    with polls.connect("g", "a") as connection:
+        texts = [Text(letter * POLL_CHUNK_BYTES) for letter in "xyz"]
+        for text in texts:
+            assert polls.put(text, "g", None, exact=False)
+        for text in texts:
+            assert await connection.receive() == [text.body()]
+            connection.confirm()
+            assert listener.delivered_items[-1] is text
+
+
+async def test_what_is_not_in_a_stream_is_given_up_without_a_word() -> None:
+    """It was delivered, or its stream has ended."""
+    polls, listener = make()
+    polls.discard(Text("never there"))
+    assert listener.rooms == []
+    connection = polls.connect("g", "a")
+    with connection:
+        text = Text("text")
+        assert polls.put(text, "g", None, exact=False)
+    connection.__exit__(None, None, None)
+    assert listener.returned_items == [text]
+    assert listener.ends == [("g", "a", False)]
+    polls.discard(text)
+    await trio.lowlevel.checkpoint()

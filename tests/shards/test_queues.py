@@ -7,18 +7,20 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from troth.core.commands import ClaimTask, CreatePromise
+from troth.core.commands import ClaimTask, CompletePromise, CreatePromise, ReadPromise
 from troth.core.executions import RECEIVER_TYPE
 from troth.core.grammar import task_ids
 from troth.core.grammar.addresses import Address, Undeliverable, resolve
-from troth.core.model import EMPTY_VALUE, Json
+from troth.core.model import EMPTY_VALUE, RESOLVED, Json
+from troth.core.replies import UnblockMessage
 from troth.core.workflow_commands import AcquireWorkflow, EnsurePromise
+from troth.core.workflows import execute_key
 from troth.shards.delivery.polls import Polls
-from troth.shards.delivery.shipments import UNDELIVERABLE, ReceiverView
+from troth.shards.delivery.shipments import UNDELIVERABLE, ReceiverView, key_of
 from troth.shards.surveys.pace import Pace
 from troth.shards.surveys.queues import RETRY_COUNT, Queues
 
-from .stage import FAR_MS, WORKER, Stage, stage
+from .stage import EPOCH_MS, FAR_MS, WORKER, Stage, stage
 
 PUSH = "http://worker.test/"
 
@@ -175,3 +177,45 @@ async def test_rates_count_what_was_delivered_and_what_has_come_since(
         await queues.sample(9)
         (row,) = (await queues.longest(9)).rows
         assert row.rate_out == pytest.approx(1, rel=0.1)
+
+
+async def test_very_many_receivers_are_cut_and_the_page_says_so(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups that workers listen to come first; a token with a prefix sees those that begin so."""
+    monkeypatch.setattr("troth.shards.surveys.queues.RECEIVERS_LIMIT_COUNT", 5)
+    async with stage(1, direct=True) as s:
+        polls = Polls(connections_limit_count=9, buffer_limit_count=1)
+        for group in ("a/1", "a/2", "b"):
+            polls.connect(group, "w")
+        polls.connect("b", "w2")
+        waiting = Waiting([view(f"http://{number}.test/", 1) for number in range(9)])
+        queues = Queues(s.shards, polls, waiting)
+        whole, of_a = await queues.longest_of_each(9, ("", "a/"))
+        assert (whole.total_count, whole.is_complete) == (5, False)
+        workers = {row.receiver: row.workers_count for row in whole.rows}
+        assert (workers["poll://a/1"], workers["poll://b"]) == (1, 2)
+        assert {row.health for row in whole.rows if row.workers_count} == {"good"}
+        assert [row.receiver for row in of_a.rows] == ["poll://a/1", "poll://a/2"]
+        waiting.views = waiting.views[:2]
+        assert (await queues.longest(9)).is_complete
+
+
+async def test_since_when_there_is_something_to_send(mock_clock: MockClock) -> None:
+    """A task since it was made, a workflow since its promise was, news since the completion."""
+    async with stage(2, direct=True) as s:
+        await s.shards.ask(CreatePromise("rest", FAR_MS, tags={"resonate:invoke": WORKER}))
+        mock_clock.jump(1)
+        await s.shards.ask(EnsurePromise("flow", FAR_MS, EMPTY_VALUE, {"resonate:target": WORKER}))
+        await s.shards.ask(CreatePromise("p", FAR_MS))
+        mock_clock.jump(1)
+        await s.shards.ask(CompletePromise("p", RESOLVED))
+        queues = queues_of(s, Waiting([]))
+        task, flow = task_ids.invoke_id("rest"), execute_key("flow")
+        news = key_of(UnblockMessage((await s.shards.ask(ReadPromise("p"))).promise, "poll://g"))  # type: ignore[arg-type]
+        gone = [task_ids.invoke_id("gone"), execute_key("gone"), "no task's id"]
+        assert queues.ages([task, flow, news, *gone]) == {
+            task: EPOCH_MS,
+            flow: EPOCH_MS + 1_000,
+            news: EPOCH_MS + 2_000,
+        }

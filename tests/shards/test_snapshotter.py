@@ -24,7 +24,11 @@ from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES
 from troth.persistence.wal.segments import Segment
 from troth.shards.clock import SystemClock
 from troth.shards.upkeep import snapshotter
-from troth.shards.upkeep.snapshotter import OPEN_LIMIT_COUNT, OpenSnapshot, TooManySnapshots
+from troth.shards.upkeep.snapshotter import (
+    OPEN_LIMIT_COUNT,
+    OpenSnapshot,
+    TooManySnapshots,
+)
 
 from .snapshot_world import World, state_of, world
 
@@ -488,3 +492,21 @@ async def test_that_the_log_cannot_be_archived_is_said_once(
         nursery.cancel_scope.cancel()
 
     assert capsys.readouterr().out.count("cannot be archived") == 2  # good in between
+
+
+async def test_snapshots_are_listed_and_written_on_demand(tmp_path: Path) -> None:
+    """As if they were scheduled: the directory is made with the first, and old ones go."""
+    async with world(tmp_path / "data", directory=tmp_path / "backups", keep_count=1) as server:
+        assert await server.snapshotter.listed() == []
+        await fill(server, 0, 3)
+        written = await server.snapshotter.write_now()
+        assert written is not None
+        assert await server.snapshotter.listed() == [written]
+        await fill(server, 3, 1)
+        newer = await server.snapshotter.write_now()
+        assert newer is not None
+        listed = await server.snapshotter.listed()
+        assert listed is not None
+        assert newer in listed
+        assert server.snapshotter.statistics().open_count == 0
+    assert verify(newer.path).header == newer.header

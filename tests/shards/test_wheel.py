@@ -282,7 +282,7 @@ def memory_bytes() -> int:
 
 @pytest.mark.slow
 def test_an_entry_takes_little_memory_and_gives_it_back() -> None:
-    count = 200_000
+    count = 100_000
     keys = [f"promise-{number}" for number in range(count)]
     tracemalloc.start()
     try:
@@ -306,7 +306,7 @@ def test_an_entry_takes_little_memory_and_gives_it_back() -> None:
 
 @pytest.mark.slow
 def test_a_fixed_entry_takes_half_as_much() -> None:
-    count = 200_000
+    count = 100_000
     keys = [f"promise-{number}" for number in range(count)]
     tracemalloc.start()
     try:
@@ -327,10 +327,10 @@ def test_a_fixed_entry_takes_half_as_much() -> None:
 
 
 @pytest.mark.slow
-def test_a_million_timers() -> None:
+def test_very_many_timers() -> None:
     seed = 20_261_121
     chooser = random.Random(seed)
-    count = 1_000_000
+    count = 250_000
     deadlines_ms = [START_MS + chooser.randrange(1, 3_600_000) for _ in range(count)]
     started = time.process_time()
     wheel: TimingWheel[int] = TimingWheel(START_MS)
@@ -344,5 +344,5 @@ def test_a_million_timers() -> None:
         now_ms += 10_000
         due += wheel.advance(now_ms)
 
-    assert time.process_time() - started < 20, "a few seconds; more only if not O(1)"
+    assert time.process_time() - started < 5, "a second; more only if not O(1)"
     assert due == sorted(range(1, count, 2), key=lambda key: (deadlines_ms[key], key)), seed

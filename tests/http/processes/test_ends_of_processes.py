@@ -8,27 +8,30 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.server import ServerDiedError, ServerProcess
+from tests.proofs.rolling_restart import restart_under_load
 from troth.cli.supervising.restart import asked
 from troth.core.codes import Code
 
 from .clients import FAR_MS, Client, ids_by_group
 
 LONG_S = 60.0
+PROCESSES_COUNT = 3
+CONNECTIONS_LIMIT_COUNT = 60
 REST_LIMIT_BYTES = 80_000_000
 """What a further process may take when nothing has been asked of it yet."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of three processes."""
+    """A server of three processes, which has a limit of connections."""
     directory = tmp_path_factory.mktemp("processes")
-    with ServerProcess(directory, "--processes", "3") as process:
+    limit = ("--connections-per-address-limit-count", str(CONNECTIONS_LIMIT_COUNT))
+    with ServerProcess(directory, "--processes", str(PROCESSES_COUNT), *limit) as process:
         yield process
 
 
@@ -93,6 +96,18 @@ def test_a_further_process_takes_little_memory(server: ServerProcess) -> None:
     sizes = [resident_bytes(one) for one in process_ids(server)]
     print("resident bytes at rest:", sizes)
     assert max(sizes) <= REST_LIMIT_BYTES
+
+
+def test_an_address_has_its_limit_at_all_processes_together(
+    server: ServerProcess, connect: Connect
+) -> None:
+    """Some more may be accepted before the processes have told each other."""
+    statuses = []
+    for _ in range(CONNECTIONS_LIMIT_COUNT + 20):
+        statuses.append(connect().ask("GET", "/ping")[0])
+        time.sleep(0.01)
+    assert set(statuses) == {200, 503}
+    assert abs(statuses.count(200) - CONNECTIONS_LIMIT_COUNT) <= 6, statuses.count(200)
 
 
 def test_an_answer_waits_for_a_group_that_has_just_died(
@@ -197,9 +212,12 @@ def test_a_bulk_job_goes_on_when_processes_were_killed(
     status, made = client.ask("POST", "/bulk", job)
     assert status == 201, made
     until(lambda: client.ask("GET", f"/bulk/{made['id']}")[1]["done"] > 10, "it is in the middle")
+    client.close()  # it may be connected to one of them
     for number in (0, 2):
         os.kill(process_ids(server)[number], signal.SIGKILL)
         until(lambda: is_ready(server), "all are ready")
+
+    client = connect()
 
     def has_ended() -> bool:
         status, shown = client.ask("GET", f"/bulk/{made['id']}")
@@ -243,37 +261,10 @@ def test_a_second_server_is_refused_until_the_last_process_has_gone(
 
 
 def test_a_restart_under_load_refuses_no_request(server: ServerProcess) -> None:
-    """Connections wait, and so does what the next process has to answer."""
+    """Connections wait, and so does what the next process has to answer; see the proof."""
     before = process_ids(server)
-    is_over = threading.Event()
-    problems: list[object] = []
-    statuses: list[int] = []
-
-    def load(number: int) -> None:
-        count = 0
-        while not is_over.is_set():
-            count += 1
-            identifier = f"restart-{number}-{count}x"
-            try:
-                with closing(Client(server)) as client:
-                    made = {"id": identifier, "timeout": FAR_MS}
-                    status, body = client.ask("POST", "/promises", made)
-            except OSError as error:
-                problems.append(error)
-                continue
-            statuses.append(status)
-            if status != 201:
-                problems.append((status, body))
-            time.sleep(0.01)
-
-    clients = [threading.Thread(target=load, args=(number,)) for number in range(3)]
-    for one in clients:
-        one.start()
-    answered = list(asked(server.data, {"ask": "restart"}))
-    is_over.set()
-    for one in clients:
-        one.join()
-    assert answered[-1] == {"done": True}
-    assert len(statuses) > 20
-    assert problems == []
+    report = restart_under_load(server, "restart", clients_count=4, warm_up_s=0.5)
+    print(report)
+    assert len(report.seen) > 20
+    assert report.problems(PROCESSES_COUNT) == []
     assert set(before).isdisjoint(process_ids(server))

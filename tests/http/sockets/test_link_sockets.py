@@ -22,10 +22,11 @@ from troth.http.documents.table import API_ENDPOINTS
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.lane import Lane
-from troth.http.sockets.link_sockets import LinkSockets
+from troth.http.sockets.link_sockets import LinkSockets, _LinkSocket
 from troth.http.sockets.listener import SocketListener
 from troth.http.sockets.unix_sockets import is_same_user
 from troth.shards.delivery.polls import Polls
+from troth.shards.mesh.link import MeshLink
 
 SHARDS_EACH_COUNT = 2
 LIMIT_S = 30
@@ -172,6 +173,33 @@ async def test_a_large_value_goes_there_and_back(tmp_path: Path) -> None:
         found = state.find_promise(name)
         assert found is not None
         assert found.param.data == data
+
+
+async def test_nobody_is_woken_when_the_other_end_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That there is room is news only for who waits for it; a pass for nothing costs as others."""
+    async with serving(tmp_path) as served:
+        events_count = reads_count = 0
+        on_event, receive = _LinkSocket.on_event, MeshLink.received
+
+        def count_event(link: _LinkSocket, mask: int) -> None:
+            nonlocal events_count
+            events_count += link.is_asking
+            on_event(link, mask)
+
+        def count_read(link: MeshLink, data: bytes) -> None:
+            nonlocal reads_count
+            reads_count += 1
+            receive(link, data)
+
+        monkeypatch.setattr(_LinkSocket, "on_event", count_event)
+        monkeypatch.setattr(MeshLink, "received", count_read)
+        for number in range(20):
+            name = id_of(1, f"order-{number}")
+            status, _ = await served[0].ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
+            assert status == 201
+        assert events_count <= reads_count
 
 
 async def test_a_process_that_goes_and_comes_back(tmp_path: Path) -> None:

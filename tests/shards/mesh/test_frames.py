@@ -22,7 +22,13 @@ from troth.shards.errors import (
     StorageFailed,
 )
 from troth.shards.hashing import HOMES
-from troth.shards.mesh.codec import COMMANDS, decode_command, decode_reply, encode_content
+from troth.shards.mesh.codec import (
+    COMMANDS,
+    decode_answers,
+    decode_command,
+    decode_questions,
+    encode_content,
+)
 from troth.shards.mesh.frames import (
     FrameFlag,
     Kind,
@@ -32,6 +38,7 @@ from troth.shards.mesh.frames import (
     encode_frame,
     encode_numbers,
 )
+from troth.shards.mesh.outgoing_frames import TOGETHER_LIMIT_BYTES, OutgoingFrames
 from troth.shards.mesh.place import ProcessPlace, checked_hello, encode_hello
 from troth.shards.mesh.refusals import error_of, name_of
 
@@ -83,9 +90,63 @@ def test_replies_are_read_as_they_were_written() -> None:
         Reply(Code.OK, promises=PromisePage((promise, promise), 7)),
         Reply(Code.OK, codes=(Code.OK, Code.AWAITED_NOT_FOUND)),
     ):
-        read = decode_reply(*encode_content(reply))
+        outgoing = OutgoingFrames(Kind.REPLY, lambda: None)
+        outgoing.put_together((1, True, reply))
+        (frame,) = LinkReader().read(outgoing.take())
+        ((_, _, read),) = decode_answers(frame.body, frame.flags)
         assert read == reply
         assert read.promise is None or read.promise.state is PENDING
+
+
+def test_questions_that_follow_one_another_are_one_frame() -> None:
+    """What msgpack cannot write is in one of its own; nothing changes places."""
+    woken: list[int] = []
+    outgoing = OutgoingFrames(Kind.ASK, lambda: woken.append(len(outgoing)))
+    large = CreateCallback("a", "b", FAR_MS, {"large": 10**40})
+    commands = [*EXAMPLES, large, large, *EXAMPLES]
+    for number, command in enumerate(commands):
+        outgoing.put_together((number, 3, number % 2 == 0, command))
+        assert len(outgoing) > woken[0] == 0
+    outgoing.put(encode_frame(Kind.RETURNED, b"pass"))
+    outgoing.put_together((99, 3, False, large))
+    assert woken == [0]
+    frames = list(LinkReader().read(outgoing.take()))
+    assert [frame.kind for frame in frames] == [Kind.ASK] * 4 + [Kind.RETURNED, Kind.ASK]
+    assert [frame.flags for frame in frames] == [0, FrameFlag.JSON, FrameFlag.JSON, 0, 0, 2]
+    read = [
+        question
+        for frame in frames
+        if frame.kind == Kind.ASK
+        for question in decode_questions(frame.body, frame.flags)
+    ]
+    assert [question[3] for question in read] == [*commands, large]
+    assert [question[:3] for question in read[:-1]] == [
+        (number, 3, number % 2 == 0) for number in range(len(commands))
+    ]
+    assert (outgoing.take(), len(outgoing)) == (b"", 0)
+
+
+def test_what_is_put_together_does_not_become_too_long() -> None:
+    outgoing = OutgoingFrames(Kind.ASK, lambda: None)
+    command = CreatePromise("order", FAR_MS, Value(None, "x" * (TOGETHER_LIMIT_BYTES // 2)))
+    for _ in range(8):
+        outgoing.put_together((1, 0, False, command))
+    frames = list(LinkReader().read(outgoing.take()))
+    assert sum(len(decode_questions(frame.body, 0)) for frame in frames) == 8
+    assert max(len(frame.body) for frame in frames) < 3 * TOGETHER_LIMIT_BYTES
+
+
+def test_what_cannot_be_written_leaves_nothing_behind() -> None:
+    outgoing = OutgoingFrames(Kind.REPLY, lambda: None)
+    outgoing.put_together((1, False, Reply(Code.OK, count=1)))
+    with pytest.raises(NotImplementedError):
+        outgoing.put_together((2, False, Reply(Code.OK, count=object())))  # type: ignore[arg-type]
+    outgoing.put_together((3, False, Reply(Code.OK, count=3)))
+    (frame,) = LinkReader().read(outgoing.take())
+    assert [one[0] for one in decode_answers(frame.body, 0)] == [1, 3]
+    outgoing.put_together((4, False, Reply(Code.OK)))
+    outgoing.forget()
+    assert outgoing.take() == b""
 
 
 def test_frames_are_found_however_they_come() -> None:
@@ -128,7 +189,9 @@ def test_what_is_no_command_is_refused(body: bytes) -> None:
         with pytest.raises(LinkDamaged):
             decode_command(body, flags)
         with pytest.raises(LinkDamaged):
-            decode_reply(body, flags)
+            decode_answers(body, flags)
+        with pytest.raises(LinkDamaged):
+            decode_questions(body, flags)
 
 
 def test_lists_of_numbers() -> None:

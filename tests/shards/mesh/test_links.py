@@ -3,7 +3,7 @@
 import trio
 from trio.testing import MockClock
 
-from tests.shards.stage import FAR_MS, WORKER
+from tests.shards.stage import FAR_MS, WORKER, CalledBack, id_in
 from troth.core.codes import Code
 from troth.core.commands import (
     ClaimTask,
@@ -19,7 +19,7 @@ from troth.shards.errors import LinkBroken, OutOfReach
 from troth.shards.mesh.answering import Answering
 from troth.shards.mesh.link import MeshLink
 
-from .world import make_process, until, world
+from .world import make_process, start, until, world
 
 
 async def test_any_process_carries_out_what_lives_in_any_group(autojump_clock: MockClock) -> None:
@@ -152,6 +152,36 @@ async def test_each_end_notices_by_itself_that_the_other_is_silent() -> None:
     now_s += 2.1
     assert not link.look()
     assert not end.look()
+
+
+async def test_answers_leave_when_they_are_durable_without_a_pass_for_them(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Nobody is woken for them: what the log releases is sent together, then and there."""
+    woken: list[str] = []
+    sent: list[bytes] = []
+    here = make_process(0, (1, 1))
+    there = make_process(1, (1, 1), wake=lambda: woken.append("there"))
+    await start(nursery, there, manual=True)
+    link = MeshLink(here.place, 1, now_s=lambda: 0, wake=lambda: None, when_up=lambda *_: None)
+    end = there.mesh.answering(there.shards)
+    there.mesh.when_let_go = lambda: sent.append(end.take())
+    link.opened()
+    end.received(link.take())
+    link.received(end.take())
+    askers = [CalledBack(), CalledBack()]
+    for number, asker in enumerate(askers):
+        command = CreatePromise(id_in(1, 2, f"order-{number}"), FAR_MS)
+        link.ask(1, command, asker, 0, None)
+    end.received(link.take())
+    there.shards.run_turn()
+    woken.clear()
+    there.writer.make_all_durable()
+    assert woken == []
+    (answers,) = sent
+    link.received(answers)
+    assert [len(asker.replies) for asker in askers] == [1, 1]
+    nursery.cancel_scope.cancel()
 
 
 async def test_what_a_process_refuses_because_it_stops_waits_for_the_next_one(
