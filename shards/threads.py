@@ -14,7 +14,7 @@ from troth.persistence.shortage import PATIENCE_S
 SWITCH_INTERVAL_S: Final = 0.002
 """After how long the loop lets another thread run that wants to. The log's writer asks twice for
 each batch, so with Python's 5 ms a batch takes 10 ms while the loop is busy. Each time that a
-thread has waited for so long it wakes the other, which costs the loop its caches."""
+thread has waited for that long it wakes the other, which costs the loop its caches."""
 
 _PAUSE_S: Final = 0.05
 _NO_THREAD: Final = "can't start new thread"
