@@ -140,6 +140,11 @@ class FollowedStorage(Protocol):
 
     make_checkpoint: MakeCheckpoint | None
 
+    @property
+    def time_ms(self) -> int:
+        """The time that the last one who wrote the records has told clients, in ms since 1970."""
+        ...  # pragma: no cover
+
 
 class MemoryStorage:
     """Nothing is kept: everything is gone when the server stops."""

@@ -15,6 +15,7 @@ from troth.core.catalog import Entry
 from troth.core.executions import Execution, Usage
 from troth.core.model import Callback, Lock, Promise, Schedule, Task
 from troth.core.records import ShardMessage
+from troth.core.tables.folding import FoldedRow
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .counts import Counts
@@ -115,10 +116,6 @@ class Capture(Struct):
     def rows_count(self) -> int:
         """The number of entities that changed."""
         return len(self.promises) + len(self.tasks) + sum(map(len, self.other_rows()))
-
-
-FoldedRow = tuple[bytes, bytes]
-"""A pending promise in a checkpoint: its serial in 8 bytes, its row (`core/tables/folding.py`)."""
 
 
 class Loaded(Struct):

@@ -10,11 +10,10 @@ all the same: that of its last slice. What changes while it is made is noted as 
 again, until what is left fits into a slice.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, TypeVar, final
 
-from troth.core.catalog import RESERVED_PREFIX
 from troth.core.leases import LeaseFloor
 from troth.core.limits import CAPTURE_SLICE_COUNT, EVICTION_SLICE_COUNT
 from troth.core.model import (
@@ -25,10 +24,10 @@ from troth.core.model import (
     Task,
 )
 from troth.core.seeds import shared_receiver
-from troth.core.tables.folding import UNREADABLE_ROW, RowUnreadable
+from troth.core.tables.bulk_load import BulkLoad
 from troth.core.workflows import Await, Listener, WorkflowTask
 
-from .captures import Capture, FoldedRow, Loaded, PairKey, ShardHeader
+from .captures import Capture, Loaded, PairKey, ShardHeader
 from .changes import Changes
 from .completions import add_callback
 from .shard_state import ACTIVE, ShardState
@@ -104,7 +103,7 @@ class Capturing:
             header(self._state, sequence, position),
             deleted_promises=self._deleted_promises,
             deleted_tasks=self._deleted_tasks,
-            packed_names=dict(self._state.promises.tag_names.packed),
+            packed_names=dict(self._state.promises.name_sets.packed),
             **rows,
         )
 
@@ -321,7 +320,10 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.counts.add(loaded.counts)
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
-    ids = _load_promises(state, loaded.promises)
+    # They have waited long, and are as before the checkpoint: folded, and equal ids one text.
+    pending = BulkLoad(state.promises, state.promise_index, state.tag_index)
+    pending.load(loaded.promises)
+    ids = pending.ids
     for callback in loaded.callbacks:
         add_callback(state, callback)
     for task in loaded.tasks:
@@ -359,36 +361,6 @@ def load(state: ShardState, loaded: Loaded) -> None:
         else:
             state.unblocks.setdefault(one.promise_id, {})[one.address] = one.settled_at
             state.unblocks_count += 1
-
-
-def _load_promises(state: ShardState, promises: Iterable[Promise | FoldedRow]) -> dict[str, str]:
-    """Take up what is pending, which has waited long; return one text for each id.
-
-    That is as it was before the checkpoint. There may be millions, so each call counts.
-    """
-    ids: dict[str, str] = {}
-    table, add_row, add_tags = state.promises, state.promises.add_row, state.tag_index.add
-    add_to_index = state.promise_index.append
-    serial = -1
-    for promise in promises:
-        tags: Iterable[tuple[str, str]]
-        if isinstance(promise, tuple):
-            serial = int.from_bytes(promise[0], "big")
-            try:
-                promise_id, tags = add_row(*promise)
-            except UNREADABLE_ROW as error:
-                raise RowUnreadable(str(error)) from error
-        else:
-            serial, promise_id = promise.serial, promise.id
-            table.add_folded(promise)
-            tags = () if promise.tags is None else promise.tags.items()
-        ids[promise_id] = promise_id
-        if not promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
-            add_to_index(serial, promise_id)
-        if tags:
-            add_tags(promise_id, serial, [(name, ids.get(value, value)) for name, value in tags])
-    table.folded_through = max(table.folded_through, serial)
-    return ids
 
 
 def _load_task(state: ShardState, task: Task) -> None:

@@ -93,7 +93,7 @@ class ShardState:
         self.promises = PromiseTable()
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
-        self.tag_index = TagIndex(self.promises)
+        self.tag_index = TagIndex(self.promises.serial_of)
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.callbacks_count = 0
         self.resuming = Waiting()  # roots, and the promises whose callbacks resume them

@@ -56,7 +56,6 @@ DATA_CHARACTERS: Final = 8_192
 """A promise with longer data is not folded: it would become hardly smaller."""
 
 ROW_MARK: Final = 1
-_ROW_MARK_BYTE: Final = bytes([ROW_MARK])
 
 UNREADABLE_ROW: Final = (*UNREADABLE_JSON, struct.error, IndexError, ValueError)
 """What is raised for a row that is none."""
@@ -67,10 +66,16 @@ _TIMEOUT: Final = struct.Struct(">q")
 SERIAL: Final = slice(1, 9)
 """Where a folded promise has its serial."""
 _TIMEOUT_OFFSET: Final = 9
+_ROW_START_BYTES: Final = _ROW_START.size
+_START_BYTES: Final = _START.size
 _TIMES_BYTES: Final = _START.size - _TIMEOUT_OFFSET
 _NUMBER: Final = tuple(bytes([number]) for number in range(256))
 _DATA_ALONE: Final = b"\xc1"  # which begins nothing in msgpack
 _OWN_NAMES_PACKED: Final = msgspec.msgpack.encode(None)
+
+
+FoldedRow = tuple[bytes, bytes]
+"""A pending promise as a checkpoint has it: its serial in 8 bytes, and its row."""
 
 
 class RowUnreadable(Exception):
@@ -99,6 +104,7 @@ class _Values(Struct, array_like=True, gc=False):
 
 _pack: Final = packer()
 _pack_start: Final = _START.pack
+_unpack_row_start: Final = _ROW_START.unpack_from
 _unpack_rest: Final = msgspec.msgpack.Decoder(_Rest).decode
 _unpack_values: Final = msgspec.msgpack.Decoder(_Values).decode
 _unpack_names: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
@@ -108,7 +114,7 @@ _unpack_names: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 class NameSets:
     """The sets of names that a shard's promises have tags of, by number."""
 
-    __slots__ = ("_numbers", "_numbers_packed", "names", "packed")
+    __slots__ = ("_numbers", "names", "numbers_packed", "packed")
 
     def __init__(self) -> None:
         """Start with none."""
@@ -116,7 +122,7 @@ class NameSets:
         self.packed: dict[int, bytes] = {NO_TAGS: b"", OWN_NAMES: _OWN_NAMES_PACKED}
         """What is written into rows, by number."""
         self._numbers: dict[tuple[str, ...], int] = {}
-        self._numbers_packed = {packed: number for number, packed in self.packed.items()}
+        self.numbers_packed = {packed: number for number, packed in self.packed.items()}
 
     def number_of(self, names: tuple[str, ...]) -> int:
         """Return the number of a set, which may be new; `OWN_NAMES` if it gets none."""
@@ -130,7 +136,7 @@ class NameSets:
 
     def number_of_packed(self, packed: bytes) -> int:
         """Return the number of the set in a row; raises TooManyNames if it gets none."""
-        number = self._numbers_packed.get(packed)
+        number = self.numbers_packed.get(packed)
         if number is None:
             if len(self.names) >= NAMES_LIMIT_COUNT:
                 raise TooManyNames
@@ -139,13 +145,13 @@ class NameSets:
 
     def _add(self, names: tuple[str, ...], packed: bytes) -> int:
         number = len(self.names)
-        self._numbers[names] = self._numbers_packed[packed] = number
+        self._numbers[names] = self.numbers_packed[packed] = number
         self.packed[number] = packed
         self.names.append(names)
         return number
 
 
-def fold(promise: Promise, tag_names: NameSets) -> bytes | None:
+def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     """Return what stands for a pending promise; None if it is to stay an object.
 
     Raises MemoryError.
@@ -161,7 +167,7 @@ def fold(promise: Promise, tag_names: NameSets) -> bytes | None:
     number: int = NO_TAGS
     values: list[str | None] | None = None
     if tags is not None:
-        number = tag_names.number_of(tuple(tags))
+        number = name_sets.number_of(tuple(tags))
         values = [*(tags.values() if number != OWN_NAMES else chain.from_iterable(tags.items()))]
         if promise.id in values:
             values = [None if value == promise.id else value for value in values]
@@ -175,7 +181,7 @@ def fold(promise: Promise, tag_names: NameSets) -> bytes | None:
     return _pack_start(number, *times) + _pack(rest)
 
 
-def unfold(promise_id: str, folded: bytes, tag_names: NameSets) -> Promise:
+def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
     """Return the promise that a shard has folded."""
     number, serial, timeout, created_on = _START.unpack_from(folded)
     rest = folded[_START.size :]
@@ -193,29 +199,36 @@ def unfold(promise_id: str, folded: bytes, tag_names: NameSets) -> Promise:
         timeout,
         created_on,
         EMPTY_VALUE if headers is None and data is None else Value(headers, data),
-        None if number == NO_TAGS else dict(_tags(promise_id, number, found.values, tag_names)),
+        None if number == NO_TAGS else dict(_tags(promise_id, number, found.values, name_sets)),
         found.key_for_create,
         trace=found.trace,
     )
 
 
-def tags_of(promise_id: str, folded: bytes, tag_names: NameSets) -> Iterable[tuple[str, str]]:
-    """Return the names and values of a folded promise's tags."""
-    number = folded[0]
-    if number == NO_TAGS:
-        return ()
-    return _tags(promise_id, number, _unpack_values(folded[_START.size :]).values, tag_names)
+def values_of(folded: bytes) -> tuple[str | None, ...]:
+    """Return the values of a folded promise's tags; None stands for its id."""
+    return _unpack_values(folded[_START_BYTES:]).values
+
+
+def tags_of(promise_id: str, folded: bytes, name_sets: NameSets) -> Iterable[tuple[str, str]]:
+    """Return the names and values of the tags of a folded promise, which has some."""
+    return _tags(promise_id, folded[0], values_of(folded), name_sets)
 
 
 def _tags(
-    promise_id: str, number: int, values: Sequence[str | None] | None, tag_names: NameSets
+    promise_id: str, number: int, values: Sequence[str | None] | None, name_sets: NameSets
 ) -> Iterable[tuple[str, str]]:
     if values is None:
         raise ValueError("its tags have no values")
     texts = [promise_id if value is None else value for value in values]
     if number == OWN_NAMES:
         return zip(texts[::2], texts[1::2], strict=True)
-    return zip(tag_names.names[number], texts, strict=True)
+    return zip(name_sets.names[number], texts, strict=True)
+
+
+def serial_of(folded: bytes) -> int:
+    """Return the serial of a folded promise."""
+    return int.from_bytes(folded[SERIAL], "big")
 
 
 def timeout_of(folded: bytes) -> int:
@@ -231,23 +244,21 @@ def row_of(promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]) ->
     return b"".join((start, identifier, names, folded[_TIMEOUT_OFFSET:]))
 
 
-def is_folded(row: bytes) -> bool:
-    """Return whether this is the row of a folded promise, and not JSON."""
-    return row[:1] == _ROW_MARK_BYTE
-
-
-def read_row(serial: bytes, row: bytes, tag_names: NameSets) -> tuple[str, bytes]:
+def read_row(serial: bytes, row: bytes, name_sets: NameSets) -> tuple[str, bytes]:
     """Return the id of a promise, and what stands for it in a shard that has these names.
 
     `serial` has 8 bytes. Raises TooManyNames where the row's set of names is new and one too many.
     """
-    _, identifier_count, names_count = _ROW_START.unpack_from(row)
-    names_start = _ROW_START.size + identifier_count
+    _, identifier_count, names_count = _unpack_row_start(row)
+    names_start = _ROW_START_BYTES + identifier_count
     rest_start = names_start + names_count
     if len(row) < rest_start + _TIMES_BYTES:
         raise ValueError("it is too short")
-    promise_id = row[_ROW_START.size : names_start].decode()
-    number = tag_names.number_of_packed(row[names_start:rest_start])
+    packed = row[names_start:rest_start]
+    number = name_sets.numbers_packed.get(packed)
+    if number is None:
+        number = name_sets.number_of_packed(packed)
+    promise_id = row[_ROW_START_BYTES:names_start].decode()
     return promise_id, _NUMBER[number] + serial + row[rest_start:]
 
 

@@ -10,7 +10,7 @@ To who asks there is one table of promises, and no way to tell which are folded.
 text that others refer to.
 """
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Final, Protocol, final
 
 from msgspec import Struct
@@ -19,13 +19,9 @@ from troth.core.limits import FOLD_SLICE_COUNT
 from troth.core.model import PENDING, Promise, PromiseState
 
 from .folding import (
-    NO_TAGS,
     NameSets,
-    TooManyNames,
     fold,
-    promise_of,
-    read_row,
-    tags_of,
+    serial_of,
     timeout_of,
     unfold,
 )
@@ -69,7 +65,7 @@ class PromiseTable(MutableMapping[str, Promise]):
     It is to be changed here only, but that it may take up a promise that is new.
     """
 
-    __slots__ = ("folded_count", "folded_through", "kept", "recent", "tag_names")
+    __slots__ = ("folded_count", "folded_through", "kept", "name_sets", "recent")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -79,7 +75,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         self.folded_through = -1
         """The serial of the last promise that was looked at to be folded."""
         self.folded_count = 0
-        self.tag_names = NameSets()
+        self.name_sets = NameSets()
 
     def __getitem__(self, promise_id: str) -> Promise:
         kept = self.kept[promise_id]
@@ -90,6 +86,11 @@ class PromiseTable(MutableMapping[str, Promise]):
         assert default is None, "no other is asked for"
         kept = self.kept.get(promise_id)
         return self.unfolded(promise_id, kept) if isinstance(kept, bytes) else kept
+
+    def serial_of(self, promise_id: str) -> int:
+        """Return the serial of a promise that is here."""
+        kept = self.kept[promise_id]
+        return serial_of(kept) if isinstance(kept, bytes) else kept.serial
 
     def __contains__(self, promise_id: object) -> bool:
         return promise_id in self.kept
@@ -128,7 +129,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         """
         through, ids = index.next_ids(self.folded_through, FOLD_SLICE_COUNT)
         may_be_more = through != self.folded_through
-        kept, tag_names = self.kept, self.tag_names
+        kept, name_sets = self.kept, self.name_sets
         folded_count, before = 0, self.folded_through
         for promise_id in ids:
             promise = kept.get(promise_id)
@@ -140,7 +141,7 @@ class PromiseTable(MutableMapping[str, Promise]):
             before = promise.serial
             if promise.state is PENDING:
                 try:
-                    folded = fold(promise, tag_names)
+                    folded = fold(promise, name_sets)
                 except MemoryError:
                     continue  # later: it is no time to make it smaller
                 if folded is not None:
@@ -161,26 +162,9 @@ class PromiseTable(MutableMapping[str, Promise]):
         if promise.serial > self.folded_through:
             self.folded_through = promise.serial
 
-    def add_row(self, serial: bytes, row: bytes) -> tuple[str, Iterable[tuple[str, str]]]:
-        """Take up a pending promise that is new, as a checkpoint has it; return its id and tags.
-
-        `serial` has 8 bytes; it is the largest. Raises one of `UNREADABLE_ROW`.
-        """
-        try:
-            promise_id, folded = read_row(serial, row, self.tag_names)
-        except TooManyNames:
-            promise = promise_of(serial, row)
-            self._keep(promise)
-            return promise.id, (promise.tags or {}).items()
-        self.kept[promise_id] = folded
-        self.folded_count += 1
-        if folded[0] == NO_TAGS:
-            return promise_id, ()
-        return promise_id, tags_of(promise_id, folded, self.tag_names)
-
     def _keep(self, promise: Promise) -> None:
         try:
-            folded = fold(promise, self.tag_names)
+            folded = fold(promise, self.name_sets)
         except MemoryError:
             folded = None  # as in `fold_some`
         if folded is None:
@@ -195,5 +179,5 @@ class PromiseTable(MutableMapping[str, Promise]):
         if promise is None:
             if len(self.recent) >= RECENT_LIMIT_COUNT:
                 self.recent.clear()
-            promise = self.recent[promise_id] = unfold(promise_id, folded, self.tag_names)
+            promise = self.recent[promise_id] = unfold(promise_id, folded, self.name_sets)
         return promise

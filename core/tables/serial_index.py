@@ -7,7 +7,7 @@ are and have been.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 BLOCK_COUNT: Final = 512
@@ -40,6 +40,17 @@ class SerialIndex:
                 serials = self._begin_block(serial)
         serials.append(serial)
         self._last_ids.append(identifier)
+
+    def extend(self, serials: Sequence[int], identifiers: Sequence[str]) -> None:
+        """Add the newest entries, oldest first; as `append` does, but many."""
+        done_count = 0
+        while done_count < len(serials):
+            self.append(serials[done_count], identifiers[done_count])
+            done_count += 1
+            some = slice(done_count, done_count + BLOCK_COUNT - len(self._last_serials))
+            self._last_serials.extend(serials[some])
+            self._last_ids.extend(identifiers[some])
+            done_count = min(some.stop, len(serials))
 
     def _begin_block(self, serial: int) -> "array[int]":
         self._last_serials = array("q")

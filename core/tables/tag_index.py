@@ -6,7 +6,7 @@ promise's tags take is a part of what the promise takes. Tags that name the same
 names them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from troth.core.model import Promise
@@ -23,12 +23,12 @@ Entry = str | tuple[str, ...] | SerialIndex
 
 
 class TagIndex:
-    """The promises of each tag. `promises` has all that are indexed, by id."""
+    """The promises of each tag. `serial_of` finds the serials of those that are indexed, by id."""
 
-    __slots__ = ("_entries", "_promises")
+    __slots__ = ("_entries", "_serial_of")
 
-    def __init__(self, promises: Mapping[str, Promise]) -> None:
-        self._promises = promises
+    def __init__(self, serial_of: Callable[[str], int]) -> None:
+        self._serial_of = serial_of
         self._entries: dict[str, dict[str, Entry]] = {}
 
     def add(self, promise_id: str, serial: int, tags: Iterable[tuple[str, str]]) -> None:
@@ -52,6 +52,27 @@ class TagIndex:
                 last = entry
                 by_value[value] = joined = self._joined(entry, promise_id, serial)
 
+    def fill(
+        self, tagged: Mapping[str, Mapping[str, Sequence[str]]], texts: Mapping[str, str]
+    ) -> None:
+        """Add the promises of many tags, by name and value, oldest first; there are none yet.
+
+        A value that is among the texts is kept as that one.
+        """
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for name, by_value in tagged.items():
+            entries: dict[str, Entry] = {}
+            for came, ids in by_value.items():
+                value = texts.get(came, came)
+                if len(ids) == 1:
+                    entries[value] = ids[0]
+                elif len(ids) <= FEW_COUNT:
+                    few = tuple(ids)
+                    entries[value] = shared.setdefault(few, few)
+                else:
+                    entries[value] = self._indexed(ids)
+            self._entries[name] = entries
+
     def _joined(self, entry: Entry, promise_id: str, serial: int) -> Entry:
         ids = _ids(entry)
         if len(ids) < FEW_COUNT:
@@ -60,14 +81,13 @@ class TagIndex:
         index.append(serial, promise_id)
         return index
 
-    def _indexed(self, ids: tuple[str, ...]) -> SerialIndex:
+    def _indexed(self, ids: Sequence[str]) -> SerialIndex:
         index = SerialIndex()
-        for identifier in ids:
-            index.append(self._promises[identifier].serial, identifier)
+        index.extend(list(map(self._serial_of, ids)), ids)
         return index
 
     def discard(self, promise: Promise) -> None:
-        """Take a promise out of all its tags, while it is still in `promises`."""
+        """Take a promise out of all its tags."""
         for name, value in (promise.tags or {}).items():
             by_value = self._entries[name]
             entry = by_value[value]

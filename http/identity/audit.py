@@ -7,14 +7,19 @@ file. A line is on disk before the act that it tells of is acknowledged. Beyond
 is dropped. Secrets never come here: not tokens, not passwords, not their digests. It is not part of
 snapshots.
 
+The processes of a server write into the same files: each holds a lock on `audit.log` while it adds
+a line, and so does what renames it. Lines are in the order of their times, but for a clock that was
+set back.
+
 A server without a directory keeps the last lines in memory.
 """
 
+import fcntl
 import json
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +41,9 @@ Told = dict[str, str | int | bool | None]
 """What an act was about, by name; None is not noted."""
 
 _MODE: Final = 0o600
+_WAIT_LIMIT_MS: Final = 5_000
+"""A line that is so much earlier than the last one has waited for the lock; else for a clock."""
+_LAST_LINE_BYTES: Final = 16_384
 _log = structlog.get_logger("troth.http.audit")
 
 
@@ -75,22 +83,21 @@ class AuditLog:
 
     async def note(self, by: str, act: str, outcome: str, what: Told) -> None:
         """Note an act that is no request's own; `by` says who wanted it. Raises as `write`."""
-        moment = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
         entry: dict[str, Any] = {
-            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": "",
             "act": act,
             "outcome": outcome,
             "by": by,
             **{name: content for name, content in what.items() if content is not None},
         }
-        line = json.dumps(entry)
         async with self._one_at_a_time:
+            now_ms = self._now_ms()
             if self._path is None:
-                self._recent.append(line)
+                self._recent.append(_line(entry, now_ms))
                 return
             try:
                 with trio.CancelScope(shield=True):
-                    await in_thread(lambda: self._append(line.encode() + b"\n"))
+                    await in_thread(lambda: self._append(entry, now_ms))
             except (OSError, DataDirectoryLost) as error:
                 _log.error("the audit log cannot be written", file=FILE_NAME, problem=str(error))
                 message = "The audit log cannot be written, so the outcome is not shown."
@@ -123,25 +130,52 @@ class AuditLog:
 
     # In a thread
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, entry: dict[str, Any], now_ms: int) -> None:
         assert self._path is not None
         self._check_place()
-        with suppress(FileNotFoundError):  # the first line makes the file
-            if self._path.stat().st_size + len(line) > self._limit_bytes:
-                self._rotate()
-        is_new = not self._path.exists()
-        descriptor = self._open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line  # a crash has left half a line
-            while line:
-                line = line[os.write(descriptor, line) :]
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        if is_new:
+        is_written = False
+        while not is_written:
+            with self._locked(os.O_RDWR | os.O_APPEND | os.O_CREAT, fcntl.LOCK_EX) as descriptor:
+                is_written = self._append_to(descriptor, entry, now_ms)
+
+    def _append_to(self, descriptor: int, entry: dict[str, Any], now_ms: int) -> bool:
+        """Add a line to the file, or rename it if it is full; return whether it was added."""
+        size = os.fstat(descriptor).st_size
+        last = os.pread(descriptor, _LAST_LINE_BYTES, max(size - _LAST_LINE_BYTES, 0))
+        line = _line(entry, _in_order(now_ms, last)).encode() + b"\n"
+        if size and size + len(line) > self._limit_bytes:
+            self._rotate()
+            return False
+        if size and not last.endswith(b"\n"):
+            line = b"\n" + line  # a crash has left half a line
+        while line:
+            line = line[os.write(descriptor, line) :]
+        os.fdatasync(descriptor)
+        if not size:
             self._sync_directory()
+        return True
+
+    @contextmanager
+    def _locked(self, flags: int, kind: int) -> Iterator[int]:
+        """Open the newest file, and hold a lock on it for a block. Raises OSError."""
+        assert self._path is not None
+        while True:
+            descriptor = self._open(self._path, flags)
+            try:
+                fcntl.flock(descriptor, kind)
+                if self._is_newest(descriptor):
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
+
+    def _is_newest(self, descriptor: int) -> bool:
+        """Return whether no other process has renamed a file while its lock was waited for."""
+        assert self._path is not None
+        try:
+            return os.path.samestat(os.fstat(descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def _rotate(self) -> None:
         names = self._names()
@@ -168,6 +202,14 @@ class AuditLog:
         return opening(lambda: os.open(path, flags | os.O_CLOEXEC, _MODE))
 
     def _last(self, limit_count: int) -> list[str]:
+        """Return the last lines. No file is renamed in the meantime, if there is a newest one."""
+        try:
+            with self._locked(os.O_RDONLY, fcntl.LOCK_SH):
+                return self._last_of_all(limit_count)
+        except FileNotFoundError:
+            return self._last_of_all(limit_count)
+
+    def _last_of_all(self, limit_count: int) -> list[str]:
         found: list[str] = []
         for name in self._names():
             try:
@@ -176,11 +218,34 @@ class AuditLog:
                 ) as file:
                     text = file.read()
             except FileNotFoundError:
+                if not found and name == self._path:
+                    continue  # it was just renamed
                 break
             found = [*text.split("\n")[:-1], *found][-limit_count:]
             if len(found) == limit_count:
                 break
         return found
+
+
+def _line(entry: dict[str, Any], now_ms: int) -> str:
+    """Return an entry with its time."""
+    moment = datetime.fromtimestamp(now_ms / 1000, UTC)
+    time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({**entry, "time": time})
+
+
+def _in_order(now_ms: int, text: bytes) -> int:
+    """Return a time that is not before that of the last whole line of a text.
+
+    Unless it is much before: then the clock was set back.
+    """
+    last = _parsed(text[:-1].rpartition(b"\n")[2].decode(errors="replace"))
+    try:
+        moment = datetime.fromisoformat(str((last or {})["time"]))
+    except (KeyError, ValueError):
+        return now_ms
+    last_ms = round(moment.timestamp() * 1000)
+    return last_ms if now_ms < last_ms <= now_ms + _WAIT_LIMIT_MS else now_ms
 
 
 def _parsed(line: str) -> Mapping[str, Any] | None:

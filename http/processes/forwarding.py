@@ -38,7 +38,7 @@ FORWARDED_GROUPS: Final = frozenset(
 )
 """Groups of endpoints that are about what process 0 has."""
 
-FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction", "showUsage"})
+FORWARDED_ENDPOINTS: Final = frozenset({"deleteFunction", "showUsage", "settings"})
 """Other endpoints that are."""
 
 ENVELOPE: Final = "envelope"

@@ -5,10 +5,10 @@ from typing import TypeVar
 
 from troth.core.model import Promise, Task
 from troth.core.state import checkpointing
-from troth.core.state.captures import FoldedRow, Loaded, ShardHeader
+from troth.core.state.captures import Loaded, ShardHeader
 from troth.core.state.counts import Counts
 from troth.core.state.shard_state import ShardState
-from troth.core.tables.folding import RowUnreadable
+from troth.core.tables.folding import FoldedRow, RowUnreadable
 from troth.persistence.errors import CheckpointDamaged
 
 from . import rows

@@ -20,8 +20,9 @@ from troth.core.executions import Execution, Usage
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
 from troth.core.records import ShardMessage
-from troth.core.state.captures import FoldedRow, ShardHeader
+from troth.core.state.captures import ShardHeader
 from troth.core.tables import folding
+from troth.core.tables.folding import FoldedRow
 from troth.core.workflows import Await, Listener, WorkflowTask
 from troth.persistence.errors import CheckpointDamaged
 
@@ -328,9 +329,9 @@ class RowDecoder:
 
     def promises(self, found: Iterable[tuple[bytes, bytes]]) -> Iterator[Promise | FoldedRow]:
         """Yield the live promises of rows: those that are folded as they are."""
-        decode, is_folded = self._promise.decode, folding.is_folded
+        decode, mark = self._promise.decode, folding.ROW_MARK
         for key, content in _contents(LIVE_PROMISES, found):
-            if is_folded(content):
+            if content and content[0] == mark:
                 yield key[2:], content
                 continue
             try:

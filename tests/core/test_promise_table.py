@@ -8,18 +8,22 @@ from troth.core.limits import FOLD_SLICE_COUNT, INTEGER_MAX
 from troth.core.model import EMPTY_VALUE, PENDING, RESOLVED, Promise, Trace, Value, replace
 from troth.core.state.shard_state import ShardState
 from troth.core.tables import folding
+from troth.core.tables.bulk_load import BulkLoad
 from troth.core.tables.folding import (
     DATA_CHARACTERS,
     NAMES_LIMIT_COUNT,
+    ROW_MARK,
     SERIAL,
-    UNREADABLE_ROW,
+    FoldedRow,
     NameSets,
+    RowUnreadable,
     fold,
-    is_folded,
     promise_of,
     row_of,
 )
 from troth.core.tables.promise_table import PromiseTable
+from troth.core.tables.serial_index import SerialIndex
+from troth.core.tables.tag_index import TagIndex
 
 NAMES = ("resonate:origin", "resonate:invoke", "customer", "", "größe", "x" * 300)
 
@@ -92,8 +96,8 @@ def test_sets_of_tag_names_that_are_too_many_or_too_long_are_kept_with_their_pro
     for promise in promises:
         table.add_folded(promise)
     assert list(table.values()) == promises
-    assert len(table.tag_names.names) == NAMES_LIMIT_COUNT
-    assert tuple(long) not in table.tag_names.names
+    assert len(table.name_sets.names) == NAMES_LIMIT_COUNT
+    assert tuple(long) not in table.name_sets.names
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -103,17 +107,26 @@ def test_a_row_brings_a_folded_promise_back(seed: int) -> None:
     written, read = NameSets(), PromiseTable()
     if seed:
         for number in range(random.choice((3, NAMES_LIMIT_COUNT - 2, NAMES_LIMIT_COUNT))):
-            read.tag_names.number_of((f"name{number}",))
-    promises = [any_promise(random, number) for number in range(100)]
+            read.name_sets.number_of((f"name{number}",))
+    promises = [any_promise(random, number) for number in range(1_000)]
+    found: list[Promise | FoldedRow] = []
     for promise in promises:
         folded = fold(promise, written)
         assert folded is not None
         row = row_of(promise.id, folded, written.packed)
-        assert is_folded(row)
+        assert row[0] == ROW_MARK != ord("[")
         assert promise_of(folded[SERIAL], row) == promise
-        promise_id, tags = read.add_row(folded[SERIAL], row)
-        assert (promise_id, dict(tags)) == (promise.id, promise.tags or {})
+        found.append((folded[SERIAL], row))
+        if random.random() < 0.2:
+            found[-1] = promise  # as a shard has it that has not folded it yet
+    index, tag_index = SerialIndex(), TagIndex(read.serial_of)
+    BulkLoad(read, index, tag_index).load(found)
     assert list(read.values()) == promises
+    assert index.next_ids(-1, 1_000) == (promises[-1].serial, [one.id for one in promises])
+    for name in NAMES:
+        for value in ("", "c7", "ü" * 40, "pröm-3"):
+            having = [one.id for one in promises if (one.tags or {}).get(name) == value]
+            assert tag_index.smallest({name: value}).ids() == having
     assert len(folded_ids(read)) == read.folded_count == len(promises)
 
 
@@ -123,10 +136,11 @@ def test_a_row_that_ends_too_early_is_refused() -> None:
     folded = fold(promise, names)
     assert folded is not None
     row = row_of(promise.id, folded, names.packed)
-    assert not is_folded(b"")
     for length in range(len(row)):
-        with pytest.raises(UNREADABLE_ROW):
-            PromiseTable().add_row(folded[SERIAL], row[:length])
+        table = PromiseTable()
+        load = BulkLoad(table, SerialIndex(), TagIndex(table.serial_of))
+        with pytest.raises(RowUnreadable):
+            load.load([(folded[SERIAL], row[:length])])
 
 
 def test_what_all_promises_of_a_kind_have_is_kept_once() -> None:

@@ -21,7 +21,7 @@ def ids(index: TagIndex, tags: Tags) -> list[str]:
 def test_each_tag_names_its_promises_in_the_order_of_creation(seed: int) -> None:
     random = Random(seed)
     promises: dict[str, Promise] = {}
-    index = TagIndex(promises)
+    index = TagIndex(lambda name: promises[name].serial)
     for serial in range(1, 400):
         if promises and random.random() < 0.45:
             gone = promises.pop(random.choice(list(promises)))
@@ -47,7 +47,7 @@ def test_of_several_tags_the_rarest_is_looked_through() -> None:
         )
         for serial in range(1, 30)
     }
-    index = TagIndex(promises)
+    index = TagIndex(lambda name: promises[name].serial)
     for promise in promises.values():
         index.add(promise.id, promise.serial, (promise.tags or {}).items())
 

@@ -1,10 +1,12 @@
 """The audit log: what it says, where, that it lasts, and that it holds no secrets."""
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.http.admin.test_accounts import new_account, new_token, operator
 from tests.http.client import NOW_MS, running
@@ -13,7 +15,10 @@ from troth.http.identity.audit import FILE_NAME, AuditLog
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import OPERATOR, Principal, PrincipalKind
 from troth.http.wire.requests import Request
+from troth.shards.clock import SystemClock
 
+WRITERS_COUNT = 4
+LINES_COUNT = 40
 TOKEN = Principal(PrincipalKind.TOKEN, frozenset(), "billing", "acc", "tok")
 USER = Principal(PrincipalKind.USER, frozenset(), "ann")
 
@@ -74,6 +79,61 @@ async def test_files_are_rotated_and_the_oldest_is_dropped(tmp_path: Path) -> No
     numbers = [entry["number"] for entry in await audit.read(100)]
     assert numbers == list(range(numbers[0], 20))
     assert [entry["number"] for entry in await audit.read(3)] == [17, 18, 19]
+
+
+def number_of(name: str) -> int:
+    """Return how often a file was renamed."""
+    return int(name.removeprefix(FILE_NAME).removeprefix(".") or 0)
+
+
+def write_many(directory: Path, writer: int, limit_bytes: int) -> None:
+    """Write as one process of a server does."""
+
+    async def write() -> None:
+        audit = AuditLog(SystemClock().now_ms, directory, limit_bytes=limit_bytes, files_count=500)
+        for number in range(LINES_COUNT):
+            await audit.write(request(), "act", what={"writer": writer, "number": number})
+
+    trio.run(write)
+
+
+@pytest.mark.parametrize("limit_bytes", [2_000, 1_000_000])
+def test_several_processes_write_whole_lines_in_order(tmp_path: Path, limit_bytes: int) -> None:
+    """And each file is renamed once, whichever process finds it full."""
+    context = multiprocessing.get_context("fork")
+    writers = [
+        context.Process(target=write_many, args=(tmp_path, writer, limit_bytes))
+        for writer in range(WRITERS_COUNT)
+    ]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    assert [one.exitcode for one in writers] == [0] * WRITERS_COUNT
+
+    names = sorted(sizes_in(tmp_path), key=number_of, reverse=True)
+    entries = [entry for name in names for entry in lines(tmp_path / name)]
+    assert len(entries) == WRITERS_COUNT * LINES_COUNT
+    for writer in range(WRITERS_COUNT):
+        numbers = [one["number"] for one in entries if one["writer"] == writer]
+        assert numbers == list(range(LINES_COUNT))
+    times = [one["time"] for one in entries]
+    assert times == sorted(times)
+    sizes = sizes_in(tmp_path)
+    assert max(sizes.values()) <= limit_bytes
+    full = [size for name, size in sizes.items() if name != FILE_NAME]
+    assert all(size > limit_bytes - 300 for size in full), "none was renamed before it was full"
+
+
+async def test_lines_go_back_only_with_the_clock(tmp_path: Path) -> None:
+    times = iter((NOW_MS, NOW_MS - 20, NOW_MS - 3_600_000))
+    audit = AuditLog(lambda: next(times), tmp_path)
+    for _ in range(3):
+        await audit.write(request(), "act")
+
+    first, second, third = (entry["time"] for entry in lines(tmp_path / FILE_NAME))
+    assert first == second
+    assert third == "2027-01-15T07:00:00.000Z"
 
 
 async def test_half_a_line_of_a_crash_is_passed_over(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -112,6 +114,32 @@ def test_retention_on_demand_is_tried_in_all_groups(
         found = json.loads(answer.read())
         assert answer.status == 200, found
         assert (answer.status, [one["count"] for one in found["rules"]]) == (200, [3])
+
+
+def test_settings_and_the_audit_log_are_one(
+    shared_processes: ServerProcess, clients: list[Client]
+) -> None:
+    key = operator_key.read(shared_processes.data)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+
+    def ask(place: int, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        connection = clients[place].connection
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        return answer.status, json.loads(content) if content else None
+
+    shown = [ask(place, "GET", "/settings") for place in range(6)]
+    assert shown[0][0] == 200
+    assert shown == [shown[0]] * 6
+    locks = [f"audited-{secrets.token_hex(4)}" for _ in clients]
+    for place, lock in enumerate(locks):
+        held = {"resourceId": lock, "executionId": "e", "processId": "p", "ttl": 60_000}
+        assert clients[0].ask("POST", "/locks/acquire", held)[0] in (200, 201)
+        assert ask(place, "POST", "/locks/break", {"resourceId": lock})[0] == 204
+    entries = ask(1, "GET", f"/admin/audit?limit={len(locks)}")[1]
+    assert [one["resource"] for one in entries] == locks
+    assert [one["time"] for one in entries] == sorted(one["time"] for one in entries)
 
 
 def test_lists_and_causes_are_of_all_groups(clients: list[Client]) -> None:
