@@ -170,7 +170,7 @@ class BulkJob(Struct, frozen=True, array_like=True, gc=False, tag="bulk-job/1"):
         return tuple(place + 1 for place in self.through)
 
     def start_in(self, shard: int) -> Places:
-        """Return where a job begins in a shard, if each is gone through by itself."""
+        """Return where a job begins in a shard."""
         return (self.through[shard] + 1,) if len(self.through) > 1 else self.start
 
 
