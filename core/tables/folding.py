@@ -66,10 +66,10 @@ _ROW_START: Final = struct.Struct(">BIH")
 _TIMEOUT: Final = struct.Struct(">q")
 SERIAL: Final = slice(1, 9)
 """Where a folded promise has its serial."""
-_TIMEOUT_OFFSET: Final = 9
+TIMEOUT_OFFSET: Final = 9
 _ROW_START_BYTES: Final = _ROW_START.size
 _START_BYTES: Final = _START.size
-_TIMES_BYTES: Final = _START.size - _TIMEOUT_OFFSET
+_TIMES_BYTES: Final = _START.size - TIMEOUT_OFFSET
 _NUMBER: Final = tuple(bytes([number]) for number in range(256))
 _DATA_ALONE: Final = 0xC1  # which begins nothing in msgpack
 _OWN_NAMES_PACKED: Final = msgspec.msgpack.encode(None)
@@ -102,6 +102,9 @@ class _Values(Struct, array_like=True, gc=False):
 
     values: tuple[str | None, ...]
 
+
+read_timeout: Final = _TIMEOUT.unpack_from
+"""With `TIMEOUT_OFFSET` it returns the timeout of a folded promise, in ms, alone in a tuple."""
 
 _pack: Final = packer()
 _pack_start: Final = _START.pack
@@ -235,17 +238,11 @@ def serial_of(folded: bytes) -> int:
     return int.from_bytes(folded[SERIAL], "big")
 
 
-def timeout_of(folded: bytes) -> int:
-    """Return the timeout of a folded promise, in ms."""
-    timeout: int = _TIMEOUT.unpack_from(folded, _TIMEOUT_OFFSET)[0]
-    return timeout
-
-
 def row_of(promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]) -> bytes:
     """Return the row of a folded promise. `packed_names` are those of its shard's `NameSets`."""
     identifier, names = promise_id.encode(), packed_names[folded[0]]
     start = _ROW_START.pack(ROW_MARK, len(identifier), len(names))
-    return b"".join((start, identifier, names, folded[_TIMEOUT_OFFSET:]))
+    return b"".join((start, identifier, names, folded[TIMEOUT_OFFSET:]))
 
 
 def read_row(serial: bytes, row: bytes, name_sets: NameSets) -> tuple[str, bytes]:
