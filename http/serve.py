@@ -30,6 +30,7 @@ from troth.http.identity.spreading import CredentialsOwner
 from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
+from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
@@ -268,6 +269,7 @@ class Server:
                 recovery = await in_thread(
                     lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
                 )
+            parts.continue_clock()
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(parts.delivery.run)
@@ -293,6 +295,8 @@ class Server:
             trio.lowlevel.add_instrument(Collector())
             self.api.readiness = Readiness.READY
             self.ready.set()
+            if self.shards.committer.may_answer is not None:
+                nursery.start_soon(watch_lease, self.api, self.shards.committer.may_answer)
             # Until now they have waited in the port's queue. Requests may be refused until then,
             # but not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:
@@ -427,6 +431,8 @@ class Server:
 
     async def _stop(self, nursery: trio.Nursery, listeners: list[SocketListener]) -> None:
         was_ready = self.api.readiness is Readiness.READY
+        # Among several, a request whose connection is here already is answered as any other.
+        self.api.is_draining = was_ready and self._seated is not None
         self.api.readiness = Readiness.STOPPING
         self._manager.stopping()
         self._parts.endings.close()
@@ -442,6 +448,7 @@ class Server:
             self._seated.drained()
             with trio.move_on_after(2 * limit_s):
                 await self._seated.stop.wait()
+            self.api.is_draining = False
             with trio.move_on_after(limit_s):
                 await self._end_shards(was_ready=was_ready)
         for listener in listeners:
@@ -452,5 +459,7 @@ class Server:
         """Finish what the shards have taken, and write a last checkpoint."""
         if was_ready:
             await self.shards.stop()
+            if self._parts.member is not None:
+                self._parts.member.say_last()
             if self.checkpointer is not None:
                 await self.checkpointer.checkpoint()

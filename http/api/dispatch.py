@@ -223,7 +223,7 @@ class Dispatcher:
         if not (endpoint.public or (endpoint.is_open and api.credentials.is_open)):
             request.principal = authenticate(api, request, endpoint)
         if endpoint.sheltered and api.readiness is not _READY:
-            api.refuse_unless_ready(may_be_stopping=endpoint.waits)
+            api.refuse_unless_ready(may_be_stopping=endpoint.waits or api.is_draining)
         headers = NO_HEADERS
         if not (request.is_plain or endpoint.reads_raw.isdisjoint(request.headers)):
             headers = _call_headers(endpoint, request)

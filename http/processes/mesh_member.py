@@ -109,6 +109,11 @@ class MeshMember:
             self.seated.listening()
             task_status.started()
 
+    def say_last(self) -> None:
+        """Tell the others that the group has stopped: what they ask waits for the next process."""
+        if self._links is not None:
+            self._links.say_last()
+
     def _wake(self) -> None:
         if self._lane is not None:
             self._lane.stir()

@@ -198,7 +198,7 @@ class Lane:
         try:
             # Most clients have sent their request by now.
             if self._is_stopping:
-                connection.stop()
+                connection.stop(may_begin=self._links is not None)
             else:
                 connection.on_event(select.EPOLLIN)
         except Exception:
@@ -229,11 +229,14 @@ class Lane:
                 self._give_up(connection)
 
     def stop(self) -> None:
-        """End idle connections, and the others when their request has been answered."""
+        """End idle connections, and the others when their request has been answered.
+
+        Among several processes, those that are new may bring a request first.
+        """
         self._is_stopping = True
         self._began_s = time.perf_counter()
         for connection in list(self._connections.values()):
-            connection.stop()
+            connection.stop(may_begin=self._links is not None)
 
     def idle(self) -> Iterator[tuple[float, Callable[[], None]]]:
         """Yield the connections that wait for a request: since when, and what closes them."""

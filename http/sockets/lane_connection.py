@@ -200,7 +200,9 @@ class LaneConnection:
         elif self.received:
             if now - self.partial_since > PARTIAL_LIMIT_S:
                 self._hand_over(SLOW)
-        elif now - self._idle_since > keep_alive_timeout_s:
+        elif now - self._idle_since > keep_alive_timeout_s or (
+            self._is_stopping and not self._is_new
+        ):
             self.close()
 
     @property
@@ -210,11 +212,13 @@ class LaneConnection:
             return None
         return self._idle_since
 
-    def stop(self) -> None:
+    def stop(self, *, may_begin: bool = False) -> None:
         """End as soon as the request in flight has been answered; immediately if there is none.
 
         One that lies in the socket is in flight: closing would drop it, and its sender could not
         know. One that has not arrived whole may be, too; hypercorn's side knows what to do.
+        If it `may_begin`, a new connection has a moment to bring its first request: its client has
+        no reason to expect an end, and does not try again.
         """
         self._is_stopping = True
         if self._stream is not None:
@@ -228,8 +232,13 @@ class LaneConnection:
             return
         if self.received:
             self._hand_over(UNFINISHED)
-        else:
+        elif not (may_begin and self._is_new):
             self.close()
+
+    @property
+    def _is_new(self) -> bool:
+        """Return whether nothing has come yet, and it is not long since it was accepted."""
+        return not self.partial_since and self._lane.now - self._idle_since <= PARTIAL_LIMIT_S
 
     def close(self) -> None:
         """End the connection; repeated calls do nothing."""

@@ -15,7 +15,7 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
-from troth.shards.mesh.answering import AskedGroup
+from troth.shards.mesh.answering import Answering, AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
@@ -158,6 +158,12 @@ class _LinkSocket:
             self._awaits_room = False
             self._loop.tell_again(self.number)
 
+    def say_last(self) -> None:
+        """Say that nothing further is carried out here."""
+        if isinstance(self._end, Answering):
+            self._end.say_last()
+            self.flush()
+
     def look(self) -> None:
         """Look at the time."""
         if not self._end.look():
@@ -206,6 +212,11 @@ class LinkSockets:
         """Send what the log has just made durable, unless a pass is going on, which will do so."""
         if not self._loop.is_in_pass:
             self.flush()
+
+    def say_last(self) -> None:
+        """Tell all others that this group has stopped, and carries out nothing further."""
+        for link in list(self._sockets.values()):
+            link.say_last()
 
     def hurry(self) -> None:
         """Send what this process tells others, without waiting for the end of the pass."""

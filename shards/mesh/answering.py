@@ -108,6 +108,8 @@ class Answering:
         self._receipts: list[int] = []
         self._held: dict[int, HeldMessages] = {}
         self._is_closed = False
+        self._open_count = 0
+        self._has_said_last = False
         self._heard_s = self._said_s = now_s()
 
     # The connection
@@ -141,6 +143,15 @@ class Answering:
         if outgoing:
             self._said_s = self._now_s()
         return outgoing
+
+    def say_last(self) -> None:
+        """Say that nothing further is carried out: the shards have stopped.
+
+        Not said while a question is open that was carried out, and waits for other groups.
+        """
+        if not self._open_count and not self._is_closed and self.peer is not None:
+            self._has_said_last = True
+            self._outgoing.put(encode_frame(Kind.LAST))
 
     def look(self) -> bool:
         """Look at the time, some times a second; return whether the connection is still good."""
@@ -191,11 +202,14 @@ class Answering:
 
     def _ask(self, frame: LinkFrame) -> None:
         """Hand questions to the shards."""
+        if self._has_said_last:
+            return  # who asks knows that it is not carried out
         own, hold, submit_to = self._own, self._group.hold, self._group.submit_to
         for correlation, index, holds, command in decode_questions(frame.body, frame.flags):
             if index not in own:
                 raise LinkDamaged(f"shard {index} is not in this group")
             held = hold() if holds else None
+            self._open_count += 1
             try:
                 submit_to(index, command, held, _AnswerBack(self, correlation, held))
             except ShardsError as error:
@@ -215,7 +229,7 @@ class Answering:
                 self._outgoing.put(encode_frame(Kind.RESULT, found, correlation))
 
         def refuse(error: ShardsError) -> None:
-            self.refuse(correlation, error)
+            self._say_refused(correlation, error)
 
         self._calls.begin(self._process, name, body, answer, refuse)
 
@@ -254,11 +268,12 @@ class Answering:
             if held is not None:
                 held.release()
             return
+        self._open_count -= 1
         if reply.claimed is not None:
             try:
                 reply = self._group.with_leaf(reply)
             except ShardsError as error:
-                self.refuse(correlation, error)
+                self._say_refused(correlation, error)
                 return
         if held is None or not held.will_hold:
             self._outgoing.put_together((correlation, False, reply))
@@ -268,5 +283,9 @@ class Answering:
 
     def refuse(self, correlation: int, error: ShardsError) -> None:
         """Refuse a question."""
+        self._open_count -= 1
+        self._say_refused(correlation, error)
+
+    def _say_refused(self, correlation: int, error: ShardsError) -> None:
         if not self._is_closed:
             self._outgoing.put(encode_frame(Kind.REFUSE, name_of(error), correlation))

@@ -47,6 +47,8 @@ class Kind(IntEnum):
     """The answer to a CALL."""
     NOTE = 13
     """Something said to the process itself; it is not answered, and may be lost with the link."""
+    LAST = 14
+    """The group has stopped: what was asked and is not answered by now was not carried out."""
 
 
 class FrameFlag(IntEnum):

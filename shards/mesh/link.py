@@ -9,6 +9,8 @@ what `take` returns. The link is up when the other end has said who it is.
 - New questions wait for a link that is down, for `LINK_WAIT_MS`, or `LINK_PATIENCE_MS` if they come
   from clients that cannot be told of it; then they are refused with `OutOfReach`. So are those that
   there is no room for. What a process refuses because it stops waits for the next one, too.
+- A process that stops says when its group has (`Kind.LAST`). What it has not answered by then was
+  not carried out, and waits for the next one: nothing is in doubt.
 - Calls (`calls.py`) are as questions are; they wait for a link that is down as long as they say.
 - Messages from outboxes are sent only while the link is up. Each receipt is passed on; a link that
   breaks counts as one, since who waits for it must not wait for a process that is gone.
@@ -130,6 +132,8 @@ class MeshLink:
         self._questions_limit_count = questions_limit_count
         self._outgoing_limit_bytes = outgoing_limit_bytes
         self._is_open = False
+        self._may_ask = False
+        """Whether questions go out: the link is up, and the other group has not stopped."""
         self._reader = LinkReader()
         self._outgoing = OutgoingFrames(Kind.ASK, wake)
         self._released: list[int] = []
@@ -147,7 +151,7 @@ class MeshLink:
         self, index: int, command: Command, asker: Asker, place: int, held: HeldMessages | None
     ) -> None:
         """Ask a shard there. Raises Overloaded; then nothing was asked."""
-        if not self.is_up or type(command) in _REPEATABLE:
+        if not self._may_ask or type(command) in _REPEATABLE:
             self._ask_with_patience(index, command, asker, place, held)
         elif len(self._in_flight) >= self._questions_limit_count or self._is_long:
             raise Overloaded
@@ -161,7 +165,7 @@ class MeshLink:
         patience_ms = LINK_PATIENCE_MS if is_repeatable(command) else LINK_WAIT_MS
         until_s = self._now_s() + patience_ms / 1000
         question = _Question(index, command, asker, place, held, until_s)
-        if self.is_up:
+        if self._may_ask:
             if self.is_full:
                 raise Overloaded
             self._send_question(question)
@@ -173,7 +177,7 @@ class MeshLink:
     @property
     def is_full(self) -> bool:
         """Return whether a question would be refused."""
-        if not self.is_up:
+        if not self._may_ask:
             return len(self._waiting) >= LINK_WAITING_LIMIT_COUNT
         return len(self._in_flight) >= self._questions_limit_count or self._is_long
 
@@ -294,7 +298,7 @@ class MeshLink:
     def closed(self) -> None:
         """Note that the connection has ended, or could not be made good."""
         was_up = self.is_up
-        self._is_open = self.is_up = False
+        self._is_open = self.is_up = self._may_ask = False
         self._outgoing.forget()
         self._released = []
         in_flight, self._in_flight = self._in_flight, {}
@@ -358,6 +362,7 @@ class MeshLink:
         self.is_up, self.incarnation = True, incarnation
         _log.info("linked", peer_process=self.peer, incarnation=incarnation)
         self._when_up(self, incarnation)
+        self._may_ask = True
         waiting, self._waiting = self._waiting, deque()
         while waiting:
             self._send_question(waiting.popleft())
@@ -384,6 +389,11 @@ class MeshLink:
                 self._await_next(question)
             else:
                 question.asker.refuse(error)
+        elif kind == Kind.LAST:
+            self._may_ask = False
+            in_flight, self._in_flight = self._in_flight, {}
+            for question in in_flight.values():
+                self._await_next(question)
         elif kind == Kind.RECEIVED:
             self._note_received(decode_numbers(frame.body))
         elif kind != Kind.PING:

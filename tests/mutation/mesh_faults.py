@@ -112,6 +112,14 @@ MESH_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
+        "a process says that nothing is in doubt while something is",
+        ANSWERING,
+        "if not self._open_count and not self._is_closed",
+        "if not self._is_closed",
+        "shards/mesh/test_ends.py",
+        is_quick=True,
+    ),
+    fault(
         "a pass does not keep a task held",
         PASSES,
         "return self.passes.is_held(home_of(command))",

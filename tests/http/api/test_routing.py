@@ -466,6 +466,14 @@ async def test_requests_are_refused_while_the_server_is_not_ready(
             assert (await world.send("GET", path)).status == 200
 
 
+async def test_a_process_that_drains_answers_what_its_clients_have_sent() -> None:
+    """Its group still serves, as do the others: there is no reason to refuse it."""
+    async with running() as world:
+        world.api.readiness, world.api.is_draining = Readiness.STOPPING, True
+        assert (await world.send("GET", "/promises/a")).status == 404
+        assert (await world.send("GET", "/ready")).status == 503
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(Overloaded(), 50301), (Stopping(), 50300), (StorageFailed(), 50304)]
 )

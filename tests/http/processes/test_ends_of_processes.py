@@ -8,18 +8,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.server import ServerDiedError, ServerProcess
+from tests.proofs.rolling_restart import restart_under_load
 from troth.cli.supervising.restart import asked
 from troth.core.codes import Code
 
 from .clients import FAR_MS, Client, ids_by_group
 
 LONG_S = 60.0
+PROCESSES_COUNT = 3
 CONNECTIONS_LIMIT_COUNT = 60
 REST_LIMIT_BYTES = 80_000_000
 """What a further process may take when nothing has been asked of it yet."""
@@ -30,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server of three processes, which has a limit of connections."""
     directory = tmp_path_factory.mktemp("processes")
     limit = ("--connections-per-address-limit-count", str(CONNECTIONS_LIMIT_COUNT))
-    with ServerProcess(directory, "--processes", "3", *limit) as process:
+    with ServerProcess(directory, "--processes", str(PROCESSES_COUNT), *limit) as process:
         yield process
 
 
@@ -260,37 +261,10 @@ def test_a_second_server_is_refused_until_the_last_process_has_gone(
 
 
 def test_a_restart_under_load_refuses_no_request(server: ServerProcess) -> None:
-    """Connections wait, and so does what the next process has to answer."""
+    """Connections wait, and so does what the next process has to answer; see the proof."""
     before = process_ids(server)
-    is_over = threading.Event()
-    problems: list[object] = []
-    statuses: list[int] = []
-
-    def load(number: int) -> None:
-        count = 0
-        while not is_over.is_set():
-            count += 1
-            identifier = f"restart-{number}-{count}x"
-            try:
-                with closing(Client(server)) as client:
-                    made = {"id": identifier, "timeout": FAR_MS}
-                    status, body = client.ask("POST", "/promises", made)
-            except OSError as error:
-                problems.append(error)
-                continue
-            statuses.append(status)
-            if status != 201:
-                problems.append((status, body))
-            time.sleep(0.01)
-
-    clients = [threading.Thread(target=load, args=(number,)) for number in range(3)]
-    for one in clients:
-        one.start()
-    answered = list(asked(server.data, {"ask": "restart"}))
-    is_over.set()
-    for one in clients:
-        one.join()
-    assert answered[-1] == {"done": True}
-    assert len(statuses) > 20
-    assert problems == []
+    report = restart_under_load(server, "restart", clients_count=4, warm_up_s=0.5)
+    print(report)
+    assert len(report.seen) > 20
+    assert report.problems(PROCESSES_COUNT) == []
     assert set(before).isdisjoint(process_ids(server))

@@ -156,6 +156,29 @@ def test_stopping_closes_an_idle_connection_and_hands_over_half_a_request(pair: 
     assert pair.ended == [True, False]
 
 
+def test_a_process_among_others_lets_a_new_connection_bring_its_request(pair: Pair) -> None:
+    """Its client has connected and is about to send: it has not been told of any end."""
+    pair.lane.now += PARTIAL_LIMIT_S / 2
+    pair.connection.stop(may_begin=True)
+    assert pair.ended == []
+    pair.arrive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    assert len(pair.lane.asked) == 1
+
+
+def test_a_new_connection_that_says_nothing_keeps_no_process_from_stopping(pair: Pair) -> None:
+    pair.connection.stop(may_begin=True)
+    pair.check(PARTIAL_LIMIT_S)
+    assert pair.ended == []
+    pair.check(0.1)
+    assert pair.ended == [True]
+
+
+def test_a_kept_connection_ends_when_its_process_stops(pair: Pair) -> None:
+    pair.lane.now += PARTIAL_LIMIT_S + 0.1
+    pair.connection.stop(may_begin=True)
+    assert pair.ended == [True]
+
+
 def test_stopping_serves_what_lies_in_the_socket(pair: Pair) -> None:
     """Closing would drop it, and its sender could not know whether it was carried out."""
     content = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"

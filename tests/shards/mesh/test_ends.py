@@ -17,10 +17,11 @@ from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError,
 from troth.shards.held import HeldMessages
 from troth.shards.mesh.answering import Answering
 from troth.shards.mesh.calls import ProcessNote
-from troth.shards.mesh.codec import encode_content
+from troth.shards.mesh.codec import decode_questions, encode_content
 from troth.shards.mesh.frames import (
     Kind,
     LinkDamaged,
+    LinkReader,
     decode_named,
     encode_frame,
     encode_named,
@@ -189,6 +190,35 @@ async def test_what_a_stopping_process_refuses_is_asked_of_the_next(pair: Pair) 
     again.link = pair.link
     again.greet()
     assert b"order" in pair.link.take()
+
+
+async def test_what_a_stopped_process_has_not_read_is_asked_of_the_next(pair: Pair) -> None:
+    """It was not carried out, and its client is not told that nobody knows."""
+    on_its_way = asked(pair.link, READ)
+    sent = pair.link.take()
+    pair.end.say_last()
+    pair.link.received(pair.end.take())
+    later = asked(pair.link, READ)
+    assert pair.end.received(sent)
+    pair.there.shards.run_turn()
+    assert pair.end.take() == b"", "it carries out nothing further"
+    pair.link.closed()
+    assert on_its_way.errors == later.errors == []
+    again = Pair()
+    again.link = pair.link
+    again.greet()
+    (frame,) = LinkReader().read(pair.link.take())
+    assert [command for *_, command in decode_questions(frame.body, 0)] == [READ, READ]
+
+
+async def test_what_is_carried_out_and_not_answered_stays_in_doubt(pair: Pair) -> None:
+    """As an answer that waits for receipts of another group: then the last word is not said."""
+    open_one = asked(pair.link, READ)
+    pair.end.received(pair.link.take())  # in the mailbox
+    pair.end.say_last()
+    assert pair.end.take() == b""
+    pair.link.closed()
+    assert [type(error) for error in open_one.errors] == [LinkBroken]
 
 
 async def test_a_stopping_process_leaves_no_more_to_the_next_than_may_wait(pair: Pair) -> None:
