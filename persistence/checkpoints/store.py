@@ -134,6 +134,7 @@ class LmdbStore:
                 if table not in changed:
                     changed[table] = digests.read(view, table)
                 last_table, digest, database = table, changed[table], tables[table]
+                add_to_digest = digest.add
             if value is None:
                 # Most of what is to go from the tables of live entities was never there.
                 old = pop(key, db=database) if digest.count else None
@@ -144,7 +145,7 @@ class LmdbStore:
             if old is not None:
                 digest.remove(key, bytes(old))
             if value is not None:
-                digest.add(key, value)
+                add_to_digest(key, value)
         for table, digest in changed.items():
             put(table.encode(), digest.encode(), db=tables[digests.TABLE])
 
