@@ -12,6 +12,7 @@ conflict: an error with the number of its line, and what is on the server stays.
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -177,39 +178,87 @@ def _import(
 ) -> None:
     batch: list[Numbered] = []
     batch_bytes = 0
-    reached: dict[str, Any] = {}
-    next_note_s = 0.0
-    try:
+    with _Sending(session, tally, bar, place) as sending:
         for number, size_bytes, line in _lines(source, _resumed(source, tally, place)):
             if line is None:
                 # What comes before a line that cannot be read is taken in all the same.
-                _send(session, batch, tally)
+                sending.start(batch)
                 batch, batch_bytes = [], 0
+                sending.wait()
                 tally.fail(number, "is not a JSON object; was the file cut off or edited?")
             elif promise := bytes(line.promise):
                 if batch and batch_bytes + size_bytes > _BATCH_LIMIT_BYTES:
-                    _send(session, batch, tally)
+                    sending.start(batch)
                     batch, batch_bytes = [], 0
                 batch.append((number, promise))
                 batch_bytes += size_bytes
             elif schedule := bytes(line.schedule):
+                sending.wait()
                 _send_schedule(session, number, json.loads(schedule), tally)
             elif bytes(line.end):
                 tally.is_whole = True
             else:
+                sending.wait()
                 tally.fail(number, "is neither a promise nor a schedule")
             if len(batch) == BATCH_COUNT:
-                _send(session, batch, tally)
+                sending.start(batch, reached=(source.tell(), number))
                 batch, batch_bytes = [], 0
-                bar.advance(source.tell())
-                reached = {"offset": source.tell(), "line": number, **tally.counts()}
-                if time.monotonic() >= next_note_s:
-                    place.note(reached)
-                    next_note_s = time.monotonic() + _NOTE_EVERY_S
-        _send(session, batch, tally)
-    finally:
-        if reached:
-            place.note(reached)
+        sending.start(batch)
+        sending.wait()
+
+
+class _Sending:
+    """Sends batches in their order, each in a thread while the next one is read.
+
+    The place that the server has all before is noted now and then, and at the end of the block.
+    """
+
+    def __init__(self, session: Session, tally: Tally, bar: Progress, place: ImportPlace) -> None:
+        self._session = session
+        self._tally = tally
+        self._bar = bar
+        self._place = place
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="troth-import")
+        self._sent: Future[None] | None = None
+        self._reaches: tuple[int, int] | None = None
+        self._reached: dict[str, Any] = {}
+        self._next_note_s = 0.0
+
+    def __enter__(self) -> "_Sending":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            # After an error, too, what was sent last has been taken in.
+            self._thread.shutdown()
+        finally:
+            if self._reached:
+                self._place.note(self._reached)
+
+    def start(self, batch: list[Numbered], *, reached: tuple[int, int] | None = None) -> None:
+        """Send a batch when the one before is done; with it all is sent up to offset and line.
+
+        Raises what `wait` does.
+        """
+        self.wait()
+        if batch:
+            self._sent = self._thread.submit(_send, self._session, batch, self._tally)
+            self._reaches = reached
+
+    def wait(self) -> None:
+        """Wait until the server has what was sent. Raises what sending it has raised."""
+        sent, self._sent = self._sent, None
+        if sent is None:
+            return
+        sent.result()
+        if self._reaches is None:
+            return
+        offset, line = self._reaches
+        self._bar.advance(offset)
+        self._reached = {"offset": offset, "line": line, **self._tally.counts()}
+        if time.monotonic() >= self._next_note_s:
+            self._place.note(self._reached)
+            self._next_note_s = time.monotonic() + _NOTE_EVERY_S
 
 
 def _resumed(source: BinaryIO, tally: Tally, place: ImportPlace) -> int:

@@ -85,7 +85,13 @@ from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.placement.endings import Endings
 from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
-from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, Storage
+from troth.shards.storage import (
+    DirectoryStorage,
+    FollowedStorage,
+    GroupPlace,
+    MemoryStorage,
+    Storage,
+)
 from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
 from troth.shards.turns import Outgoing
@@ -464,6 +470,11 @@ class Parts:
             lambda: SnapshotReading(snapshotter.statistics(), is_scheduled=schedule is not None),
         )
         return snapshotter
+
+    def continue_clock(self) -> None:
+        """Go on from the time that another machine has told clients, if it had the log before."""
+        if isinstance(self.storage, FollowedStorage):
+            self.clock.continue_after(self.storage.time_ms)
 
     def make_stream_upkeep(self) -> EngineUpkeep | None:
         """Make what keeps the log in an engine short; None if it is not in one."""

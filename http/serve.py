@@ -30,6 +30,7 @@ from troth.http.identity.spreading import CredentialsOwner
 from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
+from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
@@ -268,6 +269,7 @@ class Server:
                 recovery = await in_thread(
                     lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
                 )
+            parts.continue_clock()
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:
                 await nursery.start(parts.delivery.run)
@@ -293,6 +295,8 @@ class Server:
             trio.lowlevel.add_instrument(Collector())
             self.api.readiness = Readiness.READY
             self.ready.set()
+            if self.shards.committer.may_answer is not None:
+                nursery.start_soon(watch_lease, self.api, self.shards.committer.may_answer)
             # Until now they have waited in the port's queue. Requests may be refused until then,
             # but not streams: some workers never ask again after a refusal (resonate-sdk 0.4.12).
             for door in self.doors[1:]:

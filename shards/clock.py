@@ -143,6 +143,13 @@ class SystemClock:
             self._end_quiet()
         return now_ms
 
+    def continue_after(self, time_ms: int) -> None:
+        """Go on from a time that was told to clients by another machine, whose clock was ahead.
+
+        As if this clock had just been set back from there.
+        """
+        self._last_ms = max(self._last_ms, time_ms)
+
     def _look(self, wall_ms: int) -> int:
         """Compare the clocks, and return the time."""
         monotonic_ms = self._monotonic_ms()

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from troth.core.catalog import Build, Function
 from troth.core.codes import Code
@@ -98,6 +98,9 @@ class StreamOpener(Protocol):
         ...
 
 
+_CUT_OFF: Final = "The database that has the log does not answer. Send the request again shortly."
+
+
 class Readiness(Enum):
     """Whether requests are served, and how they are refused if not."""
 
@@ -140,7 +143,8 @@ class Api:
     was last set while the server ran (0: it was not). `others_are_ready` says so of the server's
     other processes, if there are any. `snapshotter` is None if nothing is kept on disk; `sweeper`,
     `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
-    on; `tracing` unless requests are traced.
+    on; `tracing` unless requests are traced. A server that `is_cut_off` has been ready, and starts
+    again when the engine of its log answers (`processes/lease_watch.py`).
     """
 
     settings: Settings
@@ -152,6 +156,7 @@ class Api:
     clock_step_ms: Callable[[], int] = lambda: 0
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
+    is_cut_off: bool = False
     is_draining: bool = False
     """Whether this process stops, but its shards and other processes still serve."""
     snapshotter: Snapshotter | None = None
@@ -229,6 +234,6 @@ class Api:
         What `may_be_stopping` is carried out to the last: a stop answers all that it has read.
         """
         if self.readiness is Readiness.STARTING:
-            raise ApiError(Code.STARTING)
+            raise ApiError(Code.STARTING, message=_CUT_OFF if self.is_cut_off else None)
         if self.readiness is Readiness.STOPPING and not may_be_stopping:
             raise ApiError(Code.SHUTTING_DOWN)

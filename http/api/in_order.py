@@ -32,21 +32,24 @@ class Answers(Struct, eq=False):
     """The replies to commands that were asked together; the `Asker` that the shards call.
 
     `size` is about how many characters the replies hold. Of those that only show what is there,
-    none is kept once that is `limit_size`.
+    none is kept once that is `limit_size`. With `counts_made` false, what was made by the commands
+    is not counted: it is as large as they were.
     """
 
     replies: list[Reply | None]
     outstanding_count: int
     all_there: trio.Event
     limit_size: float = math.inf
+    counts_made: bool = True
     size: int = 0
     failure: ShardsError | None = None
 
     def answer(self, place: int, reply: Reply) -> None:
         """Take a reply, unless it only shows what is there and there is no room for it."""
-        if self.size < self.limit_size or reply.code is not _OK:
+        shows = reply.code is _OK
+        if not shows or self.size < self.limit_size:
             self.replies[place] = reply
-            if reply.promise is not None:
+            if (shows or self.counts_made) and reply.promise is not None:
                 self.size += reply.promise.size
         self.outstanding_count -= 1
         if not self.outstanding_count:
@@ -69,9 +72,11 @@ class Answers(Struct, eq=False):
             raise ApiError(self.failure.code) from self.failure
 
 
-def _answers(commands: Sequence[Command], limit_size: float = math.inf) -> Answers:
+def _answers(
+    commands: Sequence[Command], limit_size: float = math.inf, *, counts_made: bool = True
+) -> Answers:
     count = len(commands)
-    return Answers([None] * count, count, trio.Event(), limit_size)
+    return Answers([None] * count, count, trio.Event(), limit_size, counts_made)
 
 
 async def ask_in_order(
@@ -99,7 +104,7 @@ async def ask_in_order(
             if made_count < len(places):
                 await _later(shards, hand_over, done_count)
                 done_count += 1
-            shards.flush()
+            # What others flush in their turns is written with it; the rest is one write at the end.
             await trio.lowlevel.checkpoint()
     finally:
         shards.flush()
@@ -112,14 +117,17 @@ async def ask_together(
     commands: Sequence[Command],
     held: HeldMessages | None,
     limit_size: int,
+    *,
+    counts_made: bool = True,
 ) -> Answers:
     """Return the replies to commands that are carried out as one batch for the log.
 
-    A reply that changed nothing is dropped, None, if those before take `limit_size` already.
+    A reply that changed nothing is dropped, None, if those before take `limit_size` already; what
+    the commands make counts for that unless told not to.
     Raises ApiError (503) if the shards fail, or have no room for too long: then some may have been
     carried out.
     """
-    answers = _answers(commands, limit_size)
+    answers = _answers(commands, limit_size, counts_made=counts_made)
 
     def hand_over(places: range) -> int:
         try:

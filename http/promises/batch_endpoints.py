@@ -15,7 +15,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from troth.core.catalog import Scope
+from troth.core.catalog import RESERVED_PREFIX, Scope
 from troth.core.codes import Code
 from troth.core.commands import Command, CompletePromise, ReadPromise
 from troth.core.limits import (
@@ -144,6 +144,15 @@ class _Batch:
         self._is_lines = is_lines
         self._items = self._decoder.split(call.request.body, is_lines=is_lines)
         self._own_headers = CallHeaders(fence=call.headers.fence, trace=call.headers.trace)
+        principal = call.request.principal
+        self._creates_freely = (
+            Scope.PROMISES_WRITE in principal.scopes
+            and not principal.id_prefix
+            and call.headers.fence is None
+        )
+        """Whether all ids may be created but those that are reserved."""
+        self._has_completions = False
+        """Whether the slice that is under way has some."""
         self._done_count = 0
         self._answers: list[BatchAnswerObject | None] = []
         """Those of the slice that is under way; None until there is one."""
@@ -164,10 +173,15 @@ class _Batch:
                 await trio.lowlevel.checkpoint()
             if self._room_bytes > 0:
                 answers = await ask_together(
-                    self._api.shards, commands, self._call.request.held, self._room_bytes
+                    self._api.shards,
+                    commands,
+                    self._call.request.held,
+                    self._room_bytes,
+                    counts_made=self._has_completions,
                 )
                 self._answer(places, answers.replies)
-                self._write(is_long=answers.size > LARGE_BODY_BYTES)
+                size_bytes = answers.size + len(self._call.request.body)
+                self._write(is_long=size_bytes > LARGE_BODY_BYTES)
             else:
                 self._answer(places, [None] * len(places))
                 self._write(is_long=False)
@@ -186,14 +200,16 @@ class _Batch:
         commands: list[Command] = []
         answers = self._answers = [None] * len(items)
         completions_count = size_bytes = 0
+        decoded = self._decoder.decoded
         for place, item in enumerate(items):
             if size_bytes > BATCH_SLICE_BYTES:
                 del answers[place:]
                 break
-            if isinstance(item, bytes):
-                size_bytes += len(item)
             try:
-                command = self._command(self._decoder.decoded(item))
+                if isinstance(item, bytes):
+                    size_bytes += len(item)
+                    item = decoded(item)
+                command = self._command(item)
             except ApiError as error:
                 answers[place] = self._refusal(error)
                 continue
@@ -205,14 +221,20 @@ class _Batch:
                     del answers[place + 1 :]
                     break
         self._done_count += len(answers)
+        self._has_completions = completions_count > 0
         return places, commands
 
     def _command(self, item: BatchItemBody) -> Command:
         """Return what a call asks, if its sender may. Raises ApiError."""
+        command: Command
         create, complete, read = item.create, item.complete, item.read
+        if complete is None and read is None and create is not None and self._creates_freely:
+            # What nearly all batches have, without a call more than it takes.
+            command = creation(create, self._headers(create))
+            if not command.id.startswith(RESERVED_PREFIX):
+                return command
         if (create is None) + (complete is None) + (read is None) != 2:
             raise invalid("body", _ONE_OF)
-        command: Command
         if create is not None:
             require_scope(self._call, Scope.PROMISES_WRITE)
             command = creation(create, self._headers(create))

@@ -100,6 +100,8 @@ class StreamLog:
                 number=mark.number, epoch=mark.epoch, is_free=False, heard_ms=boot_ms()
             )
         self._durable_sequence = 0
+        self._reachable_since_ms = 0
+        """Since when the engine answers this node, as far as it was away."""
         self._failure: LogFailed | None = None
         self._closed = False
         self._lock = threading.Lock()  # one thread at a time talks to the engine
@@ -120,6 +122,11 @@ class StreamLog:
     def durable_sequence(self) -> int:
         """The number of the last record that is durable; for any thread."""
         return self._durable_sequence
+
+    @property
+    def time_ms(self) -> int:
+        """The owner's time in the last frame that is known, in ms since 1970."""
+        return self._chain.time_ms
 
     @property
     def is_following(self) -> bool:
@@ -184,7 +191,7 @@ class StreamLog:
             pause()
             if has_read:
                 continue
-            if self._own.is_free or self._boot_ms() >= self._own.heard_ms + STREAM_SILENCE_MS:
+            if self._own.is_free or self._boot_ms() >= self._silent_since_ms + STREAM_SILENCE_MS:
                 self._claim(pause)
             else:
                 self.waits_for = self._owner or "a server of an unknown name"
@@ -196,6 +203,11 @@ class StreamLog:
             else:
                 pause()
                 self._sleep_s(min(LOOK_INTERVAL_S, self._wait_s()))
+
+    @property
+    def _silent_since_ms(self) -> int:
+        """The time from which on the owner could have been heard, and was not."""
+        return max(self._own.heard_ms, self._reachable_since_ms)
 
     def _check_not_trimmed(self, number: int, pause: Callable[[], None]) -> None:
         """Raise StreamTrimmed if the next frames are gone, as they may be for one who is slow."""
@@ -354,7 +366,10 @@ class StreamLog:
         while True:
             try:
                 with self._lock:
-                    return question()
+                    answer = question()
+                if delay_s > _RETRY_FIRST_S:  # the owner could not be heard either
+                    self._reachable_since_ms = self._boot_ms()
+                return answer
             except StreamUnreachable as error:
                 if self._boot_ms() >= gives_up_ms:
                     raise self._lost(str(error)) from error

@@ -302,6 +302,11 @@ class StreamStorage:
         _write_durably(self._path / CACHE_NAME, json.dumps(fields).encode())
         self.noted = mark
 
+    @property
+    def time_ms(self) -> int:
+        """The time of the last owner when it was last heard, in ms since 1970."""
+        return self._log.time_ms
+
     # For snapshots: as in `DirectoryStorage`
 
     def hold_log(self) -> Callable[[], None]:

@@ -15,6 +15,7 @@ from tests.helpers.prometheus import RULES
 from tests.helpers.promtool import rules_problem
 from tests.helpers.repository import ROOT
 from troth.http.metrics.families import MetricKind
+from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.tables import GROUPS
 
 UNITS: Final = sorted((RULES.parent / "tests").glob("*.yml"))
@@ -35,7 +36,7 @@ def rules() -> list[dict[str, Any]]:
 
 def shown_names() -> Iterator[str]:
     """The names of all series that a server may show."""
-    for group in GROUPS:
+    for group in (*GROUPS, PROCESSES):
         for family in group.families:
             yield family.name
             if family.kind is MetricKind.HISTOGRAM:
@@ -130,6 +131,15 @@ def test_queries_use_existing_metrics() -> None:
             base = re.sub(r"_(bucket|sum|count)$", "", name)
             own = labels.get(name, labels.get(base, set()))
             assert label in {*own, "job", "instance"}, query
+
+
+def test_panels_show_one_line_for_a_server_of_several_processes() -> None:
+    """All series have a label `process` then; what is shown has none."""
+    for panel in panels():
+        for target in panel["targets"]:
+            outermost = re.match(r"(sum|min|max|histogram_quantile)\b", target["expr"])
+            assert outermost, (panel["title"], target["expr"])
+            assert "process" not in re.sub(r"troth_process_up|process_\w+", "", target["expr"])
 
 
 def test_dashboard_schema() -> None:

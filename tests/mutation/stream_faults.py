@@ -155,6 +155,28 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         STORAGE,
     ),
     fault(
+        "an owner is replaced because the engine was away",
+        "persistence/streams/stream_log.py",
+        "return max(self._own.heard_ms, self._reachable_since_ms)",
+        "return self._own.heard_ms",
+        LOG,
+        is_quick=True,
+    ),
+    fault(
+        "a node that stands by does not say how far it is",
+        "shards/streams/stream_storage.py",
+        "    self.keeping.note_reader(self.node, self.noted.number)\n            except",
+        "    pass\n            except",
+        STORAGE,
+    ),
+    fault(
+        "time goes back at a takeover",
+        "shards/clock.py",
+        "self._last_ms = max(self._last_ms, time_ms)",
+        "self._last_ms = self._wall_ms()",
+        STORAGE,
+    ),
+    fault(
         "reads are answered although the lease is over",
         "shards/committer.py",
         "self.may_answer is None or self.may_answer()",

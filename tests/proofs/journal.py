@@ -77,6 +77,8 @@ class Journal:
     schedules: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     doubt: Operation | None = None
     acknowledged_count: int = 0
+    is_of_nodes: bool = False
+    """Whether its server is one of several nodes, and may lose its log to another."""
 
     @property
     def process_id(self) -> str:
@@ -108,8 +110,8 @@ class Journal:
             return False
         if status == 503:
             code = answer["error"]["code"]
-            assert code != STORE_FAILED, "the disk did not fail"
-            if code == LINK_BROKEN:
+            assert code != STORE_FAILED or self.is_of_nodes, "the disk did not fail"
+            if code in (LINK_BROKEN, STORE_FAILED):
                 return False  # unknown whether it was done
             self.doubt = None  # starting, stopping or overloaded: nothing was done
             return False

@@ -56,10 +56,16 @@ class Victim(ServerProcess):
         self._start_without_waiting(delay_s)
         return self.terminate()
 
-    def _start_without_waiting(self, delay_s: float) -> None:
+    def start_unready(self) -> None:
+        """Start, and do not wait until it is ready."""
         self._patient = False
-        self.start()
-        self._patient = True
+        try:
+            self.start()
+        finally:
+            self._patient = True
+
+    def _start_without_waiting(self, delay_s: float) -> None:
+        self.start_unready()
         time.sleep(delay_s)
 
     def _wait_until_ready(self) -> None:

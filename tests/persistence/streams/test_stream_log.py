@@ -191,6 +191,32 @@ def test_a_second_node_stands_by_until_the_owner_is_silent_and_its_lease_is_over
         first.seal()
 
 
+def test_an_owner_is_not_replaced_because_the_engine_was_away() -> None:
+    """It could not say anything; when the engine is back, it has as long as ever to do so."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    first = _owner(engine, clock)
+    stream = SimulatedStream(engine, Random(1), clock, faults=("no read",))
+    second = StreamLog(
+        stream, node="n2", incarnation=2, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
+        sleep_s=clock.sleep_s,
+    )  # fmt: skip
+    away_from_ms, away_until_ms = clock.time_ms + 1_000, clock.time_ms + 11_000
+    claimed_ms = 0
+
+    def go_on() -> None:
+        nonlocal claimed_ms
+        stream.chance = 1.0 if away_from_ms <= clock.time_ms < away_until_ms else 0.0
+        if clock.time_ms < away_from_ms:
+            first.seal()
+        if not second.is_following and not claimed_ms:
+            claimed_ms = clock.time_ms
+
+    list(second.take_over(go_on))
+
+    assert claimed_ms >= away_until_ms + STREAM_SILENCE_MS
+    assert claimed_ms <= away_until_ms + STREAM_SILENCE_MS + 2_000
+
+
 def test_an_owner_that_says_nothing_may_not_answer_after_its_lease() -> None:
     engine, clock = SimulatedEngine(), SimulatedClock()
     log = _owner(engine, clock)

@@ -16,7 +16,8 @@ from troth.persistence.snapshots.snapshots import write_file
 from troth.persistence.streams import ownership
 from troth.persistence.streams.chain import StreamDamaged
 from troth.persistence.streams.stream import StreamUnreachable
-from troth.shards.storage import DirectoryStorage
+from troth.shards.clock import SystemClock
+from troth.shards.storage import DirectoryStorage, FollowedStorage
 from troth.shards.streams import stream_storage
 from troth.shards.streams.stream_snapshots import SnapshotUnusable
 
@@ -255,6 +256,8 @@ async def test_a_node_that_stands_by_makes_checkpoints_and_takes_over_with_the_r
     async with node(engine, tmp_path / "b", "b") as other:
         assert await other.states(*BOTH, "after") == [*STATES, PENDING]
         assert other.recovery.records_count < 64
+        assert isinstance(other.storage, FollowedStorage)
+        assert time.time() * 1000 - 60_000 < other.storage.time_ms <= time.time() * 1000
 
 
 async def test_clocks_that_differ_are_told_of_once(
@@ -280,6 +283,16 @@ async def test_clocks_that_differ_are_told_of_once(
     skews = re.findall(r"skew_ms=(\d+)", said + capsys.readouterr().out)
     assert len(skews) == 1
     assert 4_000 < int(skews[0]) <= 5_000
+
+
+def test_time_stands_still_where_the_last_owner_was_ahead() -> None:
+    clock = SystemClock(lambda: 100_000, lambda: 5)
+    clock.continue_after(104_000)
+    assert (clock.now_ms(), clock.jumps_count) == (104_000, 0)
+
+    clock.continue_after(160_000)
+    assert clock.now_ms() == 100_000, "as a clock that is set back by much"
+    assert (clock.jumps_count, clock.set_backs_count) == (1, 1)
 
 
 def test_what_a_simulated_engine_trims_is_gone() -> None:

@@ -1,0 +1,232 @@
+"""Proof: the owner of a log is killed or halted under load, and another node goes on with it.
+
+    python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine postgres --seed 1
+
+As `kill.py`, with nodes that have one log in a PostgreSQL server, which the proof starts for
+itself. One of them owns the log, the others stand by. Each round ends the owner at a random moment:
+by kill -9, also with its disk, by SIGSTOP until another has taken over, or by SIGTERM. Then
+everything is compared, at the new owner, with what the clients were told. One that was halted is
+asked for what it cannot know, before it goes on. How long there was no owner is reported.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from tests.helpers.postgres import postgres_server
+
+from .journal import Journal, random_operation
+from .kill import ARGUMENTS, CLIENTS_COUNT, Proof, Victim
+from .support import FAR_MS, NO_ANSWER, Client
+
+PATIENCE_S: Final = 120.0
+"""For a machine on which much else runs; the report says what it was."""
+STEP_S: Final = 0.01
+ENDS: Final = ("kill", "halt", "kill with the disk", "stop")
+STANDS_BY: Final = "standing by until the owner"
+
+
+class ClusterProof(Proof):
+    """One run over the ends of many owners of one log. `url` is an empty database."""
+
+    def __init__(
+        self, directory: Path, seed: int, say: Callable[[str], object], url: str, nodes_count: int
+    ) -> None:
+        arguments = (*ARGUMENTS[:2], *ARGUMENTS[4:], "--log", url)
+        super().__init__(directory / "a", seed, say, arguments)
+        names = "abcdefgh"[:nodes_count]
+        self._nodes = [Victim(directory / name, *arguments, "--node", name) for name in names]
+        self._server = self._nodes[0]
+        self.away_s: dict[str, list[float]] = {}
+        """How long there was no owner that answered, by the way in which the last one ended."""
+
+    def run_all(self, rounds_count: int) -> None:
+        """Run all rounds. Raises AssertionError at the first thing that is wrong."""
+        try:
+            self._server.start()
+            for node in self._nodes[1:]:
+                self._stand_by(node)
+            self.run_rounds(rounds_count)
+        finally:
+            for node in self._nodes:
+                node.__exit__(None, None, None)
+
+    def run_rounds(self, rounds_count: int) -> None:
+        """Run the rounds, then see that all that was begun comes to its end."""
+        for number in range(rounds_count):
+            end = ENDS[number % len(ENDS)]
+            self._round_of(number, end)
+            self._say(f"round {number + 1}, {end}: {self.report}")
+        self._drain()
+        with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+            self._verify(http, self._journals)
+            self._verify_slots(http)
+        self.report.leases_count = len(self._ledger.leases)
+        self.report.redelivered_count = self._ledger.redelivered_count
+
+    def _stand_by(self, node: Victim) -> None:
+        """Start a node, and wait until it reads what the owner writes."""
+        begun_count = node.log().count(STANDS_BY)
+        node.start_unready()
+        self._wait_until(lambda: node.log().count(STANDS_BY) > begun_count, node)
+        with Client(node.url, timeout_s=PATIENCE_S) as http:
+            status, answer = http.call("GET", "/promises/any")
+            assert (status, answer["error"]["code"]) == (503, 50305), "it answers nothing yet"
+
+    def _round_of(self, number: int, end: str) -> None:
+        owner = self._server
+        journals = [
+            Journal(f"r{number}c{index}", is_of_nodes=True) for index in range(CLIENTS_COUNT)
+        ]
+        self._journals += journals
+        clients = [
+            threading.Thread(target=self._load, args=(one, Random(self._random.random())))
+            for one in journals
+        ]
+        workers = self._start_workers(f"round{number}", forgets=0.3)
+        for client in clients:
+            client.start()
+        time.sleep(self._random.uniform(0.3, 1.5))
+        self._keep_short(owner)
+        begun_s = time.monotonic()
+        status = self._end(owner, end)
+        self._server = self._next_owner(owner)
+        self.away_s.setdefault(end, []).append(time.monotonic() - begun_s)
+        if end == "halt":
+            self._go_on(owner, f"s{number}")
+        for thread in (*clients, *workers):
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), "it got neither an answer nor an end"
+        self.report.kills_count += end != "stop"
+        self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
+        with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+            self._settle(http, journals, stopped_well=status == 0)
+        if end == "kill with the disk":
+            shutil.rmtree(owner.data)
+        self._stand_by(owner)
+
+    def _go_on(self, owner: Victim, name: str) -> None:
+        """Let a node go on that was halted, with a question that waits in its socket.
+
+        It must not tell of a state without what the new owner has acknowledged.
+        """
+        body = {"id": name, "timeout": FAR_MS}
+        with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+            assert http.call("POST", "/promises", body)[0] == 201
+        answers: list[int | str] = []
+
+        def ask() -> None:
+            try:
+                with Client(owner.url, timeout_s=PATIENCE_S) as http:
+                    answers.append(http.call("GET", f"/promises/{name}")[0])
+            except NO_ANSWER as error:
+                answers.append(type(error).__name__)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.2)
+        os.kill(owner.process_id, signal.SIGCONT)
+        asking.join(PATIENCE_S)
+        assert answers, "it got neither an answer nor an end"
+        assert answers[0] != 404, "a node has told of the past"
+        assert owner.wait(PATIENCE_S) != 0
+        assert "another server has taken over" in owner.log()
+
+    def _end(self, owner: Victim, end: str) -> int | None:
+        """End a node; its exit status, if it has stopped in order."""
+        if end == "halt":
+            os.kill(owner.process_id, signal.SIGSTOP)
+            return None
+        if end == "stop":
+            status = owner.terminate()
+            assert status == 0, owner.log()
+            self.report.stops_count += 1
+            return status
+        owner.kill9()
+        return None
+
+    def _next_owner(self, last: Victim) -> Victim:
+        """Wait until another node answers, and return it."""
+        ends_s = time.monotonic() + PATIENCE_S
+        others = [node for node in self._nodes if node is not last]
+        while True:
+            for node in others:
+                if self._is_ready(node):
+                    return node
+            assert time.monotonic() < ends_s, [node.log() for node in others]
+            time.sleep(STEP_S)
+
+    def _is_ready(self, node: Victim) -> bool:
+        try:
+            with Client(node.url, timeout_s=5) as http:
+                return http.call("GET", "/ready")[0] == 200
+        except NO_ANSWER:
+            return False
+
+    def _keep_short(self, owner: Victim) -> None:
+        """Take a snapshot of the log and trim it, under load."""
+        key = (owner.data / "admin.key").read_text().strip()
+        headers = {"Authorization": f"Bearer {key}"}
+        with Client(owner.url, timeout_s=PATIENCE_S, headers=headers) as http:
+            status, answer = http.call("POST", "/admin/snapshots")
+            assert status == 201, (status, answer)
+
+    def _load(self, journal: Journal, random: Random) -> None:
+        """Send until the owner is gone."""
+        number = 0
+        try:
+            with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+                while journal.send(http, random_operation(journal, random, number)):
+                    number += 1
+        except Exception as error:
+            self._ledger.problems.append(f"{journal.client}: {error!r}")
+            raise
+
+    def _wait_until(self, is_true: Callable[[], bool], node: Victim) -> None:
+        ends_s = time.monotonic() + PATIENCE_S
+        while not is_true():
+            assert time.monotonic() < ends_s, node.log()
+            time.sleep(STEP_S)
+
+    def costs(self) -> str:
+        """Say how long there was no owner."""
+        parts = []
+        for end, found in self.away_s.items():
+            away = sorted(found)
+            parts.append(f"{end}: {away[len(away) // 2]:.2f} s, at most {away[-1]:.2f} s")
+        return "without an owner: " + "; ".join(parts)
+
+
+def main() -> None:
+    """Run the proof from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", choices=("postgres",), default="postgres")
+    parser.add_argument("--limit-s", type=float, help="fail if there was no owner for longer")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}")
+    with (
+        tempfile.TemporaryDirectory(prefix="troth-cluster-") as directory,
+        postgres_server() as postgres,
+    ):
+        proof = ClusterProof(Path(directory), arguments.seed, print, postgres.url, arguments.nodes)
+        proof.run_all(arguments.rounds)
+    print(f"nothing lost, nothing doubled: {proof.report}")
+    print(proof.costs())
+    longest_s = max(max(found) for found in proof.away_s.values())
+    if arguments.limit_s is not None and longest_s > arguments.limit_s:
+        raise SystemExit(f"there was no owner for {longest_s:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
