@@ -1,6 +1,6 @@
 """What it costs a client that its promise lives in another process: one connection, no load.
 
-    python -m troth.bench.hop --seconds 10
+    python -m tests.proofs.hop --seconds 10
 
 A server of two processes has one connection, which creates promises of both groups in turn. Half of
 them are of the process that has accepted it; the other half take the way over a link and back.
@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from troth.bench.children import OwnServer
 from troth.persistence.placement import DEFAULT_RULE, by_rule, dealt_shards, groups_by_shard
-
-from .children import OwnServer
 
 PROCESSES_COUNT: Final = 2
 SHARDS_COUNT: Final = 16
