@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from troth import __version__
 from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
@@ -127,22 +127,6 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Close the log and release the directory."""
-        ...  # pragma: no cover
-
-
-MakeCheckpoint = Callable[[int], None]
-"""Makes a checkpoint of all records up to a sequence, which have been applied, and no later one."""
-
-
-@runtime_checkable
-class FollowedStorage(Protocol):
-    """A storage whose records may go on to come for days, with checkpoints in the meantime."""
-
-    make_checkpoint: MakeCheckpoint | None
-
-    @property
-    def time_ms(self) -> int:
-        """The time that the last one who wrote the records has told clients, in ms since 1970."""
         ...  # pragma: no cover
 
 

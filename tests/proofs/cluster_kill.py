@@ -80,6 +80,10 @@ class ClusterProof(Proof):
         with Client(node.url, timeout_s=PATIENCE_S) as http:
             status, answer = http.call("GET", "/promises/any")
             assert (status, answer["error"]["code"]) == (503, 50305), "it answers nothing yet"
+            status, text = http.call("GET", "/metrics", headers=_as_operator(node))
+            assert status == 200, (status, text)
+            assert "\ntroth_stream_standing_by 1\n" in text
+            assert "\ntroth_stream_owner 0\n" in text
 
     def _round_of(self, number: int, end: str) -> None:
         owner = self._server
@@ -173,11 +177,13 @@ class ClusterProof(Proof):
 
     def _keep_short(self, owner: Victim) -> None:
         """Take a snapshot of the log and trim it, under load."""
-        key = (owner.data / "admin.key").read_text().strip()
-        headers = {"Authorization": f"Bearer {key}"}
-        with Client(owner.url, timeout_s=PATIENCE_S, headers=headers) as http:
+        with Client(owner.url, timeout_s=PATIENCE_S, headers=_as_operator(owner)) as http:
             status, answer = http.call("POST", "/admin/snapshots")
             assert status == 201, (status, answer)
+            status, text = http.call("GET", "/metrics")
+            assert status == 200
+            assert "\ntroth_stream_owner 1\n" in text
+            assert "\ntroth_stream_snapshots_total 0\n" not in text
 
     def _load(self, journal: Journal, random: Random) -> None:
         """Send until the owner is gone."""
@@ -203,6 +209,11 @@ class ClusterProof(Proof):
             away = sorted(found)
             parts.append(f"{end}: {away[len(away) // 2]:.2f} s, at most {away[-1]:.2f} s")
         return "without an owner: " + "; ".join(parts)
+
+
+def _as_operator(node: Victim) -> dict[str, str]:
+    key = (node.data / "admin.key").read_text().strip()
+    return {"Authorization": f"Bearer {key}"}
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from troth.persistence.streams import ownership
 from troth.persistence.streams.chain import StreamDamaged
 from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.clock import SystemClock
-from troth.shards.storage import DirectoryStorage, FollowedStorage
+from troth.shards.followed import FollowedStorage
+from troth.shards.storage import DirectoryStorage
 from troth.shards.streams import stream_storage
 from troth.shards.streams.stream_snapshots import SnapshotUnusable
 
