@@ -69,7 +69,6 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
-from troth.shards.followed import FollowedStorage, UpkeepStatistics
 from troth.shards.gathered.cuts import GatheredCuts
 from troth.shards.gathered.debugging import AllParts, DebugOperations, OnePart
 from troth.shards.gathered.home_looks import AllLooks
@@ -89,9 +88,11 @@ from troth.shards.placement.placement import Placement
 from troth.shards.shards import Shards
 from troth.shards.storage import (
     DirectoryStorage,
+    FollowedStorage,
     GroupPlace,
     MemoryStorage,
     Storage,
+    UpkeepStatistics,
 )
 from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys

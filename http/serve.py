@@ -44,7 +44,6 @@ from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import prepare_heap
 from troth.shards.collector import Collector, resting_collector, settle_collector
-from troth.shards.followed import FollowedStorage
 from troth.shards.storage import DirectoryStorage, GroupPlace, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -264,9 +263,6 @@ class Server:
             else:
                 parts.member.bring_streams(self.listeners, self.api)
                 nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
-            if isinstance(self.storage, FollowedStorage) and self.storage.directory is not None:
-                # It may take days: operators want its metrics by then.
-                self.api.credentials.operator_key = operator_key.provide(self.storage.directory)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
             with resting_collector():

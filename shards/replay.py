@@ -16,9 +16,8 @@ from troth.persistence.errors import UnknownRecord
 from troth.persistence.process_memory import trim_heap
 from troth.persistence.wal.log import LogRecord
 
-from .followed import FollowedStorage
 from .shard import Shard
-from .storage import Storage
+from .storage import FollowedStorage, Storage
 
 PROGRESS_S: Final = 2.0
 """How often a long replay reports its progress."""

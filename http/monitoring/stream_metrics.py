@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from troth.http.metrics.families import Group, counter, gauge
-from troth.shards.followed import StreamStatistics, UpkeepStatistics
+from troth.shards.storage import StreamStatistics, UpkeepStatistics
 
 
 @dataclass(frozen=True, slots=True)

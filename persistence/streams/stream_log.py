@@ -130,7 +130,7 @@ class StreamLog:
 
     @property
     def silence_ms(self) -> int:
-        """How long ago the owner was last heard or, if that is this node, it sent something."""
+        """Return how long ago the owner was heard or, if it is this node, has sent something."""
         own = self._own
         since_ms = own.heard_ms if own.standing is Standing.FOLLOWING else own.sent_ms
         return max(self._boot_ms() - since_ms, 0) if since_ms else 0

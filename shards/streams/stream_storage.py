@@ -63,7 +63,7 @@ from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.shards.committer import BatchWriter, Committer, ThreadWriter
-from troth.shards.followed import MakeCheckpoint, StreamStatistics
+from troth.shards.storage import MakeCheckpoint, StreamStatistics
 
 from .stream_snapshots import SnapshotUnusable, read_pieces, restore_snapshot
 

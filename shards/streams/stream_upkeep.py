@@ -23,7 +23,7 @@ from troth.core.limits import (
 from troth.persistence.errors import PersistenceError
 from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.streams.stream import SnapshotDescription, StreamUnreachable
-from troth.shards.followed import UpkeepStatistics
+from troth.shards.storage import UpkeepStatistics
 from troth.shards.threads import in_thread
 from troth.shards.upkeep.snapshotter import KeptCopy
 

@@ -35,7 +35,7 @@ from troth.persistence.snapshots.snapshots import (
 )
 from troth.shards.clock import Clock
 from troth.shards.errors import ShardsError
-from troth.shards.followed import UpkeepStatistics
+from troth.shards.storage import UpkeepStatistics
 from troth.shards.threads import in_thread
 
 OPEN_LIMIT_COUNT: Final = 2

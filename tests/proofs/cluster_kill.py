@@ -74,16 +74,12 @@ class ClusterProof(Proof):
 
     def _stand_by(self, node: Victim) -> None:
         """Start a node, and wait until it reads what the owner writes."""
-        begun_count = node.log().count(STANDS_BY)
+        begun_count = _stood_by_count(node)
         node.start_unready()
-        self._wait_until(lambda: node.log().count(STANDS_BY) > begun_count, node)
+        self._wait_until(lambda: _stood_by_count(node) > begun_count, node)
         with Client(node.url, timeout_s=PATIENCE_S) as http:
             status, answer = http.call("GET", "/promises/any")
             assert (status, answer["error"]["code"]) == (503, 50305), "it answers nothing yet"
-            status, text = http.call("GET", "/metrics", headers=_as_operator(node))
-            assert status == 200, (status, text)
-            assert "\ntroth_stream_standing_by 1\n" in text
-            assert "\ntroth_stream_owner 0\n" in text
 
     def _round_of(self, number: int, end: str) -> None:
         owner = self._server
@@ -209,6 +205,11 @@ class ClusterProof(Proof):
             away = sorted(found)
             parts.append(f"{end}: {away[len(away) // 2]:.2f} s, at most {away[-1]:.2f} s")
         return "without an owner: " + "; ".join(parts)
+
+
+def _stood_by_count(node: Victim) -> int:
+    """Return how often a node has said that it stands by."""
+    return node.log_path.read_text().count(STANDS_BY) if node.log_path.exists() else 0
 
 
 def _as_operator(node: Victim) -> dict[str, str]:
