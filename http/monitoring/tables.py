@@ -1,4 +1,4 @@
-"""All metrics that a server may show, in the order of the documentation."""
+"""All metrics that every server shows, in the order of the documentation."""
 
 from typing import Any, Final
 
@@ -8,7 +8,6 @@ from troth.http.metrics.requests import REQUESTS
 from .process_metrics import BUILDS, CLOCK, FUNCTION_CALLS, PLACEMENT, SERVER
 from .state_metrics import FAILURES, SHARDS, TIMERS
 from .storage_metrics import CHECKPOINTS, LOG, RETENTION, SNAPSHOTS
-from .stream_metrics import STREAM
 from .trace_metrics import TRACES
 from .traffic_metrics import (
     ATTEMPTS,
@@ -28,6 +27,6 @@ from .work_metrics import WORK
 GROUPS: Final[tuple[Group[Any], ...]] = (
     *(SERVER, SHARDS, TIMERS, WORK, FAILURES, QUEUES, STREAMS, POLLS, DELIVERY, REQUESTS),
     *(PORTS, LANES, GATE, ROOM, ATTEMPTS, IN_FLIGHT, FEED),
-    *(LOG, CHECKPOINTS, SNAPSHOTS, STREAM, RETENTION, CLOCK),
+    *(LOG, CHECKPOINTS, SNAPSHOTS, RETENTION, CLOCK),
     *(PLACEMENT, FUNCTION_CALLS, BUILDS, TRACES),
 )

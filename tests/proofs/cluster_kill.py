@@ -178,8 +178,8 @@ class ClusterProof(Proof):
             assert status == 201, (status, answer)
             status, text = http.call("GET", "/metrics")
             assert status == 200
-            assert "\ntroth_stream_owner 1\n" in text
-            assert "\ntroth_stream_snapshots_total 0\n" not in text
+            assert "\ntroth_stream_owner 1.0\n" in text
+            assert "\ntroth_stream_snapshots_total 0.0\n" not in text
 
     def _load(self, journal: Journal, random: Random) -> None:
         """Send until the owner is gone."""
