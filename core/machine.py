@@ -230,7 +230,7 @@ class Machine(DecisionContext):
         root = state.roots.get(root_id)
         if root is None or root.active_count or root.sending is not None:
             return
-        if root_id in state.completions:
+        if state.completions and root_id in state.completions:
             return  # its tasks are about to end
         while (task_id := root.pop()) is not None:
             task = root.find(task_id)
