@@ -147,6 +147,7 @@ prove: seeds sdks ## Run all proofs long, make seeds and make sdks too (over an 
 	@$(BIN)/python -m tests.proofs.kill --processes 3 --rounds 20 --seed $(SEED)
 	@$(BIN)/python -m tests.proofs.functions --tasks 1000 --nodes 4 --seed $(SEED)
 	@$(BIN)/python -m tests.proofs.timing
+	@$(BIN)/python -m tests.proofs.conversion --seed $(SEED)
 	@$(BIN)/python -m tests.mutation
 
 constraints: ## Write the newest versions of all libraries to constraints.txt

@@ -340,7 +340,7 @@ class Shards(Gathering):
     def tell(self, command: Command) -> None:
         """Hand over a report of delivery. One that only changes a note needs no turn."""
         index = self._home_of[type(command)](command)
-        if isinstance(command, ExecuteNotSent) and self._is_own(index):
+        if isinstance(command, ExecuteNotSent) and self.is_own(index):
             self._own[index].machine.note(command)
         else:
             self._post(index, command, None)
@@ -493,7 +493,7 @@ class Shards(Gathering):
             # The task exists because the leaf has completed. A completed promise never changes, and
             # the record of it is before those of the task: so it can be looked at without asking,
             # which could fail although the claim has succeeded.
-            if not self._is_own(self.shard_of(claimed.leaf_id)):
+            if not self.is_own(self.shard_of(claimed.leaf_id)):
                 return reply  # it was looked for before, in its own group: there is none
             leaf = self._completed(claimed.leaf_id)
             reply = replace(reply, claimed=replace(claimed, leaf=leaf))
@@ -551,9 +551,10 @@ class Shards(Gathering):
 
     def is_near(self, identifier: str) -> bool:
         """Return whether a promise lives in this group."""
-        return self._is_own(self.shard_of(identifier))
+        return self.is_own(self.shard_of(identifier))
 
-    def _is_own(self, index: int) -> bool:
+    def is_own(self, index: int) -> bool:
+        """Return whether a shard is in this group."""
         return self._elsewhere is None or not self._elsewhere.has(index)
 
     def _holds(self, asking: int, fence: Fence, now_ms: int) -> bool:

@@ -43,7 +43,13 @@ from troth.core.replies import Reply
 from troth.core.state.shard_state import ShardState
 from troth.core.workflows import WorkflowFence
 from troth.persistence.placement import ShardOf
-from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError
+from troth.shards.errors import (
+    LinkBroken,
+    OutOfReach,
+    Overloaded,
+    ShardsError,
+    StorageFailed,
+)
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Asker, Seat
 from troth.shards.waiting import Waiter
@@ -225,7 +231,7 @@ class Errands:
             return []
         try:
             return await self._ask_all(questions)
-        except LinkBroken:
+        except (LinkBroken, StorageFailed):
             raise OutOfReach from None  # nothing was done
 
     # Errands

@@ -15,6 +15,7 @@ from .node_faults import NODE_FAULTS
 from .operator_faults import OPERATOR_FAULTS
 from .process_faults import PROCESS_FAULTS
 from .question_faults import QUESTION_FAULTS
+from .simulated_faults import SIMULATED_FAULTS
 from .stream_faults import STREAM_FAULTS
 from .trace_faults import TRACE_FAULTS
 from .waiting_faults import WAITING_FAULTS
@@ -594,4 +595,5 @@ FAULTS = (
     + HOME_FAULTS
     + PROCESS_FAULTS
     + STREAM_FAULTS
+    + SIMULATED_FAULTS
 )

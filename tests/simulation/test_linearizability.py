@@ -53,6 +53,7 @@ def record(
     clients_count: int = 5,
     requests_count: int = 20,
     groups_count: int = 1,
+    chances: tuple[tuple[str, float], ...] = (),
 ) -> History:
     """Let clients work on three objects at the same time while the server keeps crashing.
 
@@ -63,7 +64,9 @@ def record(
     times = count()
     # What the network repeats would happen a second time and be in no history.
     without = frozenset(["request_doubled"])
-    plan = Plan(seed, steps_count=10_000, without=without, groups_count=groups_count)
+    plan = Plan(
+        seed, steps_count=10_000, without=without, groups_count=groups_count, chances=chances
+    )
     world = World(plan, check_recovered)
 
     async def client(number: int) -> None:
@@ -82,6 +85,8 @@ def record(
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
+            world.steps.check = world.check_step
+            nursery.start_soon(world.steps.raise_broken)
             nursery.start_soon(world.run_server)
             await world.server_is_up()
             nursery.start_soon(make_trouble, world, 0.5 * groups_count)

@@ -1,0 +1,117 @@
+"""Conversions of a large directory between numbers of groups, killed at random moments.
+
+    python -m tests.proofs.conversion --promises 1000000 --kills 20 --seed 1
+
+A directory of one group is filled. `troth data convert` makes three groups of it, and two of these;
+each of the two is killed with SIGKILL again and again, after a random part of the time that one
+takes, before it is left to end. All rows must then be those of a conversion that nobody killed, by
+the digests of all tables. What a conversion costs is said in processor seconds of its process.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.helpers.repository import ROOT
+from tests.persistence.groups import digests_of
+from troth.persistence.conversion.convert import MARK
+
+LIMIT_S = 60.0
+"""What one conversion may cost, in processor seconds."""
+
+
+class Ended(NamedTuple):
+    """How a process ended: its status as `waitpid` says it, and what it has cost."""
+
+    status: int
+    processor_s: float
+    wall_s: float
+
+
+def convert(data: Path, groups_count: int, kill_after_s: float | None = None) -> Ended:
+    """Convert a directory; kill the process after a while if it has not ended."""
+    command = (sys.executable, "-m", "troth", "data", "convert", str(data), "--remove-old")
+    began_s = time.monotonic()
+    process = subprocess.Popen(
+        (*command, "--groups", str(groups_count)), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        process.send_signal(signal.SIGKILL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(status, usage.ru_utime + usage.ru_stime, time.monotonic() - began_s)
+
+
+def converted(data: Path, groups_count: int) -> Ended:
+    """Convert a directory, which must succeed within its limit."""
+    ended = convert(data, groups_count)
+    assert ended.status == 0, f"status {ended.status}"
+    assert not (data / MARK.name).exists()
+    print(f"{groups_count} groups: {ended.processor_s:.1f} processor seconds", flush=True)
+    assert ended.processor_s <= LIMIT_S
+    return ended
+
+
+def fill(data: Path, promises_count: int) -> None:
+    """Fill a directory of one group: mostly completed promises, and something of all else."""
+    part_count = promises_count // 50
+    counts = {
+        "completed": promises_count - 3 * part_count,
+        "pending": part_count,
+        "tasks": part_count,
+        "workflows": part_count,
+        "locks": part_count // 2,
+        "tree": 500,
+    }
+    arguments = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
+    command = (sys.executable, "-m", "tests.helpers.fill_store", str(data), *arguments)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def prove(base: Path, filled: Path, kills_count: int, luck: random.Random) -> int:
+    """Convert, with and without kills; return how many kills came before the end."""
+    data, calm = base / "data", base / "calm"
+    shutil.copytree(filled, data)
+    shutil.copytree(filled, calm)
+    whole = converted(calm, 3)
+    wanted = digests_of(calm)
+    shutil.rmtree(calm)
+    killed_count = 0
+    for groups_count in (3, 2):
+        for _ in range(kills_count // 2):
+            ended = convert(data, groups_count, luck.uniform(0, whole.wall_s))
+            killed_count += os.WIFSIGNALED(ended.status)
+        converted(data, groups_count)
+        assert digests_of(data) == wanted, f"the rows of {groups_count} groups differ"
+    return killed_count
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--promises", type=int, default=1_000_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 31))
+    parser.add_argument("--filled", type=Path, help="a directory of one group that is there")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        filled: Path = options.filled or base / "filled"
+        if options.filled is None:
+            fill(filled, options.promises)
+        killed_count = prove(base, filled, options.kills, random.Random(options.seed))
+    print(f"{killed_count} of {options.kills} killed before the end; all digests are equal")
+
+
+if __name__ == "__main__":
+    main()
