@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -386,11 +387,15 @@ class DirectoryStorage:
 
     def close(self) -> None:
         is_in_place = self._is_in_place()
+        next_sequence = self._directory.log.next_sequence if self._is_recovered else 0
         self._checkpoints.close()
         self._directory.close()
         if self._archive is not None and self._is_recovered and is_in_place:
             # A log that was closed is never appended to: its last segment is finished too.
-            self._archive.store(self._log_path, self._closed_segments())
+            error = self._archive.store(self._log_path, self._closed_segments())
+            if error is None and len(self.group_shards) > 1:
+                with suppress(OSError):  # then it ends with its last record
+                    self._archive.note_reached(next_sequence, time.time_ns() // 1_000_000)
 
     def _is_in_place(self) -> bool:
         try:

@@ -61,16 +61,17 @@ UNREADABLE_ROW: Final = (*UNREADABLE_JSON, struct.error, IndexError, ValueError)
 """What is raised for a row that is none."""
 
 _START: Final = struct.Struct(">BQqq")
+_DATA_START: Final = struct.Struct(">BQqqB")
 _ROW_START: Final = struct.Struct(">BIH")
 _TIMEOUT: Final = struct.Struct(">q")
 SERIAL: Final = slice(1, 9)
 """Where a folded promise has its serial."""
-_TIMEOUT_OFFSET: Final = 9
+TIMEOUT_OFFSET: Final = 9
 _ROW_START_BYTES: Final = _ROW_START.size
 _START_BYTES: Final = _START.size
-_TIMES_BYTES: Final = _START.size - _TIMEOUT_OFFSET
+_TIMES_BYTES: Final = _START.size - TIMEOUT_OFFSET
 _NUMBER: Final = tuple(bytes([number]) for number in range(256))
-_DATA_ALONE: Final = b"\xc1"  # which begins nothing in msgpack
+_DATA_ALONE: Final = 0xC1  # which begins nothing in msgpack
 _OWN_NAMES_PACKED: Final = msgspec.msgpack.encode(None)
 
 
@@ -102,8 +103,12 @@ class _Values(Struct, array_like=True, gc=False):
     values: tuple[str | None, ...]
 
 
+read_timeout: Final = _TIMEOUT.unpack_from
+"""With `TIMEOUT_OFFSET` it returns the timeout of a folded promise, in ms, alone in a tuple."""
+
 _pack: Final = packer()
 _pack_start: Final = _START.pack
+_pack_data_start: Final = _DATA_START.pack
 _unpack_row_start: Final = _ROW_START.unpack_from
 _unpack_rest: Final = msgspec.msgpack.Decoder(_Rest).decode
 _unpack_values: Final = msgspec.msgpack.Decoder(_Values).decode
@@ -160,10 +165,11 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     data, headers = param.data, param.headers
     if data is not None and len(data) > DATA_CHARACTERS:
         return None
-    times = promise.serial, promise.timeout, promise.created_on
     if tags is None and key is None and trace is None and headers is None:
-        start = _pack_start(NO_TAGS, *times)
-        return start if data is None else start + _DATA_ALONE + data.encode()
+        serial, timeout, created_on = promise.serial, promise.timeout, promise.created_on
+        if data is None:
+            return _pack_start(NO_TAGS, serial, timeout, created_on)
+        return _pack_data_start(NO_TAGS, serial, timeout, created_on, _DATA_ALONE) + data.encode()
     number: int = NO_TAGS
     values: list[str | None] | None = None
     if tags is not None:
@@ -178,7 +184,8 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
         rest += (headers, key)
     elif headers is not None:
         rest.append(headers)
-    return _pack_start(number, *times) + _pack(rest)
+    start = _pack_start(number, promise.serial, promise.timeout, promise.created_on)
+    return start + _pack(rest)
 
 
 def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
@@ -187,7 +194,7 @@ def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
     rest = folded[_START.size :]
     if not rest:
         return Promise(promise_id, serial, PENDING, timeout, created_on)
-    if rest.startswith(_DATA_ALONE):
+    if rest[0] == _DATA_ALONE:
         param = Value(None, rest[1:].decode())
         return Promise(promise_id, serial, PENDING, timeout, created_on, param)
     found = _unpack_rest(rest)
@@ -231,17 +238,11 @@ def serial_of(folded: bytes) -> int:
     return int.from_bytes(folded[SERIAL], "big")
 
 
-def timeout_of(folded: bytes) -> int:
-    """Return the timeout of a folded promise, in ms."""
-    timeout: int = _TIMEOUT.unpack_from(folded, _TIMEOUT_OFFSET)[0]
-    return timeout
-
-
 def row_of(promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]) -> bytes:
     """Return the row of a folded promise. `packed_names` are those of its shard's `NameSets`."""
     identifier, names = promise_id.encode(), packed_names[folded[0]]
     start = _ROW_START.pack(ROW_MARK, len(identifier), len(names))
-    return b"".join((start, identifier, names, folded[_TIMEOUT_OFFSET:]))
+    return b"".join((start, identifier, names, folded[TIMEOUT_OFFSET:]))
 
 
 def read_row(serial: bytes, row: bytes, name_sets: NameSets) -> tuple[str, bytes]:

@@ -340,3 +340,24 @@ async def test_receivers_are_told_of_while_what_waits_comes_and_goes(
         assert not any(view.stalled_count for view in rest)
         assert first.target
         assert stalled_count(world.delivery) == 0
+
+
+async def test_a_message_that_one_receiver_alone_refuses_waits_for_its_next_try(
+    autojump_clock: MockClock,
+) -> None:
+    """It is shown as stalled while others reach the same receiver, until it is withdrawn."""
+    world = World()
+    world.push.behaviour["good"] = 0.01
+    world.push.behaviour["odd/1"] = "fail"
+    async with world.running():
+        for number in range(20):
+            world.send(message(f"even{number}", "http://good/"))
+        await trio.sleep(1)
+        world.send(message("odd", "http://good/"))
+        await trio.sleep(0.5)
+        views = list(world.delivery.receivers())
+        assert sum(view.stalled_count for view in views) == 1
+        look = world.delivery.receivers()
+        next(look)
+        world.withdraw("odd")
+        assert not any(view.stalled_count for view in look)

@@ -11,6 +11,7 @@ from troth.core.codes import Code
 from troth.core.executions import ExecutionPlan, Usage
 from troth.core.grammar import task_ids
 from troth.core.model import PromiseState, Value
+from troth.core.replies import ExecuteMessage
 from troth.shards.outgoing import OutgoingRoutes
 from troth.shards.storage import DirectoryStorage
 
@@ -210,3 +211,19 @@ async def test_all_of_it_survives_checkpoints_and_restarts(
         sent = {event[1] for event in outgoing.events if event[0] == "send"}
         assert sent >= {task_of(0), task_of(3)}, "what waits for a node is offered again"
     assert shown[0] == shown[1] == shown[2]
+
+
+def test_messages_go_where_they_belong() -> None:
+    """Of executions to placement, all others to delivery, which hears of no end."""
+    delivery, placement = Outgoing(), Outgoing()
+    delivery._note = lambda *event: delivery.events.append(event)  # type: ignore[method-assign]
+    placement._note = lambda *event: placement.events.append(event)  # type: ignore[method-assign]
+    routes = OutgoingRoutes(delivery, placement)
+    routes.send(ExecuteMessage("flow", 1, WORKER))
+    for name in (task_of(1), "__invoke:p"):
+        routes.withdraw(name)
+    routes.finished(["troth:task/1"])
+    assert placement.events == [("withdraw", task_of(1)), ("finished", "troth:task/1")]
+    sent, withdrawn = delivery.events
+    assert sent[0] == "send"
+    assert withdrawn == ("withdraw", "__invoke:p")

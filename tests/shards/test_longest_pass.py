@@ -408,9 +408,10 @@ async def bulk_retry(shards: Shards, count: int) -> LongestPass:
     return await job_carried_out(shards, tasks, count, **wanted)
 
 
-async def missed_runs(shards: Shards, _: int) -> LongestPass:
+async def missed_runs(shards: Shards, count: int) -> LongestPass:
     """Time passes in which many schedules should have run ten thousand times."""
-    names = [f"s{number}" for number in range(SCHEDULES_COUNT)]
+    schedules_count = SCHEDULES_COUNT if count >= MANY_COUNT else SCHEDULES_COUNT // 4
+    names = [f"s{number}" for number in range(schedules_count)]
     await ask_all(
         shards,
         [c.CreateSchedule(name, "* * * * * *", f"{name}.{{{{.timestamp}}}}", 9) for name in names],
@@ -428,10 +429,10 @@ async def missed_runs(shards: Shards, _: int) -> LongestPass:
     return found
 
 
-async def account_disabled(shards: Shards, _: int) -> LongestPass:
-    """An account with as many executions and calls as it may have is disabled, and enabled."""
+async def account_disabled(shards: Shards, count: int) -> LongestPass:
+    """An account with very many executions and calls is disabled, and enabled."""
     world = placement_world.World()
-    count = FUNCTION_QUEUE_LIMIT_COUNT
+    count = FUNCTION_QUEUE_LIMIT_COUNT if count >= MANY_COUNT else 2 * count
     names = [
         world.create(f"e{number}", url="http://x/" if number % 4 == 0 else None)
         for number in range(count)

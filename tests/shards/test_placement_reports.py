@@ -89,3 +89,32 @@ async def test_a_stream_that_has_ended_gives_no_messages() -> None:
         with pytest.raises(ConnectionEnded):
             connection.receive_now()
     await trio.lowlevel.checkpoint()
+
+
+def test_a_node_hears_when_it_connects_that_it_must_not_work() -> None:
+    """Though it was disabled, or told to finish what it has, while it was away."""
+    for change, kind in (
+        ({"disabled": True}, NodeMessageKind.DISABLE),
+        ({"draining": True}, NodeMessageKind.DRAIN),
+    ):
+        world = World()
+        node = world.node("n", connected=False)
+        world.change(node, **change)
+        world.connect(node)
+        world.create("t1")
+        assert [one.kind for one in node.take()] == [NodeMessageKind.HELLO, kind]
+
+
+def test_tasks_are_handed_over_with_an_answer_before_those_of_the_stream() -> None:
+    """As many as were asked for, without what has ended; the rest comes by the stream."""
+    world = World()
+    node = world.node("n", slots=4)
+    node.take()
+    promise_ids = [world.create(name) for name in ("t1", "t2", "t3", "t4")]
+    world.finish(promise_ids[0])
+    connection = node.connection
+    assert connection is not None
+    taken = connection.take_along(2)
+    assert [one.id for one in taken] == ["t2", "t3"]
+    assert [one.execution_id for one in node.take()] == ["t4"]
+    assert connection.take_along(2) == []

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from troth.core.limits import POLL_CHUNK_BYTES
-from troth.shards.delivery.dialects import Dialect
+from troth.shards.delivery.dialects import DecidedDialects, Dialect
 from troth.shards.delivery.polls import (
     ConnectionClosed,
     ConnectionReplaced,
@@ -359,3 +359,14 @@ async def test_what_is_not_in_a_stream_is_given_up_without_a_word() -> None:
     assert listener.ends == [("g", "a", False)]
     polls.discard(text)
     await trio.lowlevel.checkpoint()
+
+
+def test_only_so_many_dialects_of_workers_that_are_away_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The newest ones."""
+    monkeypatch.setattr("troth.shards.delivery.dialects._DECISIONS_LIMIT_COUNT", 2)
+    decided = DecidedDialects()
+    for name in "abc":
+        decided.note((None, name), Dialect.ENVELOPE)
+    assert list(decided) == [(None, "b"), (None, "c")]

@@ -269,3 +269,29 @@ async def test_a_released_task_comes_back_to_the_same_worker(autojump_clock: Moc
             world.acquire("r")
             world.ask(w.ReleaseWorkflow("r", 1))
             assert await read(connection) == ["execute r/1"]
+
+
+async def test_very_many_messages_of_a_worker_that_has_gone_are_asked_for_in_slices(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All go to another one; a worker that comes back with nothing changes nothing."""
+    monkeypatch.setattr("troth.shards.delivery.unclaimed.SLICE_COUNT", 2)
+    world = WorkflowWorld()
+    async with world.running():
+        connection = world.polls.connect("g", "a")
+        with connection:
+            for number in range(5):
+                world.create(f"r{number}", "poll://any@g")
+            assert len(await read(connection)) == 5
+            connection.rotate()
+        with world.polls.connect("g", "idle") as idle:
+            idle.rotate()
+        again = world.polls.connect("g", "a")
+        with again:
+            again.rotate()
+        with world.polls.connect("g", "b") as other:
+            found: list[str] = []
+            with trio.move_on_after(3 * RETURN_S):
+                while len(found) < 5:
+                    found += await read(other)
+            assert sorted(found) == [f"execute r{number}/0" for number in range(5)]

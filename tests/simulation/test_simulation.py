@@ -27,6 +27,7 @@ from .totals import Totals
 
 SEEDS = range(10)
 SEARCHED_SEEDS_COUNT = 40
+ONE_RUN_STEPS_COUNT = 300
 
 # Crashes would mend what was lost.
 NO_CRASHES = {name: 0.0 for name in MOMENTS if name.startswith(("power_cut", "kill", "clean"))}
@@ -49,7 +50,7 @@ def test_the_server_keeps_its_promises_and_every_fault_happens() -> None:
 
     assert totals.never_happened == []
     assert totals.simulated_s > 3 * 3600
-    assert totals.sums["crashes"] > 50
+    assert totals.sums["crashes"] > 40
     assert totals.sums["checkpoints"] > 100
     assert totals.sums["schedule slots"] > 50
     assert totals.sums["promises deleted by retention"] > 50
@@ -72,7 +73,7 @@ def test_a_log_that_is_never_trimmed_is_right_as_a_whole() -> None:
 
 @pytest.mark.slow
 def test_a_seed_is_one_run() -> None:
-    first, second, other = (simulate(plan_of(seed)) for seed in (100, 100, 101))
+    first, second, other = (simulate(plan_of(seed, ONE_RUN_STEPS_COUNT)) for seed in (0, 0, 1))
 
     assert first == second
     assert first.trace_hash != other.trace_hash

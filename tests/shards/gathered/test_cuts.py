@@ -18,7 +18,7 @@ from troth.persistence.snapshots.snapshot_file import SnapshotHeader, SnapshotRe
 from troth.persistence.snapshots.snapshot_rules import TABLES
 from troth.persistence.snapshots.snapshots import Cut, verify
 from troth.persistence.wal.log import LogRecord
-from troth.shards.errors import CallFailed, OutOfReach
+from troth.shards.errors import CallFailed, OutOfReach, ShardsError
 from troth.shards.gathered import cuts
 from troth.shards.gathered.cuts import (
     CLOSED_LIMIT_MS,
@@ -303,3 +303,50 @@ async def test_one_that_is_given_up_while_it_is_prepared_keeps_nothing(
             await take(all_of[0])
         await trio.sleep(60)
         assert [storage.kept_count for storage in storages] == [0, 0]
+
+
+async def test_a_thread_that_writes_the_file_gets_the_same_pieces(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """As for a snapshot that is written to the directory of snapshots."""
+    async with world(2) as server:
+        all_of, _ = taken_by(server)
+        snapshot = await take(all_of[0])
+        pieces = await trio.to_thread.run_sync(lambda: list(snapshot.pieces()))
+        (tmp_path / "a.snapshot").write_bytes(b"".join(pieces))
+        snapshot.close()
+    assert verify(tmp_path / "a.snapshot").header == snapshot.header
+
+
+async def test_no_part_is_read_of_a_cut_that_was_not_made(autojump_clock: MockClock) -> None:
+    """An empty part would look like one of a group that has nothing."""
+    async with world(2) as server:
+        taken_by(server)
+        calls = server.processes[0].mesh.calls
+        asked = cuts.CutAsked("one")
+        await calls.call(1, cuts.PREPARE, asked)
+        with pytest.raises(CallFailed):
+            await calls.call(1, cuts.READ, asked)
+
+
+async def test_one_whose_taker_goes_while_it_is_prepared_is_not_kept(
+    autojump_clock: MockClock,
+) -> None:
+    async with world(2) as server:
+        all_of, storages = taken_by(server)
+
+        async def slowly() -> None:
+            await trio.sleep(30)
+
+        all_of[1].checkpoint = slowly
+        server.nursery.start_soon(take_in_vain, all_of[0])
+        await trio.sleep(1)
+        server.cut_off(0)
+        await trio.sleep(60)
+        assert storages[1].kept_count == 0
+        assert all_of[1]._preparing == {}
+
+
+async def take_in_vain(taking: GatheredCuts) -> None:
+    with pytest.raises(ShardsError):
+        await take(taking)

@@ -188,3 +188,14 @@ async def test_series_are_gathered(autojump_clock: MockClock) -> None:
         assert found.first_at == EPOCH_MS
         assert found.views[0].values == [1.0, 3.0, 5.0]
         assert await both[0].last_series() == {"made": 5.0}
+
+
+def test_series_that_have_not_begun_add_nothing() -> None:
+    """A process that has just started has no values, or does not know them."""
+    one = SeriesPart(1_000, 1_000, 1_000, [SeriesView("made", "per second", [])])
+    other = SeriesPart(1_000, 1_000, 1_000, [SeriesView("made", "per second", [math.nan, 2.0])])
+    assert last_values([one, other]) == {"made": 2.0}
+    unknown = SeriesPart(1_000, 1_000, 1_000, [SeriesView("made", "per second", [math.nan])])
+    (value,) = last_values([unknown, unknown]).values()
+    assert math.isnan(value)
+    assert last_values([one]) == {}

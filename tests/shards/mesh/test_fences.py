@@ -29,6 +29,7 @@ from troth.core.workflow_commands import (
 )
 from troth.core.workflows import WorkflowFence
 from troth.shards.errors import LinkBroken, OutOfReach
+from troth.shards.mesh.passes import GivenPasses
 
 from .world import World, world
 
@@ -199,3 +200,22 @@ async def test_nothing_is_done_for_a_task_that_has_ended(
                 assert is_created == was_there_at_end[0]
             else:
                 assert isinstance(fenced.error, (OutOfReach, LinkBroken))
+
+
+def test_passes_of_one_promise_are_counted_one_by_one() -> None:
+    """What waits goes on when the last is over; one that has run out may still be given back."""
+    now_s = 0.0
+    passes, over = GivenPasses(lambda: now_s), []
+    passes.when_over = lambda: over.append(now_s)
+    passes.give("p", "one", 1_000)
+    passes.give("p", "two", 2_000)
+    assert passes.is_held("p")
+    assert not passes.is_held("other")
+    passes.take_back("one")
+    assert passes.is_held("p")
+    assert over == []
+    now_s = 2.0
+    assert not passes.are_out()
+    assert over == [2.0]
+    passes.take_back("two")
+    assert over == [2.0]

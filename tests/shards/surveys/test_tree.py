@@ -112,3 +112,51 @@ async def test_a_tree_that_takes_too_long_says_that_it_is_cut(
         found = await surveys_of(s.shards).tree("o", 100, None)
         assert found is not None
         assert (len(found.calls), found.is_cut) == (1, True)
+
+
+async def test_a_tree_is_shown_down_to_a_level_and_up_to_a_number(mock_clock: MockClock) -> None:
+    async with stage(2, direct=True) as s:
+        for name in ("o", "o.1", "o.1.1", "o.2"):
+            await s.shards.ask(CreatePromise(name, FAR_MS))
+        for depth, shown in ((0, 1), (1, 3), (2, 4)):
+            found = await surveys_of(s.shards).tree("o", 100, depth)
+            assert found is not None
+            assert (len(found.calls), found.is_cut) == (shown, False)
+        found = await surveys_of(s.shards).tree("o", 2, None)
+        assert found is not None
+        assert ([call.promise.id for call in found.calls], found.is_cut) == (["o", "o.1"], True)
+
+
+async def test_a_promise_that_several_name_is_looked_for_once(mock_clock: MockClock) -> None:
+    """Its own parents are unknown, so what names it belongs to the root."""
+    async with stage(2, direct=True) as s:
+        await s.shards.ask(CreatePromise("o", FAR_MS))
+        for name in ("a", "b"):
+            tags = {"resonate:root": "o", "resonate:parent": "missing"}
+            await s.shards.ask(CreatePromise(name, FAR_MS, tags=tags))
+        found = await drawn(s.shards, "o")
+        assert [(name, parent) for name, parent, _ in found] == [
+            ("o", None),
+            ("a", "o"),
+            ("b", "o"),
+        ]
+
+
+async def test_what_another_process_asks_about_is_told_as_it_stands(
+    mock_clock: MockClock,
+) -> None:
+    """A pending promise with its tasks and cause, a completed one alone, none for none."""
+    async with stage(1, direct=True) as s:
+        await s.shards.ask(CreatePromise("p", FAR_MS, tags={"resonate:invoke": WORKER}))
+        await s.shards.ask(CreatePromise("done", FAR_MS))
+        await resolve(s.shards, "done")
+        surveys = surveys_of(s.shards)
+        pending, done, nothing = await surveys.found(["p", "done", "none"])
+        assert pending is not None
+        assert [task.promise_id for task in pending.tasks] == ["p"]
+        assert pending.cause is not None
+        assert done is not None
+        assert (done.promise.id, done.tasks, done.cause) == ("done", (), None)
+        assert nothing is None
+        assert await surveys.existing(["p", "none"]) == [True, False]
+        assert await surveys.why("none") is None
