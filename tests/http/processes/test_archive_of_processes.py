@@ -30,7 +30,6 @@ class Archived:
 
     directory: Path
     snapshot: Path
-    old_data: Path
     data_id: str
     made: list[list[str]]
     """Ids of all groups, those of each batch made before the next."""
@@ -66,7 +65,7 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archived]:
                 time.sleep(0.01)
         identity = json.loads((server.data / "troth.json").read_text())
         assert server.terminate() == 0
-        yield Archived(archive, file, server.data, identity["data_id"], made, times_ms)
+        yield Archived(archive, file, identity["data_id"], made, times_ms)
 
 
 def records_of(snapshot: Path, data: Path, restored: Restored) -> list[list[Record]]:
@@ -93,13 +92,11 @@ def test_a_moment_is_restored_in_all_groups(archived: Archived, tmp_path: Path) 
     assert made == {one for ids in archived.made[:2] for one in ids}
 
 
-@pytest.mark.parametrize("with_data", [False, True])
-def test_all_that_was_archived_is_restored(
-    archived: Archived, tmp_path: Path, with_data: bool
-) -> None:
-    """Of a server that was stopped that is all; else its data directory has the rest."""
-    sources = [archived.directory, *([archived.old_data] if with_data else [])]
-    restored = restore(archived.snapshot, tmp_path / "data", until=Until(), archives=sources)
+def test_all_that_was_archived_is_restored(archived: Archived, tmp_path: Path) -> None:
+    """Of a server that was stopped that is all."""
+    restored = restore(
+        archived.snapshot, tmp_path / "data", until=Until(), archives=[archived.directory]
+    )
     assert not restored.stopped_early
     assert restored.records_count >= sum(map(len, archived.made))
 
