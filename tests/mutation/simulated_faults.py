@@ -17,7 +17,6 @@ _LIMIT_S: Final = 600
 
 _NAMES: Final = (
     "a message leaves before its outbox record is durable",
-    "a message that comes again is applied again",
     "a snapshot without the barrier: messages pass it",
     "a pass does not keep a task held",
     "that an answer is written is not told to the group that has the messages",
