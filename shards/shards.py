@@ -596,6 +596,5 @@ class Shards(Gathering):
 
     def statistics(self) -> ShardsStatistics:
         """Return counters of the committer and of every shard."""
-        return ShardsStatistics(
-            self.committer.statistics(), tuple(shard.statistics() for shard in self._shards)
-        )
+        of_shards = tuple(shard.statistics() for shard in self._shards)
+        return ShardsStatistics(self.committer.statistics(), of_shards)

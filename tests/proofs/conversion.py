@@ -45,7 +45,7 @@ def convert(data: Path, groups_count: int, kill_after_s: float | None = None) ->
     )
     if kill_after_s is not None:
         time.sleep(kill_after_s)
-        process.send_signal(signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)  # Popen would take its status
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return Ended(status, usage.ru_utime + usage.ru_stime, time.monotonic() - began_s)
