@@ -119,19 +119,19 @@ _unpack_names: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 class NameSets:
     """The sets of names that a shard's promises have tags of, by number."""
 
-    __slots__ = ("_numbers", "names", "numbers_packed", "packed")
+    __slots__ = ("names", "numbers", "numbers_packed", "packed")
 
     def __init__(self) -> None:
         """Start with none."""
         self.names: list[tuple[str, ...]] = []
         self.packed: dict[int, bytes] = {NO_TAGS: b"", OWN_NAMES: _OWN_NAMES_PACKED}
         """What is written into rows, by number."""
-        self._numbers: dict[tuple[str, ...], int] = {}
+        self.numbers: dict[tuple[str, ...], int] = {}
         self.numbers_packed = {packed: number for number, packed in self.packed.items()}
 
     def number_of(self, names: tuple[str, ...]) -> int:
         """Return the number of a set, which may be new; `OWN_NAMES` if it gets none."""
-        number = self._numbers.get(names)
+        number = self.numbers.get(names)
         if number is None:
             is_long = len(names) > _SET_NAMES_COUNT or sum(map(len, names)) > _SET_CHARACTERS
             if is_long or len(self.names) >= NAMES_LIMIT_COUNT:
@@ -150,7 +150,7 @@ class NameSets:
 
     def _add(self, names: tuple[str, ...], packed: bytes) -> int:
         number = len(self.names)
-        self._numbers[names] = self.numbers_packed[packed] = number
+        self.numbers[names] = self.numbers_packed[packed] = number
         self.packed[number] = packed
         self.names.append(names)
         return number
@@ -170,22 +170,31 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
         if data is None:
             return _pack_start(NO_TAGS, serial, timeout, created_on)
         return _pack_data_start(NO_TAGS, serial, timeout, created_on, _DATA_ALONE) + data.encode()
-    number: int = NO_TAGS
+    number, promise_id = NO_TAGS, promise.id
     values: list[str | None] | None = None
     if tags is not None:
-        number = name_sets.number_of(tuple(tags))
-        values = [*(tags.values() if number != OWN_NAMES else chain.from_iterable(tags.items()))]
-        if promise.id in values:
-            values = [None if value == promise.id else value for value in values]
-    rest: list[object] = [values, data]
+        names = tuple(tags)
+        found = name_sets.numbers.get(names)
+        number = name_sets.number_of(names) if found is None else found
+        values = [*tags.values()]
+        if number == OWN_NAMES:
+            values = [*chain.from_iterable(tags.items())]
+        if promise_id in values:
+            values = _without(promise_id, values)
+    rest: tuple[object, ...] = (values, data)
     if trace is not None:
-        rest += (headers, key, trace)
+        rest = (values, data, headers, key, trace)
     elif key is not None:
-        rest += (headers, key)
+        rest = (values, data, headers, key)
     elif headers is not None:
-        rest.append(headers)
+        rest = (values, data, headers)
     start = _pack_start(number, promise.serial, promise.timeout, promise.created_on)
     return start + _pack(rest)
+
+
+def _without(promise_id: str, values: Iterable[str | None]) -> list[str | None]:
+    """Return the values with None for those that are the promise's id."""
+    return [None if value == promise_id else value for value in values]
 
 
 def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
