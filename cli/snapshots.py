@@ -353,6 +353,7 @@ def _restored_json(restored: Restored) -> dict[str, Any]:
         "until_sequence": restored.until_sequence,
         "time_ms": restored.time_ms,
         "stopped_early": restored.stopped_early,
+        "limit_ms": restored.limit_ms,
     }
 
 
@@ -365,5 +366,13 @@ def _restored_text(restored: Restored) -> str:
             ("rows", str(restored.rows_count)),
             ("records after", str(restored.records_count)),
             ("new data id", restored.data_id),
+            *_limit_shown(restored),
         ],
     )
+
+
+def _limit_shown(restored: Restored) -> list[tuple[str, str]]:
+    """Return that the archive of one of several groups has ended the restore, if it has."""
+    if restored.limit_ms is None or not restored.stopped_early:
+        return []
+    return [("archived up to", f"{moment(restored.limit_ms)} in all groups; none goes on")]

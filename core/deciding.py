@@ -278,9 +278,10 @@ class DecisionContext:
             return None
         if task.kind is not NOTIFY:
             self.promise(task.root_id, now_ms)
-            if task.root_id in state.completions and not task.is_final:
+            if state.completions and task.root_id in state.completions and not task.is_final:
                 self.continue_completion(task.root_id, tasks=[task])
-        self.settle_task(task, now_ms)
+        if task.expires_at <= now_ms or task.timeout <= now_ms:  # else nothing can have passed
+            self.settle_task(task, now_ms)
         return task
 
     # Completions under way: a command that touches what is left of one carries that out first

@@ -66,7 +66,7 @@ class Step(Struct, gc=False):
 
     reply: Reply
     records: Sequence[r.Record]
-    promise_timers: Iterable[TimedPromise]
+    promise_timers: Iterable[TimedPromise] = ()
     has_effects: bool = False
     timers: Sequence[tuple[TimerKey, int | None]] = ()
     sends: Sequence[Message] = ()
@@ -94,7 +94,7 @@ class Machine(DecisionContext):
         reply = DECISIONS[kind](self, command, now_ms)
         # Nothing follows from most commands; then it need not be looked for.
         if kind is ReadPromise and not self._records:
-            return Step(reply, (), ())
+            return Step(reply, ())
         if self.changes_one_promise:
             self.changes_one_promise = False
             records, self._records = self._records, []
@@ -142,8 +142,9 @@ class Machine(DecisionContext):
     def _finish(self, reply: Reply, now_ms: int) -> Step:
         state = self.state
         records, self._records = self._records, []
-        promise_timers, state.promise_timers = state.promise_timers, []
-        step = Step(reply, records, promise_timers)
+        step = Step(reply, records)
+        if state.promise_timers:
+            step.promise_timers, state.promise_timers = state.promise_timers, []
         # Dispatching sets timers, so it comes first.
         if (
             state.touched_roots
@@ -229,7 +230,7 @@ class Machine(DecisionContext):
         root = state.roots.get(root_id)
         if root is None or root.active_count or root.sending is not None:
             return
-        if root_id in state.completions:
+        if state.completions and root_id in state.completions:
             return  # its tasks are about to end
         while (task_id := root.pop()) is not None:
             task = root.find(task_id)

@@ -35,6 +35,7 @@ from troth.http.monitoring.storage_metrics import (
     CheckpointReading,
     SnapshotReading,
 )
+from troth.http.monitoring.stream_metrics import STREAM, StreamReading
 from troth.http.monitoring.trace_metrics import TRACES
 from troth.http.monitoring.traffic_metrics import DELIVERY, FEED, GATE, LANES, PORTS
 from troth.http.outgoing.connections import OutgoingRoom
@@ -91,6 +92,7 @@ from troth.shards.storage import (
     GroupPlace,
     MemoryStorage,
     Storage,
+    UpkeepStatistics,
 )
 from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
@@ -349,6 +351,10 @@ class Parts:
         metrics.add(GATE, self.gate.statistics)
         metrics.add(TRACES, tracing.queue.statistics if tracing is not None else lambda: NO_SPANS)
         metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
+        self._upkeep_statistics: Callable[[], UpkeepStatistics] = UpkeepStatistics  # none yet
+        if isinstance(storage, FollowedStorage):
+            look = storage.stream_statistics
+            metrics.add(STREAM, lambda: StreamReading(look(), self._upkeep_statistics()))
         # Until the catalog has been read, it is unknown whether there are accounts.
         self.api.credentials.unload()
 
@@ -483,7 +489,9 @@ class Parts:
         from troth.shards.streams import stream_storage, stream_upkeep
 
         assert isinstance(self.storage, stream_storage.StreamStorage)
-        return stream_upkeep.StreamUpkeep(self.storage)
+        upkeep = stream_upkeep.StreamUpkeep(self.storage)
+        self._upkeep_statistics = upkeep.statistics
+        return upkeep
 
     def make_counting(self) -> Counting:
         """Make what counts over time."""

@@ -28,6 +28,7 @@ from troth.http.identity import operator_key
 from troth.http.identity.copied import CredentialsCopy
 from troth.http.identity.spreading import CredentialsOwner
 from troth.http.metrics.of_processes import PROCESSES
+from troth.http.monitoring.stream_metrics import STREAM
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.lease_watch import watch_lease
@@ -234,7 +235,7 @@ class Server:
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        self.api.pages = make_pages(self.api, API_ENDPOINTS, (*GROUPS, PROCESSES))
+        self.api.pages = make_pages(self.api, API_ENDPOINTS, (*GROUPS, STREAM, PROCESSES))
         parts = self._parts
         room = self.listeners[0].room
         async with (

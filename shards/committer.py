@@ -10,6 +10,7 @@ is written with the next batch, or after `LINGER_S`.
 """
 
 import contextlib
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,10 @@ LINGER_S: Final = 0.020
 
 LINGER_LIMIT_BYTES: Final = 1 << 20
 """With so much to write, nothing lies any longer."""
+
+_write: Final = ctypes.PyDLL(None).write
+"""Write to a pipe without waiting. With `os.write` the log's thread would let go of the interpreter
+and, while the loop is busy, wait for it once more in each batch."""
 
 _RINGS_COUNT: Final = 4096
 """How many rings are read together; more are read next."""
@@ -121,8 +126,7 @@ class ThreadWriter:
         self._ring()
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full of rings that will be heard
-            os.write(self._rings_on, b"!")
+        _write(self._rings_on, b"!", 1)  # it may be full of rings, which will be heard
 
     # In the event loop
 

@@ -32,11 +32,12 @@ class HeldMessages(Struct, eq=False, gc=False):
     will_hold: bool = False
     """Whether something is going to be added; known before the request is answered."""
     _messages: list[Message | Notice] | None = None  # most requests cause none
-    _released: bool = False
+    is_released: bool = False
+    """Whether the request has been answered."""
 
     def add(self, messages: Sequence[Message | Notice]) -> None:
         """Hold these messages; send them immediately if the answer has been written already."""
-        if self._released:
+        if self.is_released:
             self.send(messages)
         elif self._messages is None:
             self._messages = list(messages)
@@ -45,7 +46,7 @@ class HeldMessages(Struct, eq=False, gc=False):
 
     def release(self) -> None:
         """Send everything that is held, and immediately what is added later. May be repeated."""
-        self._released = True
+        self.is_released = True
         if self._messages is None:
             return
         messages, self._messages = self._messages, None

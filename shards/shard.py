@@ -16,13 +16,7 @@ import trio
 
 from troth.core.buckets import Buckets
 from troth.core.codes import Code
-from troth.core.commands import (
-    PROMISE_TIMER,
-    Command,
-    Expire,
-    GoOn,
-    ResumeTime,
-)
+from troth.core.commands import PROMISE_TIMER, Command, Expire, GoOn, ResumeTime
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
@@ -293,7 +287,9 @@ class Shard:
         has_due = bool(self._due) or (self._due_from_ms <= now_ms and not is_frozen)
         self.machine.timers_may_be_late = has_due or is_frozen or is_rearming
         try:
-            has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
+            has_changed = False
+            if self._mailbox:
+                has_changed = self._step_all(self._mailbox, now_ms, turn)
             if self._internal:
                 self._pass.begin_own()
                 has_changed |= self._step_all(self._internal, now_ms, turn)
@@ -324,11 +320,9 @@ class Shard:
         step_of = self.machine.step
         answers = turn.answers
         has_changed = False
-        current_pass, is_own = self._pass, entries is self._internal
-        has_time = current_pass.has_time_for_own if is_own else current_pass.has_time_for_clients
         slice_count = len(entries)
         if slice_count > 1:
-            slice_count = min(slice_count, SLICE_COUNT) if has_time() else 1
+            slice_count = min(slice_count, SLICE_COUNT) if self._has_time(entries) else 1
         left_count = BATCH_LIMIT_COUNT
         while slice_count:
             left_count -= slice_count
@@ -339,7 +333,7 @@ class Shard:
                 except Exception as error:
                     if asker is not None:  # it is told so, if this ends the server
                         answers.append((asker, place, UNANSWERED))
-                    step = self._contain(error, command, is_own=is_own)
+                    step = self._contain(error, command, is_own=entries is self._internal)
                     if asker is not None:
                         answers.pop()
                 if step.again is not None:
@@ -354,10 +348,15 @@ class Shard:
                     left_count += slice_count - number - 1
                     break
             slice_count = 0
-            if entries and left_count and has_time():
+            if entries and left_count and self._has_time(entries):
                 slice_count = min(len(entries), SLICE_COUNT, left_count)
         self._commands_count += BATCH_LIMIT_COUNT - left_count
         return has_changed
+
+    def _has_time(self, entries: deque[Entry]) -> bool:
+        """Return whether the pass has time for commands of a queue."""
+        current_pass, is_own = self._pass, entries is self._internal
+        return current_pass.has_time_for_own() if is_own else current_pass.has_time_for_clients()
 
     def resume_time(self, now_ms: int, *, was_set_back: bool) -> None:
         """Resume time after a jump of the clock, before anything else happens at the new time.
@@ -488,8 +487,7 @@ class Shard:
             self._take_effects(step, held, turn)
 
     def _note_armed(self, key: WheelKey, deadline_ms: int) -> None:
-        if deadline_ms < self._due_from_ms:
-            self._due_from_ms = deadline_ms
+        self._due_from_ms = min(self._due_from_ms, deadline_ms)
         if deadline_ms <= self._now_ms:
             self._overdue_when_armed.add(key)
 

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -134,6 +135,33 @@ MakeCheckpoint = Callable[[int], None]
 """Makes a checkpoint of all records up to a sequence, which have been applied, and no later one."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """A server's part in a log that is a stream.
+
+    `number` is that of the last frame that it knows, `silence_ms` how long ago it was heard or, by
+    its owner, sent. `skew_ms` is how far the owner's clock was ahead when it was last heard.
+    """
+
+    is_owner: bool
+    is_standing_by: bool
+    epoch: int
+    number: int
+    silence_ms: int
+    skew_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepStatistics:
+    """What upkeep has done since the start. `snapshot_at_ms` is 0 if there is no snapshot."""
+
+    snapshots_count: int = 0
+    failures_count: int = 0
+    trimmed_frames_count: int = 0
+    snapshot_at_ms: int = 0
+    snapshot_bytes: int = 0
+
+
 @runtime_checkable
 class FollowedStorage(Protocol):
     """A storage whose records may go on to come for days, with checkpoints in the meantime."""
@@ -143,6 +171,10 @@ class FollowedStorage(Protocol):
     @property
     def time_ms(self) -> int:
         """The time that the last one who wrote the records has told clients, in ms since 1970."""
+        ...  # pragma: no cover
+
+    def stream_statistics(self) -> StreamStatistics:
+        """Return this server's part in the log; in any thread."""
         ...  # pragma: no cover
 
 
@@ -386,11 +418,15 @@ class DirectoryStorage:
 
     def close(self) -> None:
         is_in_place = self._is_in_place()
+        next_sequence = self._directory.log.next_sequence if self._is_recovered else 0
         self._checkpoints.close()
         self._directory.close()
         if self._archive is not None and self._is_recovered and is_in_place:
             # A log that was closed is never appended to: its last segment is finished too.
-            self._archive.store(self._log_path, self._closed_segments())
+            error = self._archive.store(self._log_path, self._closed_segments())
+            if error is None and len(self.group_shards) > 1:
+                with suppress(OSError):  # then it ends with its last record
+                    self._archive.note_reached(next_sequence, time.time_ns() // 1_000_000)
 
     def _is_in_place(self) -> bool:
         try:

@@ -366,9 +366,9 @@ class Turns:
         withdrawals, sends, held = messages
         for task_id in withdrawals:
             outgoing.withdraw(task_id)
-        if held is not None:
+        if held is not None and not held.is_released:
             held.add(sends)
-        else:
+        else:  # in order with what takes them back
             for message in sends:
                 outgoing.send(message)
 

@@ -301,9 +301,8 @@ class ShardState:
             self.queue(task)
         if self.tracks_changes:
             self.changes.tasks.add(task.id)
-        deadline = self.timer_of(task)
-        if deadline is not None:  # else there is no timer that would have to be canceled
-            self.timers.append(((TASK_TIMER, task.id), deadline))
+        if task.kind is not INVOKE:  # such a one ends with its promise, and had no timer before
+            self.timers.append(((TASK_TIMER, task.id), task.timeout))
 
     def forget_task(self, task: Task) -> None:
         """Drop a finished task from memory; a checkpoint has it, or it is to be gone."""

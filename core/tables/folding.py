@@ -61,16 +61,17 @@ UNREADABLE_ROW: Final = (*UNREADABLE_JSON, struct.error, IndexError, ValueError)
 """What is raised for a row that is none."""
 
 _START: Final = struct.Struct(">BQqq")
+_DATA_START: Final = struct.Struct(">BQqqB")
 _ROW_START: Final = struct.Struct(">BIH")
 _TIMEOUT: Final = struct.Struct(">q")
 SERIAL: Final = slice(1, 9)
 """Where a folded promise has its serial."""
-_TIMEOUT_OFFSET: Final = 9
+TIMEOUT_OFFSET: Final = 9
 _ROW_START_BYTES: Final = _ROW_START.size
 _START_BYTES: Final = _START.size
-_TIMES_BYTES: Final = _START.size - _TIMEOUT_OFFSET
+_TIMES_BYTES: Final = _START.size - TIMEOUT_OFFSET
 _NUMBER: Final = tuple(bytes([number]) for number in range(256))
-_DATA_ALONE: Final = b"\xc1"  # which begins nothing in msgpack
+_DATA_ALONE: Final = 0xC1  # which begins nothing in msgpack
 _OWN_NAMES_PACKED: Final = msgspec.msgpack.encode(None)
 
 
@@ -102,8 +103,12 @@ class _Values(Struct, array_like=True, gc=False):
     values: tuple[str | None, ...]
 
 
+read_timeout: Final = _TIMEOUT.unpack_from
+"""With `TIMEOUT_OFFSET` it returns the timeout of a folded promise, in ms, alone in a tuple."""
+
 _pack: Final = packer()
 _pack_start: Final = _START.pack
+_pack_data_start: Final = _DATA_START.pack
 _unpack_row_start: Final = _ROW_START.unpack_from
 _unpack_rest: Final = msgspec.msgpack.Decoder(_Rest).decode
 _unpack_values: Final = msgspec.msgpack.Decoder(_Values).decode
@@ -114,19 +119,19 @@ _unpack_names: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 class NameSets:
     """The sets of names that a shard's promises have tags of, by number."""
 
-    __slots__ = ("_numbers", "names", "numbers_packed", "packed")
+    __slots__ = ("names", "numbers", "numbers_packed", "packed")
 
     def __init__(self) -> None:
         """Start with none."""
         self.names: list[tuple[str, ...]] = []
         self.packed: dict[int, bytes] = {NO_TAGS: b"", OWN_NAMES: _OWN_NAMES_PACKED}
         """What is written into rows, by number."""
-        self._numbers: dict[tuple[str, ...], int] = {}
+        self.numbers: dict[tuple[str, ...], int] = {}
         self.numbers_packed = {packed: number for number, packed in self.packed.items()}
 
     def number_of(self, names: tuple[str, ...]) -> int:
         """Return the number of a set, which may be new; `OWN_NAMES` if it gets none."""
-        number = self._numbers.get(names)
+        number = self.numbers.get(names)
         if number is None:
             is_long = len(names) > _SET_NAMES_COUNT or sum(map(len, names)) > _SET_CHARACTERS
             if is_long or len(self.names) >= NAMES_LIMIT_COUNT:
@@ -145,7 +150,7 @@ class NameSets:
 
     def _add(self, names: tuple[str, ...], packed: bytes) -> int:
         number = len(self.names)
-        self._numbers[names] = self.numbers_packed[packed] = number
+        self.numbers[names] = self.numbers_packed[packed] = number
         self.packed[number] = packed
         self.names.append(names)
         return number
@@ -160,25 +165,36 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     data, headers = param.data, param.headers
     if data is not None and len(data) > DATA_CHARACTERS:
         return None
-    times = promise.serial, promise.timeout, promise.created_on
     if tags is None and key is None and trace is None and headers is None:
-        start = _pack_start(NO_TAGS, *times)
-        return start if data is None else start + _DATA_ALONE + data.encode()
-    number: int = NO_TAGS
+        serial, timeout, created_on = promise.serial, promise.timeout, promise.created_on
+        if data is None:
+            return _pack_start(NO_TAGS, serial, timeout, created_on)
+        return _pack_data_start(NO_TAGS, serial, timeout, created_on, _DATA_ALONE) + data.encode()
+    number, promise_id = NO_TAGS, promise.id
     values: list[str | None] | None = None
     if tags is not None:
-        number = name_sets.number_of(tuple(tags))
-        values = [*(tags.values() if number != OWN_NAMES else chain.from_iterable(tags.items()))]
-        if promise.id in values:
-            values = [None if value == promise.id else value for value in values]
-    rest: list[object] = [values, data]
+        names = tuple(tags)
+        found = name_sets.numbers.get(names)
+        number = name_sets.number_of(names) if found is None else found
+        values = [*tags.values()]
+        if number == OWN_NAMES:
+            values = [*chain.from_iterable(tags.items())]
+        if promise_id in values:
+            values = _without(promise_id, values)
+    rest: tuple[object, ...] = (values, data)
     if trace is not None:
-        rest += (headers, key, trace)
+        rest = (values, data, headers, key, trace)
     elif key is not None:
-        rest += (headers, key)
+        rest = (values, data, headers, key)
     elif headers is not None:
-        rest.append(headers)
-    return _pack_start(number, *times) + _pack(rest)
+        rest = (values, data, headers)
+    start = _pack_start(number, promise.serial, promise.timeout, promise.created_on)
+    return start + _pack(rest)
+
+
+def _without(promise_id: str, values: Iterable[str | None]) -> list[str | None]:
+    """Return the values with None for those that are the promise's id."""
+    return [None if value == promise_id else value for value in values]
 
 
 def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
@@ -187,7 +203,7 @@ def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
     rest = folded[_START.size :]
     if not rest:
         return Promise(promise_id, serial, PENDING, timeout, created_on)
-    if rest.startswith(_DATA_ALONE):
+    if rest[0] == _DATA_ALONE:
         param = Value(None, rest[1:].decode())
         return Promise(promise_id, serial, PENDING, timeout, created_on, param)
     found = _unpack_rest(rest)
@@ -231,17 +247,11 @@ def serial_of(folded: bytes) -> int:
     return int.from_bytes(folded[SERIAL], "big")
 
 
-def timeout_of(folded: bytes) -> int:
-    """Return the timeout of a folded promise, in ms."""
-    timeout: int = _TIMEOUT.unpack_from(folded, _TIMEOUT_OFFSET)[0]
-    return timeout
-
-
 def row_of(promise_id: str, folded: bytes, packed_names: Mapping[int, bytes]) -> bytes:
     """Return the row of a folded promise. `packed_names` are those of its shard's `NameSets`."""
     identifier, names = promise_id.encode(), packed_names[folded[0]]
     start = _ROW_START.pack(ROW_MARK, len(identifier), len(names))
-    return b"".join((start, identifier, names, folded[_TIMEOUT_OFFSET:]))
+    return b"".join((start, identifier, names, folded[TIMEOUT_OFFSET:]))
 
 
 def read_row(serial: bytes, row: bytes, name_sets: NameSets) -> tuple[str, bytes]:

@@ -19,10 +19,11 @@ from troth.core.limits import FOLD_SLICE_COUNT
 from troth.core.model import PENDING, Promise, PromiseState
 
 from .folding import (
+    TIMEOUT_OFFSET,
     NameSets,
     fold,
+    read_timeout,
     serial_of,
-    timeout_of,
     unfold,
 )
 from .serial_index import SerialIndex
@@ -118,7 +119,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         """Yield all pending promises, as far as it takes to set their timers."""
         for promise_id, kept in self.kept.items():
             if isinstance(kept, bytes):
-                yield _Timer(promise_id, timeout_of(kept))
+                yield _Timer(promise_id, read_timeout(kept, TIMEOUT_OFFSET)[0])
             elif kept.state is PENDING:
                 yield kept
 

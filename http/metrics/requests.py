@@ -42,8 +42,9 @@ class AnsweredRequests:
 
     def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
         """Note one answered request; without a duration if it was a stream."""
-        answered = self._answered.get((endpoint, status))
-        if answered is None:
+        try:
+            answered = self._answered[endpoint, status]
+        except KeyError:
             answered = self._answered[endpoint, status] = _Answered()
         if duration_s is None:
             answered.streams_count += 1

@@ -1,4 +1,4 @@
-"""All metrics that a server may show, in the order of the documentation."""
+"""All metrics that every server shows, in the order of the documentation."""
 
 from typing import Any, Final
 

@@ -129,6 +129,7 @@ class _LinkSocket:
                 break  # there was no more; but an end is not announced again
         else:
             self._loop.tell_again(self.number)
+            self._awaits_room = False  # to hear of room is asked for again
         if self._unsent:
             self.flush()
 

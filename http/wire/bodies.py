@@ -98,9 +98,10 @@ class BodyDecoder(Generic[Body]):
             self._refuse_crowded(content)
         if self._is_closed:
             self._refuse_unclear(content)
-        if self._strict_decoder is not None and not is_large and is_utf8(content):
+        decoder = self._strict_decoder
+        if decoder is not None and not is_large and (content.isascii() or is_utf8(content)):
             try:
-                return self._strict_decoder.decode(content)
+                return decoder.decode(content)
             except (msgspec.DecodeError, RecursionError):
                 pass  # the closer look finds out what is wrong, if anything
         return self._decode_closely(content)

@@ -16,7 +16,7 @@ from operator import attrgetter, itemgetter
 from typing import Final, TypeGuard, final
 
 from troth.core.model import PENDING, Promise
-from troth.core.state.captures import Capture, Loaded
+from troth.core.state.captures import Capture, Loaded, ShardHeader
 from troth.core.tables.folding import SERIAL
 from troth.persistence.errors import CheckpointDamaged
 
@@ -130,7 +130,7 @@ class Checkpoints:
             yield rows.META, _DATA_ID_KEY, self._data_id
         for capture in captures:
             yield from self._deletions(capture.header.shard, capture)
-        yield from _promise_writes(captures, add_id)
+        yield from _promise_writes(captures, add_id, self._headers)
         for capture in captures:
             shard = capture.header.shard
             yield from _task_writes(shard, capture, add_id)
@@ -310,9 +310,13 @@ def _completed(capture: Capture) -> Iterator[tuple[int, int, Promise]]:
 
 
 def _promise_writes(
-    captures: Sequence[Capture], add_id: Callable[[bytes], None]
+    captures: Sequence[Capture],
+    add_id: Callable[[bytes], None],
+    headers: Mapping[int, ShardHeader],
 ) -> Iterator[Write]:
     """Yield the rows of promises in the order of serials, and then that of ids.
+
+    `headers` are those of the last checkpoint, which has no promise with a larger serial.
 
     So each table is gone through once from its beginning to its end; of completed ones some rows of
     one, then some of the next, which costs the store a sixth less than to change tables with each
@@ -321,12 +325,14 @@ def _promise_writes(
     for capture in captures:
         yield from _live_writes(capture)
     by_table: defaultdict[str, list[Write]] = defaultdict(list)
+    stored = {shard: header.largest_serial for shard, header in headers.items()}
     ordered = heapq.merge(*map(_completed, captures))
     while some := list(itertools.islice(ordered, _GROUP_COUNT)):
         for serial, shard, promise in some:
-            live_key = rows.number_key(shard, serial)
             key = rows.number_bytes(serial)
-            by_table[rows.LIVE_PROMISES].append((rows.LIVE_PROMISES, live_key, None))
+            if serial <= stored.get(shard, -1):  # it may have been pending then
+                live_key = rows.number_key(shard, serial)
+                by_table[rows.LIVE_PROMISES].append((rows.LIVE_PROMISES, live_key, None))
             row = (rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise))
             by_table[rows.PROMISES].append(row)
             identifier = promise.id.encode()
@@ -337,13 +343,14 @@ def _promise_writes(
             writes.clear()
     for capture in captures:
         shard = capture.header.shard
-        completed = [name for name, found in capture.promises.items() if _is_completed(found)]
-        for name in sorted(completed):
-            found = capture.promises[name]
-            assert isinstance(found, Promise)
+        completed = [
+            (name, found.serial) for name, found in capture.promises.items() if _is_completed(found)
+        ]
+        completed.sort()
+        for name, serial in completed:
             key = rows.id_key(shard, name)
             add_id(rows.id_head(key))
-            yield rows.PROMISE_IDS, key, rows.number_bytes(found.serial)
+            yield rows.PROMISE_IDS, key, rows.number_bytes(serial)
 
 
 def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) -> Iterator[Write]:

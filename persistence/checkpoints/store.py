@@ -123,6 +123,7 @@ class LmdbStore:
                 if table not in changed:
                     changed[table] = digests.read(view, table)
                 last_table, digest, database = table, changed[table], tables[table]
+                add_to_digest = digest.add
             if value is None:
                 old = pop(key, db=database)
             elif put(key, value, overwrite=False, db=database):
@@ -132,7 +133,7 @@ class LmdbStore:
             if old is not None:
                 digest.remove(key, bytes(old))
             if value is not None:
-                digest.add(key, value)
+                add_to_digest(key, value)
         for table, digest in changed.items():
             put(table.encode(), digest.encode(), db=tables[digests.TABLE])
 

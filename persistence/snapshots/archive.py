@@ -4,6 +4,10 @@
 a log reads an archive too. A copy has its name only when it is whole and synced; one that is there
 is never changed. A copy that differs from the segment of its name comes from a part of history that
 `troth log repair` gave up: it is set aside, not overwritten.
+
+Of several groups each has an archive, and they end at different moments. So that no group goes on
+to what another one has not archived, a restore ends where the first of them does. One whose log was
+closed says in `reached` up to when it had no further record.
 """
 
 import os
@@ -12,6 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
+
+import msgspec
+from msgspec import Struct
 
 from troth.persistence.data_directory import log_name
 from troth.persistence.errors import DataDirectoryError
@@ -24,6 +31,7 @@ from troth.persistence.wal.segments import Segment, list_segments, segment_path
 
 from .snapshot_file import SnapshotError
 
+REACHED_NAME: Final = "reached"
 _PARTIAL_SUFFIX: Final = ".partial"
 _SUPERSEDED_SUFFIX: Final = ".superseded"
 
@@ -38,6 +46,13 @@ class ArchiveStatistics:
     failures_total_count: int
     failing: bool
     last_sequence: int
+
+
+class Reached(Struct, frozen=True):
+    """Up to `time_ms` a log has had no record from `next_sequence` on."""
+
+    next_sequence: int
+    time_ms: int
 
 
 @final
@@ -128,6 +143,12 @@ class Archive:
         partial.rename(target)
         _sync_directory(self.path)
 
+    def note_reached(self, next_sequence: int, time_ms: int) -> None:
+        """Note that up to a moment the log has nothing from a record on. Raises OSError."""
+        if self.path.is_dir():
+            content = msgspec.json.encode(Reached(next_sequence, time_ms))
+            self._copy(content, self.path / REACHED_NAME)
+
     def has(self, segment: Segment) -> bool:
         """Return whether a finished segment needs no copying any more."""
         is_empty = segment.size_bytes <= SEGMENT_HEADER_BYTES
@@ -195,8 +216,22 @@ def later_batches(
         raise SnapshotError(f"{path} cannot be used to go on from a snapshot: {error}") from error
 
 
+def reached(path: Path, data_id: bytes, group: int) -> Reached | None:
+    """Return what the archive of a group of several says of its end; None if nothing."""
+    try:
+        content = Path(_log_path(path, data_id, group), REACHED_NAME).read_bytes()
+        return msgspec.json.decode(content, type=Reached)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def is_whole_log(path: Path) -> bool:
+    """Return whether this is a data directory, whose log has all that was acknowledged."""
+    return (path / IDENTITY_NAME).exists()
+
+
 def _log_path(path: Path, data_id: bytes, group: int | None) -> str:
-    if (path / IDENTITY_NAME).exists():
+    if is_whole_log(path):
         return str(path / log_name(group or 0))
     own = path / data_id.hex()
     if group is not None:

@@ -40,7 +40,7 @@ from troth.persistence.wal.recovery import LogEnd
 from troth.persistence.wal.segmented_log import SegmentedLog
 from troth.persistence.wal.segments import Segment
 
-from .archive import later_batches
+from .archive import is_whole_log, later_batches, reached
 from .snapshot_file import Batch, SnapshotError, SnapshotHeader, SnapshotReader
 from .snapshot_rules import (
     BytesDone,
@@ -76,6 +76,8 @@ class Restored:
     until_sequence: int
     time_ms: int | None  # of the last record that has one, among those after the rows
     stopped_early: bool  # because `Until` said so, not because there was nothing more
+    limit_ms: int | None = None
+    """Where the archive of one of several groups ends, so that no group goes on."""
 
 
 def restore(
@@ -120,6 +122,7 @@ def restore(
             restored.until_sequence,
             restored.time_ms,
             restored.stopped_early,
+            restored.limit_ms,
         )
 
 
@@ -194,6 +197,7 @@ class _GroupRestoration:
         self.until_sequence = part.rows_position
         self.time_ms: int | None = None
         self.stopped_early = False
+        self._limit_ms: int | None = None
         self._writes: list[Write] = []
         self._writes_bytes = 0
         self._frame: list[LogRecord] = []
@@ -229,8 +233,27 @@ class _GroupRestoration:
         self._store.commit(self._writes)
         self._writes, self._writes_bytes = [], 0
 
-    def go_on(self, archive: Path) -> None:
-        """Take what an archive has after that."""
+    def reach_ms(self, archives: tuple[Path, ...], from_ms: int) -> int | None:
+        """Return up to when archives have all records of this group, which go on from a time.
+
+        None: what they end with is all there was.
+        """
+        sequence = self.until_sequence
+        for archive in archives:
+            batches = later_batches(archive, self._data_id, sequence + 1, self._archived_group)
+            for first_sequence, records in batches:
+                sequence = first_sequence + len(records) - 1
+                from_ms = max(filter(None, map(_time_ms, records)), default=from_ms)
+            if is_whole_log(archive):
+                return None
+            end = reached(archive, self._data_id, self._group)
+            if end is not None and end.next_sequence == sequence + 1:
+                from_ms = max(from_ms, end.time_ms)
+        return from_ms
+
+    def go_on(self, archive: Path, limit_ms: int | None = None) -> None:
+        """Take what an archive has after that, up to a time if one is given."""
+        self._limit_ms = limit_ms
         for batch in later_batches(
             archive, self._data_id, self.until_sequence + 1, self._archived_group
         ):
@@ -264,10 +287,11 @@ class _GroupRestoration:
         until = self._until
         if until.sequence is not None and first_sequence + len(records) - 1 > until.sequence:
             return True
-        if until.time_ms is None:
+        ends = [end for end in (until.time_ms, self._limit_ms) if end is not None]
+        if not ends:
             return False
         times = map(_time_ms, records)
-        return any(time_ms is not None and time_ms > until.time_ms for time_ms in times)
+        return any(time_ms is not None and time_ms > min(ends) for time_ms in times)
 
     def _append(self) -> None:
         if self._frame:
@@ -324,6 +348,7 @@ class _Restoration:
         self._progress = progress
         self._segment_bytes = segment_bytes
         self._groups: list[_GroupRestoration] = []
+        self.limit_ms: int | None = None
         self.data_id = random_bytes(DATA_ID_BYTES)
 
     def run(self, archives: tuple[Path, ...]) -> "_Restoration":
@@ -340,9 +365,10 @@ class _Restoration:
                 closing.callback(made.close)
                 self._groups.append(made)
             self._copy_snapshot()
+            self.limit_ms = self._reached_by_all(archives)
             for one in self._groups:
                 for archive in archives:
-                    one.go_on(archive)
+                    one.go_on(archive, self.limit_ms)
                 one.finish()
         self._check_reached()
         self._finish()
@@ -384,6 +410,17 @@ class _Restoration:
         for one in self._groups:
             one.finish_rows()
         logs.done()
+
+    def _reached_by_all(self, archives: tuple[Path, ...]) -> int | None:
+        """Return up to when archives have the records of all groups; None: all there are.
+
+        What one group has told another would be missing there else, and come again differently.
+        """
+        if len(self._groups) == 1 or not archives:
+            return None
+        from_ms = self._header.created_at_ms
+        ends = [one.reach_ms(archives, from_ms) for one in self._groups]
+        return min((end for end in ends if end is not None), default=None)
 
     def _check_reached(self) -> None:
         wanted = self._until.sequence

@@ -129,6 +129,13 @@ class StreamLog:
         return self._chain.time_ms
 
     @property
+    def silence_ms(self) -> int:
+        """Return how long ago the owner was heard or, if it is this node, has sent something."""
+        own = self._own
+        since_ms = own.heard_ms if own.standing is Standing.FOLLOWING else own.sent_ms
+        return max(self._boot_ms() - since_ms, 0) if since_ms else 0
+
+    @property
     def is_following(self) -> bool:
         """Return whether this node reads, and does not try to own the stream yet."""
         return self._own.standing is Standing.FOLLOWING

@@ -63,7 +63,7 @@ from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.shards.committer import BatchWriter, Committer, ThreadWriter
-from troth.shards.storage import MakeCheckpoint
+from troth.shards.storage import MakeCheckpoint, StreamStatistics
 
 from .stream_snapshots import SnapshotUnusable, read_pieces, restore_snapshot
 
@@ -306,6 +306,18 @@ class StreamStorage:
     def time_ms(self) -> int:
         """The time of the last owner when it was last heard, in ms since 1970."""
         return self._log.time_ms
+
+    def stream_statistics(self) -> StreamStatistics:
+        """Return this server's part in the log; in any thread."""
+        stream_log = self._log
+        return StreamStatistics(
+            is_owner=stream_log.may_answer(),
+            is_standing_by=stream_log.is_following,
+            epoch=stream_log.epoch,
+            number=stream_log.number,
+            silence_ms=stream_log.silence_ms,
+            skew_ms=stream_log.skew_ms,
+        )
 
     # For snapshots: as in `DirectoryStorage`
 

@@ -10,7 +10,6 @@ the meantime.
 """
 
 import time
-from dataclasses import dataclass
 from typing import Final, final
 
 import structlog
@@ -24,6 +23,7 @@ from troth.core.limits import (
 from troth.persistence.errors import PersistenceError
 from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.streams.stream import SnapshotDescription, StreamUnreachable
+from troth.shards.storage import UpkeepStatistics
 from troth.shards.threads import in_thread
 from troth.shards.upkeep.snapshotter import KeptCopy
 
@@ -36,17 +36,6 @@ PAUSE_SHARE: Final = 1.0
 PAUSE_LIMIT_S: Final = 0.05
 
 log = structlog.get_logger("troth.shards.streams")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamUpkeepStatistics:
-    """What upkeep has done since the start. `snapshot_at_ms` is 0 if there is no snapshot."""
-
-    snapshots_count: int
-    failures_count: int
-    trimmed_frames_count: int
-    snapshot_at_ms: int
-    snapshot_bytes: int
 
 
 @final
@@ -143,10 +132,10 @@ class StreamUpkeep:
         age_ms = time.time_ns() // 1_000_000 - newest.created_at_ms
         return age_ms >= self._snapshot_interval_ms or grown_bytes >= self._snapshot_log_bytes
 
-    def statistics(self) -> StreamUpkeepStatistics:
+    def statistics(self) -> UpkeepStatistics:
         """Return counters for metrics."""
         newest = self._newest
-        return StreamUpkeepStatistics(
+        return UpkeepStatistics(
             snapshots_count=self._snapshots_count,
             failures_count=self._failures_count,
             trimmed_frames_count=self._trimmed_count,

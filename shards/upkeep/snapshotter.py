@@ -35,6 +35,7 @@ from troth.persistence.snapshots.snapshots import (
 )
 from troth.shards.clock import Clock
 from troth.shards.errors import ShardsError
+from troth.shards.storage import UpkeepStatistics
 from troth.shards.threads import in_thread
 
 OPEN_LIMIT_COUNT: Final = 2
@@ -184,6 +185,10 @@ class EngineUpkeep(Protocol):
 
     async def run(self) -> None:
         """Work until canceled."""
+        ...  # pragma: no cover
+
+    def statistics(self) -> UpkeepStatistics:
+        """Return counters for metrics."""
         ...  # pragma: no cover
 
     async def take_now(self) -> KeptCopy | None:

@@ -16,6 +16,7 @@ from tests.helpers.promtool import rules_problem
 from tests.helpers.repository import ROOT
 from troth.http.metrics.families import MetricKind
 from troth.http.metrics.of_processes import PROCESSES
+from troth.http.monitoring.stream_metrics import STREAM
 from troth.http.monitoring.tables import GROUPS
 
 UNITS: Final = sorted((RULES.parent / "tests").glob("*.yml"))
@@ -36,7 +37,7 @@ def rules() -> list[dict[str, Any]]:
 
 def shown_names() -> Iterator[str]:
     """The names of all series that a server may show."""
-    for group in (*GROUPS, PROCESSES):
+    for group in (*GROUPS, STREAM, PROCESSES):
         for family in group.families:
             yield family.name
             if family.kind is MetricKind.HISTOGRAM:

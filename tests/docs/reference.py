@@ -18,6 +18,7 @@ from troth.cli.command import troth
 from troth.cli.serve import OTHER, SECTIONS
 from troth.core.codes import EXPLANATIONS, MESSAGES, OURS
 from troth.http.documents.diagrams import promise_diagram, task_diagram
+from troth.http.monitoring.stream_metrics import STREAM
 from troth.http.monitoring.tables import GROUPS
 from troth.http.settings.sources import describe
 from troth.http.tracing.environment import VARIABLES
@@ -211,7 +212,7 @@ def metrics_page() -> str:
         "such as checkpoints if it keeps everything in memory, is left out; what Python's "
         "client library says of the process (`process_…`, `python_…`) comes on top.\n"
     ]
-    for group in GROUPS:
+    for group in (*GROUPS, STREAM):
         parts.append(f"## {group.title}\n")
         rows = (
             (

@@ -245,7 +245,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "messages leave before the answer that caused them",
         "shards/held.py",
-        "        if self._released:\n",
+        "        if self.is_released:\n",
         "        if True:\n",
         SHARD,
         "http/sockets/test_application.py",
@@ -367,7 +367,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "commands do not look at the time",
         "shards/shard.py",
-        "if entries and left_count and has_time():",
+        "if entries and left_count and self._has_time(entries):",
         "if entries and left_count:",
         "shards/test_passes.py",
     ),

@@ -30,6 +30,14 @@ WAITING_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
+        "the newest promise of a checkpoint stays live when it completes",
+        "persistence/checkpoints/checkpoints.py",
+        "if serial <= stored.get(shard, -1):",
+        "if serial < stored.get(shard, -1):",
+        "persistence/test_checkpoint_format.py",
+        is_quick=True,
+    ),
+    fault(
         "a start takes the names of a row's tags for the shard's first ones",
         "core/tables/folding.py",
         "    return promise_id, _NUMBER[number] + serial + row[rest_start:]",

@@ -11,12 +11,13 @@ from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.errors import CheckpointDamaged
 
 DATA_ID = b"x" * 16
+LARGEST_SERIAL = 100
 INDEXES = (rows.BY_SERIAL, rows.BY_STATE, rows.BY_TAG, rows.BY_END)
 
 
 def capture(**changes: object) -> Capture:
     """What one shard hands over."""
-    header = ShardHeader(0, 1, 1, 0, 0, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0)
+    header = ShardHeader(0, 1, 1, 0, LARGEST_SERIAL, {}, {}, 0, 0, 0, 0, 0, 0, 0, 0)
     made = Capture(header, {}, {}, {}, {}, {}, {})
     for name, value in changes.items():
         setattr(made, name, value)
@@ -112,6 +113,24 @@ def test_an_id_that_is_used_again_has_its_newest_row() -> None:
     assert (found(), live()) == (third, [])
     assert [len(store.tables[table]) for table in (rows.PROMISES, *INDEXES)] == [1] * 5
     checkpoints.verify()
+
+
+@pytest.mark.parametrize("serial", [1, LARGEST_SERIAL])
+def test_a_promise_that_was_pending_in_the_last_checkpoint_is_not_live_any_more(
+    serial: int,
+) -> None:
+    """The newest one that it had, too; of a later one nothing can be there."""
+    store = MemoryStore()
+    checkpoints = Checkpoints(store, DATA_ID, 1)
+    ended = replace(completed("p"), serial=serial)
+    pending = replace(ended, state=PromiseState.PENDING, completed_on=None)
+    checkpoints.write([capture(promises={"p": pending})])
+    assert len(store.tables[rows.LIVE_PROMISES]) == 1
+
+    later = replace(completed("q"), serial=LARGEST_SERIAL + 1)
+    checkpoints.write([capture(promises={"p": ended, "q": later})])
+    assert not store.tables[rows.LIVE_PROMISES]
+    assert len(store.tables[rows.PROMISES]) == 2
 
 
 def test_a_task_that_lives_again_has_one_row() -> None:

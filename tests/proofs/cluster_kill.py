@@ -74,9 +74,9 @@ class ClusterProof(Proof):
 
     def _stand_by(self, node: Victim) -> None:
         """Start a node, and wait until it reads what the owner writes."""
-        begun_count = node.log().count(STANDS_BY)
+        begun_count = _stood_by_count(node)
         node.start_unready()
-        self._wait_until(lambda: node.log().count(STANDS_BY) > begun_count, node)
+        self._wait_until(lambda: _stood_by_count(node) > begun_count, node)
         with Client(node.url, timeout_s=PATIENCE_S) as http:
             status, answer = http.call("GET", "/promises/any")
             assert (status, answer["error"]["code"]) == (503, 50305), "it answers nothing yet"
@@ -173,11 +173,13 @@ class ClusterProof(Proof):
 
     def _keep_short(self, owner: Victim) -> None:
         """Take a snapshot of the log and trim it, under load."""
-        key = (owner.data / "admin.key").read_text().strip()
-        headers = {"Authorization": f"Bearer {key}"}
-        with Client(owner.url, timeout_s=PATIENCE_S, headers=headers) as http:
+        with Client(owner.url, timeout_s=PATIENCE_S, headers=_as_operator(owner)) as http:
             status, answer = http.call("POST", "/admin/snapshots")
             assert status == 201, (status, answer)
+            status, text = http.call("GET", "/metrics")
+            assert status == 200
+            assert "\ntroth_stream_owner 1.0\n" in text
+            assert "\ntroth_stream_snapshots_total 0.0\n" not in text
 
     def _load(self, journal: Journal, random: Random) -> None:
         """Send until the owner is gone."""
@@ -203,6 +205,16 @@ class ClusterProof(Proof):
             away = sorted(found)
             parts.append(f"{end}: {away[len(away) // 2]:.2f} s, at most {away[-1]:.2f} s")
         return "without an owner: " + "; ".join(parts)
+
+
+def _stood_by_count(node: Victim) -> int:
+    """Return how often a node has said that it stands by."""
+    return node.log_path.read_text().count(STANDS_BY) if node.log_path.exists() else 0
+
+
+def _as_operator(node: Victim) -> dict[str, str]:
+    key = (node.data / "admin.key").read_text().strip()
+    return {"Authorization": f"Bearer {key}"}
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def test_the_server_keeps_its_promises_and_every_fault_happens() -> None:
 
     assert totals.never_happened == []
     assert totals.simulated_s > 3 * 3600
-    assert totals.sums["crashes"] > 50
+    assert totals.sums["crashes"] > 40
     assert totals.sums["checkpoints"] > 100
     assert totals.sums["schedule slots"] > 50
     assert totals.sums["promises deleted by retention"] > 50

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import select
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from troth.http.api.context import Api
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
+from troth.http.sockets import link_sockets
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.link_sockets import LinkSockets, _LinkSocket
 from troth.http.sockets.listener import SocketListener
@@ -200,6 +202,71 @@ async def test_nobody_is_woken_when_the_other_end_has_read(
             status, _ = await served[0].ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
             assert status == 201
         assert events_count <= reads_count
+
+
+@dataclass
+class Heard:
+    """A loop that keeps what it was last asked to tell of each socket."""
+
+    wanted: dict[int, str] = field(default_factory=dict)
+    is_in_pass: bool = True
+
+    def watch(self, number: int) -> None:
+        self.wanted[number] = "what comes"
+
+    def tell_again(self, number: int) -> None:
+        self.wanted[number] = "what comes"
+
+    def await_room(self, number: int) -> None:
+        self.wanted[number] = "room, too"
+
+    def forget(self, number: int) -> None:
+        del self.wanted[number]
+
+    def submitted(self) -> None:
+        """Run no turn."""
+
+    def stir(self) -> None:
+        """Run no pass."""
+
+
+class Talker:
+    """An end of a link that has much to say."""
+
+    def __init__(self, left: bytes) -> None:
+        self.left = left
+
+    def take(self) -> bytes:
+        taken, self.left = self.left, b""
+        return taken
+
+    def look(self) -> bool:
+        return True
+
+    def closed(self) -> None:
+        """Say nothing further."""
+
+
+async def test_room_is_waited_for_until_all_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where more comes than is read in one pass, which is told again."""
+    monkeypatch.setattr(link_sockets, "_READ_BYTES", 1)
+    monkeypatch.setattr(link_sockets, "_READS_A_PASS_COUNT", 1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        loop, said = Heard(), b"x" * 3_000_000
+        link = _LinkSocket(ours, Talker(said), lambda _: False, loop)
+        link.flush()
+        assert loop.wanted.get(link.number) == "room, too"
+        theirs.send(b"ab")
+        link.on_event(select.EPOLLIN)
+        assert loop.wanted.get(link.number) == "room, too"
+        heard = 0
+        while heard < len(said):
+            heard += len(theirs.recv(1_000_000))
+            link.on_event(select.EPOLLOUT)
+        assert loop.wanted.get(link.number) == "what comes"
 
 
 async def test_a_process_that_goes_and_comes_back(tmp_path: Path) -> None:

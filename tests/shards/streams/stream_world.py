@@ -16,7 +16,7 @@ from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
 from troth.core.model import PromiseState
 from troth.shards.clock import SystemClock
 from troth.shards.shards import Shards
-from troth.shards.storage import Recovery
+from troth.shards.storage import Recovery, StreamStatistics
 from troth.shards.streams.stream_storage import StreamStorage
 from troth.shards.streams.stream_upkeep import StreamUpkeep
 from troth.shards.upkeep.checkpointer import Checkpointer
@@ -72,9 +72,12 @@ async def node(
     name: str = "a",
     *,
     snapshot_interval_ms: int = 3_600_000,
+    opened: list[StreamStorage] | None = None,
 ) -> AsyncIterator[Node]:
-    """Run a server; at the end it releases the stream."""
+    """Run a server; at the end it releases the stream. Its storage is put into `opened`."""
     storage = await trio.to_thread.run_sync(engine.open, directory, name)
+    if opened is not None:
+        opened.append(storage)
     try:
         shards = Shards(
             shard_count=storage.shard_count,
@@ -108,10 +111,11 @@ class Standby:
         self.is_over = trio.Event()
         self._engine = engine
         self._directory = directory
+        self._opened: list[StreamStorage] = []
 
     async def run(self) -> None:
         """Run it."""
-        async with node(self._engine, self._directory, "b") as self.node:
+        async with node(self._engine, self._directory, "b", opened=self._opened) as self.node:
             self.owns.set()
             await self.is_over.wait()
 
@@ -122,3 +126,12 @@ class Standby:
                 await trio.sleep(0.01)
                 if self._engine.keeping.readers.get("b", (0, 0))[0] > number:
                     return
+
+    async def has_read(self, number: int) -> StreamStatistics:
+        """Wait until it has read the frames up to a number; return what it says of itself then."""
+        with trio.fail_after(60):
+            while True:
+                await trio.sleep(0.01)
+                seen = self._opened[0].stream_statistics()
+                if seen.number >= number:
+                    return seen

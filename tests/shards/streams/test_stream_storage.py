@@ -141,7 +141,7 @@ async def test_an_idle_server_takes_no_snapshots_and_trims_all_the_same(
         first, trimmed_count = engine.keeping.newest, engine.stream.trimmed_count
         number = one.storage._log.number
         for _ in range(6000):
-            if one.storage._log.number >= number + 5:
+            if one.storage._log.number >= number + 70:
                 break  # the writer's thread has said so
             await trio.sleep(0.01)
         await one.work()
@@ -241,6 +241,12 @@ async def test_a_node_that_stands_by_makes_checkpoints_and_takes_over_with_the_r
             await owner.create(*EARLY)
             await standing_by.until_noted(40)
             await owner.create(*LATE)
+            seen = owner.storage.stream_statistics()
+            assert (seen.is_owner, seen.is_standing_by, seen.epoch) == (True, False, 1)
+            assert seen.number > 120
+            its = await standing_by.has_read(seen.number)
+            assert (its.is_owner, its.is_standing_by, its.epoch) == (False, True, 1)
+            assert its.silence_ms < 60_000
             await owner.checkpointer.checkpoint()
             await owner.work()
             assert engine.stream.trimmed_count > 40, "what it has read is trimmed"
