@@ -54,6 +54,21 @@ NODE_FAULTS: tuple[Fault, ...] = (
         "node/test_limits_of_server.py",
     ),
     fault(
+        "what an exchange took along is forgotten when the shards fail",
+        "http/nodes/node_exchange.py",
+        "                placement.not_assigned(along)\n",
+        "",
+        "http/nodes/test_node_exchange.py",
+    ),
+    fault(
+        "a node is told by its stream, too, of what an exchange took along",
+        "shards/placement/node_connections.py",
+        "self._waiting = kept + self._waiting",
+        "self._waiting = waiting + self._waiting",
+        "shards/test_taken_along.py",
+        is_quick=True,
+    ),
+    fault(
         "a log is started that ends before the checkpoint",
         DIRECTORY,
         "if end.next_sequence < from_sequence:",
