@@ -3,6 +3,7 @@
 import structlog
 
 from troth import __version__
+from troth.http.sockets.descriptors import part_of
 from troth.shards.storage import Recovery
 
 from .parts import Parts
@@ -27,13 +28,13 @@ def announce(parts: Parts, recovery: Recovery, *, is_one_of_several: bool = Fals
             torn_bytes=recovery.torn_bytes_count,
             file=recovery.torn_file,
         )
-    wanted_count = parts.settings.connection_limit_count
-    if parts.shares.incoming_count < wanted_count:
+    limit_count = parts.settings.connection_limit_count
+    if parts.shares.incoming_count < part_of(limit_count, parts.processes_count):
         _log.warning(
             "fewer connections than connection_limit_count says: raise the limit of open files "
             "(ulimit -n, or LimitNOFILE of the service)",
             connections=parts.shares.incoming_count,
-            connection_limit_count=wanted_count,
+            connection_limit_count=limit_count,
             open_files=parts.shares.limit_count,
         )
     memory = parts.memory

@@ -193,8 +193,8 @@ class Parts:
         )
         self.gate = SlowGate()
         memory = process_memory.memory_limits()
-        self._processes_count = 1 if member is None else member.place.count
-        self.memory = plan_memory(settings, memory, self._processes_count)
+        self.processes_count = 1 if member is None else member.place.count
+        self.memory = plan_memory(settings, memory, self.processes_count)
         self.in_flight = InFlight(
             self.memory.in_flight_bytes,
             headroom_bytes=memory.headroom_bytes,
@@ -230,7 +230,7 @@ class Parts:
             concurrency_per_target_count=settings.push_concurrency_per_target_count,
             concurrency_count=max(
                 settings.push_concurrency_per_target_count,
-                part_of(settings.push_concurrency_count, self._processes_count),
+                part_of(settings.push_concurrency_count, self.processes_count),
             ),
             target_queue_limit_count=settings.target_queue_limit_count,
             failures=failures,
@@ -506,7 +506,7 @@ class Parts:
     def make_feed(self) -> Feed:
         """Make what tells of changes."""
         limit_count = self.settings.event_streams_limit_count
-        feed = Feed(self.api, part_of(limit_count, self._processes_count))
+        feed = Feed(self.api, part_of(limit_count, self.processes_count))
         self.api.feed = feed
         self.api.metrics.add(FEED, feed.statistics)
         return feed

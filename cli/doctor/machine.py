@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from troth import __version__
+from troth.cli.supervising.start import wanted_count
 from troth.http.settings.settings import Settings
-from troth.http.sockets.descriptors import TooFewDescriptors, raise_limit, shares_of
+from troth.http.sockets.descriptors import TooFewDescriptors, part_of, raise_limit, shares_of
 from troth.http.sockets.memory_plan import plan_memory
 from troth.persistence.process_memory import memory_limits
 
@@ -78,12 +79,12 @@ def examine_descriptors(settings: Settings) -> Iterator[Finding]:
     except TooFewDescriptors as error:
         yield failure("open files", str(error), "ulimit -n 65536")
         return
-    wanted = settings.connection_limit_count
+    limit_count = settings.connection_limit_count
     found = f"the limit is {shares.limit_count}: {shares.incoming_count} connections"
-    if shares.incoming_count < wanted:
+    if shares.incoming_count < part_of(limit_count, wanted_count(settings)):
         yield warning(
             "open files",
-            f"{found}, and connection_limit_count is {wanted}",
+            f"{found}, and connection_limit_count is {limit_count}",
             "raise it: ulimit -Hn, LimitNOFILE= of the service, ulimits of the container",
         )
     else:

@@ -197,12 +197,14 @@ def test_files_of_others_are_noticed(tmp_path: Path) -> None:
 
 
 def test_few_descriptors_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def verdict(limit_count: int) -> Soundness:
+    def verdict(limit_count: int, processes_count: int = 1) -> Soundness:
         monkeypatch.setattr(machine, "raise_limit", lambda: limit_count)
-        return verdicts(machine.examine_descriptors(Settings()))["open files"]
+        settings = Settings(processes=processes_count)
+        return verdicts(machine.examine_descriptors(settings))["open files"]
 
     assert verdict(65536) is Soundness.OK
     assert verdict(1024) is Soundness.WARNING
+    assert verdict(1024, 100) is Soundness.OK, "each process has its own, and a part of them all"
     assert verdict(20) is Soundness.FAILURE
 
 
