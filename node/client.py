@@ -135,12 +135,15 @@ class _ServerConnection:
         self._protocol = h11.Connection(h11.CLIENT)
         self.heard_count = 0
         self.exchange: trio.CancelScope | None = None
-        """Its deadline moves on with every part that is sent or received."""
+        """Its deadline moves on with every part that is sent or received, if more are to come."""
 
     async def send(self, asked: _Asked) -> None:
         view = memoryview(asked.head() + asked.content)
         for start in range(0, len(view), _SEND_BYTES):
+            if start:
+                self._go_on()
             await self._stream.send_all(view[start : start + _SEND_BYTES])
+        if len(view) > _SEND_BYTES:
             self._go_on()
 
     async def plain_answer(self, asked: _Asked) -> ServerAnswer | None:
@@ -148,6 +151,7 @@ class _ServerConnection:
         part = await self._receive()
         answer = plain_answer(part)
         if answer is None:
+            self._go_on()
             self.read_by_h11(asked)
             self._protocol.receive_data(part)
         return answer
@@ -162,7 +166,6 @@ class _ServerConnection:
     async def _receive(self) -> bytes:
         part = bytes(await self._stream.receive_some(_READ_BYTES))
         self.heard_count += len(part)
-        self._go_on()
         return part
 
     def _go_on(self) -> None:
@@ -175,6 +178,7 @@ class _ServerConnection:
             if event is not h11.NEED_DATA:
                 return event
             self._protocol.receive_data(await self._receive())
+            self._go_on()
 
     async def response(self) -> int:
         """Return the status of the answer; interim ones are passed over."""
