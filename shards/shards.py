@@ -448,7 +448,7 @@ class Shards(Gathering):
         Replies that need not wait for the log come before this returns. A turn that is not the last
         one only adds to the batch; its caller calls `flush` before it waits for anything.
         """
-        if not self._submitted:
+        if not self._submitted or self.committer.failure is not None:
             return
         committer = self.committer
         now_ms = self._now()

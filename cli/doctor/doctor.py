@@ -13,6 +13,7 @@ from troth.cli.serve import CLIENT_VARIABLES
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import SettingsError, load
 
+from .database import examine_database
 from .disk import examine_directory, examine_disk
 from .findings import Finding, Soundness, failure
 from .machine import (
@@ -30,6 +31,7 @@ EXAMINATIONS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     examine_user,
     examine_directory,
     examine_processes,
+    examine_database,
     examine_disk,
     examine_descriptors,
     examine_memory,
@@ -58,9 +60,10 @@ def doctor(context: click.Context, data: Path | None, config: Path | None, as_js
     """Look at where a server runs or is to run, and say what to do.
 
     It looks at the directory and the disk (how fast, and how honest), open files, memory, the
-    clock, versions, ports, and what stands between clients and the server, with the settings that
-    `troth serve` would have in this environment. It changes nothing, but writes to the disk for a
-    second to measure it. Run it as the server's user. The exit status is 1 if there is a failure.
+    clock, versions, ports, the database that keeps the log if one does, and what stands between
+    clients and the server, with the settings that `troth serve` would have in this environment. It
+    changes nothing, but writes to the disk for a second to measure it. Run it as the server's user.
+    The exit status is 1 if there is a failure.
 
     \b
     Examples:

@@ -393,6 +393,19 @@ async def test_what_is_looked_at_is_not_shown_when_the_log_has_failed() -> None:
                 await s.shards.wait_shown()
 
 
+async def test_nothing_is_carried_out_when_the_log_has_failed() -> None:
+    """It could not be acknowledged; and some of what came before it was dropped."""
+    asked = CalledBack()
+    with pytest.RaisesGroup(LogFailed, flatten_subgroups=True):
+        async with stage(1) as s:
+            s.shards.submit(CreatePromise("p", FAR_MS), None, asked)
+            s.writer.fail()
+            s.shards.run_turn()
+            assert "p" not in s.shards.state_of("p").promises
+            await settle()
+    assert [type(error) for error in asked.errors] == [StorageFailed]
+
+
 async def test_a_server_in_memory_makes_no_checkpoints() -> None:
     storage = MemoryStorage(3)
     shards = make_shards(storage.shard_count, Outgoing())

@@ -16,7 +16,10 @@ from tests.helpers.postgres import PostgresServer, postgres_server
 from tests.helpers.server import ServerDiedError, ServerProcess, http_json
 from tests.http.envelope.conversation import VERSION
 from tests.proofs.cluster_kill import ClusterProof
+from troth.cli.doctor.database import examine_database
+from troth.cli.doctor.findings import Finding, Soundness
 from troth.core.limits import STREAM_LEASE_MS
+from troth.http.settings.settings import Settings
 
 pytestmark = pytest.mark.slow
 _PATIENCE_S = 60.0
@@ -240,3 +243,25 @@ def test_a_directory_of_a_server_with_its_own_log_is_refused(tmp_path: Path, url
 
     with pytest.raises(ServerDiedError, match="holds a server's own log"):
         ServerProcess(tmp_path, "--log", url).start()
+
+
+def test_doctor_looks_at_the_database(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(log: str) -> dict[str, Finding]:
+        return {one.subject: one for one in examine_database(Settings(log=log))}
+
+    assert list(examine_database(Settings())) == []
+    assert found("postgresql:///d?host=/nowhere")["database"].verdict is Soundness.FAILURE
+    assert found("postgresql://h/d?colour=blue")["database"].verdict is Soundness.FAILURE
+    assert found(url)["log"].verdict is Soundness.NOTE, "there is none yet"
+    with ServerProcess(tmp_path / "a", "--log", url, "--node", "first"):
+        seen = found(url)
+        assert seen["database"].verdict in (Soundness.OK, Soundness.WARNING)
+        assert seen["standby of the database"].verdict is Soundness.WARNING
+        assert seen["log"].verdict is Soundness.OK
+        assert "in use by first" in seen["log"].found
+        assert "clock of the database" not in seen
+    later_s = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later_s)
+    assert found(url)["clock of the database"].verdict is Soundness.WARNING
