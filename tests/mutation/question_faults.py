@@ -45,6 +45,13 @@ QUESTION_FAULTS: tuple[Fault, ...] = (
         "            return rows, sign * min(unread.values())\n",
         "shards/test_partial_search.py",
     ),
+    fault(
+        "a list of locks ends where one is released while a page is made",
+        "shards/surveys/locks.py",
+        "return LockPage(rows, LockPlace(reached) if has_more else None)",
+        "return LockPage(rows, LockPlace(reached) if len(rows) >= limit_count else None)",
+        "shards/surveys/test_locks.py",
+    ),
     # What a token with a prefix may see
     fault(
         "lists of tasks show what a token may not name",
