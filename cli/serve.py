@@ -22,6 +22,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "data",
         "in_memory",
         "log",
+        "node",
         "shards",
         "segment_bytes",
         "processes",

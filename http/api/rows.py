@@ -157,7 +157,8 @@ class Success:
 class RawBody:
     """A request body that the handler reads itself, and which types of content it takes.
 
-    `body` says what JSON may be in it, if only that; `items`, of what there may be an array.
+    What JSON may be in it is said by `body`, if only that; by `items`, of what there may be an array;
+    or by a `schema`.
     """
 
     description: str
@@ -165,6 +166,7 @@ class RawBody:
     required: bool = True
     body: type[Struct] | None = None
     items: type[Struct] | None = None
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)

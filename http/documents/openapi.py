@@ -163,7 +163,7 @@ def _raw(media_type: str, raw_body: RawBody) -> dict[str, Any]:
     if media_type != "application/json":
         return {"schema": BYTES}
     if raw_body.items is None:
-        return {"schema": ANY_JSON}
+        return {"schema": ANY_JSON if raw_body.schema is None else raw_body.schema}
     return {"schema": {"type": "array", "items": reference(raw_body.items.__name__)}}
 
 

@@ -39,6 +39,7 @@ from troth.http.wire.bodies import is_utf8
 from troth.http.wire.crowded import values_problem
 from troth.http.wire.errors import ApiError, ErrorBodyObject, error_object, invalid
 from troth.http.wire.requests import Response
+from troth.http.wire.schema_parts import Schema
 from troth.shards.placement.executions import NodePlace, PlacedExecution
 
 from .answers import AssignmentObject
@@ -76,6 +77,37 @@ class _Exchanged(Struct):
     assign: Annotated[list[_TakenOn], _Many] = []
     room: bool = False
 
+
+_FENCE: Final[Schema] = {
+    "id": ID_SCHEMA,
+    "counter": {"type": "integer", "minimum": 1, "maximum": limits.INTEGER_MAX},
+}
+_RESULT: Final[Schema] = {
+    **_FENCE,
+    "status": {"type": "integer", "minimum": 0, "maximum": 999},
+    "headers": {
+        "type": "array",
+        "items": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2},
+    },
+    "error": {"type": "string", "nullable": True},
+    "body": {"type": "string", "format": "byte", "nullable": True},
+}
+
+
+def _array(properties: Schema, required: tuple[str, ...]) -> Schema:
+    items = {"type": "object", "properties": properties, "required": list(required)}
+    return {"type": "array", "maxItems": limits.NODE_EXCHANGE_LIMIT_COUNT, "items": items}
+
+
+SCHEMA: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "results": _array(_RESULT, ("id", "counter", "status")),
+        "assign": _array(_FENCE, ("id", "counter")),
+        "room": {"type": "boolean"},
+    },
+}
+"""What `_Exchanged` is, for the description."""
 
 _decoder: Final = msgspec.json.Decoder(_Exchanged)
 
@@ -301,6 +333,7 @@ ENDPOINTS = (
             "JSON with any of `results` (of `id`, `counter`, `status`, `headers`, `error`, and "
             "`body` in base64), `assign` (of `id` and `counter`), and `room`.",
             ("application/json",),
+            schema=SCHEMA,
         ),
         successes=(Success(200, "The answers.", ExchangeObject),),
     ),

@@ -20,6 +20,7 @@ from typing import Final, final
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_bytes import encoder
 from troth.persistence.data_directory import log_name
 from troth.persistence.errors import DataDirectoryError
 from troth.persistence.files import DIRECTORY_MODE, RealFiles
@@ -53,6 +54,9 @@ class Reached(Struct, frozen=True):
 
     next_sequence: int
     time_ms: int
+
+
+_encode: Final = encoder()
 
 
 @final
@@ -146,7 +150,7 @@ class Archive:
     def note_reached(self, next_sequence: int, time_ms: int) -> None:
         """Note that up to a moment the log has nothing from a record on. Raises OSError."""
         if self.path.is_dir():
-            content = msgspec.json.encode(Reached(next_sequence, time_ms))
+            content = _encode(Reached(next_sequence, time_ms))
             self._copy(content, self.path / REACHED_NAME)
 
     def has(self, segment: Segment) -> bool:

@@ -6,10 +6,13 @@ would end the task's hold waits. The asker carries the request out within that t
 before it asked; so its time is over first, whatever the way takes. Then it returns the pass. What
 is too late is not carried out, and asks again.
 
-Both ends count on a monotonic clock of their own.
+Both ends count on a monotonic clock of their own. Leases and deadlines follow the wall clock. If that
+is set forward while a pass is out, it would end the hold too early: any command may find a lease
+over. So all commands of the group wait then until the pass is over.
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Final, final
 
 from troth.core import commands as c
@@ -79,11 +82,17 @@ class GivenPasses:
         self.given: dict[str, dict[str, float]] = {}
         """Until when they last, by the promise whose tasks are held and the pass."""
         self._tasks: dict[str, str] = {}
+        self._ends_ms: dict[str, int] = {}
+        """When the wall clock is to say that they are over, by the pass."""
+        self._first_end_ms: float = inf
+        """None of these is earlier."""
 
-    def give(self, home_id: str, pass_id: str, duration_ms: int) -> None:
-        """Keep the tasks of a promise held for a while."""
+    def give(self, home_id: str, pass_id: str, duration_ms: int, now_ms: int) -> None:
+        """Keep the tasks of a promise held for a while. `now_ms` is what the wall clock says."""
         self.given.setdefault(home_id, {})[pass_id] = self._now_s() + duration_ms / 1000
         self._tasks[pass_id] = home_id
+        self._ends_ms[pass_id] = now_ms + duration_ms
+        self._first_end_ms = min(self._first_end_ms, now_ms + duration_ms)
 
     def take_back(self, pass_id: str) -> None:
         """Note that a pass is over; it may have run out before."""
@@ -91,7 +100,7 @@ class GivenPasses:
         if home_id is None:
             return
         of_home = self.given[home_id]
-        del of_home[pass_id]
+        del of_home[pass_id], self._ends_ms[pass_id]
         if not of_home:
             del self.given[home_id]
             self.when_over()
@@ -112,6 +121,14 @@ class GivenPasses:
             self.take_back(pass_id)
         return home_id in self.given
 
+    def are_overtaken(self, now_ms: int) -> bool:
+        """Return whether the wall clock says that a pass is over which is not: it was set forward."""
+        if now_ms < self._first_end_ms:
+            return False
+        self.are_out()
+        self._first_end_ms = min(self._ends_ms.values(), default=inf)
+        return now_ms >= self._first_end_ms
+
 
 @final
 class GroupMachine(Machine):
@@ -123,7 +140,7 @@ class GroupMachine(Machine):
     def step(self, command: Command, now_ms: int) -> Step:
         """Carry out a command, or leave it for later while a pass says so."""
         kind = type(command)
-        if self.passes.given and self._has_to_wait(kind, command):
+        if self.passes.given and self._has_to_wait(kind, command, now_ms):
             return Step(DONE, (), (), again=command, waits=True)
         if kind in _WITH_FENCE and command.fence is not None:  # type: ignore[attr-defined]
             return self._step_with_fence(command, command.fence, now_ms)  # type: ignore[attr-defined]
@@ -135,7 +152,7 @@ class GroupMachine(Machine):
             return self._step_fenced(command, fence, now_ms)
         step = _step(self, command, now_ms)
         if isinstance(command, c.CheckFence | w.CheckWorkflowFence) and step.reply.code is Code.OK:
-            self.passes.give(home_of(command), command.pass_id, step.reply.count)
+            self.passes.give(home_of(command), command.pass_id, step.reply.count, now_ms)
         return step
 
     def _step_fenced(
@@ -151,7 +168,9 @@ class GroupMachine(Machine):
         fence.is_over()
         return step
 
-    def _has_to_wait(self, kind: type[Command], command: Command) -> bool:
-        if kind in ENDING:
-            return self.passes.is_held(home_of(command))
-        return kind in ENDING_ANY and self.passes.are_out()
+    def _has_to_wait(self, kind: type[Command], command: Command, now_ms: int) -> bool:
+        if kind in ENDING and self.passes.is_held(home_of(command)):
+            return True
+        if kind in ENDING_ANY and self.passes.are_out():
+            return True
+        return kind is not c.ResumeTime and self.passes.are_overtaken(now_ms)

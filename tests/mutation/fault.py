@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One planted fault. `tests` are what pytest is given; they run for at most `limit_s`."""
+    """One planted fault. `tests` are what pytest is given; they run for at most `limit_s`.
+
+    With `all_seeds` random tests run with all their seeds, until one finds it.
+    """
 
     name: str
     file: str
@@ -19,6 +22,7 @@ class Fault:
     tests: tuple[str, ...]
     is_quick: bool = False
     limit_s: int = 120
+    all_seeds: bool = False
 
 
 def fault(name: str, file: str, old: str, new: str, *tests: str, is_quick: bool = False) -> Fault:

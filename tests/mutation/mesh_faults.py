@@ -122,7 +122,15 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "a pass does not keep a task held",
         PASSES,
-        "return self.passes.is_held(home_of(command))",
+        "kind in ENDING and self.passes.is_held(home_of(command))",
+        "False",
+        FENCES,
+        is_quick=True,
+    ),
+    fault(
+        "a clock set forward ends a hold while a pass is out",
+        PASSES,
+        "return kind is not c.ResumeTime and self.passes.are_overtaken(now_ms)",
         "return False",
         FENCES,
         is_quick=True,

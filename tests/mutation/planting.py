@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.helpers.repository import ROOT
+from tests.helpers.seeds import VARIABLE
 
 from .fault import Fault
 
@@ -73,7 +74,7 @@ class Plantation:
 
     def _run(self, fault: Fault) -> Verdict:
         started_s = time.monotonic()
-        status, output = self._pytest(fault.tests, fault.limit_s)
+        status, output = self._pytest(fault)
         duration_s = time.monotonic() - started_s
         if status is None:
             return Verdict(fault, f"no end within {fault.limit_s} s", duration_s)
@@ -84,11 +85,13 @@ class Plantation:
             raise StaleFaultError(f"{fault.name!r}: the tests cannot run\n{output[-2_000:]}")
         return Verdict(fault, found[1], duration_s)
 
-    def _pytest(self, tests: tuple[str, ...], limit_s: int) -> tuple[int | None, str]:
+    def _pytest(self, fault: Fault) -> tuple[int | None, str]:
         environment = {**os.environ, "PYTHONPATH": str(self._root / "src")}
+        if fault.all_seeds:
+            environment[VARIABLE] = "all"
         # Tests that plant a fault themselves would fail for the wrong reason.
         options = ("-x", "-q", "-p", "no:cacheprovider", "-k", "not found_out")
-        command = (sys.executable, "-m", "pytest", *options, *tests)
+        command = (sys.executable, "-m", "pytest", *options, *fault.tests)
         try:
             done = subprocess.run(
                 command,
@@ -98,7 +101,7 @@ class Plantation:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=limit_s,
+                timeout=fault.limit_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:

@@ -20,7 +20,7 @@ from troth.core.commands import (
     ReadPromise,
 )
 from troth.core.grammar import task_ids
-from troth.core.model import RESOLVED, Fence
+from troth.core.model import CLAIMED, RESOLVED, Fence
 from troth.core.workflow_commands import (
     CreateWorkflow,
     EnsurePromise,
@@ -33,13 +33,15 @@ from troth.shards.mesh.passes import GivenPasses
 
 from .world import World, world
 
+HOUR_MS = 3_600_000
+
 
 async def claimed_task(server: World, group: int) -> Fence:
     """Make a promise with a task in a group, and claim it."""
     name = server.id_of(group, "work")
     await server.call(0, CreatePromise(name, FAR_MS, tags={"resonate:invoke": WORKER}))
     task_id = task_ids.invoke_id(name)
-    reply = await server.call(0, ClaimTask(task_id, 1, "worker", 3_600_000))
+    reply = await server.call(0, ClaimTask(task_id, 1, "worker", HOUR_MS))
     assert reply.code is Code.CREATED
     return Fence(task_id, 1)
 
@@ -178,7 +180,7 @@ async def test_nothing_is_done_for_a_task_that_has_ended(
             tags = {"resonate:invoke": WORKER}
             await server.call(task_group, CreatePromise(name, FAR_MS, tags=tags))
             fence = Fence(task_ids.invoke_id(name), 1)
-            await server.call(task_group, ClaimTask(fence.task_id, 1, "worker", 3_600_000))
+            await server.call(task_group, ClaimTask(fence.task_id, 1, "worker", HOUR_MS))
             child = server.id_of(child_group, f"child-{number}")
             fenced = server.ask(child_group, CreatePromise(child, FAR_MS, fence=fence))
             await trio.sleep(luck.random() * 1.2)
@@ -202,13 +204,39 @@ async def test_nothing_is_done_for_a_task_that_has_ended(
                 assert isinstance(fenced.error, (OutOfReach, LinkBroken))
 
 
+async def test_a_clock_that_is_set_forward_ends_no_hold_while_a_pass_is_out(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is over by the clock then, which both the timer and any look at the task heed."""
+    async with world(2, delay_s=0.2) as server:
+        fence = await claimed_task(server, 1)
+        root = task_ids.home(fence.task_id)
+        shards = server.processes[1].shards
+        state = next(one for one in shards.states() if fence.task_id in one.tasks)
+        asked = server.ask(0, CreatePromise(server.id_of(0, "child"), FAR_MS, fence=fence))
+        while not passes_are_out(server, 1):  # noqa: ASYNC110  nothing tells of it
+            await trio.sleep(0.01)
+        now_ms = shards.clock.now_ms
+        monkeypatch.setattr(type(shards.clock), "now_ms", lambda clock: now_ms() + 2 * HOUR_MS)
+        read = server.ask(1, ReadPromise(root))
+        while passes_are_out(server, 1):  # noqa: ASYNC110
+            assert state.tasks[fence.task_id].state is CLAIMED
+            assert not read.is_done
+            await trio.sleep(0.01)
+        await trio.sleep(1)
+        assert read.is_done
+        assert state.tasks[fence.task_id].state is not CLAIMED
+        assert asked.reply is not None
+        assert asked.reply.code is Code.CREATED, "it was carried out within the pass"
+
+
 def test_passes_of_one_promise_are_counted_one_by_one() -> None:
     """What waits goes on when the last is over; one that has run out may still be given back."""
     now_s = 0.0
     passes, over = GivenPasses(lambda: now_s), []
     passes.when_over = lambda: over.append(now_s)
-    passes.give("p", "one", 1_000)
-    passes.give("p", "two", 2_000)
+    passes.give("p", "one", 1_000, 0)
+    passes.give("p", "two", 2_000, 0)
     assert passes.is_held("p")
     assert not passes.is_held("other")
     passes.take_back("one")
