@@ -157,8 +157,8 @@ class Success:
 class RawBody:
     """A request body that the handler reads itself, and which types of content it takes.
 
-    What JSON may be in it is said by `body`, if only that; by `items`, of what there may be an array;
-    or by a `schema`.
+    What JSON may be in it is said by `body`, if only that; by `items`, of what there may be an
+    array; or by a `schema`.
     """
 
     description: str

@@ -6,9 +6,9 @@ would end the task's hold waits. The asker carries the request out within that t
 before it asked; so its time is over first, whatever the way takes. Then it returns the pass. What
 is too late is not carried out, and asks again.
 
-Both ends count on a monotonic clock of their own. Leases and deadlines follow the wall clock. If that
-is set forward while a pass is out, it would end the hold too early: any command may find a lease
-over. So all commands of the group wait then until the pass is over.
+Both ends count on a monotonic clock of their own. Leases and deadlines follow the wall clock. If
+that is set forward while a pass is out, it would end the hold too early: any command may find a
+lease over. So all commands of the group wait then until the pass is over.
 """
 
 from collections.abc import Callable
@@ -122,7 +122,7 @@ class GivenPasses:
         return home_id in self.given
 
     def are_overtaken(self, now_ms: int) -> bool:
-        """Return whether the wall clock says that a pass is over which is not: it was set forward."""
+        """Return whether a pass is out that is over by the wall clock: that was set forward."""
         if now_ms < self._first_end_ms:
             return False
         self.are_out()

@@ -217,9 +217,9 @@ async def test_a_clock_that_is_set_forward_ends_no_hold_while_a_pass_is_out(
         while not passes_are_out(server, 1):  # noqa: ASYNC110  nothing tells of it
             await trio.sleep(0.01)
         now_ms = shards.clock.now_ms
-        monkeypatch.setattr(type(shards.clock), "now_ms", lambda clock: now_ms() + 2 * HOUR_MS)
+        monkeypatch.setattr(type(shards.clock), "now_ms", lambda _: now_ms() + 2 * HOUR_MS)
         read = server.ask(1, ReadPromise(root))
-        while passes_are_out(server, 1):  # noqa: ASYNC110
+        while passes_are_out(server, 1):
             assert state.tasks[fence.task_id].state is CLAIMED
             assert not read.is_done
             await trio.sleep(0.01)
