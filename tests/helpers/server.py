@@ -10,6 +10,7 @@ the start itself matters, or the memory of the process, give `command=SERVE`.
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -36,6 +37,18 @@ _POLL_INTERVAL_S: Final = 0.02
 _LOG_SHOWN_CHARACTERS: Final = 20_000
 
 SERVE: Final = (sys.executable, "-m", "troth", "serve")
+
+
+_PROCESSES_COUNT: Final = 8
+_PROCESS_PORTS_COUNT: Final = 2_500
+_WORKER: Final = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+_FIRST_PORT: Final = 12_000 + _PROCESS_PORTS_COUNT * (
+    (int(_WORKER) if _WORKER.isdecimal() else os.getpid()) % _PROCESSES_COUNT
+)
+_PORTS: Final = range(_FIRST_PORT, _FIRST_PORT + _PROCESS_PORTS_COUNT)
+"""Those of this process that runs tests, below those of outgoing connections (from 32,768 on)."""
+
+_port_counter: Final = itertools.count()
 
 
 class ServerDiedError(Exception):
@@ -256,17 +269,29 @@ def _wait_until_gone(process_id: int) -> None:
             state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return
-        if state == "Z":
+        if state == "Z" and not _has_threads(process_id):
             return
         time.sleep(_POLL_INTERVAL_S)
 
 
+def _has_threads(process_id: int) -> bool:
+    """Return whether a process whose first thread has ended has others, which hold its files."""
+    try:
+        return len(os.listdir(f"/proc/{process_id}/task")) > 1
+    except OSError:
+        return False
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on. All are held at once, so that they differ from each other."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            ports.append(listener.getsockname()[1])
-        return ports
+    """Return ports that nobody listens on; one process that runs tests gets none twice soon.
+
+    The system takes none of them for an outgoing connection. One that it may take can be gone when
+    a server that was killed is started again.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = _PORTS[next(_port_counter) % len(_PORTS)]
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            ports.append(port)
+    return ports
