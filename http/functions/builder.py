@@ -4,11 +4,11 @@ What this module promises:
 
 - A build that was acknowledged is checked, if not now then after the next start: it is PENDING in
   the catalog, with its package, before its id is returned to the client. Its status changes once.
-- New executions run the newest build that has succeeded. - Of a function's builds the newest
-`BUILDS_KEPT_COUNT` stay, and also the one that new executions run and those that unfinished
-executions need. The package goes before the build, so
-  that none is left over. A deleted function keeps only what unfinished executions need, as long as
-  they do.
+- New executions run the newest build that has succeeded. They do so before it says SUCCESS, so
+  whoever reads that can rely on it.
+- Of a function's builds the newest `BUILDS_KEPT_COUNT` stay, and also the one that new executions
+  run and those that unfinished executions need. The package goes before the build, so that none is
+  left over. A deleted function keeps only what unfinished executions need, as long as they do.
 - No code of a package is run. It is read in a thread, a file of Python compiled in a process.
 """
 
@@ -215,6 +215,10 @@ class Builder:
         try:
             function = await self._function_of(build)
             problems, log = await self._verdict(build, function)
+            if function.build_id == build.id:
+                problems = []  # it was found good before the server ended, and runs
+            if not problems:
+                await self._use(build)
             status = BuildStatus.FAILED if problems else BuildStatus.SUCCESS
             step = BuildStep(status, self._api.now_ms())
 
@@ -232,8 +236,6 @@ class Builder:
                 self._api.shards.failures.note(
                     FailureKind.BUILD, step.at, build.id, problems[0], build.function_id
                 )
-            if not problems:
-                await self._use(build)
         except ApiError as error:
             if error.code not in _GONE:
                 raise

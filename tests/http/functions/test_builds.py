@@ -14,12 +14,14 @@ from troth.core.catalog import (
     Build,
     BuildStatus,
     Capabilities,
+    Function,
     FunctionKind,
     Language,
     Node,
     Scope,
     package_id,
 )
+from troth.core.codes import Code
 from troth.core.commands import (
     AssignExecution,
     CancelExecution,
@@ -31,9 +33,11 @@ from troth.core.commands import (
 )
 from troth.core.executions import ExecutionPlan
 from troth.core.grammar.packages import Package, PackageLimits
+from troth.core.model import replace
 from troth.core.replies import Reply
 from troth.http.functions import builder as builder_module
 from troth.http.functions.builder import Builder
+from troth.http.functions.entries import change_own
 from troth.http.settings.settings import Settings
 from troth.shards.errors import Overloaded
 
@@ -330,6 +334,47 @@ async def test_what_an_earlier_run_has_left_is_taken_up() -> None:
         assert (await owner.send("GET", f"/build/{orphan.id}")).status == 404
         assert (await owner.send("GET", f"/function/{used}")).json["buildId"] == good
         assert later.statistics().waiting_count == 0
+
+
+async def test_a_build_that_succeeded_runs_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads SUCCESS may create a task at once."""
+    changed: list[type] = []
+
+    async def seen(api: Any, kind: Any, *rest: Any) -> Any:
+        changed.append(kind)
+        return await change_own(api, kind, *rest)
+
+    monkeypatch.setattr(builder_module, "change_own", seen)
+    async with running() as world:
+        owner = tenant(world)
+        await owner.built(await owner.function())
+
+    assert changed == [Function, Build]
+
+
+async def test_a_build_that_runs_is_not_found_bad_after_a_crash() -> None:
+    """The crash came between its use and its status; now its package cannot even be read."""
+    async with running() as world:
+        owner = tenant(world)
+        function_id = await owner.function()
+        pending = Build(
+            "f" * 24, 1, NOW_MS, owner.account_id, function_id, BuildStatus.PENDING, "d", 1
+        )
+        await world.api.shards.ask(CreateEntry(pending))
+        await change_own(
+            world.api,
+            Function,
+            function_id,
+            owner.account_id,
+            Code.FUNCTION_NOT_FOUND,
+            lambda function: replace(function, build_id=pending.id),
+        )
+        async with trio.open_nursery() as nursery:
+            later = Builder(world.api)
+            await nursery.start(later.run)
+            await later.wait_settled()
+            nursery.cancel_scope.cancel()
+        assert (await owner.send("GET", f"/build/{pending.id}")).json["status"] == "SUCCESS"
 
 
 async def test_a_build_that_succeeded_before_a_crash_is_used_after_it() -> None:
