@@ -4,8 +4,8 @@ What this module promises:
 
 - A build that was acknowledged is checked, if not now then after the next start: it is PENDING in
   the catalog, with its package, before its id is returned to the client. Its status changes once.
-- New executions run the newest build that has succeeded. They do so before it says SUCCESS, so
-  whoever reads that can rely on it.
+- New executions run the newest build that has succeeded. They do so before it says SUCCESS: a
+  client that reads that can rely on it.
 - Of a function's builds the newest `BUILDS_KEPT_COUNT` stay, and also the one that new executions
   run and those that unfinished executions need. The package goes before the build, so that none is
   left over. A deleted function keeps only what unfinished executions need, as long as they do.

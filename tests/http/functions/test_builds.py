@@ -337,7 +337,7 @@ async def test_what_an_earlier_run_has_left_is_taken_up() -> None:
 
 
 async def test_a_build_that_succeeded_runs_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reads SUCCESS may create a task at once."""
+    """A client that reads SUCCESS may create a task at once."""
     changed: list[type] = []
 
     async def seen(api: Any, kind: Any, *rest: Any) -> Any:
