@@ -181,14 +181,6 @@ def connect(url: str, timeout_s: float = 10.0) -> socket.socket:
     return socket.create_connection((parts.hostname, parts.port), timeout=timeout_s)
 
 
-def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def search_all(client: Client, pattern: str = "*", kind: str = "promises") -> list[dict[str, Any]]:
     """Every promise (or schedule) that matches, page by page."""
     found: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import ServerProcess, free_ports
 from troth.persistence.data_directory import LOG_NAME
 
 from .support import (
@@ -29,7 +29,6 @@ from .support import (
     Ended,
     connect,
     fingerprint,
-    free_port,
     grow_disk,
     limit_files,
     run_serve,
@@ -73,7 +72,7 @@ def segments_of(data: Path) -> list[Path]:
 
 def serve_on(data: Path, *arguments: str, file_limit_bytes: int | None = None) -> Ended:
     """Start a server that is expected to refuse."""
-    ports = ("--listen", f"127.0.0.1:{free_port()}", "--poll-listen", "none")
+    ports = ("--listen", f"127.0.0.1:{free_ports(1)[0]}", "--poll-listen", "none")
     return run_serve("--data", str(data), *ports, *arguments, file_limit_bytes=file_limit_bytes)
 
 
@@ -223,7 +222,7 @@ def test_a_taken_port_is_refused_before_anything_is_made(
         port = taken.getsockname()[1]
         # The other port is free whatever it is; where a flag is repeated the last one counts.
         arguments = (
-            *("--listen", f"127.0.0.1:{free_port()}", "--poll-listen", "none"),
+            *("--listen", f"127.0.0.1:{free_ports(1)[0]}", "--poll-listen", "none"),
             *(flag, f"127.0.0.1:{port}"),
         )
         ended = run_serve("--data", str(tmp_path / "data"), *arguments)

@@ -16,9 +16,9 @@ from typing import Final
 import pytest
 import trio
 
-from tests.helpers.server import ServerProcess
+from tests.helpers.server import ServerProcess, free_ports
 
-from .support import FAR_MS, Client, free_port
+from .support import FAR_MS, Client
 
 GOOD_COUNT: Final = 100
 MESSAGES_EACH_COUNT: Final = 5
@@ -135,7 +135,7 @@ async def test_bad_targets_delay_none_of_the_good(tmp_path: Path) -> None:
         good = [await stack.enter_async_context(serving(targets.good)) for _ in range(GOOD_COUNT)]
         slow = await stack.enter_async_context(serving(targets.slow))
         hostile = await stack.enter_async_context(serving(targets.hostile))
-        dead = free_port()
+        dead = free_ports(1)[0]
         deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         bad = [dead, slow, hostile, deaf.getsockname()[1]]
         server = stack.enter_context(ServerProcess(tmp_path, *ARGUMENTS))
