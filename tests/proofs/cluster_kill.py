@@ -24,7 +24,7 @@ from typing import Final
 from tests.helpers.postgres import postgres_server
 
 from .journal import Journal, random_operation
-from .kill import ARGUMENTS, CLIENTS_COUNT, Proof, Victim
+from .kill import ARGUMENTS, Proof, Victim
 from .support import FAR_MS, NO_ANSWER, Client
 
 PATIENCE_S: Final = 120.0
@@ -83,18 +83,7 @@ class ClusterProof(Proof):
 
     def _round_of(self, number: int, end: str) -> None:
         owner = self._server
-        journals = [
-            Journal(f"r{number}c{index}", is_of_nodes=True) for index in range(CLIENTS_COUNT)
-        ]
-        self._journals += journals
-        clients = [
-            threading.Thread(target=self._load, args=(one, Random(self._random.random())))
-            for one in journals
-        ]
-        workers = self._start_workers(f"round{number}", forgets=0.3)
-        for client in clients:
-            client.start()
-        time.sleep(self._random.uniform(0.3, 1.5))
+        journals, clients, workers = self._start_load(number, is_of_nodes=True)
         self._keep_short(owner)
         begun_s = time.monotonic()
         status = self._end(owner, end)

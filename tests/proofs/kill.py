@@ -130,17 +130,7 @@ class Proof:
     # --- one round --------------------------------------------------------------------------------
 
     def _round(self, number: int, stops_well: bool) -> None:
-        journals = [Journal(f"r{number}c{index}") for index in range(CLIENTS_COUNT)]
-        self._journals += journals
-        seeds = [Random(self._random.random()) for _ in journals]
-        clients = [
-            threading.Thread(target=self._load, args=(journal, seed), daemon=True)
-            for journal, seed in zip(journals, seeds, strict=True)
-        ]
-        workers = self._start_workers(f"round{number}", forgets=0.3)
-        for client in clients:
-            client.start()
-        time.sleep(self._random.uniform(0.3, 1.5))
+        journals, clients, workers = self._start_load(number)
         if stops_well:
             assert self._server.terminate() == 0, self._server.log()
             self.report.stops_count += 1
@@ -154,6 +144,26 @@ class Proof:
         self._start_again()
         with Client(self._server.url) as http:
             self._settle(http, journals, stopped_well=stops_well)
+
+    def _start_load(
+        self, number: int, *, is_of_nodes: bool = False
+    ) -> tuple[list[Journal], list[threading.Thread], list[Worker]]:
+        """Start the clients and workers of a round, and let them work for a while."""
+        journals = [
+            Journal(f"r{number}c{index}", is_of_nodes=is_of_nodes) for index in range(CLIENTS_COUNT)
+        ]
+        self._journals += journals
+        clients = [
+            threading.Thread(
+                target=self._load, args=(one, Random(self._random.random())), daemon=True
+            )
+            for one in journals
+        ]
+        workers = self._start_workers(f"round{number}", forgets=0.3)
+        for client in clients:
+            client.start()
+        time.sleep(self._random.uniform(0.3, 1.5))
+        return journals, clients, workers
 
     def _settle(self, http: Client, journals: list[Journal], *, stopped_well: bool) -> None:
         """Find out what a round has done, and count it."""

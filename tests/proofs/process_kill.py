@@ -22,7 +22,7 @@ from troth.cli.supervising.restart import asked
 from troth.http.supervision.seat import OWNER
 
 from .journal import Journal, random_operation
-from .kill import ARGUMENTS, CLIENTS_COUNT, Proof
+from .kill import ARGUMENTS, Proof
 from .support import NO_ANSWER, Client
 
 SHARDS: Final = ("--shards", "16")
@@ -52,16 +52,7 @@ class ProcessProof(Proof):
 
     def _round(self, number: int, stops_well: bool) -> None:  # noqa: ARG002
         self._is_over.clear()
-        journals = [Journal(f"r{number}c{index}") for index in range(CLIENTS_COUNT)]
-        self._journals += journals
-        clients = [
-            threading.Thread(target=self._load, args=(one, Random(self._random.random())))
-            for one in journals
-        ]
-        workers = self._start_workers(f"round{number}", forgets=0.3)
-        for client in clients:
-            client.start()
-        time.sleep(self._random.uniform(0.3, 1.5))
+        journals, clients, workers = self._start_load(number)
         if number % ALL_EVERY_COUNT == ALL_EVERY_COUNT - 1:
             self._server.kill9()
             self._is_over.set()
