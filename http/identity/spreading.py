@@ -7,8 +7,9 @@ up no change for longer, and lets no token in by an old copy when it goes on.
 
 Both ends count on a monotonic clock of their own, the copy from before it asked, the owner from
 when it answered: so the copy's time is over first. An owner that has just started does not know
-when copies last asked the one before it, and takes it that all did at that moment. Its supervisor
-has heard by then that it begins (`Seated.owning`), and prolongs no copy any more.
+when copies last asked the one before it, nor what that one told them: it takes it that all asked at
+that moment, and lack something. Its supervisor has heard by then that it begins (`Seated.owning`),
+and prolongs no copy any more.
 """
 
 from collections import deque
@@ -26,6 +27,9 @@ from .credentials import Credentials
 
 _LEASE_S: Final = COPY_LEASE_MS / 1000 * 1.01
 """The lease as the owner counts it: the other's clock may be a little slower."""
+
+_NOTHING: Final = -1
+"""Taken by a copy that has not asked this owner yet: it may lack a change of the owner before."""
 
 USES_INTERVAL_MS: Final = 60_000
 """How often processes tell one another which tokens and sessions were used."""
@@ -138,7 +142,7 @@ class CredentialsOwner:
             ends_s = [
                 until_s
                 for process, until_s in self._leases.items()
-                if until_s > now_s and self._taken.get(process, 0) < version
+                if until_s > now_s and self._taken.get(process, _NOTHING) < version
             ]
             if not ends_s:
                 return
@@ -146,7 +150,7 @@ class CredentialsOwner:
                 await self._news.wait()
 
     def _note_taken(self, process: int, taken: TakenVersion) -> None:
-        if taken.epoch == self._epoch and taken.version > self._taken.get(process, 0):
+        if taken.epoch == self._epoch and taken.version > self._taken.get(process, _NOTHING):
             self._taken[process] = taken.version
             self._news.set()
             self._news = trio.Event()

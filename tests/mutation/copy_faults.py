@@ -38,6 +38,14 @@ COPY_FAULTS: tuple[Fault, ...] = (
         COPIES,
     ),
     fault(
+        "an owner that has started again takes it that copies have all the one before has done",
+        SPREADING,
+        "_NOTHING: Final = -1",
+        "_NOTHING: Final = 0",
+        COPIES,
+        is_quick=True,
+    ),
+    fault(
         "a session that was ended goes on in other processes",
         COPIED,
         "self.sessions.end_by_digest(change.digest)",

@@ -243,9 +243,11 @@ async def test_a_copy_that_is_far_behind_is_made_again(autojump_clock: object) -
         assert all_of.lets_in(SECRET) == [False, False, False]
 
 
+@pytest.mark.parametrize("is_changed_before", [False, True], ids=["by it", "before"])
 async def test_an_owner_that_has_started_again_waits_for_leases_of_the_one_before(
-    autojump_clock: object,
+    autojump_clock: object, is_changed_before: bool
 ) -> None:
+    """Also if it is asked again for what the one before it has done, but did not tell of."""
     async with with_copies() as all_of:
         # A new life of process 0: it knows nothing of what the one before it has promised.
         process = all_of.world.processes[0]
@@ -254,9 +256,11 @@ async def test_an_owner_that_has_started_again_waits_for_leases_of_the_one_befor
         calls._listeners.clear()
         all_of.world.cut_off(0)
         owned, owner = make_owner(process, epoch=2)
-        owned.load([ACCOUNT], [TOKEN])
+        revoked = replace(TOKEN, revoked_on=1)
+        owned.load([ACCOUNT], [revoked if is_changed_before else TOKEN])
         owner.begin()
-        owned.put(replace(TOKEN, revoked_on=1))
+        if not is_changed_before:
+            owned.put(revoked)
         await owned.spread()
         assert [one.bearer(SECRET) for one in all_of.credentials[1:]] == [None, None]
         all_of.world.mend_all()
