@@ -141,8 +141,9 @@ class AuditLog:
     def _append_to(self, descriptor: int, entry: dict[str, Any], now_ms: int) -> bool:
         """Add a line to the file, or rename it if it is full; return whether it was added."""
         size = os.fstat(descriptor).st_size
-        last = os.pread(descriptor, _LAST_LINE_BYTES, max(size - _LAST_LINE_BYTES, 0))
-        line = _line(entry, _in_order(now_ms, last)).encode() + b"\n"
+        last = _end_of(descriptor)
+        before = last if size else self._end_of_older()
+        line = _line(entry, _in_order(now_ms, before)).encode() + b"\n"
         if size and size + len(line) > self._limit_bytes:
             self._rotate()
             return False
@@ -154,6 +155,17 @@ class AuditLog:
         if not size:
             self._sync_directory()
         return True
+
+    def _end_of_older(self) -> bytes:
+        """Return the end of the file that was renamed last, or nothing if there is none."""
+        for path in self._names()[1:2]:
+            with suppress(FileNotFoundError):
+                descriptor = self._open(path, os.O_RDONLY)
+                try:
+                    return _end_of(descriptor)
+                finally:
+                    os.close(descriptor)
+        return b""
 
     @contextmanager
     def _locked(self, flags: int, kind: int) -> Iterator[int]:
@@ -225,6 +237,12 @@ class AuditLog:
             if len(found) == limit_count:
                 break
         return found
+
+
+def _end_of(descriptor: int) -> bytes:
+    """Return the end of a file, with its last line."""
+    start = os.fstat(descriptor).st_size - _LAST_LINE_BYTES
+    return os.pread(descriptor, _LAST_LINE_BYTES, max(start, 0))
 
 
 def _line(entry: dict[str, Any], now_ms: int) -> str:

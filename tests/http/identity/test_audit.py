@@ -125,6 +125,17 @@ def test_several_processes_write_whole_lines_in_order(tmp_path: Path, limit_byte
     assert all(size > limit_bytes - 300 for size in full), "none was renamed before it was full"
 
 
+async def test_lines_are_in_order_over_files(tmp_path: Path) -> None:
+    """The first line of a file is not before the last one of the file that was full."""
+    times = iter((NOW_MS, NOW_MS - 20))
+    audit = AuditLog(lambda: next(times), tmp_path, limit_bytes=1)
+    for _ in range(2):
+        await audit.write(request(), "act")
+    assert sorted(sizes_in(tmp_path)) == [FILE_NAME, f"{FILE_NAME}.1"]
+    older, newer = (lines(tmp_path / name)[0] for name in (f"{FILE_NAME}.1", FILE_NAME))
+    assert newer["time"] == older["time"]
+
+
 async def test_lines_go_back_only_with_the_clock(tmp_path: Path) -> None:
     times = iter((NOW_MS, NOW_MS - 20, NOW_MS - 3_600_000))
     audit = AuditLog(lambda: next(times), tmp_path)
