@@ -69,7 +69,7 @@ SERIAL: Final = slice(1, 9)
 TIMEOUT_OFFSET: Final = 9
 _ROW_START_BYTES: Final = _ROW_START.size
 _START_BYTES: Final = _START.size
-_TIMES_BYTES: Final = _START.size - TIMEOUT_OFFSET
+_TIMES_BYTES: Final = _START_BYTES - TIMEOUT_OFFSET
 _NUMBER: Final = tuple(bytes([number]) for number in range(256))
 _DATA_ALONE: Final = 0xC1  # which begins nothing in msgpack
 _OWN_NAMES_PACKED: Final = msgspec.msgpack.encode(None)
@@ -200,7 +200,7 @@ def _without(promise_id: str, values: Iterable[str | None]) -> list[str | None]:
 def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
     """Return the promise that a shard has folded."""
     number, serial, timeout, created_on = _START.unpack_from(folded)
-    rest = folded[_START.size :]
+    rest = folded[_START_BYTES:]
     if not rest:
         return Promise(promise_id, serial, PENDING, timeout, created_on)
     if rest[0] == _DATA_ALONE:

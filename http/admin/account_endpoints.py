@@ -30,7 +30,7 @@ from troth.http.identity.entry_changes import DOUBTFUL, EntryChanges
 from troth.http.wire.decoding import integer, query_parameters
 from troth.http.wire.errors import ApiError, FieldProblem, invalid
 from troth.http.wire.json_text import dump, dump_in_order
-from troth.http.wire.requests import Response, json_response
+from troth.http.wire.requests import Request, Response, json_response
 
 from .account_bodies import (
     ChangeAccountBody,
@@ -53,11 +53,10 @@ _AUDIT_DEFAULT_COUNT: Final = 100
 _NO_STORE: Final = [(b"cache-control", b"no-store")]
 
 
-def _changes(api: Api, call: Call) -> EntryChanges:
-    """Make what changes accounts and tokens for a request."""
+def entry_changes(api: Api, request: Request | None = None) -> EntryChanges:
+    """Make what changes accounts and tokens, for a request if there is one."""
     return EntryChanges(
-        api.credentials,
-        lambda command: ask(api.shards, command, call.request, tolerated=DOUBTFUL),
+        api.credentials, lambda command: ask(api.shards, command, request, tolerated=DOUBTFUL)
     )
 
 
@@ -67,7 +66,7 @@ async def create_account(api: Api, call: Call) -> Response:
     name = body.name or ""
     credentials = api.credentials
     async with (
-        _changes(api, call) as changes,
+        entry_changes(api, call.request) as changes,
         api.audit.act(call.request, "account.add", name=name) as told,
     ):
         _check_name(name)
@@ -107,7 +106,7 @@ async def change_account(api: Api, call: Call) -> Response:
     credentials = api.credentials
     act = "account.disable" if disabled else "account.enable"
     async with (
-        _changes(api, call) as changes,
+        entry_changes(api, call.request) as changes,
         api.audit.act(call.request, act, account=call.path["id"]) as told,
     ):
         account = _account(api, call.path["id"])
@@ -135,7 +134,7 @@ async def create_token(api: Api, call: Call) -> Response:
     credentials = api.credentials
     secret = new_secret()
     async with (
-        _changes(api, call) as changes,
+        entry_changes(api, call.request) as changes,
         api.audit.act(call.request, "token.create", account=body.account) as told,
     ):
         account = _account(api, body.account or "")
@@ -221,7 +220,7 @@ async def revoke_token(api: Api, call: Call) -> Response:
     credentials = api.credentials
     token_id = call.path["id"]
     async with (
-        _changes(api, call) as changes,
+        entry_changes(api, call.request) as changes,
         api.audit.act(call.request, "token.revoke", token=token_id) as told,
     ):
         token = credentials.token(token_id)
@@ -245,7 +244,7 @@ async def rotate_token(api: Api, call: Call) -> Response:
         allowed = f"between 0 and {limits.TOKEN_GRACE_LIMIT_MS}"
         raise invalid("grace", f"must be {allowed} (got {grace_ms})")
     async with (
-        _changes(api, call) as changes,
+        entry_changes(api, call.request) as changes,
         api.audit.act(call.request, "token.rotate", token=body.id, graceMs=grace_ms) as told,
     ):
         token = _valid_token(api, body.id or "")

@@ -15,9 +15,9 @@ from troth.core.catalog import Token
 from troth.core.commands import ReplaceEntry
 from troth.core.model import replace
 from troth.http.api.context import Api
-from troth.http.api.shards_port import ask
-from troth.http.identity.entry_changes import DOUBTFUL, EntryChanges
 from troth.http.wire.errors import ApiError
+
+from .account_endpoints import entry_changes
 
 LOOK_S: Final = 60.0
 SAVE_MS: Final = 10 * 60_000
@@ -62,9 +62,7 @@ class TokenUses:
 
     async def _save(self, token_id: str) -> None:
         credentials = self._api.credentials
-        shards = self._api.shards
-        changes = EntryChanges(credentials, lambda one: ask(shards, one, tolerated=DOUBTFUL))
-        async with changes:
+        async with entry_changes(self._api) as changes:
             token = credentials.token(token_id)  # as it is now
             if token is None or token.revoked_on is not None:
                 return

@@ -26,7 +26,6 @@ from troth.core.commands import (
     ReadEntry,
     ReadExecution,
 )
-from troth.core.executions import ACCOUNT_TAG
 from troth.core.grammar.task_ids import invoke_id
 from troth.core.replies import Reply
 from troth.http.api.context import Api
@@ -45,7 +44,7 @@ from troth.shards.placement.executions import NodePlace, PlacedExecution
 from .answers import AssignmentObject
 from .node_endpoints import node_endpoint, node_of
 from .node_stream import EXCHANGE_VERSION
-from .node_work_endpoints import assignment, finish_without_code, outcome
+from .node_work_endpoints import assignment, finish_without_code, is_of_another, outcome
 
 ASSIGNMENTS_LIMIT_BYTES: Final = 256 * 1024
 """Of the functions' requests in one answer, in base64; those beyond are fetched one by one."""
@@ -207,14 +206,12 @@ class _NodeExchange:
                 (result.promise_id, result.command.counter) in ending
             ):
                 placement.ending(result.promise_id, result.command.counter, is_ending=False)
-        refused = []
+        replies = {id(one): reply for one, reply in zip(known, assigned, strict=True)}
         for one, reply in zip(known, assigned, strict=True):
             if reply.code < REFUSALS_FROM:
                 placement.assigned(one.promise_id, one.counter)
-            elif one in along:
-                refused.append(one)
-        placement.not_assigned(refused)
-        replies = {id(one): reply for one, reply in zip(known, assigned, strict=True)}
+        taken = [one for one in along if replies[id(one)].code < REFUSALS_FROM]
+        placement.not_assigned([one for one in along if replies[id(one)].code >= REFUSALS_FROM])
         return ExchangeObject(
             [
                 await self._result_answer(result, reply)
@@ -224,11 +221,7 @@ class _NodeExchange:
                 await self._assigned(given.id, given.counter, one, replies, builds)
                 for given, one in zip(self._asked, asked, strict=True)
             ]
-            + [
-                await self._assigned(one.id, one.counter, one, replies, builds)
-                for one in along
-                if one not in refused
-            ],
+            + [await self._assigned(one.id, one.counter, one, replies, builds) for one in taken],
         )
 
     def _placed(self, given: _TakenOn) -> PlacedExecution | None:
@@ -263,8 +256,7 @@ class _NodeExchange:
         if not entry.shared:
             # To a node of one account, executions of another do not exist.
             read = await answered(self._api.shards.ask(ReadExecution(result.promise_id)))
-            tags = read.promise.tags if read.promise is not None else None
-            if (tags or {}).get(ACCOUNT_TAG) != entry.account_id:
+            if is_of_another(read, entry.account_id):
                 code = Code.EXECUTION_NOT_FOUND
         return ResultAnswerObject(code.status, self._error(code))
 

@@ -212,10 +212,15 @@ async def _ask_about(
         node = node_of(api, call).entry
         if not node.shared:
             reply = await ask(api.shards, ReadExecution(promise_id), call.request)
-            tags = reply.promise.tags if reply.promise is not None else None
-            if (tags or {}).get(ACCOUNT_TAG) != node.account_id:
+            if is_of_another(reply, node.account_id):
                 raise ApiError(Code.EXECUTION_NOT_FOUND) from None
         raise
+
+
+def is_of_another(reply: Reply, account_id: str) -> bool:
+    """Return whether an execution is not the account's, or is not there, by the reply to a read."""
+    tags = reply.promise.tags if reply.promise is not None else None
+    return (tags or {}).get(ACCOUNT_TAG) != account_id
 
 
 def _named(call: Call) -> tuple[str, int]:

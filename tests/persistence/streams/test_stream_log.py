@@ -33,6 +33,15 @@ def _log(
     mark: ChainMark | None = None,
 ) -> StreamLog:
     stream = SimulatedStream(engine, Random(f"{seed} {incarnation}"), clock, chance, faults)
+    return _log_on(stream, clock, incarnation, mark)
+
+
+def _log_on(
+    stream: SimulatedStream,
+    clock: SimulatedClock,
+    incarnation: int = 1,
+    mark: ChainMark | None = None,
+) -> StreamLog:
     return StreamLog(
         stream,
         node=f"n{incarnation}",
@@ -196,10 +205,7 @@ def test_an_owner_is_not_replaced_because_the_engine_was_away() -> None:
     engine, clock = SimulatedEngine(), SimulatedClock()
     first = _owner(engine, clock)
     stream = SimulatedStream(engine, Random(1), clock, faults=("no read",))
-    second = StreamLog(
-        stream, node="n2", incarnation=2, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
-        sleep_s=clock.sleep_s,
-    )  # fmt: skip
+    second = _log_on(stream, clock, 2)
     away_from_ms, away_until_ms = clock.time_ms + 1_000, clock.time_ms + 11_000
     claimed_ms = 0
 
@@ -243,10 +249,7 @@ def test_an_idle_owner_says_that_it_is_alive() -> None:
 def test_an_engine_that_does_not_answer_ends_the_log_when_patience_is_over() -> None:
     engine, clock = SimulatedEngine(), SimulatedClock()
     stream = SimulatedStream(engine, Random(1), clock)
-    log = StreamLog(
-        stream, node="n", incarnation=1, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
-        sleep_s=clock.sleep_s,
-    )  # fmt: skip
+    log = _log_on(stream, clock)
     list(log.take_over(_go_on))
     stream.chance, stream._faults = 1.0, ("lost", "no read")
     began_ms = clock.time_ms
@@ -300,10 +303,7 @@ def _check_run(seed: int) -> None:
 def test_every_fault_is_met() -> None:
     engine, clock = SimulatedEngine(), SimulatedClock()
     stream = SimulatedStream(engine, Random(3), clock, 0.5)
-    log = StreamLog(
-        stream, node="n", incarnation=1, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
-        sleep_s=clock.sleep_s,
-    )  # fmt: skip
+    log = _log_on(stream, clock)
     list(log.take_over(_go_on))
     for number in range(1, 30):
         log.append([(0, number, b"%d" % number)], number)
@@ -478,10 +478,7 @@ def test_what_stands_where_a_frame_was_sent_and_is_no_frame_ends_the_log() -> No
     """Its answer was lost, and what the engine shows there is not what anyone has written."""
     engine, clock = SimulatedEngine(), SimulatedClock()
     stream = SimulatedStream(engine, Random(1), clock)
-    log = StreamLog(
-        stream, node="n", incarnation=1, boot_ms=clock.boot_ms, now_ms=clock.now_ms,
-        sleep_s=clock.sleep_s,
-    )  # fmt: skip
+    log = _log_on(stream, clock)
     list(log.take_over(_go_on))
     stream.chance, stream._faults = 1.0, ("answer lost",)
 
