@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
+import trio
+
 from troth.core import limits
 from troth.core.commands import Command
 from troth.core.deciding import Options
@@ -42,6 +44,7 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
+from troth.http.processes.cluster_member import ClusterMember, make_cluster_member
 from troth.http.processes.forwarding import ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.registration import register
@@ -57,7 +60,8 @@ from troth.http.sockets.lane import Lane
 from troth.http.sockets.memory_plan import plan_memory
 from troth.http.sockets.shared_room import SharedRoom
 from troth.http.sockets.slow_gate import SlowGate
-from troth.http.supervision.seat import OWNER
+from troth.http.supervision.seat import OWNER, ProcessSeat
+from troth.http.supervision.seated import Seated
 from troth.http.tracing.spans import NO_SPANS
 from troth.http.tracing.tracing import make_tracing
 from troth.http.web.feed import Feed
@@ -69,9 +73,10 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
-from troth.shards.gathered.cuts import GatheredCuts
+from troth.shards.gathered.cuts import GatheredCuts, GroupStorage
 from troth.shards.gathered.debugging import AllParts, DebugOperations, OnePart
 from troth.shards.gathered.home_looks import AllLooks
+from troth.shards.gathered.kept_copies import KeptCopies
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.surveys import AllSurveys
@@ -97,6 +102,7 @@ from troth.shards.storage import (
 )
 from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
+from troth.shards.threads import in_thread
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
@@ -105,14 +111,26 @@ from troth.shards.upkeep.snapshotter import EngineUpkeep, SnapshotStorage, Snaps
 from .causes import keeping_the_cause
 
 
-def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
+def _open_storage(settings: Settings, seated: Seated | None) -> Storage:
     if settings.in_memory:
         return MemoryStorage(settings.shards)
+    place = None if seated is None else place_of(seated.seat)
     if settings.log is not None:
         # Only here: other servers need none of it.
-        from troth.shards.streams.stream_storage import open_stream
+        from troth.shards.streams.stream_opening import open_group, open_stream
 
-        return open_stream(settings.log, settings.data, settings.shards, settings.node)
+        if settings.cluster is None:
+            return open_stream(settings.log, settings.data, settings.shards, settings.node)
+        assert seated is not None, "a cluster has several groups"
+        assert place is not None
+        return open_group(
+            settings.log,
+            settings.cluster,
+            place,
+            settings.node,
+            incarnation=seated.seat.incarnation,
+            may_claim=seated.may_claim,
+        )
     return DirectoryStorage(
         settings.data,
         settings.shards,
@@ -123,13 +141,39 @@ def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
     )
 
 
+def place_of(seat: ProcessSeat) -> GroupPlace:
+    """Return which group of the directory is a process's."""
+    return GroupPlace(seat.data, seat.process, seat.lock)
+
+
 @contextmanager
-def opened_storage(settings: Settings, place: GroupPlace | None = None) -> Iterator[Storage]:
+def opened_storage(settings: Settings, seated: Seated | None = None) -> Iterator[Storage]:
     """Open what the server keeps its records in, and close it; what ended the server counts.
 
-    `place` is this process's group, if there are several processes.
+    `seated` is this process among several, if there are several.
     """
-    storage = _open_storage(settings, place)
+    with closing_storage(_open_storage(settings, seated)) as storage:
+        yield storage
+
+
+@asynccontextmanager
+async def opened_group(settings: Settings, seated: Seated) -> AsyncIterator[Storage]:
+    """Do the same for one of several processes whose log is in an engine, which may take long.
+
+    It says that it lives in the meantime. It ends when that is over, even if it is to stop.
+    """
+    opened: list[Storage] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(seated.run)
+        opened.append(await in_thread(lambda: _open_storage(settings, seated)))
+        nursery.cancel_scope.cancel()
+    with closing_storage(opened[0]) as storage:
+        yield storage
+
+
+@contextmanager
+def closing_storage(storage: Storage) -> Iterator[Storage]:
+    """Close a storage at the end of a block; what ended the server counts."""
     try:
         yield storage
     except BaseException:
@@ -323,7 +367,10 @@ class Parts:
                 member.mesh.calls, member.place.group_shards, self.shards, self.surveys
             )
         self.cuts: GatheredCuts | None = None
-        if member is not None and isinstance(storage, DirectoryStorage):
+        self.kept_copies: KeptCopies | None = None
+        if member is not None:
+            self.kept_copies = KeptCopies(member.mesh.calls)
+            assert isinstance(storage, GroupStorage), "several share what is kept"
             self.cuts = GatheredCuts(
                 member.mesh.calls,
                 member.mesh.barrier,
@@ -352,6 +399,9 @@ class Parts:
         metrics.add(GATE, self.gate.statistics)
         metrics.add(TRACES, tracing.queue.statistics if tracing is not None else lambda: NO_SPANS)
         metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
+        self.cluster: ClusterMember | None = None
+        if member is not None and settings.cluster is not None:
+            self.cluster = make_cluster_member(settings, member.seated, storage, self.url)
         self._upkeep_statistics: Callable[[], UpkeepStatistics] = UpkeepStatistics  # none yet
         if isinstance(storage, FollowedStorage):
             look = storage.stream_statistics
@@ -470,6 +520,7 @@ class Parts:
             keep_count=settings.snapshot_keep_count,
             of_all=self.cuts,
             engine=engine,
+            copies_of_all=self.kept_copies,
         )
         self.api.snapshotter = snapshotter
         self.api.metrics.add(

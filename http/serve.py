@@ -45,7 +45,8 @@ from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import prepare_heap
 from troth.shards.collector import Collector, resting_collector, settle_collector
-from troth.shards.storage import DirectoryStorage, GroupPlace, Storage
+from troth.shards.gathered.cuts import GroupStorage
+from troth.shards.storage import Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.folder import Folder
@@ -54,7 +55,7 @@ from troth.shards.upkeep.place import watch_place
 from .announcement import announce
 from .causes import problem_of
 from .log_output import configure_logging, say_failed
-from .parts import Parts, opened_storage
+from .parts import Parts, opened_group, opened_storage
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -158,7 +159,11 @@ async def _serve(
     doors = make_doors(settings, shares, manager.handed_over, _processes_count(manager))
     for door in doors:
         await door.open()
-    with opened_storage(settings, _place_of(manager)) as storage:
+    if isinstance(manager, Seated) and settings.cluster is not None:
+        async with opened_group(settings, manager) as storage:
+            await Server(settings, storage, doors, shares, manager).run()
+        return
+    with opened_storage(settings, manager if isinstance(manager, Seated) else None) as storage:
         server = Server(settings, storage, doors, shares, manager)
         if when_ready is None:
             await server.run()
@@ -171,13 +176,6 @@ async def _serve(
 
 def _processes_count(manager: ServiceManager | Seated) -> int:
     return 1 if isinstance(manager, ServiceManager) else manager.seat.processes_count
-
-
-def _place_of(manager: ServiceManager | Seated) -> GroupPlace | None:
-    """Return which group of the directory is this process's; None: it has the whole directory."""
-    if isinstance(manager, ServiceManager):
-        return None
-    return GroupPlace(manager.seat.data, manager.seat.process, manager.seat.lock)
 
 
 async def _tell_when_ready(server: "Server", when_ready: WhenReady) -> None:
@@ -229,7 +227,7 @@ class Server:
         seated, storage = self._seated, self.storage
         if seated is None or seated.seat.processes_count == 1:
             return None
-        assert isinstance(storage, DirectoryStorage), "several share a directory"
+        assert isinstance(storage, GroupStorage), "several share what is kept"
         return MeshMember(seated, storage, self.settings)
 
     async def run(self) -> None:
@@ -264,12 +262,16 @@ class Server:
             else:
                 parts.member.bring_streams(self.listeners, self.api)
                 nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
+            if parts.cluster is not None:
+                nursery.start_soon(parts.cluster.watch_owner)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
             with resting_collector():
                 recovery = await in_thread(
                     lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
                 )
+            if parts.cluster is not None:
+                nursery.start_soon(parts.cluster.run)
             parts.continue_clock()
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:

@@ -77,6 +77,13 @@ class Settings:
         "postgresql://troth@db.example/troth. The directory is then only a cache: a server that "
         "lost it, or one on another machine, goes on with what is in the database.",
     )
+    cluster: str | None = _setting(
+        None,
+        WordOr({"none": None}, NodeName()),
+        "Name of the cluster in the database of log, which `troth cluster create` has made: "
+        "several groups of shards, each with a log and a process of its own. Several servers can "
+        "have the same one: one of them serves, the others stand by.",
+    )
     node: str | None = _setting(
         None,
         WordOr({"none": None}, NodeName()),
