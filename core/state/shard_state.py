@@ -190,7 +190,7 @@ class ShardState:
     def _add_plain(self, promise: Promise) -> None:
         """Do as `add_promise` for one that has nothing but its param, and no task: most have not.
 
-        It is folded at once, which costs less than to fold it when it has long been elsewhere.
+        It is folded immediately: later its parts would have to be fetched from cold memory.
         """
         promise_id, serial = promise.id, promise.serial
         if promise_id.startswith(RESERVED_PREFIX):

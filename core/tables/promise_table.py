@@ -3,9 +3,9 @@
 A promise that is new, or completed, is an object. Of one that stays pending nothing is needed for
 most of its life but that it is there; so after a few seconds it is *folded*: its fields become a
 few dozen bytes, in one object instead of ten (`folding.py`). One that has nothing but its data is
-folded at once: that is cheap, and so is the way back. What reads a folded one gets an object that
-is made for it, and is kept a while for the next. What completes it puts the completed one there, as
-an object.
+folded immediately: that is cheap, and so is the way back. What reads a folded one gets an object
+that is made for it, and is kept a while for the next. What completes it puts the completed one
+there, as an object.
 
 To who asks there is one table of promises, and no way to tell which are folded. The key stays the
 text that others refer to.
