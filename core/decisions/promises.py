@@ -82,9 +82,7 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
     )
     if seed is None:
         context.changes_one_promise = True
-        promise = context.state.promises.kept[command.id]
-        assert not isinstance(promise, bytes), "it is new"
-        return Reply(_CREATED, promise=promise)
+        return Reply(_CREATED, promise=context.state.promise_timers[-1])
     task = None
     if command.claim is not None:
         task = context.state.tasks[task_ids.invoke_id(command.id)].copy()

@@ -170,6 +170,7 @@ class ShardState:
     # Promises
 
     def promise_created(self, record: r.PromiseCreated) -> None:
+        tags, key, trace, seed = record.tags, record.key_for_create, record.trace, record.task
         promise = Promise(
             record.id,
             record.serial,
@@ -177,11 +178,34 @@ class ShardState:
             record.timeout,
             record.created_on,
             record.param,
-            record.tags,
-            record.key_for_create,
-            trace=record.trace,
+            tags,
+            key,
+            trace=trace,
         )
-        self.add_promise(promise, record.task)
+        if tags is None and key is None and trace is None and seed is None:
+            self._add_plain(promise)
+        else:
+            self.add_promise(promise, seed)
+
+    def _add_plain(self, promise: Promise) -> None:
+        """Do as `add_promise` for one that has nothing but its param, and no task: most have not.
+
+        It is folded immediately: later its parts would have to be fetched from cold memory.
+        """
+        promise_id, serial = promise.id, promise.serial
+        if promise_id.startswith(RESERVED_PREFIX):
+            self.add_promise(promise, None)
+            return
+        self.promises.add_plain(promise)
+        self.promises_count += 1
+        self.counts.promises[PENDING] += 1
+        self.activity.created_count += 1
+        self.promise_index.append(serial, promise_id)
+        if self.tracks_changes:
+            self.changes.promises.append(promise_id)
+        if serial > self.largest_serial:
+            self.largest_serial = serial
+        self.promise_timers.append(promise)
 
     def add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
         """Take up a pending promise that is new, with its invoke task if it has one."""

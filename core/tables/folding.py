@@ -166,10 +166,7 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     if data is not None and len(data) > DATA_CHARACTERS:
         return None
     if tags is None and key is None and trace is None and headers is None:
-        serial, timeout, created_on = promise.serial, promise.timeout, promise.created_on
-        if data is None:
-            return _pack_start(NO_TAGS, serial, timeout, created_on)
-        return _pack_data_start(NO_TAGS, serial, timeout, created_on, _DATA_ALONE) + data.encode()
+        return fold_plain(promise.serial, promise.timeout, promise.created_on, data)
     number, promise_id = NO_TAGS, promise.id
     values: list[str | None] | None = None
     if tags is not None:
@@ -190,6 +187,16 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
         rest = (values, data, headers)
     start = _pack_start(number, promise.serial, promise.timeout, promise.created_on)
     return start + _pack(rest)
+
+
+def fold_plain(serial: int, timeout: int, created_on: int, data: str | None) -> bytes:
+    """Return what stands for a pending promise that has no more than data, which is not long.
+
+    Raises MemoryError.
+    """
+    if data is None:
+        return _pack_start(NO_TAGS, serial, timeout, created_on)
+    return _pack_data_start(NO_TAGS, serial, timeout, created_on, _DATA_ALONE) + data.encode()
 
 
 def _without(promise_id: str, values: Iterable[str | None]) -> list[str | None]:

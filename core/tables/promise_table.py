@@ -2,9 +2,10 @@
 
 A promise that is new, or completed, is an object. Of one that stays pending nothing is needed for
 most of its life but that it is there; so after a few seconds it is *folded*: its fields become a
-few dozen bytes, in one object instead of ten (`folding.py`). What reads it gets an object that is
-made for it, and is kept a while for the next. What completes it puts the completed one there, as an
-object.
+few dozen bytes, in one object instead of ten (`folding.py`). One that has nothing but its data is
+folded immediately: that is cheap, and so is the way back. What reads a folded one gets an object
+that is made for it, and is kept a while for the next. What completes it puts the completed one
+there, as an object.
 
 To who asks there is one table of promises, and no way to tell which are folded. The key stays the
 text that others refer to.
@@ -19,9 +20,11 @@ from troth.core.limits import FOLD_SLICE_COUNT
 from troth.core.model import PENDING, Promise, PromiseState
 
 from .folding import (
+    DATA_CHARACTERS,
     TIMEOUT_OFFSET,
     NameSets,
     fold,
+    fold_plain,
     read_timeout,
     serial_of,
     unfold,
@@ -162,6 +165,26 @@ class PromiseTable(MutableMapping[str, Promise]):
         self._keep(promise)
         if promise.serial > self.folded_through:
             self.folded_through = promise.serial
+
+    def add_plain(self, promise: Promise) -> None:
+        """Take up a pending promise that is new and has nothing but its param, folded if it can.
+
+        `folded_through` stays: others before it may be objects.
+        """
+        kept, promise_id, param = self.kept, promise.id, promise.param
+        assert promise_id not in kept, "a promise is created once"
+        data = param.data
+        if param.headers is None and (data is None or len(data) <= DATA_CHARACTERS):
+            try:
+                kept[promise_id] = fold_plain(
+                    promise.serial, promise.timeout, promise.created_on, data
+                )
+            except MemoryError:
+                pass  # as in `fold_some`
+            else:
+                self.folded_count += 1
+                return
+        kept[promise_id] = promise
 
     def _keep(self, promise: Promise) -> None:
         try:

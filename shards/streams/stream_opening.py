@@ -20,7 +20,8 @@ from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefuse
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.shards.storage import GroupPlace
 
-from .stream_storage import StreamGroup, StreamStorage, asked
+from .stream_storage import StreamGroup, StreamStorage
+from .times import asked
 
 log = structlog.get_logger("troth.shards.streams")
 

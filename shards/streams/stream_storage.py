@@ -12,15 +12,13 @@ import os
 import secrets
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
-import trio
 
 from troth import __version__
 from troth.core.limits import (
@@ -71,30 +69,13 @@ from troth.shards.storage import GroupPlace, MakeCheckpoint, StreamStatistics
 
 from .following import Following
 from .stream_snapshots import SnapshotUnusable, read_pieces, restore_snapshot
+from .times import MACHINE_TIMES, Answer, Times, asked
 
 CACHE_NAME: Final = "stream.json"
 CHECKPOINTS_NAME: Final = "checkpoints"
-_RETRY_S: Final = 0.5
 _FETCHES_COUNT: Final = 3
 
-Answer = TypeVar("Answer")
-
 log = structlog.get_logger("troth.shards.streams")
-
-
-def boot_ms() -> int:
-    """Return a time in ms that never steps, and counts on while the machine sleeps."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime_ns(clock) // 1_000_000
-
-
-def _rest(duration_s: float) -> None:
-    """Block for a while, in a thread that is not the event loop's, or before there is a loop."""
-    threading.Event().wait(duration_s)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +110,10 @@ class StreamStorage:
         node: str,
         patience_ms: int = STREAM_PATIENCE_MS,
         group: StreamGroup | None = None,
+        times: Times = MACHINE_TIMES,
     ) -> None:
         files = RealFiles()
+        self._times = times
         path = files.resolved(os.fspath(directory))
         self.directory: Path | None = Path(path)
         self.place = stream.name
@@ -151,7 +134,7 @@ class StreamStorage:
         )
         try:
             refuse_own_log(self._home, stream.name)
-            self.identity = _found(stream, shard_count, patience_ms, group)
+            self.identity = self._found(stream, shard_count, group)
             if group is not None:
                 _make_directories(self._path.parent, self._path)
             self.noted = self._read_cache()
@@ -162,9 +145,9 @@ class StreamStorage:
                 stream,
                 node=node,
                 incarnation=secrets.randbits(64) if group is None else group.incarnation,
-                boot_ms=boot_ms,
-                now_ms=_now_ms,
-                sleep_s=_rest,
+                boot_ms=times.boot_ms,
+                now_ms=times.now_ms,
+                sleep_s=times.sleep_s,
                 mark=self.noted,
                 patience_ms=patience_ms,
                 may_claim=_always if group is None else group.may_claim,
@@ -174,6 +157,37 @@ class StreamStorage:
             stream.close()
             keeping.close()
             raise
+
+    def _found(
+        self, stream: Stream, shard_count: int | None, group: StreamGroup | None
+    ) -> Identity:
+        """Return who the stream's data is, and make it if it is new; wait for the engine.
+
+        Of a cluster, all of it was made before.
+        """
+        new = Identity(
+            secrets.token_bytes(DATA_ID_BYTES),
+            (shard_count or SHARDS_DEFAULT_COUNT,),
+            self._times.now_ms(),
+            secrets.token_bytes(SECRET_BYTES),
+        )
+        wanted = encode_identity(new if group is None else group.identity)
+        identity = decode_identity(stream.name, self._asked(lambda: stream.found(wanted)))
+        if group is not None:
+            if identity != group.identity:
+                raise StreamRefused(f"{stream.name} is not of this cluster. Nothing was changed.")
+        elif identity.groups_count > 1:
+            raise StreamRefused(
+                f"{stream.name} has a cluster of {identity.groups_count} groups. Nothing was "
+                "changed. Serve it with --cluster; `troth cluster status --log URL` shows its name."
+            )
+        elif shard_count is not None and shard_count != identity.shard_count:
+            raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
+        return identity
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        """Ask the engine, again and again for a while. Raises StreamRefused."""
+        return asked(question, self.place, self._patience_ms, self._times)
 
     def _open_checkpoints(self) -> None:
         self._store = LmdbStore(self._path / CHECKPOINTS_NAME, TABLES, check=self._check_lock)
@@ -186,17 +200,16 @@ class StreamStorage:
         if self.noted is not None and self.noted.next_sequence > self._checkpoints.position + 1:
             self.noted = None  # its checkpoints are gone
         number = 0 if self.noted is None else self.noted.number
-        patience_ms = self._patience_ms
-        asked(lambda: self.keeping.note_reader(self.node, number), stream.name, patience_ms)
-        first_number = asked(stream.first, stream.name, patience_ms)
+        self._asked(lambda: self.keeping.note_reader(self.node, number))
+        first_number = self._asked(stream.first)
         if self.noted is not None and self.noted.number >= first_number:
             return
         for tries_left in reversed(range(_FETCHES_COUNT)):
-            found = asked(self.keeping.snapshot, stream.name, patience_ms)
+            found = self._asked(self.keeping.snapshot)
             if found is None:
                 break
             try:
-                asked(partial(self._begin_with, found), stream.name, patience_ms)
+                self._asked(partial(self._begin_with, found))
             except (SnapshotUnusable, SnapshotError) as error:
                 if not tries_left:  # not because another one has just taken its place
                     raise StreamDamaged(stream.name, found.mark.number, str(error)) from error
@@ -208,7 +221,7 @@ class StreamStorage:
 
     def _begin_with(self, snapshot: SnapshotDescription) -> None:
         """Replace the checkpoints by a snapshot. Raises StreamUnreachable or as it is unusable."""
-        started_ms = boot_ms()
+        started_ms = self._times.boot_ms()
         self.keeping.note_reader(self.node, snapshot.mark.number)  # so that the rest is kept
         file, fresh = self._path / "snapshot.fetched", self._path / f"{CHECKPOINTS_NAME}.new"
         try:
@@ -230,7 +243,7 @@ class StreamStorage:
             "began with a snapshot",
             rows=rows_count,
             bytes=snapshot.size_bytes,
-            duration_ms=boot_ms() - started_ms,
+            duration_ms=self._times.boot_ms() - started_ms,
         )
 
     @property
@@ -275,10 +288,10 @@ class StreamStorage:
 
         In the meantime, make checkpoints: what is left to do at a takeover stays little.
         """
-        following = Following(self._log, boot_ms)
+        following = Following(self._log, self._times.boot_ms)
 
         def pause() -> None:
-            trio.from_thread.check_cancelled()
+            self._times.check_ends()
             following.tell()
             if following.is_due():
                 self._catch_up()
@@ -506,52 +519,6 @@ def refuse_own_log(directory: Path, name: str) -> None:
             f"holds a server's own log ({IDENTITY_NAME}), which is not in {name}",
             "Choose another directory with --data.",
         )
-
-
-def _found(
-    stream: Stream, shard_count: int | None, patience_ms: int, group: StreamGroup | None
-) -> Identity:
-    """Return who the stream's data is, and make it if it is new; wait for the engine.
-
-    Of a cluster, all of it was made before.
-    """
-    if group is not None:
-        stored = asked(
-            lambda: stream.found(encode_identity(group.identity)), stream.name, patience_ms
-        )
-        if decode_identity(stream.name, stored) != group.identity:
-            raise StreamRefused(f"{stream.name} is not of this cluster. Nothing was changed.")
-        return group.identity
-    new = Identity(
-        secrets.token_bytes(DATA_ID_BYTES),
-        (shard_count or SHARDS_DEFAULT_COUNT,),
-        _now_ms(),
-        secrets.token_bytes(SECRET_BYTES),
-    )
-    stored = asked(lambda: stream.found(encode_identity(new)), stream.name, patience_ms)
-    identity = decode_identity(stream.name, stored)
-    if identity.groups_count > 1:
-        raise StreamRefused(
-            f"{stream.name} has a cluster of {identity.groups_count} groups. Nothing was changed. "
-            "Serve it with --cluster; `troth cluster status --log URL` shows its name."
-        )
-    if shard_count is not None and shard_count != identity.shard_count:
-        raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
-    return identity
-
-
-def asked(
-    question: Callable[[], Answer], name: str, patience_ms: int = STREAM_PATIENCE_MS
-) -> Answer:
-    """Ask the engine, again and again for a while. Raises StreamRefused."""
-    gives_up_ms = boot_ms() + patience_ms
-    while True:
-        try:
-            return question()
-        except StreamUnreachable as error:
-            if boot_ms() >= gives_up_ms:
-                raise StreamRefused(f"{name} cannot be reached: {error}.") from error
-        _rest(_RETRY_S)
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -1,8 +1,8 @@
 """When promises that wait are folded (`promise_table.py`): when they are old, or many.
 
-Every other second all that was there two seconds before is folded. So a promise that completes
-within two seconds costs nothing here, and memory follows what waits, not when the next checkpoint
-is made.
+What has nothing but its data, and no task, is folded when it is created. Of the rest, every other
+second all that was there two seconds before is folded. So a promise that completes within two
+seconds costs nothing here, and memory follows what waits, not when the next checkpoint is made.
 
 A server that gets more than it completes has too many for that before they are two seconds old. The
 memory they take as objects would not come back: what is freed lies between what stays. So when
@@ -65,6 +65,8 @@ class Folder:
         end_s = trio.current_time() + _PASS_SHARE_S
         for state, serial in zip(self._states, serials, strict=True):
             table = state.promises
+            if table.folded_count == state.pending_count:
+                table.folded_through = max(table.folded_through, serial)
             while table.folded_through < serial:
                 if not table.fold_some(state.promise_index, serial):
                     break

@@ -242,7 +242,7 @@ def test_what_is_deleted_while_a_capture_is_made_is_gone_from_the_store() -> Non
     captured = system.captures[0]
     assert set(captured.deleted_promises) == {"first", "second"}
     assert captured.promises["first"] is None
-    assert captured.promises["second"] is state.promises["second"]
+    assert captured.promises["second"] is state.promises.kept["second"]
     system.write_checkpoint()
     system.renew()
     assert state.hidden_promises == {"first", "second"}

@@ -30,6 +30,14 @@ WAITING_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
+        "a promise that is folded when it is created forgets its headers",
+        TABLE,
+        "if param.headers is None and (data is None",
+        "if (data is None",
+        "shards/test_folder.py",
+        is_quick=True,
+    ),
+    fault(
         "the newest promise of a checkpoint stays live when it completes",
         "persistence/checkpoints/checkpoints.py",
         "if serial <= stored.get(shard, -1):",

@@ -21,6 +21,7 @@ from troth.shards.shards import Shards
 from troth.shards.storage import Recovery, StreamStatistics
 from troth.shards.streams.stream_storage import StreamGroup, StreamStorage
 from troth.shards.streams.stream_upkeep import StreamUpkeep
+from troth.shards.streams.times import MACHINE_TIMES, Times
 from troth.shards.upkeep.checkpointer import Checkpointer
 
 
@@ -30,6 +31,8 @@ class Engine:
 
     stream: SimulatedEngine = field(default_factory=SimulatedEngine)
     keeping: SimulatedKeeping = field(init=False)
+    times: Times = MACHINE_TIMES
+    """Those of the nodes that are opened from now on."""
 
     def __post_init__(self) -> None:
         self.keeping = SimulatedKeeping(self.stream)
@@ -43,7 +46,15 @@ class Engine:
     ) -> StreamStorage:
         """Open the storage of a node."""
         client = SimulatedStream(self.stream, Random(1), SimulatedClock())
-        return StreamStorage(client, self.keeping, directory, shard_count, node=node, group=group)
+        return StreamStorage(
+            client,
+            self.keeping,
+            directory,
+            shard_count,
+            node=node,
+            group=group,
+            times=self.times,
+        )
 
 
 @dataclass
