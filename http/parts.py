@@ -5,11 +5,9 @@ Nothing runs here and nothing waits: `serve.py` starts the parts and ends them.
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-
-import trio
 
 from troth.core import limits
 from troth.core.commands import Command
@@ -60,8 +58,7 @@ from troth.http.sockets.lane import Lane
 from troth.http.sockets.memory_plan import plan_memory
 from troth.http.sockets.shared_room import SharedRoom
 from troth.http.sockets.slow_gate import SlowGate
-from troth.http.supervision.seat import OWNER, ProcessSeat
-from troth.http.supervision.seated import Seated
+from troth.http.supervision.seat import OWNER
 from troth.http.tracing.spans import NO_SPANS
 from troth.http.tracing.tracing import make_tracing
 from troth.http.web.feed import Feed
@@ -95,92 +92,15 @@ from troth.shards.shards import Shards
 from troth.shards.storage import (
     DirectoryStorage,
     FollowedStorage,
-    GroupPlace,
-    MemoryStorage,
     Storage,
     UpkeepStatistics,
 )
 from troth.shards.surveys.queues import Queues, WholeQueues
 from troth.shards.surveys.surveys import Surveys
-from troth.shards.threads import in_thread
 from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import EngineUpkeep, SnapshotStorage, Snapshotter
-
-from .causes import keeping_the_cause
-
-
-def _open_storage(settings: Settings, seated: Seated | None) -> Storage:
-    if settings.in_memory:
-        return MemoryStorage(settings.shards)
-    place = None if seated is None else place_of(seated.seat)
-    if settings.log is not None:
-        # Only here: other servers need none of it.
-        from troth.shards.streams.stream_opening import open_group, open_stream
-
-        if settings.cluster is None:
-            return open_stream(settings.log, settings.data, settings.shards, settings.node)
-        assert seated is not None, "a cluster has several groups"
-        assert place is not None
-        return open_group(
-            settings.log,
-            settings.cluster,
-            place,
-            settings.node,
-            incarnation=seated.seat.incarnation,
-            may_claim=seated.may_claim,
-        )
-    return DirectoryStorage(
-        settings.data,
-        settings.shards,
-        settings.segment_bytes,
-        archive_directory=settings.archive_directory,
-        archive_keep_ms=settings.archive_keep_ms,
-        place=place,
-    )
-
-
-def place_of(seat: ProcessSeat) -> GroupPlace:
-    """Return which group of the directory is a process's."""
-    return GroupPlace(seat.data, seat.process, seat.lock)
-
-
-@contextmanager
-def opened_storage(settings: Settings, seated: Seated | None = None) -> Iterator[Storage]:
-    """Open what the server keeps its records in, and close it; what ended the server counts.
-
-    `seated` is this process among several, if there are several.
-    """
-    with closing_storage(_open_storage(settings, seated)) as storage:
-        yield storage
-
-
-@asynccontextmanager
-async def opened_group(settings: Settings, seated: Seated) -> AsyncIterator[Storage]:
-    """Do the same for one of several processes whose log is in an engine, which may take long.
-
-    It says that it lives in the meantime. It ends when that is over, even if it is to stop.
-    """
-    opened: list[Storage] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(seated.run)
-        opened.append(await in_thread(lambda: _open_storage(settings, seated)))
-        nursery.cancel_scope.cancel()
-    with closing_storage(opened[0]) as storage:
-        yield storage
-
-
-@contextmanager
-def closing_storage(storage: Storage) -> Iterator[Storage]:
-    """Close a storage at the end of a block; what ended the server counts."""
-    try:
-        yield storage
-    except BaseException:
-        with keeping_the_cause("closing the data directory"):
-            storage.close()
-        raise
-    storage.close()
 
 
 def _options(settings: Settings, samples_run: Callable[[int], bool] | None = None) -> Options:

@@ -33,6 +33,7 @@ from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_member import HELD_S, MeshMember
+from troth.http.processes.opened_storage import opened_group, opened_storage
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -55,7 +56,7 @@ from troth.shards.upkeep.place import watch_place
 from .announcement import announce
 from .causes import problem_of
 from .log_output import configure_logging, say_failed
-from .parts import Parts, opened_group, opened_storage
+from .parts import Parts
 
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -138,11 +138,11 @@ def create_command(name: str, url: str, groups_count: int, shard_count: int | No
 @_log_option
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def status_command(name: str | None, url: str, as_json: bool) -> None:
-    """Show the groups of the cluster NAME, who owns them, who stands by, and the nodes.
+    """Show the groups of a cluster, their owners, and its nodes.
 
-    It asks the database, not the nodes. BEHIND is how many frames of the log a node would read
-    if it were started now; nodes tell it every half a minute. A node that has said nothing for half
-    a minute is away.
+    It asks the database, not the nodes; NAME only makes sure that it is the right one. BEHIND is
+    how many frames of the log a node would read if it were started now; nodes tell it every half a
+    minute. A node that has said nothing for half a minute is away.
 
     \b
     Example:
