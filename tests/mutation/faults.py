@@ -5,6 +5,7 @@ their own. `FAULTS` are all.
 """
 
 from .bulk_faults import BULK_FAULTS
+from .cluster_faults import CLUSTER_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .copy_faults import COPY_FAULTS
 from .fault import Fault, fault
@@ -595,5 +596,6 @@ FAULTS = (
     + HOME_FAULTS
     + PROCESS_FAULTS
     + STREAM_FAULTS
+    + CLUSTER_FAULTS
     + SIMULATED_FAULTS
 )
