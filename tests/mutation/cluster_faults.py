@@ -1,9 +1,9 @@
-"""Planted faults that the design of clusters names, besides those of `stream_faults.py`."""
+"""Planted faults of logs that are streams: `stream_faults.py`, and more that the design names."""
 
 from typing import Final
 
 from .fault import Fault, fault
-from .stream_faults import LOG, OWNERSHIP
+from .stream_faults import LOG, OWNERSHIP, STREAM_FAULTS
 
 _CHAIN: Final = "persistence/streams/test_chain.py"
 
@@ -13,6 +13,7 @@ _HEARD: Final = (
 )
 
 CLUSTER_FAULTS: Final[tuple[Fault, ...]] = (
+    *STREAM_FAULTS,
     fault(
         "the lease of an owner is counted from the acknowledgment",
         "persistence/streams/stream_log.py",
