@@ -321,9 +321,11 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
     # They have waited long, and are as before the checkpoint: folded, and equal ids one text.
-    pending = BulkLoad(state.promises, state.promise_index, state.tag_index)
+    pending = BulkLoad(state.promises, state.promise_index, state.reserved_tag_index)
     pending.load(loaded.promises)
-    ids = pending.ids
+    state.read_tags_later()
+    named_count = top.live_tasks_count + len(loaded.workflows) + len(loaded.awaits)
+    ids = pending.texts() if named_count else {}
     for callback in loaded.callbacks:
         add_callback(state, callback)
     for task in loaded.tasks:

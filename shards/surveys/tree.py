@@ -173,7 +173,9 @@ class Trees:
         self, state: ShardState, tags: Mapping[str, str]
     ) -> AsyncGenerator[Promise, None]:
         wanted = dict(tags)
-        for name in state.tag_index.smallest(wanted).ids():
+        while state.read_tags():  # soon after a start not all are read
+            await self._pace.rest()
+        for name in state.index_for(wanted).ids():
             promise = state.promises.get(name)
             if promise is not None and promise.id.startswith(self._id_prefix):
                 yield promise

@@ -133,6 +133,8 @@ class System:
         """Let the machines begin after a replay."""
         for index, machine in enumerate(self.machines):
             step = machine.start(self.now)
+            for promise_id, timeout in zip(*step.pending, strict=True):
+                self.timers[index][c.PROMISE_TIMER, promise_id] = timeout
             self._take(index, step, is_checked=step.again is None)
             if step.again is not None:
                 self.tell(index, step.again)

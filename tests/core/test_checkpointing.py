@@ -7,6 +7,7 @@ compared with what the log alone gives.
 
 import itertools
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -94,12 +95,14 @@ def live_view(state: ShardState) -> dict[str, Any]:
 
 def entries(state: ShardState) -> dict[str, Any]:
     """What the indexes in memory name."""
+    while state.read_tags():
+        pass
+    tags: dict[tuple[str, str], set[str]] = {}
+    for tag, index in chain(state.tag_index.items(), state.reserved_tag_index.items()):
+        tags.setdefault(tag, set()).update(index.ids())
     return {
         "all": {name for _, name in state.promise_index.below(INTEGER_MAX, INTEGER_MAX) if name},
-        "tags": {
-            tag: {name for _, name in index.below(INTEGER_MAX, INTEGER_MAX) if name}
-            for tag, index in state.tag_index.items()
-        },
+        "tags": tags,
     }
 
 
