@@ -15,12 +15,11 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.http.links.unix_sockets import is_same_user, listen_at, next_connection
 from troth.shards.mesh.answering import Answering, AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
-
-from .unix_sockets import is_same_user, listen_at, next_connection
 
 _READ_BYTES: Final = 64 * 1024
 """Of one read: to ask for more costs more, also when there is little."""

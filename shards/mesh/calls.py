@@ -16,6 +16,7 @@ import msgspec
 import structlog
 import trio
 
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import LINK_WAIT_MS, PROCESS_CALLS_LIMIT_COUNT
 from troth.shards.errors import (
     CallFailed,
@@ -86,7 +87,7 @@ class _Taker(Generic[Answered]):
     def answer(self, body: bytes) -> None:
         try:
             found = self._call.read_answered(body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             _log.error("an answer cannot be read", call=self._call.name, exc_info=error)
             self._take(CallFailed())
         else:
@@ -186,7 +187,7 @@ class ProcessCalls:
             raise answer.error
         try:
             return call.read_answered(answer.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             _log.error(
                 "an answer cannot be read", call=call.name, peer_process=process, exc_info=error
             )
@@ -294,7 +295,7 @@ class ProcessCalls:
             raise LinkDamaged(f"a note that is unknown: {name[:40]!r}")
         try:
             listener(process, body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             raise LinkDamaged(f"the note {name} cannot be read: {error}") from error
 
     def came_up(self, process: int) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.persistence.placement import groups_by_shard
 
 from .frames import LinkDamaged
@@ -73,7 +74,7 @@ def checked_hello(body: bytes, place: ProcessPlace, peer: int | None) -> Greetin
     """
     try:
         hello = _decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE_JSON as error:
         raise LinkDamaged(f"a greeting cannot be read: {error}") from error
     if hello.protocol != PROTOCOL_VERSION:
         raise LinkDamaged(f"it speaks version {hello.protocol}, this process {PROTOCOL_VERSION}")

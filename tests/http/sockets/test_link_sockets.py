@@ -20,13 +20,13 @@ from troth.core.commands import CreatePromise
 from troth.core.model import Value
 from troth.http.api.context import Api
 from troth.http.documents.table import API_ENDPOINTS
+from troth.http.links.unix_sockets import is_same_user
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets import link_sockets
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.link_sockets import LinkSockets, _LinkSocket
 from troth.http.sockets.listener import SocketListener
-from troth.http.sockets.unix_sockets import is_same_user
 from troth.shards.delivery.polls import Polls
 from troth.shards.mesh.link import MeshLink
 
