@@ -30,6 +30,7 @@ from troth.core.workflows import Await, Listener, WorkflowTask
 from .captures import Capture, Loaded, PairKey, ShardHeader
 from .changes import Changes
 from .completions import add_callback
+from .late_tags import read_tags_later
 from .shard_state import ACTIVE, ShardState
 from .task_notes import Root
 
@@ -323,7 +324,7 @@ def load(state: ShardState, loaded: Loaded) -> None:
     # They have waited long, and are as before the checkpoint: folded, and equal ids one text.
     pending = BulkLoad(state.promises, state.promise_index, state.reserved_tag_index)
     pending.load(loaded.promises)
-    state.read_tags_later()
+    read_tags_later(state)
     named_count = top.live_tasks_count + len(loaded.workflows) + len(loaded.awaits)
     ids = pending.texts() if named_count else {}
     for callback in loaded.callbacks:

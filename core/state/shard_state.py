@@ -22,7 +22,7 @@ from troth.core.commands import (
 from troth.core.executions import Execution, Usage
 from troth.core.grammar import task_ids
 from troth.core.leases import NO_FLOOR, granted_ttl
-from troth.core.limits import TAGS_SLICE_COUNT, saturating_add
+from troth.core.limits import saturating_add
 from troth.core.model import (
     CLAIMED,
     COMPLETED,
@@ -44,7 +44,7 @@ from troth.core.model import (
 from troth.core.retention_rules import Retention
 from troth.core.tables.promise_table import PromiseTable
 from troth.core.tables.serial_index import SerialIndex
-from troth.core.tables.tag_index import LateTagIndex, TagIndex
+from troth.core.tables.tag_index import TagIndex
 from troth.core.workflows import WorkflowTask
 
 from .activity import Activity, AttemptOutcome, first_ready_on
@@ -268,24 +268,6 @@ class ShardState:
 
     def _tag_index_of(self, promise_id: str) -> TagIndex:
         return self.reserved_tag_index if is_reserved(promise_id) else self.tag_index
-
-    def read_tags_later(self) -> None:
-        """Begin to read the tags of all promises, of which none is indexed by its tags yet."""
-        if self.promise_index:
-            self.tag_index = LateTagIndex(self.promises, self.promise_index)
-
-    def read_tags(self, count: int = TAGS_SLICE_COUNT) -> bool:
-        """Read the tags of a slice of those promises; return whether any are left.
-
-        Raises RowUnreadable.
-        """
-        index = self.tag_index
-        if not isinstance(index, LateTagIndex):
-            return False
-        is_more = index.read_some(count)
-        if not is_more:
-            self.tag_index = index.whole()
-        return is_more
 
     def index_for(self, tags: dict[str, str], *, reserved: bool = False) -> SerialIndex:
         """Return an index that holds every promise in memory with these tags.

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from troth.core.state.late_tags import read_tags as read_some_tags
 from troth.core.state.shard_state import ShardState
 
 _SHARE_S: Final = 0.001
@@ -19,7 +20,7 @@ async def read_tags(states: Sequence[ShardState]) -> None:
     """Read the tags of all that these shards have loaded. Raises RowUnreadable."""
     end_s = trio.current_time() + _SHARE_S
     for state in states:
-        while state.read_tags():
+        while read_some_tags(state):
             if trio.current_time() >= end_s:
                 await trio.sleep(_SHARE_S)
                 end_s = trio.current_time() + _SHARE_S

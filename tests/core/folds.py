@@ -5,6 +5,7 @@ The tags of what a start has loaded are read there, too, a few at a time.
 
 from typing import Final
 
+from troth.core.state.late_tags import read_tags
 from troth.core.state.shard_state import ShardState
 
 FOLDED_EACH_COUNT: Final = 5
@@ -27,4 +28,4 @@ class Folds:
             while state.promises.fold_some(state.promise_index, self._old_serial):
                 pass
             self._old_serial = max(self._old_serial, state.largest_serial)
-            state.read_tags(TAGS_READ_COUNT)
+            read_tags(state, TAGS_READ_COUNT)

@@ -124,8 +124,9 @@ class System:
 
     def restarted(self, step_count: int | None = None) -> "System":
         """The server after a crash that kept the first `step_count` steps (default: all)."""
-        log = list(self.log[:step_count])
-        after = type(self)(self.shard_count, self.options, log, self.now, self.store)
+        after = type(self)(
+            self.shard_count, self.options, self.log[:step_count], self.now, self.store
+        )
         after.start()
         return after
 
@@ -148,8 +149,7 @@ class System:
             state = machine.state
             state.cold = checkpoints.reader.shards[state.index]
             state.tracks_changes = True
-            loaded = checkpoints.load(state.index)
-            if loaded is not None:
+            if (loaded := checkpoints.load(state.index)) is not None:
                 checkpointing.load(state, loaded)
         return checkpoints
 

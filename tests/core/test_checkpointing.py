@@ -21,6 +21,7 @@ from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Task, TaskState
 from troth.core.state import checkpointing
 from troth.core.state.apply import replay
+from troth.core.state.late_tags import read_tags
 from troth.core.state.shard_state import ShardState
 
 from .drive import Drive
@@ -95,7 +96,7 @@ def live_view(state: ShardState) -> dict[str, Any]:
 
 def entries(state: ShardState) -> dict[str, Any]:
     """What the indexes in memory name."""
-    while state.read_tags():
+    while read_tags(state):
         pass
     tags: dict[tuple[str, str], set[str]] = {}
     for tag, index in chain(state.tag_index.items(), state.reserved_tag_index.items()):
