@@ -10,7 +10,7 @@ The other end may run somewhere else, have another clock, and end at any time.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 import msgspec
 import structlog
@@ -32,6 +32,9 @@ from .link import MeshLink
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
+
+_LEASE_LOOK_S: Final = 0.02
+"""How often it is looked for a lease that is to be renewed."""
 
 _log = structlog.get_logger("troth.mesh")
 
@@ -112,6 +115,8 @@ class ProcessCalls:
         self.when_parted: list[Callable[[int], None]] = []
         self.when_looking: list[Callable[[], None]] = []
         self.running_count = 0
+        self.may_answer: Callable[[], bool] | None = None
+        """Whether this process may say what it knows, where its log has a lease; None: always."""
         self._links = links
         self._handlers: dict[str, Callable[[int, bytes], Awaitable[bytes]]] = {}
         self._listeners: dict[str, Callable[[int, bytes], None]] = {}
@@ -324,6 +329,8 @@ class ProcessCalls:
     ) -> None:
         try:
             found = await handler(process, body)
+            if self.may_answer is not None and not self.may_answer():
+                await self._until_may_answer()
         except ShardsError as error:
             refuse(error)
         except trio.Cancelled:
@@ -336,6 +343,18 @@ class ProcessCalls:
             answer(found)
         finally:
             self.running_count -= 1
+
+    async def _until_may_answer(self) -> None:
+        """Wait for the lease to be renewed: who has lost the group must not say what it knew.
+
+        Raises LinkBroken after a while: it is unknown whether what was asked has been done.
+        """
+        assert self.may_answer is not None, "then it is waited for"
+        with trio.move_on_after(LINK_WAIT_MS / 1000):
+            while not self.may_answer():  # noqa: ASYNC110  the log's thread does not tell of it
+                await trio.sleep(_LEASE_LOOK_S)
+            return
+        raise LinkBroken
 
 
 def the_first(found: dict[int, Any | ShardsError]) -> ShardsError | None:

@@ -15,6 +15,7 @@ from troth.core.json_errors import UNREADABLE_JSON
 from troth.persistence.placement import groups_by_shard
 
 from .frames import LinkDamaged
+from .owners import Owners
 
 PROTOCOL_VERSION: Final = 2
 
@@ -67,10 +68,12 @@ def encode_hello(place: ProcessPlace) -> bytes:
     )
 
 
-def checked_hello(body: bytes, place: ProcessPlace, peer: int | None) -> Greeting:
+def checked_hello(
+    body: bytes, place: ProcessPlace, peer: int | None, owners: Owners | None = None
+) -> Greeting:
     """Read what another process has said of itself. Raises LinkDamaged unless it belongs here.
 
-    `peer` is its number, if that is known.
+    `peer` is its number, if that is known. Where `owners` know of a later one it was succeeded.
     """
     try:
         hello = _decode(body)
@@ -83,4 +86,9 @@ def checked_hello(body: bytes, place: ProcessPlace, peer: int | None) -> Greetin
     is_other = 0 <= hello.process < place.count and hello.process != place.process
     if not is_other or peer not in (None, hello.process):
         raise LinkDamaged(f"it says that it is process {hello.process}")
+    if owners is not None:
+        epoch = owners.epoch_of(hello.process)
+        if hello.incarnation < epoch:
+            raise LinkDamaged(f"it was succeeded: it is of epoch {hello.incarnation}, not {epoch}")
+        owners.heard_of(hello.process, hello.incarnation)
     return hello

@@ -124,9 +124,8 @@ class System:
 
     def restarted(self, step_count: int | None = None) -> "System":
         """The server after a crash that kept the first `step_count` steps (default: all)."""
-        after = type(self)(
-            self.shard_count, self.options, self.log[:step_count], self.now, self.store
-        )
+        log = list(self.log[:step_count])
+        after = type(self)(self.shard_count, self.options, log, self.now, self.store)
         after.start()
         return after
 
@@ -242,8 +241,7 @@ class System:
                 assert self.workflows.withdraw(task_id), f"{task_id}: delivery does not have it"
                 continue
             held = self.delivering.pop(task_id, None), self.stalled.pop(task_id, None)
-            is_known = any(held) or self._reporting == task_id
-            assert is_known, f"{task_id} withdrawn, but delivery does not have it"
+            assert any(held) or self._reporting == task_id, f"{task_id}: delivery does not have it"
             self.withdrawn.append(task_id)
         for target, post in step.posts:
             self.posts.setdefault((index, target), deque()).append(post)

@@ -9,6 +9,8 @@ HANDSHAKES, SEALED, GUARDED = (
     f"shards/guard/test_{name}.py" for name in ("handshake", "sealing", "guarded_end")
 )
 
+OWNERS = "shards/mesh/test_owners.py"
+
 NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node lets in who has another secret",
@@ -117,5 +119,55 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         "context.verify_mode = ssl.CERT_REQUIRED",
         "context.verify_mode = ssl.CERT_OPTIONAL",
         "http/links/test_tls_end.py",
+    ),
+    fault(
+        "a process that was succeeded gets a link again",
+        "shards/mesh/place.py",
+        "if hello.incarnation < epoch:",
+        "if False:",
+        OWNERS,
+        is_quick=True,
+    ),
+    fault(
+        "the next owner of a group is not noticed by what it says of itself",
+        "shards/mesh/place.py",
+        "        owners.heard_of(hello.process, hello.incarnation)\n",
+        "",
+        OWNERS,
+    ),
+    fault(
+        "a process whose group has moved is still asked",
+        "shards/mesh/link.py",
+        "or self._is_succeeded",
+        "or False",
+        OWNERS,
+    ),
+    fault(
+        "a process whose group has moved is still heard",
+        "shards/mesh/answering.py",
+        "or self._is_succeeded",
+        "or False",
+        OWNERS,
+    ),
+    fault(
+        "what is known of owners goes back to an earlier one",
+        "shards/mesh/owners.py",
+        "if owner.epoch < self.epoch_of(group) or",
+        "if",
+        OWNERS,
+    ),
+    fault(
+        "a process that may have lost its group answers calls",
+        "shards/mesh/calls.py",
+        "if self.may_answer is not None and not self.may_answer():",
+        "if False:",
+        OWNERS,
+    ),
+    fault(
+        "a node says that it is another process than it has proved to be",
+        "shards/mesh/mesh.py",
+        "peer=peer,",
+        "peer=None,",
+        OWNERS,
     ),
 )
