@@ -7,7 +7,7 @@ from .shard_state import ShardState
 
 
 def read_tags_later(state: ShardState) -> None:
-    """Begin, with the promises of a shard of which none is indexed by its tags yet."""
+    """Begin, with a shard whose promises are not indexed by their tags yet."""
     if state.promise_index:
         state.tag_index = LateTagIndex(state.promises, state.promise_index)
 

@@ -5,9 +5,8 @@ The tags of clients' promises are read later (`LateTagIndex`). Apart from that e
 afterwards as if the promises had been added one by one.
 """
 
-import sys
-from array import array
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Sequence
 from itertools import compress, repeat
 from operator import not_
 from typing import final
@@ -55,13 +54,13 @@ class BulkLoad:
             if any(are_reserved):  # such are found by their tags
                 self._read_tags(compress(ids, are_reserved))
                 are_clients = [*map(not_, are_reserved)]
-                serials = array("q", compress(serials, are_clients))
+                serials = [*compress(serials, are_clients)]
                 ids = [*compress(ids, are_clients)]
         except UNREADABLE_ROW as error:
             raise RowUnreadable(str(error)) from error
         self._index.extend(serials, ids)
 
-    def _read(self, promises: Iterable[Promise | FoldedRow]) -> "array[int]":
+    def _read(self, promises: Iterable[Promise | FoldedRow]) -> Sequence[int]:
         """Put all into the table; return their serials."""
         table = self._table
         kept, name_sets = table.kept, table.name_sets
@@ -82,9 +81,7 @@ class BulkLoad:
                 continue
             folded_count += 1
         table.folded_count += folded_count
-        numbers = array("q", b"".join(serials))
-        if sys.byteorder == "little":
-            numbers.byteswap()
+        numbers = struct.unpack(f">{len(serials)}q", b"".join(serials))
         if numbers:
             table.folded_through = numbers[-1]
         return numbers
