@@ -86,6 +86,11 @@ class TlsEnd:
         if host is not None:
             self._agree()
 
+    @property
+    def is_known(self) -> bool:
+        """Return whether the other end has proved that it belongs here."""
+        return self._inner.is_known
+
     def received(self, data: bytes) -> bool:
         """Take what has come; return whether there is something for a turn.
 
