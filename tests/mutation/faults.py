@@ -307,8 +307,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "the timers of promises are forgotten in a crash",
         "core/machine.py",
-        "chain(state.promises.timers(), step.promise_timers)",
-        "()",
+        "state.promises.timeouts()",
+        "((), ())",
         REPLAY,
         CORE_MODEL,
     ),
