@@ -12,7 +12,8 @@ operator can do something about is one line and a non-zero exit status (`causes.
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -33,7 +34,7 @@ from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_member import HELD_S, MeshMember
-from troth.http.processes.opened_storage import opened_group, opened_storage
+from troth.http.processes.opening import open_group_storage, open_storage
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -52,9 +53,10 @@ from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.folder import Folder
 from troth.shards.upkeep.place import watch_place
+from troth.shards.upkeep.tag_reader import read_tags
 
 from .announcement import announce
-from .causes import problem_of
+from .causes import keeping_the_cause, problem_of
 from .log_output import configure_logging, say_failed
 from .parts import Parts
 
@@ -120,7 +122,7 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         doors = make_doors(settings, shares)
         for door in doors:
             await door.open()
-        with opened_storage(settings) as storage:
+        with _closing(open_storage(settings)) as storage:
             server = Server(settings, storage, doors, shares, is_alone=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.run)
@@ -151,6 +153,18 @@ def _refuse_exposed(settings: Settings) -> None:
         )
 
 
+@contextmanager
+def _closing(storage: Storage) -> Iterator[Storage]:
+    """Close a storage at the end of a block; what ended the server counts."""
+    try:
+        yield storage
+    except BaseException:
+        with keeping_the_cause("closing the data directory"):
+            storage.close()
+        raise
+    storage.close()
+
+
 async def _serve(
     settings: Settings, manager: ServiceManager | Seated, when_ready: WhenReady | None
 ) -> None:
@@ -161,10 +175,11 @@ async def _serve(
     for door in doors:
         await door.open()
     if isinstance(manager, Seated) and settings.cluster is not None:
-        async with opened_group(settings, manager) as storage:
+        with _closing(await open_group_storage(settings, manager)) as storage:
             await Server(settings, storage, doors, shares, manager).run()
         return
-    with opened_storage(settings, manager if isinstance(manager, Seated) else None) as storage:
+    seated = manager if isinstance(manager, Seated) else None
+    with _closing(open_storage(settings, seated)) as storage:
         server = Server(settings, storage, doors, shares, manager)
         if when_ready is None:
             await server.run()
@@ -376,6 +391,7 @@ class Server:
             if snapshotter is not None:
                 nursery.start_soon(snapshotter.run)
         nursery.start_soon(Folder(self.shards).run)
+        nursery.start_soon(read_tags, self.shards.states())
         nursery.start_soon(parts.make_sweeper().run)
         nursery.start_soon(parts.make_feed().run)
         if not self._is_alone:

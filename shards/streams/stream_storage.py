@@ -153,6 +153,8 @@ class StreamStorage:
                 may_claim=_always if group is None else group.may_claim,
             )
         except BaseException:
+            if "_checkpoints" in self.__dict__:  # they were opened
+                self._checkpoints.close()
             self._lock.close()
             stream.close()
             keeping.close()

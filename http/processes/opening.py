@@ -1,11 +1,7 @@
-"""Opening what a server, or one process of several, keeps its records in, and closing it."""
-
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+"""Opening what a server, or one process of several, keeps its records in."""
 
 import trio
 
-from troth.http.causes import keeping_the_cause
 from troth.http.settings.settings import Settings
 from troth.http.supervision.seat import ProcessSeat
 from troth.http.supervision.seated import Seated
@@ -13,7 +9,11 @@ from troth.shards.storage import DirectoryStorage, GroupPlace, MemoryStorage, St
 from troth.shards.threads import in_thread
 
 
-def _open_storage(settings: Settings, seated: Seated | None) -> Storage:
+def open_storage(settings: Settings, seated: Seated | None = None) -> Storage:
+    """Open what the server keeps its records in; `seated` is this process among several.
+
+    Raises a DataDirectoryError.
+    """
     if settings.in_memory:
         return MemoryStorage(settings.shards)
     place = None if seated is None else place_of(seated.seat)
@@ -48,38 +48,14 @@ def place_of(seat: ProcessSeat) -> GroupPlace:
     return GroupPlace(seat.data, seat.process, seat.lock)
 
 
-@contextmanager
-def opened_storage(settings: Settings, seated: Seated | None = None) -> Iterator[Storage]:
-    """Open what the server keeps its records in, and close it; what ended the server counts.
+async def open_group_storage(settings: Settings, seated: Seated) -> Storage:
+    """Open the storage of one of several processes whose log is in an engine, which may take long.
 
-    `seated` is this process among several, if there are several.
-    """
-    with closing_storage(_open_storage(settings, seated)) as storage:
-        yield storage
-
-
-@asynccontextmanager
-async def opened_group(settings: Settings, seated: Seated) -> AsyncIterator[Storage]:
-    """Do the same for one of several processes whose log is in an engine, which may take long.
-
-    It says that it lives in the meantime. It ends when that is over, even if it is to stop.
+    It says that it lives in the meantime.
     """
     opened: list[Storage] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(seated.run)
-        opened.append(await in_thread(lambda: _open_storage(settings, seated)))
+        opened.append(await in_thread(lambda: open_storage(settings, seated)))
         nursery.cancel_scope.cancel()
-    with closing_storage(opened[0]) as storage:
-        yield storage
-
-
-@contextmanager
-def closing_storage(storage: Storage) -> Iterator[Storage]:
-    """Close a storage at the end of a block; what ended the server counts."""
-    try:
-        yield storage
-    except BaseException:
-        with keeping_the_cause("closing the data directory"):
-            storage.close()
-        raise
-    storage.close()
+    return opened[0]
