@@ -11,7 +11,8 @@ from troth.cli.errors import errors_shown
 from troth.cli.options import OrderedGroup
 from troth.cli.output import emit, fields, now_ms, span, table
 from troth.core.limits import CLUSTER_GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
-from troth.http.settings.kinds import LogUrl, NodeName, SettingRefused
+from troth.http.settings.kinds import NodeName, SettingRefused
+from troth.http.settings.log_kinds import NATS_SCHEMES, LogUrl
 from troth.persistence.streams.cluster import ClusterBook, GroupSeen, MemberSeen
 from troth.persistence.streams.stream import StreamUnreachable
 
@@ -51,8 +52,8 @@ def _log(_context: click.Context, _parameter: click.Parameter, text: str) -> str
         url = kind.from_text(text)
     except SettingRefused as error:
         raise click.BadParameter(f"must be {error}") from error
-    if url is None:
-        raise click.BadParameter("must say where the database is")
+    if url is None or url.startswith(NATS_SCHEMES):
+        raise click.BadParameter("must be a database of PostgreSQL: postgresql://…")
     return url
 
 

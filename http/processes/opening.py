@@ -19,10 +19,11 @@ def open_storage(settings: Settings, seated: Seated | None = None) -> Storage:
     place = None if seated is None else place_of(seated.seat)
     if settings.log is not None:
         # Only here: other servers need none of it.
-        from troth.shards.streams.stream_opening import open_group, open_stream
+        from troth.shards.streams.stream_opening import NatsOptions, open_group, open_stream
 
         if settings.cluster is None:
-            return open_stream(settings.log, settings.data, settings.shards, settings.node)
+            nats = NatsOptions(settings.replicas, settings.nats_monitor, settings.unsafe_fsync)
+            return open_stream(settings.log, settings.data, settings.shards, settings.node, nats)
         assert seated is not None, "a cluster has several groups"
         assert place is not None
         return open_group(

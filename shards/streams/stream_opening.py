@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -25,18 +25,36 @@ from .times import asked
 
 log = structlog.get_logger("troth.shards.streams")
 
+POSTGRES_SCHEME: Final = "postgresql://"
+
+
+class NatsOptions(NamedTuple):
+    """What is to be known of a log in NATS besides its URL; see the settings of these names."""
+
+    replicas_count: int | None = None
+    monitor: str | None = None
+    unsafe_fsync: bool = False
+
 
 def open_stream(
-    url: str, directory: Path, shard_count: int | None, node: str | None
+    url: str,
+    directory: Path,
+    shard_count: int | None,
+    node: str | None,
+    nats: NatsOptions = NatsOptions(),  # noqa: B008 - it never changes
 ) -> StreamStorage:
-    """Open the storage whose log is in the database that a URL names, as `StreamStorage`.
+    """Open the storage whose log is where a URL says, as `StreamStorage`.
 
     Without a name, the node has that of its machine and directory.
     """
-    clients = _clients(url, 0)
+    clients = _clients(url, 0, nats)
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, shard_count, node=node)
-    clients.warn_without_standby()
+    try:
+        storage.is_fsync_unsafe = clients.look()
+    except BaseException:
+        storage.close()
+        raise
     return storage
 
 
@@ -51,13 +69,13 @@ def open_group(
 ) -> StreamStorage:
     """Open the storage of one group of a cluster, for one of several processes. Raises as above."""
     identity = cluster_at(url, name).identity
-    clients = _clients(url, place.group)
+    clients = _clients(url, place.group, NatsOptions())
     directory = Path(place.path)
     group = StreamGroup(place, identity, incarnation, may_claim)
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
     if place.group == 0:  # once a node
-        clients.warn_without_standby()
+        clients.look()
     return storage
 
 
@@ -109,29 +127,47 @@ def cluster_book(url: str) -> ClusterBook:
 
 
 class _Clients(NamedTuple):
-    """What a group's stream is reached through. `has_standby`: once it was connected."""
+    """What a group's stream is reached through.
+
+    `look` warns of what is less safe than it could be; call it once it was connected. It returns
+    whether a power cut can lose what is acknowledged, and may raise StreamRefused.
+    """
 
     stream: Stream
     keeping: StreamKeeping
-    has_standby: Callable[[], bool]
-
-    def warn_without_standby(self) -> None:
-        if not self.has_standby():
-            log.warning(
-                "the database has no synchronous standby: what is acknowledged is on one machine",
-                database=self.stream.name,
-            )
+    look: Callable[[], bool]
 
 
-def _clients(url: str, group: int) -> _Clients:
+def _clients(url: str, group: int, nats: NatsOptions) -> _Clients:
     """Return the clients for a group's stream. Raises StreamRefused."""
+    if url.startswith(POSTGRES_SCHEME):
+        return _postgres_clients(url, group)
+    try:
+        from .nats_opening import nats_clients
+    except ImportError as error:
+        raise StreamRefused(
+            "NATS's client is not installed. Install it: pip install 'troth[nats]'."
+        ) from error
+    return _Clients(*nats_clients(url, group, nats.replicas_count, nats.monitor, nats.unsafe_fsync))
+
+
+def _postgres_clients(url: str, group: int) -> _Clients:
     try:
         from troth.persistence.streams.postgres_keeping import PostgresKeeping
         from troth.persistence.streams.postgres_stream import PostgresStream
     except ImportError as error:
         raise _not_installed() from error
     stream = PostgresStream(url, group)
-    return _Clients(stream, PostgresKeeping(url, group), lambda: stream.has_standby)
+
+    def look() -> bool:
+        if not stream.has_standby:
+            log.warning(
+                "the database has no synchronous standby: what is acknowledged is on one machine",
+                database=stream.name,
+            )
+        return False
+
+    return _Clients(stream, PostgresKeeping(url, group), look)
 
 
 def _not_installed() -> StreamRefused:

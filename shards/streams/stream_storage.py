@@ -123,6 +123,8 @@ class StreamStorage:
         self.group = 0 if group is None else group.place.group
         self._home = Path(path)
         self._path = self._home if group is None else self._home / group_name(self.group)
+        self.is_fsync_unsafe = False
+        """Whether a power cut can lose what the engine acknowledges, as far as it is known."""
         self._patience_ms = patience_ms
         self._is_owned = False
         self._holds: dict[object, ChainMark | None] = {}
@@ -360,6 +362,7 @@ class StreamStorage:
             number=stream_log.number,
             silence_ms=stream_log.silence_ms,
             skew_ms=stream_log.skew_ms,
+            is_fsync_unsafe=self.is_fsync_unsafe,
         )
 
     # For snapshots: as in `DirectoryStorage`
@@ -434,7 +437,7 @@ class StreamStorage:
         note_taken(self._home, at_ms)
 
     def archive(self, now_ms: int) -> None:
-        """Do nothing: the database has its own."""
+        """Do nothing: the engine has its own."""
 
     def archive_statistics(self) -> ArchiveStatistics | None:
         """Return None: there is no archive."""
@@ -468,7 +471,7 @@ class StreamStorage:
             raise DataDirectoryUnreadable(
                 str(path),
                 f"cannot be read ({error})",
-                "Everything is in the database: start with an empty directory.",
+                f"Everything is in {self.place}: start with an empty directory.",
             ) from error
         if data_id != self.identity.data_id.hex():
             raise DataDirectoryUnreadable(
