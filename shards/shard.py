@@ -17,6 +17,7 @@ import trio
 from troth.core.buckets import Buckets
 from troth.core.codes import Code
 from troth.core.commands import PROMISE_TIMER, Command, Expire, GoOn, ResumeTime
+from troth.core.json_bytes import own_encoder
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
@@ -27,7 +28,6 @@ from troth.core.limits import (
 )
 from troth.core.machine import Machine, Step
 from troth.core.model import PENDING
-from troth.core.records import encode
 from troth.core.replies import Reply
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
@@ -104,6 +104,7 @@ class Shard:
         self.machine = machine
         self.index = machine.state.index
         self.sequence = 0
+        self._encode = own_encoder()
         self._clock = clock
         self._committer = committer
         self._turns = turns
@@ -465,15 +466,16 @@ class Shard:
 
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
+        encode = self._encode
         for record in step.records:
-            self.sequence += 1
+            self.sequence = sequence = self.sequence + 1
             try:
                 body = encode(record)
             except MemoryError:
                 # The state says so already: if the log is not told, the server has to end.
                 RESERVE.give_away()
                 body = encode(record)
-            turn.records.append((self.index, self.sequence, body))
+            turn.records.append((self.index, sequence, body))
         for promise in step.promise_timers:
             timeout = promise.timeout
             if promise.state is PENDING:
