@@ -1,9 +1,9 @@
-"""What reading JSON from others may end in: msgspec raises more than its own errors."""
+"""What reading JSON or msgpack from others may end in: msgspec raises more than its own errors."""
 
 from typing import Final
 
 import msgspec
 
 UNREADABLE_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec's JSON decoders raise: for bytes that are no JSON or of another form, for text that
+"""What msgspec's decoders raise: for bytes that are neither or of another form, for text that
 is not UTF-8, and for what is nested too deeply."""

@@ -45,11 +45,11 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({"delivery", "placement"}),
         frozenset({REST}),
         frozenset({"upkeep", "surveys", "mesh"}),
-        frozenset({"gathered", "streams"}),
+        frozenset({"gathered", "streams", "guard"}),
         frozenset({"bulk"}),
     ),
     "http": (
-        frozenset({"wire", "settings", "outgoing", "supervision", "metrics"}),
+        frozenset({"wire", "settings", "outgoing", "supervision", "metrics", "links"}),
         frozenset({"identity", "tracing"}),
         frozenset({"api"}),
         frozenset({"promises", "functions"}),

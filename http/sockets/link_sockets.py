@@ -2,8 +2,10 @@
 carried out in the same turn, and written in the same batch, as what clients ask in it.
 
 Process k listens on a Unix socket in a directory that only this user may enter; the others connect
-to it, again and again while it is away. Who connects must be the same user. What a link or its
-other end has to say leaves at the end of the pass, in one piece. `shards/mesh` knows what is said.
+to it, again and again while it is away. Who connects must be the same user. Processes on other
+nodes of a cluster are reached over TCP (`http/links/node_links.py`), wherever their groups are just
+now. What a link or its other end has to say leaves at the end of the pass, in one piece.
+`shards/mesh` knows what is said.
 """
 
 import select
@@ -15,12 +17,16 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.http.links.node_links import NodeLinks
+from troth.http.links.tls_end import TlsEnd
+from troth.http.links.unix_sockets import is_same_user, listen_at, next_connection
+from troth.shards.guard.guarded_end import Guard
+from troth.shards.guard.handshake import NotTrusted
+from troth.shards.guard.trust import Party
 from troth.shards.mesh.answering import Answering, AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
-
-from .unix_sockets import is_same_user, listen_at, next_connection
 
 _READ_BYTES: Final = 64 * 1024
 """Of one read: to ask for more costs more, also when there is little."""
@@ -83,9 +89,44 @@ class LinkEnd(Protocol):
         ...  # pragma: no cover
 
 
+class _AnsweringEnd(LinkEnd, Protocol):
+    """The end of a link by which another process asks."""
+
+    def received(self, data: bytes) -> bool:
+        """Take what has come; return whether there is something for a turn."""
+        ...  # pragma: no cover
+
+    def say_last(self) -> None:
+        """Say that nothing further is carried out."""
+        ...  # pragma: no cover
+
+
+@final
+class _AskingLink:
+    """A link as a guard needs it: the end by which this process asks."""
+
+    def __init__(self, link: MeshLink) -> None:
+        self.take = link.take
+        self.look = link.look
+        self.closed = link.closed
+        self._link = link
+        link.opened()
+
+    def received(self, data: bytes) -> bool:
+        """Take what has come: answers let clients go on."""
+        self._link.received(data)
+        return True
+
+    def say_last(self) -> None:
+        """Say nothing: it is for the other end to say."""
+
+
 @final
 class _LinkSocket:
-    """One connection. `receive` takes what comes, and returns whether a turn is needed."""
+    """One connection. `receive` takes what comes, and returns whether a turn is needed.
+
+    `say_last` is there if the other end asks.
+    """
 
     def __init__(
         self,
@@ -93,10 +134,12 @@ class _LinkSocket:
         end: LinkEnd,
         receive: Callable[[bytes], bool],
         loop: PassLoop,
+        say_last: Callable[[], None] | None = None,
     ) -> None:
         self.ended = trio.Event()
         self.number = connected.fileno()
-        self.is_asking = isinstance(end, MeshLink)
+        self.is_asking = say_last is None
+        self._say_last = say_last
         self._socket = connected
         self._end = end
         self._receive = receive
@@ -122,7 +165,8 @@ class _LinkSocket:
                     self._loop.submitted()
             except LinkDamaged as error:
                 self._loop.submitted()  # what came before that
-                _log.error("a link is damaged", problem=str(error))
+                if not isinstance(error, NotTrusted):  # which is noted elsewhere
+                    _log.error("a link is damaged", problem=str(error))
                 self.close()
                 return
             if len(data) < _READ_BYTES and not is_hung_up:
@@ -161,14 +205,15 @@ class _LinkSocket:
 
     def say_last(self) -> None:
         """Say that nothing further is carried out here."""
-        if isinstance(self._end, Answering):
-            self._end.say_last()
+        if self._say_last is not None:
+            self._say_last()
             self.flush()
 
-    def look(self) -> None:
-        """Look at the time."""
+    def look(self, *, is_time: bool = True) -> None:
+        """Look at the time, or whether another process has the other end's group by now."""
         if not self._end.look():
-            _log.warning("a link says nothing and is closed")
+            if is_time and not _is_stranger(self._end):
+                _log.warning("a link says nothing and is closed")
             self.close()
 
     def close(self) -> None:
@@ -185,9 +230,15 @@ class _LinkSocket:
 
 @final
 class LinkSockets:
-    """All connections of a process to and from the others of its server."""
+    """All connections of a process to and from the others of its server, or of its cluster.
 
-    def __init__(self, mesh: Mesh, group: AskedGroup, loop: PassLoop) -> None:
+    `nodes` is there for a cluster.
+    """
+
+    def __init__(
+        self, mesh: Mesh, group: AskedGroup, loop: PassLoop, nodes: NodeLinks | None = None
+    ) -> None:
+        self._nodes = nodes
         self._mesh = mesh
         self._group = group
         self._loop = loop
@@ -245,6 +296,9 @@ class LinkSockets:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._accept, nursery, listening)
                     nursery.start_soon(self._look)
+                    if self._nodes is not None:
+                        self._mesh.owners.when_changed.append(self._group_moved)
+                        await nursery.start(self._nodes.door(self._welcome).run)
                     for peer in self._mesh.links:
                         nursery.start_soon(self._keep, peer)
                     task_status.started()
@@ -262,34 +316,68 @@ class LinkSockets:
                 _log.error("another user has connected to a link, and was cut off")
                 stream.close()
                 continue
-            end = self._mesh.answering(self._group)
-            nursery.start_soon(self._serve, stream, end, end.received)
+            nursery.start_soon(self._serve_answering, stream, self._mesh.answering(self._group))
+
+    def _group_moved(self, group: int) -> None:
+        """End links with a process that serves its group no more, and look for the next one."""
+        _log.info("a group has another owner", group=group, owner=self._mesh.owners.of(group))
+        for link in list(self._sockets.values()):
+            link.look(is_time=False)
+        self.try_now()
+
+    async def _welcome(self, stream: socket.socket, is_trusted: Callable[[], None]) -> None:
+        """Serve a connection from another node, whatever it is."""
+        nodes = self._nodes
+        assert nodes is not None, "only then there is a door"
+
+        def admit(party: Party) -> Answering:
+            is_trusted()
+            return self._mesh.answering(self._group, party.group)
+
+        await self._serve_answering(stream, nodes.answering_end(admit))
+
+    async def _serve_answering(self, stream: socket.socket, end: _AnsweringEnd) -> None:
+        await self._serve(stream, end, end.received, say_last=end.say_last)
 
     async def _keep(self, peer: int) -> None:
         """Keep a link to a process."""
         link = self._mesh.links[peer]
-
-        def receive(data: bytes) -> bool:
-            link.received(data)
-            return True  # answers let clients go on
-
         wait_s = _RETRY_FIRST_S
         while True:
-            stream = _connected_to(self.path_of(peer))
-            if stream is None:
+            opened = await self._opened(peer, link)
+            if opened is None:
                 with trio.move_on_after(wait_s):
                     await self._news.wait()
                 wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
                 continue
-            if not is_same_user(stream):
-                _log.error("another user listens instead of a process", peer_process=peer)
-                stream.close()
-                await trio.sleep(_RETRY_LIMIT_S)
-                continue
-            link.opened()
-            was_up = await self._serve(stream, link, receive, lambda: link.is_up)
+            stream, end, receive = opened
+            was_up = await self._serve(stream, end, receive, lambda: link.is_up)
             wait_s = _RETRY_FIRST_S if was_up else min(wait_s * 2, _RETRY_LIMIT_S)
             await trio.sleep(wait_s)
+
+    async def _opened(
+        self, peer: int, link: MeshLink
+    ) -> tuple[socket.socket, LinkEnd, Callable[[bytes], bool]] | None:
+        """Return a connection to a process, and what serves it; None if there is none now."""
+        if self._nodes is not None:
+            owner = self._mesh.owners.of(peer)
+            if owner is None:
+                return None
+            if not self._nodes.is_here(owner):
+                stream = await self._nodes.connect(owner, peer)
+                if stream is None:
+                    return None
+                guarded = self._nodes.asking_end(owner, peer, lambda _: _AskingLink(link))
+                return stream, guarded, guarded.received
+        stream = _connected_to(self.path_of(peer))
+        if stream is None:
+            return None
+        if not is_same_user(stream):
+            _log.error("another user listens instead of a process", peer_process=peer)
+            stream.close()
+            return None
+        asking = _AskingLink(link)
+        return stream, asking, asking.received
 
     async def _serve(
         self,
@@ -297,6 +385,7 @@ class LinkSockets:
         end: LinkEnd,
         receive: Callable[[bytes], bool],
         is_up: Callable[[], bool] = lambda: True,
+        say_last: Callable[[], None] | None = None,
     ) -> bool:
         """Serve a connection until it ends; return whether it has been up."""
         stream.setblocking(False)
@@ -304,11 +393,16 @@ class LinkSockets:
 
         def note(data: bytes) -> bool:
             nonlocal was_up
-            has_work = receive(data)
+            try:
+                has_work = receive(data)
+            except NotTrusted as error:
+                assert self._nodes is not None, "only there it has to be proved"
+                self._nodes.strangers.refused(str(error))
+                raise
             was_up = was_up or is_up()
             return has_work
 
-        link = _LinkSocket(stream, end, note, self._loop)
+        link = _LinkSocket(stream, end, note, self._loop, say_last)
         self._sockets[link.number] = link
         self._loop.watch(link.number)
         self._loop.stir()
@@ -330,6 +424,11 @@ class LinkSockets:
             for one in self._mesh.links.values():
                 one.look()
             self._loop.submitted()
+
+
+def _is_stranger(end: LinkEnd) -> bool:
+    """Return whether the other end had to prove that it belongs here, and has not."""
+    return isinstance(end, Guard | TlsEnd) and not end.is_known
 
 
 def _connected_to(path: Path) -> socket.socket | None:

@@ -23,11 +23,11 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.http.links.unix_sockets import is_same_user, listen_at, next_connection
 from troth.shards.mesh.homes import HomeFinder
 from troth.shards.mesh.place import ProcessPlace
 
 from .accepting import PAUSE_S
-from .unix_sockets import is_same_user, listen_at, next_connection
 
 STREAM_WAIT_S: Final = 30.0
 """How long a connection waits for the home of its stream."""

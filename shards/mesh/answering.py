@@ -33,6 +33,7 @@ from .frames import (
     encode_numbers,
 )
 from .outgoing_frames import OutgoingFrames
+from .owners import Owners
 from .passes import GivenPasses
 from .place import Greeting, ProcessPlace, checked_hello, encode_hello
 from .refusals import name_of
@@ -81,7 +82,9 @@ class _AnswerBack(Struct, eq=False, gc=False):
 class Answering:
     """This process's end of what another one asks. `now_s` is a monotonic clock.
 
-    `wake` is called when there is something to send outside of `received`.
+    `wake` is called when there is something to send outside of `received`. `peer` is the number
+    that the other process has proved to have, if it had to. One that `owners` say to be succeeded
+    is not heard.
     """
 
     def __init__(
@@ -94,8 +97,12 @@ class Answering:
         *,
         now_s: Callable[[], float],
         wake: Callable[[], None],
+        peer: int | None = None,
+        owners: Owners | None = None,
     ) -> None:
         self.peer: Greeting | None = None
+        self._proved = peer
+        self._owners = owners
         self._place = place
         self._group = group
         self._passes = passes
@@ -125,7 +132,7 @@ class Answering:
             if self.peer is not None:
                 has_work |= self._take(frame)
             elif frame.kind == Kind.HELLO:
-                self.peer = checked_hello(frame.body, self._place, None)
+                self.peer = checked_hello(frame.body, self._place, self._proved, self._owners)
                 self._outgoing.put(encode_frame(Kind.HELLO, encode_hello(self._place)))
             else:
                 raise LinkDamaged("it does not say who it is")
@@ -156,12 +163,20 @@ class Answering:
     def look(self) -> bool:
         """Look at the time, some times a second; return whether the connection is still good."""
         now_s = self._now_s()
-        if now_s - self._heard_s > LINK_SILENCE_MS / 1000:
+        if now_s - self._heard_s > LINK_SILENCE_MS / 1000 or self._is_succeeded:
             return False
         is_quiet = now_s - self._said_s >= LINK_PING_MS / 1000 and not self._outgoing
         if is_quiet and self.peer is not None:
             self._outgoing.put(encode_frame(Kind.PING))
         return True
+
+    @property
+    def _is_succeeded(self) -> bool:
+        """Return whether another process serves the asker's group by now, elsewhere."""
+        owners, peer = self._owners, self.peer
+        if owners is None or peer is None:
+            return False
+        return peer.incarnation < owners.epoch_of(peer.process)
 
     def closed(self) -> None:
         """Note that the connection has ended: what waits for its word waits no longer."""

@@ -10,12 +10,13 @@ The other end may run somewhere else, have another clock, and end at any time.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 import msgspec
 import structlog
 import trio
 
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.limits import LINK_WAIT_MS, PROCESS_CALLS_LIMIT_COUNT
 from troth.shards.errors import (
     CallFailed,
@@ -31,6 +32,9 @@ from .link import MeshLink
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
+
+_LEASE_LOOK_S: Final = 0.02
+"""How often it is looked for a lease that is to be renewed."""
 
 _log = structlog.get_logger("troth.mesh")
 
@@ -86,7 +90,7 @@ class _Taker(Generic[Answered]):
     def answer(self, body: bytes) -> None:
         try:
             found = self._call.read_answered(body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             _log.error("an answer cannot be read", call=self._call.name, exc_info=error)
             self._take(CallFailed())
         else:
@@ -111,6 +115,8 @@ class ProcessCalls:
         self.when_parted: list[Callable[[int], None]] = []
         self.when_looking: list[Callable[[], None]] = []
         self.running_count = 0
+        self.may_answer: Callable[[], bool] | None = None
+        """Whether this process may say what it knows, where its log has a lease; None: always."""
         self._links = links
         self._handlers: dict[str, Callable[[int, bytes], Awaitable[bytes]]] = {}
         self._listeners: dict[str, Callable[[int, bytes], None]] = {}
@@ -186,7 +192,7 @@ class ProcessCalls:
             raise answer.error
         try:
             return call.read_answered(answer.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             _log.error(
                 "an answer cannot be read", call=call.name, peer_process=process, exc_info=error
             )
@@ -294,7 +300,7 @@ class ProcessCalls:
             raise LinkDamaged(f"a note that is unknown: {name[:40]!r}")
         try:
             listener(process, body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             raise LinkDamaged(f"the note {name} cannot be read: {error}") from error
 
     def came_up(self, process: int) -> None:
@@ -323,6 +329,8 @@ class ProcessCalls:
     ) -> None:
         try:
             found = await handler(process, body)
+            if self.may_answer is not None and not self.may_answer():
+                await self._until_may_answer()
         except ShardsError as error:
             refuse(error)
         except trio.Cancelled:
@@ -335,6 +343,18 @@ class ProcessCalls:
             answer(found)
         finally:
             self.running_count -= 1
+
+    async def _until_may_answer(self) -> None:
+        """Wait for the lease to be renewed: who has lost the group must not say what it knew.
+
+        Raises LinkBroken after a while: it is unknown whether what was asked has been done.
+        """
+        assert self.may_answer is not None, "then it is waited for"
+        with trio.move_on_after(LINK_WAIT_MS / 1000):
+            while not self.may_answer():  # noqa: ASYNC110  the log's thread does not tell of it
+                await trio.sleep(_LEASE_LOOK_S)
+            return
+        raise LinkBroken
 
 
 def the_first(found: dict[int, Any | ShardsError]) -> ShardsError | None:

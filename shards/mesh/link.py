@@ -54,6 +54,7 @@ from .frames import (
     encode_numbers,
 )
 from .outgoing_frames import OutgoingFrames
+from .owners import Owners
 from .place import ProcessPlace, checked_hello, encode_hello
 from .refusals import error_of
 
@@ -105,7 +106,7 @@ class MeshLink:
 
     `wake` is called when there is something to send outside of `received`. `when_up` is called
     when the link has come up, before anything else is sent, with the other's incarnation;
-    `when_down` when a link that was up has ended.
+    `when_down` when a link that was up has ended. Whom `owners` say to be succeeded is not asked.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class MeshLink:
         wake: Callable[[], None],
         when_up: Callable[["MeshLink", int], None],
         when_down: Callable[["MeshLink"], None] = lambda _: None,
+        owners: Owners | None = None,
         questions_limit_count: int = MAILBOX_LIMIT_COUNT,
         outgoing_limit_bytes: int = LINK_OUTGOING_LIMIT_BYTES,
     ) -> None:
@@ -125,6 +127,7 @@ class MeshLink:
         self.incarnation = 0
         """That of the other process, as it was when the link came up last."""
         self._place = place
+        self._owners = owners
         self._now_s = now_s
         self._wake = wake
         self._when_up = when_up
@@ -265,7 +268,7 @@ class MeshLink:
             if self.is_up:
                 self._take(frame)
             elif frame.kind == Kind.HELLO:
-                hello = checked_hello(frame.body, self._place, self.peer)
+                hello = checked_hello(frame.body, self._place, self.peer, self._owners)
                 self._came_up(hello.incarnation)
             else:
                 raise LinkDamaged("it does not say who it is")
@@ -289,11 +292,17 @@ class MeshLink:
         self._refuse_late(now_s)
         if not self._is_open:
             return True
-        if now_s - self._heard_s > LINK_SILENCE_MS / 1000:
+        if now_s - self._heard_s > LINK_SILENCE_MS / 1000 or self._is_succeeded:
             return False
         if now_s - self._said_s >= LINK_PING_MS / 1000 and not self._outgoing:
             self._outgoing.put(encode_frame(Kind.PING))
         return True
+
+    @property
+    def _is_succeeded(self) -> bool:
+        """Return whether another process serves the group by now, elsewhere."""
+        owners = self._owners
+        return owners is not None and self.is_up and self.incarnation < owners.epoch_of(self.peer)
 
     def closed(self) -> None:
         """Note that the connection has ended, or could not be made good."""

@@ -28,6 +28,7 @@ from .barrier import Barrier
 from .calls import ProcessCalls
 from .errands import Errands
 from .link import MeshLink
+from .owners import Owners
 from .passes import GivenPasses, GroupMachine
 from .place import ProcessPlace
 from .seats import FarSeat, NearSeat
@@ -65,6 +66,8 @@ class Mesh:
         self.barrier = Barrier(now_s)
         self._again: dict[int, MeshLink] = {}
         self.errands = Errands(place, now_s, self._return_pass)
+        self.owners = Owners()
+        """Who serves the groups of a cluster; on one machine what they say of themselves."""
         self.links = {
             peer: MeshLink(
                 place,
@@ -73,6 +76,7 @@ class Mesh:
                 wake=self._wake_later,
                 when_up=self._when_up,
                 when_down=self._when_down,
+                owners=self.owners,
                 questions_limit_count=questions_limit_count,
             )
             for peer in range(place.count)
@@ -112,8 +116,8 @@ class Mesh:
         if not self._is_letting_go:
             self._wake()
 
-    def answering(self, group: AskedGroup) -> Answering:
-        """Make the end of a link by which another process asks."""
+    def answering(self, group: AskedGroup, peer: int | None = None) -> Answering:
+        """Make the end of a link by which another process asks; its number, if it proved that."""
         return Answering(
             self.place,
             group,
@@ -122,6 +126,8 @@ class Mesh:
             self.barrier,
             now_s=self._now_s,
             wake=self._wake_later,
+            peer=peer,
+            owners=self.owners,
         )
 
     # What the shards need: `turns.Elsewhere`

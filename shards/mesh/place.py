@@ -11,9 +11,11 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from troth.core.json_errors import UNREADABLE_JSON
 from troth.persistence.placement import groups_by_shard
 
 from .frames import LinkDamaged
+from .owners import Owners
 
 PROTOCOL_VERSION: Final = 2
 
@@ -66,14 +68,16 @@ def encode_hello(place: ProcessPlace) -> bytes:
     )
 
 
-def checked_hello(body: bytes, place: ProcessPlace, peer: int | None) -> Greeting:
+def checked_hello(
+    body: bytes, place: ProcessPlace, peer: int | None, owners: Owners | None = None
+) -> Greeting:
     """Read what another process has said of itself. Raises LinkDamaged unless it belongs here.
 
-    `peer` is its number, if that is known.
+    `peer` is its number, if that is known. Where `owners` know of a later one it was succeeded.
     """
     try:
         hello = _decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE_JSON as error:
         raise LinkDamaged(f"a greeting cannot be read: {error}") from error
     if hello.protocol != PROTOCOL_VERSION:
         raise LinkDamaged(f"it speaks version {hello.protocol}, this process {PROTOCOL_VERSION}")
@@ -82,4 +86,9 @@ def checked_hello(body: bytes, place: ProcessPlace, peer: int | None) -> Greetin
     is_other = 0 <= hello.process < place.count and hello.process != place.process
     if not is_other or peer not in (None, hello.process):
         raise LinkDamaged(f"it says that it is process {hello.process}")
+    if owners is not None:
+        epoch = owners.epoch_of(hello.process)
+        if hello.incarnation < epoch:
+            raise LinkDamaged(f"it was succeeded: it is of epoch {hello.incarnation}, not {epoch}")
+        owners.heard_of(hello.process, hello.incarnation)
     return hello

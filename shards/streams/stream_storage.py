@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import Final, NamedTuple, TypeVar, final
 
 import structlog
 import trio
@@ -92,6 +92,21 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+class Times(NamedTuple):
+    """What a storage knows of time: durations, the time of day, and how to let time pass.
+
+    `check_ends` is called in between, and raises if the server is to end.
+    """
+
+    boot_ms: Callable[[], int] = boot_ms
+    now_ms: Callable[[], int] = _now_ms
+    sleep_s: Callable[[float], None] = _rest
+    check_ends: Callable[[], None] = trio.from_thread.check_cancelled
+
+
+MACHINE_TIMES: Final = Times()
+
+
 class StreamStorage:
     """A stream, and a directory that is locked for this process.
 
@@ -109,8 +124,10 @@ class StreamStorage:
         *,
         node: str,
         patience_ms: int = STREAM_PATIENCE_MS,
+        times: Times = MACHINE_TIMES,
     ) -> None:
         files = RealFiles()
+        self._times = times
         path = files.resolved(os.fspath(directory))
         self.directory: Path | None = Path(path)
         self.place = stream.name
@@ -129,7 +146,7 @@ class StreamStorage:
                     f"holds a server's own log ({IDENTITY_NAME}), which is not in {stream.name}",
                     "Choose another directory with --data.",
                 )
-            self.identity = _found(stream, shard_count, patience_ms)
+            self.identity = _found(stream, shard_count, patience_ms, times)
             self.noted = self._read_cache()
             """From where on the stream has what the checkpoints do not cover, if that is known."""
             self._open_checkpoints()
@@ -138,9 +155,9 @@ class StreamStorage:
                 stream,
                 node=node,
                 incarnation=secrets.randbits(64),
-                boot_ms=boot_ms,
-                now_ms=_now_ms,
-                sleep_s=_rest,
+                boot_ms=times.boot_ms,
+                now_ms=times.now_ms,
+                sleep_s=times.sleep_s,
                 mark=self.noted,
                 patience_ms=patience_ms,
             )
@@ -162,16 +179,21 @@ class StreamStorage:
             self.noted = None  # its checkpoints are gone
         number = 0 if self.noted is None else self.noted.number
         patience_ms = self._patience_ms
-        _asked(lambda: self.keeping.note_reader(self.node, number), stream.name, patience_ms)
-        first_number = _asked(stream.first, stream.name, patience_ms)
+        _asked(
+            lambda: self.keeping.note_reader(self.node, number),
+            stream.name,
+            patience_ms,
+            self._times,
+        )
+        first_number = _asked(stream.first, stream.name, patience_ms, self._times)
         if self.noted is not None and self.noted.number >= first_number:
             return
         for tries_left in reversed(range(_FETCHES_COUNT)):
-            found = _asked(self.keeping.snapshot, stream.name, patience_ms)
+            found = _asked(self.keeping.snapshot, stream.name, patience_ms, self._times)
             if found is None:
                 break
             try:
-                _asked(partial(self._begin_with, found), stream.name, patience_ms)
+                _asked(partial(self._begin_with, found), stream.name, patience_ms, self._times)
             except (SnapshotUnusable, SnapshotError) as error:
                 if not tries_left:  # not because another one has just taken its place
                     raise StreamDamaged(stream.name, found.mark.number, str(error)) from error
@@ -183,7 +205,7 @@ class StreamStorage:
 
     def _begin_with(self, snapshot: SnapshotDescription) -> None:
         """Replace the checkpoints by a snapshot. Raises StreamUnreachable or as it is unusable."""
-        started_ms = boot_ms()
+        started_ms = self._times.boot_ms()
         self.keeping.note_reader(self.node, snapshot.mark.number)  # so that the rest is kept
         file, fresh = self._path / "snapshot.fetched", self._path / f"{CHECKPOINTS_NAME}.new"
         try:
@@ -205,7 +227,7 @@ class StreamStorage:
             "began with a snapshot",
             rows=rows_count,
             bytes=snapshot.size_bytes,
-            duration_ms=boot_ms() - started_ms,
+            duration_ms=self._times.boot_ms() - started_ms,
         )
 
     @property
@@ -249,10 +271,10 @@ class StreamStorage:
 
         In the meantime, make checkpoints: what is left to do at a takeover stays little.
         """
-        following = _Following(self._log)
+        following = _Following(self._log, self._times.boot_ms)
 
         def pause() -> None:
-            trio.from_thread.check_cancelled()
+            self._times.check_ends()
             following.tell()
             if following.is_due():
                 self._catch_up()
@@ -431,11 +453,12 @@ class StreamStorage:
 class _Following:
     """What a node does besides reading: it tells of its standing, and says when to catch up."""
 
-    def __init__(self, stream_log: StreamLog) -> None:
+    def __init__(self, stream_log: StreamLog, boot_ms: Callable[[], int]) -> None:
         self._log = stream_log
+        self._boot_ms = boot_ms
         self._has_told = False
         self._has_warned = False
-        self._due_ms = boot_ms() + STREAM_UPKEEP_MS
+        self._due_ms = self._boot_ms() + STREAM_UPKEEP_MS
         self._due_bytes = STREAM_READ_CHECKPOINT_BYTES
 
     def tell(self) -> None:
@@ -457,7 +480,7 @@ class _Following:
         """Return whether it is time to catch up; not while this node is about to take over."""
         if not self._log.is_following:
             return False
-        now_ms = boot_ms()
+        now_ms = self._boot_ms()
         if now_ms < self._due_ms and self._log.read_bytes < self._due_bytes:
             return False
         self._due_ms = now_ms + STREAM_UPKEEP_MS
@@ -465,31 +488,31 @@ class _Following:
         return True
 
 
-def _found(stream: Stream, shard_count: int | None, patience_ms: int) -> Identity:
+def _found(stream: Stream, shard_count: int | None, patience_ms: int, times: Times) -> Identity:
     """Return who the stream's data is, and make it if it is new; wait for the engine."""
     new = Identity(
         secrets.token_bytes(DATA_ID_BYTES),
         (shard_count or SHARDS_DEFAULT_COUNT,),
-        _now_ms(),
+        times.now_ms(),
         secrets.token_bytes(SECRET_BYTES),
     )
-    stored = _asked(lambda: stream.found(encode_identity(new)), stream.name, patience_ms)
+    stored = _asked(lambda: stream.found(encode_identity(new)), stream.name, patience_ms, times)
     identity = decode_identity(stream.name, stored)
     if shard_count is not None and shard_count != identity.shard_count:
         raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
     return identity
 
 
-def _asked(question: Callable[[], Answer], name: str, patience_ms: int) -> Answer:
+def _asked(question: Callable[[], Answer], name: str, patience_ms: int, times: Times) -> Answer:
     """Ask the engine, again and again for a while. Raises StreamRefused."""
-    gives_up_ms = boot_ms() + patience_ms
+    gives_up_ms = times.boot_ms() + patience_ms
     while True:
         try:
             return question()
         except StreamUnreachable as error:
-            if boot_ms() >= gives_up_ms:
+            if times.boot_ms() >= gives_up_ms:
                 raise StreamRefused(f"{name} cannot be reached: {error}.") from error
-        _rest(_RETRY_S)
+        times.sleep_s(_RETRY_S)
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ the meantime.
 """
 
 import time
+from collections.abc import Callable
 from typing import Final, final
 
 import structlog
@@ -49,7 +50,10 @@ class StreamUpkeep:
         upkeep_ms: int = STREAM_UPKEEP_MS,
         snapshot_interval_ms: int = STREAM_SNAPSHOT_INTERVAL_MS,
         snapshot_log_bytes: int = STREAM_SNAPSHOT_LOG_BYTES,
+        pause: Callable[[], None] | None = None,
     ) -> None:
+        """Work every `upkeep_ms`; call `pause` after each piece, or pause for a while."""
+        self._pause = pause
         self._storage = storage
         self._upkeep_s = upkeep_ms / 1000
         self._snapshot_interval_ms = snapshot_interval_ms
@@ -105,7 +109,7 @@ class StreamUpkeep:
                 mark,
                 epoch=storage.epoch,
                 now_ms=time.time_ns() // 1_000_000,
-                pause=_Pause().take,
+                pause=self._pause or _Pause().take,
             )
             self._snapshots_count += 1
             self._bytes_at_snapshot = storage.statistics().bytes_appended

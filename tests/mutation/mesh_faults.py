@@ -165,7 +165,7 @@ MESH_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "processes of other users are linked",
-        "http/sockets/unix_sockets.py",
+        "http/links/unix_sockets.py",
         "return bool(user == os.geteuid())",
         "return True",
         "http/sockets/test_link_sockets.py",

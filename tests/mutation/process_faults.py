@@ -1,6 +1,7 @@
 """Planted faults in data directories, their groups of shards, processes, and what the log does."""
 
 from .fault import Fault, fault
+from .node_link_faults import NODE_LINK_FAULTS
 
 GROUPS = "persistence/test_conversion_groups.py"
 DIRECTORY = "persistence/test_data_directory.py"
@@ -193,4 +194,5 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "                    one.go_on(archive)\n",
         "http/processes/test_archive_of_processes.py",
     ),
+    *NODE_LINK_FAULTS,
 )

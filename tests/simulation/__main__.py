@@ -39,6 +39,9 @@ def main() -> int:
         help="how many groups of shards, each in a process of its own; 0: 2 to 4, by seed (1)",
     )
     parser.add_argument(
+        "--nodes", type=int, default=0, help="how many nodes, which have one log in a stream (0)"
+    )
+    parser.add_argument(
         "--without",
         default="",
         help="faults, occurrences of faults and kinds of clients to leave out, with commas between",
@@ -64,8 +67,9 @@ def main() -> int:
     failed: list[int] = []
     started_s = time.monotonic()
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
+        plan = plan_of(seed, arguments.steps, without, chances, arguments.groups, arguments.nodes)
         try:
-            outcome = simulate(plan_of(seed, arguments.steps, without, chances, arguments.groups))
+            outcome = simulate(plan)
         except SimulationFailed as failure:
             failed.append(seed)
             print(failure if arguments.no_shrinking else shrink(failure), flush=True)

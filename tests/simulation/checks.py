@@ -49,7 +49,7 @@ def check_recovered(server: Server, ledger: Ledger) -> None:
         _check_whole(state)
         require(state.counts == scan(state, view), f"the counts of {state.index} are wrong")
     _check_outboxes(everywhere)
-    _check_replay(server, states)
+    check_replay(server, states)
     _check_bulk(server, states)
 
 
@@ -78,7 +78,7 @@ def _check_bulk(server: Server, states: list[ShardState]) -> None:
             )
 
 
-def _check_replay(server: Server, states: list[ShardState]) -> None:
+def check_replay(server: Server, states: list[ShardState]) -> None:
     """I2: what came up is what a replay of all durable records gives."""
     promises, tasks = _cold(server)
     shadows = [server.watch.shadow[state.index] for state in states]

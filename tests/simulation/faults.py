@@ -26,6 +26,9 @@ MOMENT: Final = "moment"
 BETWEEN: Final = "moment between groups"
 """The same, only if there are several groups: moments that concern more than one process."""
 
+OF_NODES: Final = "moment of nodes"
+"""The same, with several nodes on a stream, instead of the first kind."""
+
 TABLE: Final[dict[str, Fault]] = {
     # How lives of the server end
     "power_cut": Fault(0.05, MOMENT, "between two steps of anything"),
@@ -88,13 +91,41 @@ TABLE: Final[dict[str, Fault]] = {
     "link_slow": Fault(0.20, BETWEEN, "one link, up to a second a piece, for up to 10 s"),
     "piece_late": Fault(0.005, "piece of a link", "up to 1.5 s"),
     "end_unheard": Fault(0.30, "end of a process", "its links do not end, they are silent"),
+    # Several nodes on one stream, and the engine that keeps it
+    "owner_killed": Fault(0.12, OF_NODES, "`kill -9` of the owner"),
+    "owner_killed_at_await": Fault(0.10, OF_NODES, "`kill -9` after any step of any task"),
+    "owner_killed_with_disk": Fault(0.06, OF_NODES, "its directory is gone as well"),
+    "owner_stopped": Fault(0.08, OF_NODES, "asked to stop, in time or not"),
+    "node_killed": Fault(0.10, OF_NODES, "`kill -9` of any node, which may stand by"),
+    "node_halted": Fault(0.16, OF_NODES, "SIGSTOP for up to 20 s, mostly of the owner"),
+    "cut_from_stream": Fault(0.16, OF_NODES, "a node, for up to 20 s, mostly the owner"),
+    "cut_from_clients": Fault(0.04, OF_NODES, "a node, for up to 10 s"),
+    "leader_lost": Fault(0.12, OF_NODES, "no leader for 4 to 9 s; the old one may not know"),
+    "node_clock_set": Fault(0.06, OF_NODES, "of one node, by up to 4.8 s"),
+    "append_lost": Fault(0.002, "append", "never arrives"),
+    "append_late": Fault(0.02, "append", "lands up to 8 s later"),
+    "append_refused": Fault(0.02, "append", "because that very proposal is on its way"),
+    "append_answer_lost": Fault(0.01, "append", "it stands there, and nobody says so"),
+    "replica_rots": Fault(0.0004, "read", "a bit of a frame that is shown"),
 }
 
 MOMENTS: Final = tuple(name for name, fault in TABLE.items() if fault.at == MOMENT)
 MOMENTS_BETWEEN: Final = tuple(name for name, fault in TABLE.items() if fault.at == BETWEEN)
+MOMENTS_OF_NODES: Final = tuple(name for name, fault in TABLE.items() if fault.at == OF_NODES)
+ONLY_NODES: Final = (
+    *MOMENTS_OF_NODES,
+    *("append_lost", "append_late", "append_refused", "append_answer_lost", "replica_rots"),
+)
+"""What only a run with several nodes on a stream meets."""
+NOT_OF_NODES: Final = (
+    *MOMENTS,
+    *("power_cut_while_starting", "start_fails", "log_rots", "checkpoint_rots"),
+    *("unsynced_lost", "unsynced_torn"),
+)
+"""What a run with several nodes on a stream does not meet."""
 ONLY_BETWEEN: Final = (*MOMENTS_BETWEEN, "piece_late", "end_unheard")
 """What a run with one group does not meet."""
-for _names in (MOMENTS, MOMENTS_BETWEEN):
+for _names in (MOMENTS, MOMENTS_BETWEEN, MOMENTS_OF_NODES):
     assert 0.99 < sum(TABLE[name].probability for name in _names) < 1.01, "each moment brings one"
 
 
@@ -121,6 +152,7 @@ class Faults:
         self._randoms = {name: Random(f"{seed}/{name}") for name in TABLE}
         self._moments = Random(f"{seed}/{MOMENT}")
         self._moments_between = Random(f"{seed}/{BETWEEN}")
+        self._moments_of_nodes = Random(f"{seed}/{OF_NODES}")
         self._numbers: Counter[str] = Counter()
 
     def random(self, name: str) -> Random:
@@ -143,6 +175,8 @@ class Faults:
         if not any(weights):
             return None
         luck = self._moments if names is MOMENTS else self._moments_between
+        if names is MOMENTS_OF_NODES:
+            luck = self._moments_of_nodes
         (name,) = luck.choices(names, weights)
         return name if self._happens(name) else None
 

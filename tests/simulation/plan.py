@@ -36,6 +36,8 @@ class Plan:
     trims_log: bool = True
     pace: float = 1.0
     groups_count: int = 1
+    nodes_count: int = 0
+    """If there are any, they have one log in a stream."""
     chances: tuple[tuple[str, float], ...] = ()
     """Probabilities instead of those in the table of faults."""
 
@@ -49,6 +51,8 @@ class Plan:
         parts = [f"--seed {self.seed} --steps {self.steps_count}"]
         if self.groups_count > 1:
             parts.append(f"--groups {self.groups_count}")
+        if self.nodes_count:
+            parts.append(f"--nodes {self.nodes_count}")
         if self.without:
             parts.append(f"--without {','.join(sorted(self.without))}")
         parts += [f"--chance {name}={number:g}" for name, number in self.chances]
@@ -61,10 +65,12 @@ def plan_of(
     without: frozenset[str] = frozenset(),
     chances: tuple[tuple[str, float], ...] = (),
     groups_count: int = 1,
+    nodes_count: int = 0,
 ) -> Plan:
     """The run of a seed: the seed also decides the setting.
 
-    With 0 groups it decides their number as well, which is two at least.
+    With 0 groups it decides their number as well, which is two at least. Nodes say something all
+    the time, so with them it is always a busy minute.
     """
     random = Random(f"{seed}/plan")
     return Plan(
@@ -74,7 +80,8 @@ def plan_of(
         reboots_after_disk_failure=random.random() < 0.6,
         makes_checkpoints=random.random() < 0.7,
         trims_log=random.random() < 0.7,
-        pace=random.choice(PACES if groups_count == 1 else PACES_OF_GROUPS),
+        pace=1.0 if nodes_count else random.choice(PACES if groups_count == 1 else PACES_OF_GROUPS),
         groups_count=groups_count or random.randint(2, GROUPS_LIMIT_COUNT),
+        nodes_count=nodes_count,
         chances=chances,
     )

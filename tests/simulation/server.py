@@ -161,15 +161,7 @@ class Server:
         self._nodes = nodes
         self._life = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self.storage = SimulatedStorage(
-            files,
-            SHARD_COUNT,
-            self._make_writer,
-            segment_bytes=16 * 1024,
-            store=store,
-            group=place.process,
-            groups_count=place.count,
-        )
+        self.storage = self._open_storage(files, store, place)
         self._trims_log = trims_log
         self._patience = patience
         self.polls = Polls(connections_limit_count=100, buffer_limit_count=3)
@@ -214,9 +206,7 @@ class Server:
             self.homes.attach(here, self.shards.tell, self.shards.shard_of)
             self.shared = SharedParts(self.mesh, self.homes, self.shards, self.placement)
         self.recovery = self.shards.recover(self.storage)
-        log = self.storage.log
-        found = list(log.read(log._segments[0].first_sequence))
-        watch.recovered(log.next_sequence, found, self.group)
+        self._tell_of_recovery()
         watch_committer(self.shards.committer, watch, self.group)
         for shard in self.shards._shards:
             watch_machine(shard.machine, watch)
@@ -243,6 +233,27 @@ class Server:
         self.clock = clock
         if store is not None:
             store.lost_power = self.lose_power
+
+    def _open_storage(
+        self, files: SimulatedFiles, store: SimulatedStore | None, place: ProcessPlace
+    ) -> SimulatedStorage:
+        return SimulatedStorage(
+            files,
+            SHARD_COUNT,
+            self._make_writer,
+            segment_bytes=16 * 1024,
+            store=store,
+            group=place.process,
+            groups_count=place.count,
+        )
+
+    def _tell_of_recovery(self) -> None:
+        log = self.storage.log
+        found = list(log.read(log._segments[0].first_sequence))
+        self.watch.recovered(log.next_sequence, found, self.group)
+
+    def _writer_maker(self) -> Callable[[Committer], BatchWriter]:
+        return self.storage.make_writer
 
     def _report(self, command: Command) -> None:
         self.shards.tell(command)
@@ -289,7 +300,7 @@ class Server:
                             await nursery.start(self.homes.run)
                             await nursery.start(self.mesh.errands.run)
                             await nursery.start(self.mesh.calls.run)
-                        await nursery.start(self.shards.run, self.storage.make_writer)
+                        await nursery.start(self.shards.run, self._writer_maker())
                         if self.storage.checkpoints is not None:
                             nursery.start_soon(
                                 self._make_checkpointer(self.storage.checkpoints).run

@@ -14,6 +14,9 @@ from trio.testing import MockClock
 
 from .checks import check_log, check_recovered, check_settled
 from .clients import Clients, run_subscriber
+from .cluster.cluster_world import ClusterWorld
+from .cluster.node_lives import check_last, make_cluster
+from .cluster.trouble_of_nodes import make_trouble_of_nodes
 from .ledger import BrokenPromise, require
 from .node_entries import NODES
 from .nodes import run_hosts, run_node
@@ -70,6 +73,7 @@ class Outcome:
     jobs_count: int
     snapshots_count: int
     judged_count: int
+    comparisons_count: int
     steps_count: int
     faults: Counter[str]
 
@@ -100,7 +104,7 @@ def run_deterministically(seed: int, main: Any, *arguments: Any, instruments: An
 
 def simulate(plan: Plan) -> Outcome:
     """Run one simulation. Raises SimulationFailed."""
-    world = World(plan, check_recovered)
+    world = make_cluster(plan) if plan.nodes_count else World(plan, check_recovered)
     outcomes: list[Outcome] = []
     try:
         run_deterministically(plan.seed, _play, world, outcomes, instruments=[world.steps])
@@ -108,6 +112,8 @@ def simulate(plan: Plan) -> Outcome:
         failure = SimulationFailed(plan, causes(error), world.trace.hash, world.trace.tail())
         failure.struck = world.faults.struck
         raise failure from error
+    finally:
+        world.close()
     return outcomes[0]
 
 
@@ -146,13 +152,20 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             nursery.start_soon(run_node, world, number)
         async with trio.open_nursery() as active:
             active.start_soon(clients.run)
-            active.start_soon(make_trouble, world)
-            active.start_soon(make_trouble_between, world)
+            if isinstance(world, ClusterWorld):
+                active.start_soon(make_trouble_of_nodes, world)
+            else:
+                active.start_soon(make_trouble, world)
+                active.start_soon(make_trouble_between, world)
         calm_since = trio.current_time()
         await _until_done(world, clients)
         world.trace.note("end", f"all is done {trio.current_time() - calm_since:.0f} s later")
         nursery.cancel_scope.cancel()
-    kinds = _check_disk(world)
+    if isinstance(world, ClusterWorld):
+        await check_last(world)
+        kinds = check_log(enumerate(world.engine.records, 1))
+    else:
+        kinds = _check_disk(world)
     unexplained = world.history.unexplained()
     require(not unexplained, f"no order explains what was seen of {unexplained}")
     outcomes.append(
@@ -178,6 +191,7 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             jobs_count=world.ledger.jobs_count,
             snapshots_count=world.snapshots_count,
             judged_count=world.history.operations_count,
+            comparisons_count=world.comparisons_count,
             steps_count=world.steps.count,
             faults=world.faults.counts,
         )

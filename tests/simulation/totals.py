@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from .faults import ONLY_BETWEEN, TABLE
+from .faults import NOT_OF_NODES, ONLY_BETWEEN, ONLY_NODES, TABLE
 from .simulation import Outcome
 
 
@@ -14,11 +14,13 @@ class Totals:
         self.sums: Counter[str] = Counter()
         self.simulated_s = 0.0
         self._has_groups = False
+        self._has_nodes = False
 
     def add(self, outcome: Outcome) -> None:
         """Count a run that was right."""
         self.faults += outcome.faults
         self._has_groups |= outcome.plan.groups_count > 1
+        self._has_nodes |= outcome.plan.nodes_count > 0
         self.simulated_s += outcome.simulated_s
         self.sums += Counter(
             {
@@ -38,6 +40,7 @@ class Totals:
                 "bulk jobs ended": outcome.jobs_count,
                 "snapshots of several groups": outcome.snapshots_count,
                 "operations with an explanation": outcome.judged_count,
+                "states of followers compared": outcome.comparisons_count,
                 "steps of the scheduler": outcome.steps_count,
             }
         )
@@ -49,7 +52,9 @@ class Totals:
 
     @property
     def _possible(self) -> list[str]:
-        return [name for name in TABLE if self._has_groups or name not in ONLY_BETWEEN]
+        left_out: set[str] = set() if self._has_groups else {*ONLY_BETWEEN}
+        left_out |= {*NOT_OF_NODES} if self._has_nodes else {*ONLY_NODES}
+        return [name for name in TABLE if name not in left_out]
 
     def report(self, wall_s: float) -> str:
         """All numbers, for people."""

@@ -45,6 +45,7 @@ class World(Surroundings):
         self.steps_are_used_up = trio.Event()
         self.clients_have_left = False
         self.snapshots_count = 0
+        self.comparisons_count = 0
         self.receivers: dict[str, Callable[[bytes], None]] = {}
         self.nursery: trio.Nursery | None = None
         self._network = self.random("network")
@@ -55,6 +56,9 @@ class World(Surroundings):
             for answerer in self.lives
             if asker is not answerer
         }
+
+    def close(self) -> None:
+        """Remove what the run leaves outside of this process: nothing."""
 
     @property
     def goes_on(self) -> bool:
@@ -192,7 +196,7 @@ class World(Surroundings):
             self.watch.unwanted.add(subject)
         known = ledger.finals.get(subject)
         existed = subject in ledger.created
-        asked_ms = self.clock.now_ms()
+        asked_ms = server.clock.now_ms()
         patience_s = float("inf")
         if self.faults.strikes("client_vanishes"):
             # Half of them are gone before the shard has even looked into its mailbox.
@@ -208,7 +212,7 @@ class World(Surroundings):
                 self.trace.note(who, f"{describe(command)}: the answer is lost")
                 raise Unreachable
             self.trace.note(who, f"{describe(command)}: {reply.code.name}")
-            call.answered(reply, self.clock.now_ms())
+            call.answered(reply, server.clock.now_ms())
         promise = reply.promise
         require(
             promise is None

@@ -5,7 +5,7 @@ import os
 import resource
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,14 @@ from troth.core.commands import CreatePromise
 from troth.core.model import Value
 from troth.http.api.context import Api
 from troth.http.documents.table import API_ENDPOINTS
+from troth.http.links.node_links import NodeLinks
+from troth.http.links.unix_sockets import is_same_user
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets import link_sockets
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.link_sockets import LinkSockets, _LinkSocket
 from troth.http.sockets.listener import SocketListener
-from troth.http.sockets.unix_sockets import is_same_user
 from troth.shards.delivery.polls import Polls
 from troth.shards.mesh.link import MeshLink
 
@@ -66,14 +67,23 @@ class Served:
         return all(link.is_up for link in self.process.mesh.links.values())
 
 
-async def make(nursery: trio.Nursery, directory: Path, k: int, count: int) -> Served:
-    """Run one process."""
+async def make(
+    nursery: trio.Nursery,
+    directory: Path,
+    k: int,
+    count: int,
+    *,
+    incarnation: int = 1,
+    nodes_of: Callable[[Process], NodeLinks] | None = None,
+) -> Served:
+    """Run one process; of a cluster, if it has links to other nodes."""
     lanes: list[Lane] = []
     process = make_process(
         k,
         (SHARDS_EACH_COUNT,) * count,
         links_directory=str(directory),
         wake=lambda: lanes[0].stir() if lanes else None,
+        incarnation=incarnation,
     )
     settings = Settings()
     api = Api(
@@ -88,7 +98,8 @@ async def make(nursery: trio.Nursery, directory: Path, k: int, count: int) -> Se
     lane = listener.lane = Lane(api, API_ENDPOINTS, listener.limits)
     lanes.append(lane)
     await start(nursery, process, manual=False)
-    links = LinkSockets(process.mesh, process.shards, lane)
+    nodes = None if nodes_of is None else nodes_of(process)
+    links = LinkSockets(process.mesh, process.shards, lane, nodes)
     lane.serve_links(links)
     await nursery.start(lane.run)
     await listener.open()

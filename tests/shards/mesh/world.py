@@ -72,6 +72,8 @@ class Wire:
         self.is_cut = False
         self.is_silent = False
         self.is_up = False
+        self.may_be_refused = False
+        """Whether an end may refuse the other one: then the wire connects again."""
         self._luck = luck
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
@@ -85,6 +87,10 @@ class Wire:
         """Let there be a new connection."""
         self.is_cut = False
         self._note()
+
+    def lead_to(self, answerer: Process) -> None:
+        """Let the next connection go to another process of the same group."""
+        self.answerer = answerer
 
     def end(self) -> None:
         """Break the wire forever: one of the processes has ended."""
@@ -111,7 +117,8 @@ class Wire:
         while True:
             while self.is_cut:
                 await self._changed.wait()
-            end = self.answerer.mesh.answering(self.answerer.shards)
+            answerer = self.answerer
+            end = answerer.mesh.answering(answerer.shards)
             self.link.opened()
             self.is_up = True
             to_answerer, at_answerer = trio.open_memory_channel[bytes](1_000_000)
@@ -121,14 +128,15 @@ class Wire:
                     stop = nursery.cancel_scope.cancel
                     nursery.start_soon(self._until_cut, stop)
                     nursery.start_soon(self._send, self.link.take, self.asker, to_answerer)
-                    nursery.start_soon(self._send, end.take, self.answerer, to_asker)
-                    nursery.start_soon(self._carry, at_answerer, self._at_answerer(end), stop)
+                    nursery.start_soon(self._send, end.take, answerer, to_asker)
+                    deliver = self._at_answerer(answerer, end)
+                    nursery.start_soon(self._carry, at_answerer, deliver, stop)
                     nursery.start_soon(self._carry, at_asker, self._at_asker, stop)
                     nursery.start_soon(self._look, end, stop)
             finally:
                 self.is_up = False
                 end.closed()
-                self.answerer.shards.run_turn()
+                answerer.shards.run_turn()
                 self.link.closed()
             await trio.sleep(self._luck.random() * 0.02)
 
@@ -175,14 +183,16 @@ class Wire:
                     deliver(piece)
                 except LinkDamaged:
                     stop()
-                    raise
+                    if not self.may_be_refused:
+                        raise
+                    return
                 await trio.lowlevel.checkpoint()
 
-    def _at_answerer(self, end: Answering) -> Callable[[bytes], None]:
+    def _at_answerer(self, answerer: Process, end: Answering) -> Callable[[bytes], None]:
         def deliver(piece: bytes) -> None:
             end.received(piece)
-            self.answerer.shards.run_turn()
-            self.answerer.stir()
+            answerer.shards.run_turn()
+            answerer.stir()
 
         return deliver
 

@@ -17,7 +17,7 @@ from troth.core.model import PromiseState
 from troth.shards.clock import SystemClock
 from troth.shards.shards import Shards
 from troth.shards.storage import Recovery, StreamStatistics
-from troth.shards.streams.stream_storage import StreamStorage
+from troth.shards.streams.stream_storage import MACHINE_TIMES, StreamStorage, Times
 from troth.shards.streams.stream_upkeep import StreamUpkeep
 from troth.shards.upkeep.checkpointer import Checkpointer
 
@@ -28,6 +28,8 @@ class Engine:
 
     stream: SimulatedEngine = field(default_factory=SimulatedEngine)
     keeping: SimulatedKeeping = field(init=False)
+    times: Times = MACHINE_TIMES
+    """Those of the nodes that are opened from now on."""
 
     def __post_init__(self) -> None:
         self.keeping = SimulatedKeeping(self.stream)
@@ -35,7 +37,9 @@ class Engine:
     def open(self, directory: Path, node: str = "a", shard_count: int = 2) -> StreamStorage:
         """Open the storage of a node."""
         client = SimulatedStream(self.stream, Random(1), SimulatedClock())
-        return StreamStorage(client, self.keeping, directory, shard_count, node=node)
+        return StreamStorage(
+            client, self.keeping, directory, shard_count, node=node, times=self.times
+        )
 
 
 @dataclass

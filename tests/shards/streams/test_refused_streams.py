@@ -84,8 +84,7 @@ def test_an_engine_that_cannot_be_reached_is_asked_again_for_a_while(
 ) -> None:
     """Then the start fails, and says with what."""
     clock = SimulatedClock()
-    monkeypatch.setattr(stream_storage, "boot_ms", clock.boot_ms)
-    monkeypatch.setattr(stream_storage, "_rest", clock.sleep_s)
+    times = stream_storage.Times(boot_ms=clock.boot_ms, sleep_s=clock.sleep_s)
     engine = Engine()
     client = SimulatedStream(engine.stream, Random(1), clock)
     found, tries = client.found, []
@@ -97,7 +96,9 @@ def test_an_engine_that_cannot_be_reached_is_asked_again_for_a_while(
         return found(identity)
 
     monkeypatch.setattr(client, "found", fail)
-    storage = stream_storage.StreamStorage(client, engine.keeping, tmp_path / "a", 2, node="a")
+    storage = stream_storage.StreamStorage(
+        client, engine.keeping, tmp_path / "a", 2, node="a", times=times
+    )
     assert len(tries) == 3
     storage.close()
 
@@ -107,6 +108,6 @@ def test_an_engine_that_cannot_be_reached_is_asked_again_for_a_while(
     monkeypatch.setattr(client, "found", never)
     with pytest.raises(StreamRefused, match="cannot be reached: no route"):
         stream_storage.StreamStorage(
-            client, engine.keeping, tmp_path / "b", 2, node="a", patience_ms=5_000
+            client, engine.keeping, tmp_path / "b", 2, node="a", patience_ms=5_000, times=times
         )
     assert client.is_closed

@@ -20,6 +20,7 @@ from troth.shards.clock import SystemClock
 from troth.shards.storage import DirectoryStorage, FollowedStorage
 from troth.shards.streams import stream_storage
 from troth.shards.streams.stream_snapshots import SnapshotUnusable
+from troth.shards.streams.stream_storage import MACHINE_TIMES, Times
 
 from .stream_world import Engine, Standby, node
 
@@ -270,12 +271,11 @@ async def test_clocks_that_differ_are_told_of_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ownership, "STREAM_ALIVE_MS", 5)
-    monkeypatch.setattr(stream_storage, "_now_ms", lambda: time.time_ns() // 1_000_000 + 5_000)
-    engine = Engine()
+    engine = Engine(times=Times(now_ms=lambda: MACHINE_TIMES.now_ms() + 5_000))
     async with trio.open_nursery() as nursery:
         async with node(engine, tmp_path / "a"):
             standing_by = Standby(engine, tmp_path / "b")
-            monkeypatch.setattr(stream_storage, "_now_ms", lambda: time.time_ns() // 1_000_000)
+            engine.times = MACHINE_TIMES
             nursery.start_soon(standing_by.run)
             said = ""
             with trio.fail_after(60):

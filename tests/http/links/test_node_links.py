@@ -1,0 +1,194 @@
+"""Links between nodes over real sockets: clients of any node reach all groups."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from structlog.testing import capture_logs
+
+from tests.http.sockets.test_link_sockets import LIMIT_S, Served, id_of, make, until_linked
+from tests.shards.guard.ends import SECRET
+from tests.shards.mesh.world import Process, until
+from tests.shards.stage import FAR_MS
+from troth.http.links.node_links import NodeLinks
+from troth.http.links.strangers import Strangers
+from troth.http.links.tls_end import LinkTls
+from troth.shards.guard.handshake import encode_call
+from troth.shards.guard.trust import ClusterTrust, Party
+from troth.shards.mesh.owners import Owner
+
+from .certificates import make_files
+
+HOST = "127.0.0.1"
+GROUPS_COUNT = 3
+
+
+class Cluster:
+    """Nodes of a cluster on one machine, each with a door and a directory of its own."""
+
+    def __init__(
+        self, nursery: trio.Nursery, directory: Path, tls: LinkTls | None, stack: ExitStack
+    ) -> None:
+        self.served: dict[int, Served] = {}
+        self.strangers = Strangers(trio.current_time)
+        self.owners: dict[int, Owner] = {}
+        self._nursery = nursery
+        self._directory = directory
+        self._tls = tls
+        self._doors: dict[str, socket.socket] = {}
+        self._stack = stack
+
+    def door(self, node: str) -> socket.socket:
+        """Return where a node listens."""
+        if node not in self._doors:
+            (self._directory / node).mkdir()
+            door = self._stack.enter_context(socket.create_server((HOST, 0)))
+            self._doors[node] = door
+        return self._doors[node]
+
+    async def start(self, node: str, group: int, epoch: int = 1, secret: bytes = SECRET) -> Served:
+        """Start the process of a group on a node, and tell it who serves the others."""
+        door = self.door(node)
+        port = door.getsockname()[1]
+
+        def nodes_of(process: Process) -> NodeLinks:
+            for other, owner in self.owners.items():
+                process.mesh.owners.learn(other, owner)
+            listening = self._stack.enter_context(door.dup())
+            return NodeLinks(
+                trust=ClusterTrust("shop", secret),
+                own=Party(node, group, epoch),
+                owners=process.mesh.owners,
+                listening=listening,
+                directory=self._directory / node,
+                tls=self._tls,
+                strangers=self.strangers,
+                now_s=trio.current_time,
+            )
+
+        served = await make(
+            self._nursery,
+            self._directory / node,
+            group,
+            GROUPS_COUNT,
+            incarnation=epoch,
+            nodes_of=nodes_of,
+        )
+        self.served[group] = served
+        self.owners[group] = Owner(node, HOST, port, epoch)
+        return served
+
+    def tell_all(self, group: int) -> None:
+        """Tell all processes who serves a group."""
+        for served in self.served.values():
+            served.process.mesh.owners.learn(group, self.owners[group])
+
+    async def until_linked(self) -> None:
+        """Wait until all links are up."""
+        await until_linked(list(self.served.values()))
+
+
+@asynccontextmanager
+async def cluster(directory: Path, tls: LinkTls | None = None) -> AsyncIterator[Cluster]:
+    """Run a cluster in one loop."""
+    with ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            found = Cluster(nursery, directory, tls, stack)
+            yield found
+            for one in found.served.values():
+                one.listener.cut()
+            nursery.cancel_scope.cancel()
+
+
+async def create(served: Served, name: str) -> int:
+    """Create a promise; return the status."""
+    status, _ = await served.ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
+    return status
+
+
+async def has_ended(stream: trio.SocketStream) -> bool:
+    """Wait for the end of a connection, or for something that it says."""
+    try:
+        return not await stream.receive_some()
+    except trio.BrokenResourceError:
+        return True  # it had not read all
+
+
+@pytest.mark.parametrize("is_secret", [False, True], ids=["plain", "TLS"])
+async def test_clients_of_any_node_reach_all_groups(tmp_path: Path, is_secret: bool) -> None:
+    """Two of the three processes share a node: its door passes connections on."""
+    tls = None
+    if is_secret:
+        authority = trustme.CA()
+        tls = make_files(tmp_path / "certificates", authority, authority, HOST).load()
+    async with cluster(tmp_path, tls) as all_of:
+        await all_of.start("north", 0)
+        await all_of.start("south", 1)
+        await all_of.start("south", 2)
+        for group in range(GROUPS_COUNT):
+            all_of.tell_all(group)
+        await all_of.until_linked()
+        for home in range(GROUPS_COUNT):
+            for number, served in all_of.served.items():
+                assert await create(served, id_of(home, f"order-{number}", GROUPS_COUNT)) == 201
+        for served in all_of.served.values():
+            status, page = await served.ask("GET", "/promises?id=order-*&limit=100")
+            assert (status, len(page["promises"])) == (200, 9)
+        assert (len(all_of.strangers), all_of.strangers.refused_count) == (0, 0)
+
+
+async def test_strangers_get_nowhere_and_disturb_no_one(tmp_path: Path) -> None:
+    """A node with another secret, a browser, and one that calls and then says nothing."""
+    with capture_logs() as logs:
+        async with cluster(tmp_path) as all_of:
+            await all_of.start("north", 0)
+            await all_of.start("south", 1)
+            intruder = await all_of.start("west", 2, secret=SECRET + b"?")
+            for group in range(GROUPS_COUNT):
+                all_of.tell_all(group)
+            port = all_of.owners[1].port
+            with trio.fail_after(LIMIT_S):
+                async with await trio.open_tcp_stream(HOST, port) as browser:
+                    await browser.send_all(b"GET / HTTP/1.1\r\nHost: south\r\n\r\n")
+                    assert await has_ended(browser)
+                async with await trio.open_tcp_stream(HOST, port) as silent:
+                    await silent.send_all(encode_call(1))
+                    challenge = await silent.receive_some()
+                    assert 32 < len(challenge) < 50
+                    assert await has_ended(silent), "its time is over"
+                north, south = (all_of.served[k].process.mesh for k in (0, 1))
+                await until(lambda: north.links[1].is_up and south.links[0].is_up)
+                await until(lambda: all_of.strangers.refused_count > 3)
+            assert await create(all_of.served[0], id_of(1, "order", GROUPS_COUNT)) == 201
+            assert not north.links[2].is_up
+            assert not any(link.is_up for link in intruder.process.mesh.links.values())
+    refused = [one for one in logs if one["event"] == "a link was refused"]
+    assert len(refused) == 1, "however often they come"
+    assert not [one for one in logs if one["log_level"] == "error"]
+
+
+async def test_a_group_moves_to_another_node(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as all_of:
+        await all_of.start("north", 0)
+        before = await all_of.start("south", 1)
+        await all_of.start("north", 2)
+        for group in range(GROUPS_COUNT):
+            all_of.tell_all(group)
+        await all_of.until_linked()
+        name = id_of(1, "order", GROUPS_COUNT)
+        assert await create(all_of.served[0], name) == 201
+        after = await all_of.start("west", 1, epoch=2)
+        with trio.fail_after(LIMIT_S):  # it says who it is; where it is they hear from the map
+            north = all_of.served[0].process.mesh
+            await until(lambda: north.owners.epoch_of(1) == 2)
+            all_of.tell_all(1)
+            await until(lambda: north.links[1].is_up)
+            await until(lambda: not before.process.mesh.links[0].is_up)
+        assert north.links[1].incarnation == 2
+        assert await create(all_of.served[0], name) == 201, "its log here is another"
+        assert any(name in state.promises for state in after.process.shards.states())
+        before.listener.cut()

@@ -1,0 +1,173 @@
+"""Planted faults in links between nodes: who is let in, and what is heard. See `faults.py`."""
+
+from .fault import Fault, fault
+
+HANDSHAKE, TRUST, SEALING, GUARD = (
+    f"shards/guard/{name}.py" for name in ("handshake", "trust", "sealing", "guarded_end")
+)
+HANDSHAKES, SEALED, GUARDED = (
+    f"shards/guard/test_{name}.py" for name in ("handshake", "sealing", "guarded_end")
+)
+
+OWNERS = "shards/mesh/test_owners.py"
+
+NODE_LINK_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a node lets in who has another secret",
+        HANDSHAKE,
+        "if not is_same(introduction.proof, self._trust.asker_proof(meeting)):",
+        "if False:",
+        HANDSHAKES,
+        is_quick=True,
+    ),
+    fault(
+        "a node talks to a listener that has another secret",
+        HANDSHAKE,
+        "if not is_same(welcome.proof, expected):",
+        "if False:",
+        HANDSHAKES,
+    ),
+    fault(
+        "a proof is good at every node",
+        HANDSHAKE,
+        "if callee != Callee(self._own.node, self._own.group):",
+        "if False:",
+        HANDSHAKES,
+    ),
+    fault(
+        "a node takes its own random number for another's",
+        HANDSHAKE,
+        " or theirs == ours",
+        "",
+        HANDSHAKES,
+    ),
+    fault(
+        "a proof that was heard can be said again",
+        TRUST,
+        "            meeting.nonce_of_answerer,\n",
+        "",
+        HANDSHAKES,
+    ),
+    fault(
+        "nodes of another cluster with the same secret are let in",
+        TRUST,
+        "_encode([_PURPOSE, cluster])",
+        "_PURPOSE",
+        HANDSHAKES,
+    ),
+    fault(
+        "the incarnation of who answers is not proved",
+        TRUST,
+        'return self._sign(b"answers", meeting, incarnation)',
+        'return self._sign(b"answers", meeting, 0)',
+        HANDSHAKES,
+    ),
+    fault(
+        "what one end has said can be said to it",
+        TRUST,
+        'b"key of answerer"',
+        'b"key of asker"',
+        HANDSHAKES,
+    ),
+    fault(
+        "pieces of a link can be left out and said again",
+        SEALING,
+        "_COUNTED.pack(number, len(content))",
+        "_COUNTED.pack(0, len(content))",
+        SEALED,
+        is_quick=True,
+    ),
+    fault(
+        "what is said on a link between nodes can be changed",
+        SEALING,
+        "if not hmac.compare_digest(tag, _tag(self._key, self._number, content)):",
+        "if False:",
+        SEALED,
+    ),
+    fault(
+        "a sealed piece may be of any length",
+        SEALING,
+        "if not 0 < length <= SEALED_LIMIT_BYTES:",
+        "if not length:",
+        SEALED,
+    ),
+    fault(
+        "a stranger has all the time that it wants",
+        GUARD,
+        "return self._now_s() < self._until_s",
+        "return True",
+        GUARDED,
+    ),
+    fault(
+        "strangers that wait are not limited",
+        "http/links/strangers.py",
+        "if len(self._here) >= self._limit_count:",
+        "if False:",
+        "http/links/test_node_door.py",
+    ),
+    fault(
+        "a cluster's secret that other users can read is used",
+        "http/links/cluster_secret.py",
+        "if mode & _OTHERS:",
+        "if False:",
+        "http/links/test_cluster_secret.py",
+        is_quick=True,
+    ),
+    fault(
+        "a node without a certificate gets through TLS",
+        "http/links/tls_end.py",
+        "context.verify_mode = ssl.CERT_REQUIRED",
+        "context.verify_mode = ssl.CERT_OPTIONAL",
+        "http/links/test_tls_end.py",
+    ),
+    fault(
+        "a process that was succeeded gets a link again",
+        "shards/mesh/place.py",
+        "if hello.incarnation < epoch:",
+        "if False:",
+        OWNERS,
+        is_quick=True,
+    ),
+    fault(
+        "the next owner of a group is not noticed by what it says of itself",
+        "shards/mesh/place.py",
+        "        owners.heard_of(hello.process, hello.incarnation)\n",
+        "",
+        OWNERS,
+    ),
+    fault(
+        "a process whose group has moved is still asked",
+        "shards/mesh/link.py",
+        "or self._is_succeeded",
+        "or False",
+        OWNERS,
+    ),
+    fault(
+        "a process whose group has moved is still heard",
+        "shards/mesh/answering.py",
+        "or self._is_succeeded",
+        "or False",
+        OWNERS,
+    ),
+    fault(
+        "what is known of owners goes back to an earlier one",
+        "shards/mesh/owners.py",
+        "if owner.epoch < self.epoch_of(group) or",
+        "if",
+        OWNERS,
+    ),
+    fault(
+        "a process that may have lost its group answers calls",
+        "shards/mesh/calls.py",
+        "if self.may_answer is not None and not self.may_answer():",
+        "if False:",
+        OWNERS,
+    ),
+    fault(
+        "a node says that it is another process than it has proved to be",
+        "shards/mesh/mesh.py",
+        "peer=peer,",
+        "peer=None,",
+        OWNERS,
+    ),
+)
