@@ -108,6 +108,7 @@ MISSED_SLICE_COUNT: Final = 10  # missed runs of a schedule that one step counts
 RETENTION_INTERVAL_MS: Final = 60_000
 CAPTURE_SLICE_COUNT: Final = 200  # changed rows a checkpoint reads between two looks at the time
 FOLD_SLICE_COUNT: Final = 50  # promises that are folded between two looks at the time
+TAGS_SLICE_COUNT: Final = 200  # promises whose tags are read after a start, as above
 EVICTION_SLICE_COUNT: Final = 500  # rows a checkpoint looks at that may leave memory, together
 RETENTION_SLICE_COUNT: Final = 50  # promises deleted together, by one record
 RETENTION_SCAN_COUNT: Final = 200  # promises looked at before others get their turn
