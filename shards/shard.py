@@ -290,9 +290,7 @@ class Shard:
         has_due = bool(self._due) or (self._due_from_ms <= now_ms and not is_frozen)
         self.machine.timers_may_be_late = has_due or is_frozen or is_rearming
         try:
-            has_changed = False
-            if self._mailbox:
-                has_changed = self._step_all(self._mailbox, now_ms, turn)
+            has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
             if self._internal:
                 self._pass.begin_own()
                 has_changed |= self._step_all(self._internal, now_ms, turn)
@@ -316,9 +314,8 @@ class Shard:
     def _step_all(self, entries: deque[Entry], now_ms: int, turn: Turn) -> bool:
         """Step the commands of a queue, as many as there is time for; whether one changed things.
 
-        A pass that is over already has time for one.
-
-        Raises what a step raises that has left the state half changed.
+        A pass that is over already has time for one. Raises what a step raises that has left the
+        state half changed.
         """
         step_of = self.machine.step
         answers = turn.answers
