@@ -163,6 +163,8 @@ class StreamStorage:
                 patience_ms=patience_ms,
             )
         except BaseException:
+            if "_checkpoints" in self.__dict__:  # they were opened
+                self._checkpoints.close()
             self._lock.close()
             stream.close()
             keeping.close()
