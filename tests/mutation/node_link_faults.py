@@ -170,4 +170,11 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         "peer=None,",
         OWNERS,
     ),
+    fault(
+        "calls are answered whatever the lease of the log is",
+        "http/processes/mesh_member.py",
+        "self.mesh.calls.may_answer = shards.committer.may_answer",
+        "pass",
+        "http/processes/test_mesh_member.py",
+    ),
 )
