@@ -7,15 +7,14 @@ names for its type. It works with a `DecisionContext` (`deciding.py`) and emits 
 shards.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from msgspec import Struct
 
 from troth.core.decisions import leases
 from troth.core.decisions.table import DECISIONS
 from troth.core.state.shard_state import TimerKey
-from troth.core.tables.promise_table import TimedPromise
 
 from . import records as r
 from .commands import (
@@ -40,7 +39,7 @@ from .limits import (
     WORKFLOW_IDLE_LIMIT_MS,
     saturating_add,
 )
-from .model import INIT, TAG_TARGET, TAG_TIMER
+from .model import INIT, TAG_TARGET, TAG_TIMER, Promise
 from .replies import ExecuteMessage, Message, Reply, TaskMessage, UnblockMessage
 from .workflow_commands import ExecuteNotSent
 from .workflows import ACQUIRED, WAITING
@@ -60,13 +59,16 @@ class Step(Struct, gc=False):
     the command has only begun: this one is to be stepped soon, and its reply is the command's, not
     the one given here. If it `waits`, it is to be stepped when another group is done with a task.
 
+    `pending` are the promises that were pending already at a start, whose timers are to be set,
+    too: their ids and their timeouts.
+
     Most commands lead to the first three at most; `has_effects` tells whether there is more, and
     `has_rare_effects` whether there is any of the last.
     """
 
     reply: Reply
     records: Sequence[r.Record]
-    promise_timers: Iterable[TimedPromise] = ()
+    promise_timers: Sequence[Promise] = ()
     has_effects: bool = False
     timers: Sequence[tuple[TimerKey, int | None]] = ()
     sends: Sequence[Message] = ()
@@ -79,6 +81,7 @@ class Step(Struct, gc=False):
     has_more: bool = False
     again: Command | None = None
     waits: bool = False
+    pending: tuple[Sequence[str], Sequence[int]] = ((), ())
 
 
 class Machine(DecisionContext):
@@ -136,7 +139,7 @@ class Machine(DecisionContext):
         state.begun_completions.extend(state.completions)
         state.messages.extend(state.outbox)
         step = self._finish(DONE, now_ms)
-        step.promise_timers = chain(state.promises.timers(), step.promise_timers)
+        step.pending = state.promises.timeouts()
         return step
 
     def _finish(self, reply: Reply, now_ms: int) -> Step:

@@ -50,6 +50,7 @@ from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.folder import Folder
 from troth.shards.upkeep.place import watch_place
+from troth.shards.upkeep.tag_reader import read_tags
 
 from .announcement import announce
 from .causes import problem_of
@@ -373,6 +374,7 @@ class Server:
             if snapshotter is not None:
                 nursery.start_soon(snapshotter.run)
         nursery.start_soon(Folder(self.shards).run)
+        nursery.start_soon(read_tags, self.shards.states())
         nursery.start_soon(parts.make_sweeper().run)
         nursery.start_soon(parts.make_feed().run)
         if not self._is_alone:

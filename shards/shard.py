@@ -214,6 +214,8 @@ class Shard:
         """Begin after a replay: arm the timers, send again what was on its way."""
         self._now_ms = self._clock.now_ms()
         step = self.machine.start(self._now_ms)
+        self._overdue_when_armed.update(self.wheel.arm_all_fixed(*step.pending, self._now_ms))
+        self._look_at_wheel()
         turn = Turn()
         self._take(step, None, turn)
         if step.again is not None:

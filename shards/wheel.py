@@ -38,7 +38,7 @@ Measured against a binary heap with lazy deletion in `bench/wheel.py`.
 """
 
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
@@ -174,6 +174,25 @@ class TimingWheel(Generic[Key]):
         self._fixed_count += 1
         if slot is self._overdue:
             self._note_overdue(key, deadline_ms)
+
+    def arm_all_fixed(
+        self, keys: Sequence[Key], deadlines_ms: Sequence[int], now_ms: int
+    ) -> list[Key]:
+        """Do as `arm_fixed` for each of many; return those whose deadline is not after `now_ms`."""
+        cursor_ms, slots, shift_of = self._cursor_ms, self._slots, _SHIFT_OF
+        least_ms = max(self._near_ms, now_ms + 1)
+        others: list[tuple[Key, int]] = []
+        for key, deadline_ms in zip(keys, deadlines_ms, strict=True):
+            if least_ms <= deadline_ms <= DEADLINE_MAX_MS:
+                shift = shift_of[(deadline_ms ^ cursor_ms).bit_length()]
+                slot = slots[(shift << 5) + (deadline_ms >> shift & _DIGIT)]
+                if slot:
+                    slot[key] = deadline_ms
+                    continue
+            others.append((key, deadline_ms))
+            self.arm_fixed(key, deadline_ms)
+        self._fixed_count += len(keys) - len(others)
+        return [key for key, deadline_ms in others if deadline_ms <= now_ms]
 
     def cancel_fixed(self, key: Key, deadline_ms: int) -> bool:
         """Forget a key that was armed by `arm_fixed`; return whether it was still armed."""

@@ -275,7 +275,7 @@ def _search_one(context: DecisionContext, query: Query, promise_id: str, now_ms:
 
 def _search_memory(context: DecisionContext, query: Query, now_ms: int) -> Found:
     """Look through the promises that are in memory."""
-    index = context.state.index_for(query.tags)
+    index = context.state.index_for(query.tags, reserved=query.reserved)
     if (
         PENDING not in query.states
         and not context.timers_may_be_late

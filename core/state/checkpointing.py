@@ -30,6 +30,7 @@ from troth.core.workflows import Await, Listener, WorkflowTask
 from .captures import Capture, Loaded, PairKey, ShardHeader
 from .changes import Changes
 from .completions import add_callback
+from .late_tags import read_tags_later
 from .shard_state import ACTIVE, ShardState
 from .task_notes import Root
 
@@ -321,9 +322,11 @@ def load(state: ShardState, loaded: Loaded) -> None:
     state.promises_count = top.promises_count
     state.tasks_count = top.tasks_count
     # They have waited long, and are as before the checkpoint: folded, and equal ids one text.
-    pending = BulkLoad(state.promises, state.promise_index, state.tag_index)
+    pending = BulkLoad(state.promises, state.promise_index, state.reserved_tag_index)
     pending.load(loaded.promises)
-    ids = pending.ids
+    read_tags_later(state)
+    named_count = top.live_tasks_count + len(loaded.workflows) + len(loaded.awaits)
+    ids = pending.texts() if named_count else {}
     for callback in loaded.callbacks:
         add_callback(state, callback)
     for task in loaded.tasks:

@@ -94,6 +94,7 @@ class ShardState:
         self.promise_index = SerialIndex()
         self.completed: dict[str, Promise] = {}
         self.tag_index = TagIndex(self.promises.serial_of)
+        self.reserved_tag_index = TagIndex(self.promises.serial_of)
         self.callbacks: dict[str, dict[str, Callback]] = {}
         self.callbacks_count = 0
         self.resuming = Waiting()  # roots, and the promises whose callbacks resume them
@@ -214,14 +215,16 @@ class ShardState:
         assert promise_id not in promises.kept, "a promise is created once"
         promises.kept[promise_id] = promise
         self.promises_count += 1
+        tag_index = self.tag_index
         if promise_id.startswith(RESERVED_PREFIX):  # such are found by their tags
             self.counts.promise_added(promise_id, PENDING)
+            tag_index = self.reserved_tag_index
         else:
             self.counts.promises[PENDING] += 1
             self.activity.created_count += 1
             self.promise_index.append(serial, promise_id)
         if promise.tags is not None:
-            self.tag_index.add(promise_id, serial, promise.tags.items())
+            tag_index.add(promise_id, serial, promise.tags.items())
         if self.tracks_changes:
             self.changes.promises.append(promise_id)
         if serial > self.largest_serial:
@@ -252,7 +255,8 @@ class ShardState:
         if not is_reserved(promise.id):  # those are found by their tags
             self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
-            self.tag_index.add(promise.id, promise.serial, promise.tags.items())
+            index = self._tag_index_of(promise.id)
+            index.add(promise.id, promise.serial, promise.tags.items())
 
     def forget_promise(self, promise: Promise) -> None:
         """Drop a completed promise from memory; a checkpoint has it."""
@@ -260,10 +264,18 @@ class ShardState:
         del self.completed[promise.id]
         self.promise_index.discard(promise.serial)
         if promise.tags is not None:
-            self.tag_index.discard(promise)
+            self._tag_index_of(promise.id).discard(promise)
 
-    def index_for(self, tags: dict[str, str]) -> SerialIndex:
-        """Return the smallest index that holds every promise in memory with these tags."""
+    def _tag_index_of(self, promise_id: str) -> TagIndex:
+        return self.reserved_tag_index if is_reserved(promise_id) else self.tag_index
+
+    def index_for(self, tags: dict[str, str], *, reserved: bool = False) -> SerialIndex:
+        """Return an index that holds every promise in memory with these tags.
+
+        It is of the server's own promises (`reserved`) or of the others; and the smallest there is.
+        """
+        if reserved:
+            return self.reserved_tag_index.smallest(tags)
         if not tags:
             return self.promise_index
         return self.tag_index.smallest(tags)

@@ -11,13 +11,12 @@ To who asks there is one table of promises, and no way to tell which are folded.
 text that others refer to.
 """
 
-from collections.abc import Iterator, MutableMapping
-from typing import Final, Protocol, final
-
-from msgspec import Struct
+from collections.abc import Collection, Iterator, MutableMapping
+from itertools import repeat
+from typing import Final, cast, final
 
 from troth.core.limits import FOLD_SLICE_COUNT
-from troth.core.model import PENDING, Promise, PromiseState
+from troth.core.model import PENDING, Promise
 
 from .folding import (
     DATA_CHARACTERS,
@@ -33,33 +32,6 @@ from .serial_index import SerialIndex
 
 RECENT_LIMIT_COUNT: Final = 256
 """So many folded promises that were read are objects for a while, in each shard."""
-
-
-class TimedPromise(Protocol):
-    """What a timer needs to know of a promise."""
-
-    @property
-    def id(self) -> str:
-        """The promise's id."""
-        ...  # pragma: no cover
-
-    @property
-    def state(self) -> PromiseState:
-        """Its state."""
-        ...  # pragma: no cover
-
-    @property
-    def timeout(self) -> int:
-        """Its timeout, in ms."""
-        ...  # pragma: no cover
-
-
-class _Timer(Struct, frozen=True, gc=False):
-    """A pending promise, as far as it takes to set its timer."""
-
-    id: str
-    timeout: int
-    state: PromiseState = PENDING
 
 
 @final
@@ -118,13 +90,23 @@ class PromiseTable(MutableMapping[str, Promise]):
         self.folded_count -= 1
         self.recent.pop(promise_id, None)
 
-    def timers(self) -> Iterator[TimedPromise]:
-        """Yield all pending promises, as far as it takes to set their timers."""
-        for promise_id, kept in self.kept.items():
-            if isinstance(kept, bytes):
-                yield _Timer(promise_id, read_timeout(kept, TIMEOUT_OFFSET)[0])
-            elif kept.state is PENDING:
-                yield kept
+    def timeouts(self) -> tuple[list[str], list[int]]:
+        """Return the ids of all pending promises, and their timeouts in ms."""
+        kept = self.kept
+        if self.folded_count == len(kept):
+            folded = cast("Collection[bytes]", kept.values())
+            found = map(read_timeout, folded, repeat(TIMEOUT_OFFSET))
+            return list(kept), [timeout for (timeout,) in found]
+        ids: list[str] = []
+        timeouts: list[int] = []
+        for promise_id, one in kept.items():
+            if isinstance(one, bytes):
+                ids.append(promise_id)
+                timeouts += read_timeout(one, TIMEOUT_OFFSET)
+            elif one.state is PENDING:
+                ids.append(promise_id)
+                timeouts.append(one.timeout)
+        return ids, timeouts
 
     def fold_some(self, index: SerialIndex, through_serial: int) -> bool:
         """Fold a slice of what is pending, up to this serial; return whether some may be left.

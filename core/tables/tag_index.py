@@ -4,13 +4,18 @@ Most tags of workflows name one promise or a few: its origin, its parent, itself
 tag are kept as they are, without an index of their own, until there are more than a few; what a
 promise's tags take is a part of what the promise takes. Tags that name the same promises share what
 names them.
+
+To read the tags of all promises is a third of what a start takes. So it is put off: a
+`LateTagIndex` is filled in slices while the server works, and until then names all promises.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, final
 
 from troth.core.model import Promise
 
+from .folding import NO_TAGS, UNREADABLE_ROW, RowUnreadable, serial_of, tags_of
+from .promise_table import PromiseTable
 from .serial_index import SerialIndex
 
 FEW_COUNT: Final = 8
@@ -27,9 +32,14 @@ class TagIndex:
 
     __slots__ = ("_entries", "_serial_of")
 
-    def __init__(self, serial_of: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        serial_of: Callable[[str], int],
+        entries: dict[str, dict[str, Entry]] | None = None,
+    ) -> None:
+        """Start with these entries, or empty."""
         self._serial_of = serial_of
-        self._entries: dict[str, dict[str, Entry]] = {}
+        self._entries: dict[str, dict[str, Entry]] = {} if entries is None else entries
 
     def add(self, promise_id: str, serial: int, tags: Iterable[tuple[str, str]]) -> None:
         """Add the newest promise to each of its tags, which are names and values."""
@@ -51,27 +61,6 @@ class TagIndex:
             else:
                 last = entry
                 by_value[value] = joined = self._joined(entry, promise_id, serial)
-
-    def fill(
-        self, tagged: Mapping[str, Mapping[str, Sequence[str]]], texts: Mapping[str, str]
-    ) -> None:
-        """Add the promises of many tags, by name and value, oldest first; there are none yet.
-
-        A value that is among the texts is kept as that one.
-        """
-        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for name, by_value in tagged.items():
-            entries: dict[str, Entry] = {}
-            for came, ids in by_value.items():
-                value = texts.get(came, came)
-                if len(ids) == 1:
-                    entries[value] = ids[0]
-                elif len(ids) <= FEW_COUNT:
-                    few = tuple(ids)
-                    entries[value] = shared.setdefault(few, few)
-                else:
-                    entries[value] = self._indexed(ids)
-            self._entries[name] = entries
 
     def _joined(self, entry: Entry, promise_id: str, serial: int) -> Entry:
         ids = _ids(entry)
@@ -105,7 +94,7 @@ class TagIndex:
                 del self._entries[name]
 
     def smallest(self, tags: Mapping[str, str]) -> SerialIndex:
-        """Return the smallest index that holds every promise with all of these tags."""
+        """Return an index that holds every promise with all of these tags, as small as there is."""
         found = [self._entries.get(name, {}).get(value) for name, value in tags.items()]
         if None in found:
             return _NO_ENTRIES
@@ -117,6 +106,60 @@ class TagIndex:
         for name, by_value in self._entries.items():
             for value in by_value:
                 yield (name, value), self.smallest({name: value})
+
+
+@final
+class LateTagIndex(TagIndex):
+    """The tags of a shard that was loaded, before all are read.
+
+    They are read in the order of creation. What is created in the meantime is read in its turn.
+    """
+
+    __slots__ = ("_index", "_read_through", "_table")
+
+    def __init__(self, table: PromiseTable, index: SerialIndex) -> None:
+        """Begin with none; `index` has the promises of `table` whose tags are to be read."""
+        super().__init__(table.serial_of)
+        self._table = table
+        self._index = index
+        self._read_through = -1  # a serial
+
+    def add(self, promise_id: str, serial: int, tags: Iterable[tuple[str, str]]) -> None:
+        """Leave the newest promise for later."""
+
+    def discard(self, promise: Promise) -> None:
+        """Take a promise out of all its tags, if they have been read."""
+        if promise.serial <= self._read_through:
+            super().discard(promise)
+
+    def smallest(self, tags: Mapping[str, str]) -> SerialIndex:
+        """Return all promises: which of them have the tags is not known yet."""
+        return self._index
+
+    def read_some(self, count: int) -> bool:
+        """Read the tags of so many promises; return whether any are left.
+
+        Raises RowUnreadable.
+        """
+        kept, name_sets = self._table.kept, self._table.name_sets
+        add = super().add
+        self._read_through, ids = self._index.next_ids(self._read_through, count)
+        for promise_id in ids:
+            promise = kept[promise_id]
+            if isinstance(promise, Promise):
+                if promise.tags is not None:
+                    add(promise_id, promise.serial, promise.tags.items())
+            elif promise[0] != NO_TAGS:
+                try:
+                    tags = tags_of(promise_id, promise, name_sets)
+                    add(promise_id, serial_of(promise), tags)
+                except UNREADABLE_ROW as error:
+                    raise RowUnreadable(str(error)) from error
+        return self._index.has_above(self._read_through)
+
+    def whole(self) -> TagIndex:
+        """Return the index for what comes, now that all is read."""
+        return TagIndex(self._serial_of, self._entries)
 
 
 def _ids(entry: Entry) -> tuple[str, ...]:

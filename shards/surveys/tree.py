@@ -17,6 +17,7 @@ from troth.core.limits import INTEGER_MAX
 from troth.core.lineage import SEPARATORS, parents_of, shared_tags, unknown_parents
 from troth.core.model import PENDING, Promise, replace
 from troth.core.state.cold import Query
+from troth.core.state.late_tags import read_tags
 from troth.core.state.shard_state import ShardState
 from troth.shards.shards import Shards
 
@@ -173,7 +174,9 @@ class Trees:
         self, state: ShardState, tags: Mapping[str, str]
     ) -> AsyncGenerator[Promise, None]:
         wanted = dict(tags)
-        for name in state.tag_index.smallest(wanted).ids():
+        while read_tags(state):  # soon after a start not all are read
+            await self._pace.rest()
+        for name in state.index_for(wanted).ids():
             promise = state.promises.get(name)
             if promise is not None and promise.id.startswith(self._id_prefix):
                 yield promise

@@ -1,11 +1,16 @@
-"""Promises that are folded in the middle of random histories, which must not change anything."""
+"""Promises that are folded in the middle of random histories, which must not change anything.
+
+The tags of what a start has loaded are read there, too, a few at a time.
+"""
 
 from typing import Final
 
+from troth.core.state.late_tags import read_tags
 from troth.core.state.shard_state import ShardState
 
 FOLDED_EACH_COUNT: Final = 5
 """So many steps from one folding to the next."""
+TAGS_READ_COUNT: Final = 3
 
 
 class Folds:
@@ -23,3 +28,4 @@ class Folds:
             while state.promises.fold_some(state.promise_index, self._old_serial):
                 pass
             self._old_serial = max(self._old_serial, state.largest_serial)
+            read_tags(state, TAGS_READ_COUNT)

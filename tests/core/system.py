@@ -133,6 +133,8 @@ class System:
         """Let the machines begin after a replay."""
         for index, machine in enumerate(self.machines):
             step = machine.start(self.now)
+            for promise_id, timeout in zip(*step.pending, strict=True):
+                self.timers[index][c.PROMISE_TIMER, promise_id] = timeout
             self._take(index, step, is_checked=step.again is None)
             if step.again is not None:
                 self.tell(index, step.again)
@@ -146,8 +148,7 @@ class System:
             state = machine.state
             state.cold = checkpoints.reader.shards[state.index]
             state.tracks_changes = True
-            loaded = checkpoints.load(state.index)
-            if loaded is not None:
+            if (loaded := checkpoints.load(state.index)) is not None:
                 checkpointing.load(state, loaded)
         return checkpoints
 
@@ -240,8 +241,7 @@ class System:
                 assert self.workflows.withdraw(task_id), f"{task_id}: delivery does not have it"
                 continue
             held = self.delivering.pop(task_id, None), self.stalled.pop(task_id, None)
-            is_known = any(held) or self._reporting == task_id
-            assert is_known, f"{task_id} withdrawn, but delivery does not have it"
+            assert any(held) or self._reporting == task_id, f"{task_id}: delivery does not have it"
             self.withdrawn.append(task_id)
         for target, post in step.posts:
             self.posts.setdefault((index, target), deque()).append(post)

@@ -7,6 +7,7 @@ compared with what the log alone gives.
 
 import itertools
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Task, TaskState
 from troth.core.state import checkpointing
 from troth.core.state.apply import replay
+from troth.core.state.late_tags import read_tags
 from troth.core.state.shard_state import ShardState
 
 from .drive import Drive
@@ -94,12 +96,14 @@ def live_view(state: ShardState) -> dict[str, Any]:
 
 def entries(state: ShardState) -> dict[str, Any]:
     """What the indexes in memory name."""
+    while read_tags(state):
+        pass
+    tags: dict[tuple[str, str], set[str]] = {}
+    for tag, index in chain(state.tag_index.items(), state.reserved_tag_index.items()):
+        tags.setdefault(tag, set()).update(index.ids())
     return {
         "all": {name for _, name in state.promise_index.below(INTEGER_MAX, INTEGER_MAX) if name},
-        "tags": {
-            tag: {name for _, name in index.below(INTEGER_MAX, INTEGER_MAX) if name}
-            for tag, index in state.tag_index.items()
-        },
+        "tags": tags,
     }
 
 

@@ -23,7 +23,7 @@ from troth.core.tables.folding import (
 )
 from troth.core.tables.promise_table import PromiseTable
 from troth.core.tables.serial_index import SerialIndex
-from troth.core.tables.tag_index import TagIndex
+from troth.core.tables.tag_index import LateTagIndex, TagIndex
 
 NAMES = ("resonate:origin", "resonate:invoke", "customer", "", "größe", "x" * 300)
 
@@ -82,7 +82,7 @@ def test_a_folded_promise_is_read_as_it_was(seed: int) -> None:
     with pytest.raises(KeyError):
         table["none"]
     pending = {one.id: one.timeout for one in expected.values() if one.state is PENDING}
-    assert {one.id: one.timeout for one in table.timers()} == pending
+    assert dict(zip(*table.timeouts(), strict=True)) == pending
 
 
 def test_sets_of_tag_names_that_are_too_many_or_too_long_are_kept_with_their_promises() -> None:
@@ -119,15 +119,25 @@ def test_a_row_brings_a_folded_promise_back(seed: int) -> None:
         found.append((folded[SERIAL], row))
         if random.random() < 0.2:
             found[-1] = promise  # as a shard has it that has not folded it yet
-    index, tag_index = SerialIndex(), TagIndex(read.serial_of)
-    BulkLoad(read, index, tag_index).load(found)
+    index = SerialIndex()
+    BulkLoad(read, index, TagIndex(read.serial_of)).load(found)
+    tag_index = LateTagIndex(read, index)
+    while tag_index.read_some(100):
+        pass
     assert list(read.values()) == promises
     assert index.next_ids(-1, 1_000) == (promises[-1].serial, [one.id for one in promises])
     for name in NAMES:
         for value in ("", "c7", "ü" * 40, "pröm-3"):
             having = [one.id for one in promises if (one.tags or {}).get(name) == value]
-            assert tag_index.smallest({name: value}).ids() == having
+            assert tag_index.whole().smallest({name: value}).ids() == having
     assert len(folded_ids(read)) == read.folded_count == len(promises)
+
+
+def take_up(table: PromiseTable, row: FoldedRow) -> None:
+    """Take up the only promise of a shard, and then its tags."""
+    index = SerialIndex()
+    BulkLoad(table, index, TagIndex(table.serial_of)).load([row])
+    LateTagIndex(table, index).read_some(1)
 
 
 def test_a_row_that_ends_too_early_is_refused() -> None:
@@ -138,9 +148,8 @@ def test_a_row_that_ends_too_early_is_refused() -> None:
     row = row_of(promise.id, folded, names.packed)
     for length in range(len(row)):
         table = PromiseTable()
-        load = BulkLoad(table, SerialIndex(), TagIndex(table.serial_of))
         with pytest.raises(RowUnreadable):
-            load.load([(folded[SERIAL], row[:length])])
+            take_up(table, (folded[SERIAL], row[:length]))
 
 
 def test_what_all_promises_of_a_kind_have_is_kept_once() -> None:

@@ -26,6 +26,7 @@ from troth.core.replies import Message
 from troth.shards.clock import SystemClock
 from troth.shards.shards import Shards
 from troth.shards.storage import DirectoryStorage
+from troth.shards.upkeep.folder import Folder
 
 FAR_MS = 2**62
 CONTENT = Value({"content-type": "application/json"}, "aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=")
@@ -116,9 +117,13 @@ async def fill(path: Path, filling: Filling) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
         nursery.start_soon(checkpointer.run)
+        nursery.start_soon(Folder(shards).run)
         async with trio.open_nursery() as clients:
             for number in range(CLIENTS_COUNT):
                 clients.start_soon(client, number)
+        for state in shards.states():  # as they are in a server that has had them for seconds
+            while state.promises.fold_some(state.promise_index, state.largest_serial):
+                pass
         await shards.stop()
         await checkpointer.checkpoint()
         nursery.cancel_scope.cancel()

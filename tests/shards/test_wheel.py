@@ -63,6 +63,16 @@ class WheelModel(RuleBasedStateMachine):
             self.model[key] = (deadline_ms, self.armed_count)
             self.fixed_ms[key] = deadline_ms
 
+    @rule(deadlines_ms=st.dictionaries(FIXED_KEYS, TIMES_MS))
+    def arm_all_fixed(self, deadlines_ms: dict[int, int]) -> None:
+        new = {key: ms for key, ms in deadlines_ms.items() if key not in self.model}
+        due = self.wheel.arm_all_fixed(list(new), list(new.values()), self.now_ms)
+        assert due == [key for key, ms in new.items() if ms <= self.now_ms]
+        for key, deadline_ms in new.items():
+            self.armed_count += 1
+            self.model[key] = (deadline_ms, self.armed_count)
+            self.fixed_ms[key] = deadline_ms
+
     @rule(key=FIXED_KEYS, delay_ms=st.integers(-3, 600))
     def arm_fixed_soon(self, key: int, delay_ms: int) -> None:
         self.arm_fixed(key, min(self.now_ms + delay_ms, DEADLINE_MAX_MS))

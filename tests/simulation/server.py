@@ -51,6 +51,7 @@ from troth.shards.surveys.totals import RunningTotals
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.folder import Folder
 from troth.shards.upkeep.retention import Sweeper
+from troth.shards.upkeep.tag_reader import read_tags
 
 from .disk import SimulatedStore, SimulatedWriter
 from .invariants import Watch
@@ -310,6 +311,7 @@ class Server:
                             nursery.start_soon(self._look_at_links, self.mesh)
                         nursery.start_soon(self.sweeper.run)
                         nursery.start_soon(Folder(self.shards).run)
+                        nursery.start_soon(read_tags, self.shards.states())
                         nursery.start_soon(self._check_memory)
                         if self.shared is None:
                             await self._introduce(nursery)
