@@ -35,30 +35,30 @@ _HEAD: Final = struct.Struct(">BI")
 _OPENING: Final = struct.Struct(">HH")  # number of the port, bytes of the worker's address
 
 
-class _Said(IntEnum):
+class _CarriedKind(IntEnum):
     OPEN = 1
     TAKEN = 2
     DATA = 3
     PING = 4
 
 
-def _encode(kind: _Said, body: bytes = b"") -> bytes:
+def _encode(kind: _CarriedKind, body: bytes = b"") -> bytes:
     return _HEAD.pack(kind, len(body)) + body
 
 
 def encode_opening(port_number: int, peer: str | None, received: bytes) -> bytes:
     """Return what a home is told of a stream before all else."""
     name = (peer or "").encode()
-    return _encode(_Said.OPEN, _OPENING.pack(port_number, len(name)) + name + received)
+    return _encode(_CarriedKind.OPEN, _OPENING.pack(port_number, len(name)) + name + received)
 
 
 def encode_data(data: bytes) -> bytes:
     """Return how bytes of a stream are carried."""
-    return _encode(_Said.DATA, data)
+    return _encode(_CarriedKind.DATA, data)
 
 
-PING: Final = _encode(_Said.PING)
-TAKEN: Final = _encode(_Said.TAKEN)
+PING: Final = _encode(_CarriedKind.PING)
+TAKEN: Final = _encode(_CarriedKind.TAKEN)
 
 Adopt = Callable[[int, socket.socket, str | None, bytes], None]
 """Serves a connection at the port with a number: for whom, and what was read of it. Raises
@@ -75,7 +75,7 @@ class _Reader:
     def __init__(self) -> None:
         self._rest = b""
 
-    def read(self, data: bytes) -> Iterator[tuple[_Said, bytes]]:
+    def read(self, data: bytes) -> Iterator[tuple[_CarriedKind, bytes]]:
         """Yield what is whole now. Raises LinkDamaged."""
         content = self._rest + data
         start = 0
@@ -86,12 +86,12 @@ class _Reader:
             end = start + _HEAD.size + length
             if len(content) < end:
                 break
-            yield _Said(kind), content[start + _HEAD.size : end]
+            yield _CarriedKind(kind), content[start + _HEAD.size : end]
             start = end
         self._rest = content[start:]
 
 
-_KNOWN: Final = frozenset(_Said)
+_KNOWN: Final = frozenset(_CarriedKind)
 
 
 @final
@@ -122,14 +122,14 @@ class ArrivingStream:
         """Take what has come; return that there is nothing for a turn. Raises LinkDamaged."""
         self._heard_s = self._now_s()
         for kind, body in self._reader.read(data):
-            if kind is _Said.OPEN and self._ours is None:
+            if kind is _CarriedKind.OPEN and self._ours is None:
                 self._open(body)
-            elif kind is _Said.DATA and self._ours is not None:
+            elif kind is _CarriedKind.DATA and self._ours is not None:
                 self._unread += body
                 if len(self._unread) > UNREAD_LIMIT_BYTES:
                     raise LinkDamaged("a worker says more than its home reads")
                 self._has_heard.set()
-            elif kind is not _Said.PING:
+            elif kind is not _CarriedKind.PING:
                 raise LinkDamaged(f"{kind.name} has no place in a stream here")
         return False
 
@@ -245,11 +245,11 @@ class LeavingStream:
         """Take what has come. Raises LinkDamaged."""
         self._heard_s = self._now_s()
         for kind, body in self._reader.read(data):
-            if kind is _Said.TAKEN and not self.is_taken:
+            if kind is _CarriedKind.TAKEN and not self.is_taken:
                 self.is_taken = True
-            elif kind is _Said.DATA and self.is_taken:
+            elif kind is _CarriedKind.DATA and self.is_taken:
                 self.heard += body
-            elif kind is not _Said.PING:
+            elif kind is not _CarriedKind.PING:
                 raise LinkDamaged(f"{kind.name} has no place in a stream there")
         return False
 
