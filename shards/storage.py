@@ -141,6 +141,7 @@ class StreamStatistics:
 
     `number` is that of the last frame that it knows, `silence_ms` how long ago it was heard or, by
     its owner, sent. `skew_ms` is how far the owner's clock was ahead when it was last heard.
+    `is_fsync_unsafe` says that a power cut can lose what is acknowledged.
     """
 
     is_owner: bool
@@ -149,6 +150,7 @@ class StreamStatistics:
     number: int
     silence_ms: int
     skew_ms: int
+    is_fsync_unsafe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,29 @@ class FollowedStorage(Protocol):
 
     def stream_statistics(self) -> StreamStatistics:
         """Return this server's part in the log; in any thread."""
+        ...  # pragma: no cover
+
+
+@runtime_checkable
+class OwnedStorage(Protocol):
+    """A storage that one of several nodes owns."""
+
+    node: str
+    """The name of this node."""
+
+    @property
+    def waits_for(self) -> str | None:
+        """The name of the owner that this node stands by for, if it does; in any thread."""
+        ...  # pragma: no cover
+
+    @property
+    def is_owned(self) -> bool:
+        """Return whether this node has become the owner, and its records were read."""
+        ...  # pragma: no cover
+
+    @property
+    def epoch(self) -> int:
+        """The number of owners that there have been, this one included."""
         ...  # pragma: no cover
 
 

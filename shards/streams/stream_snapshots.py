@@ -81,17 +81,15 @@ def take_snapshot(
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in pieces of about one size."""
-    gathered: list[bytes] = []
-    size_bytes = 0
+    """Yield the same bytes in pieces of one size, which engines can take; the last is smaller."""
+    gathered = bytearray()
     for chunk in chunks:
-        gathered.append(chunk)
-        size_bytes += len(chunk)
-        if size_bytes >= STREAM_PIECE_BYTES:
-            yield b"".join(gathered)
-            gathered, size_bytes = [], 0
+        gathered += chunk
+        while len(gathered) >= STREAM_PIECE_BYTES:
+            yield bytes(gathered[:STREAM_PIECE_BYTES])
+            del gathered[:STREAM_PIECE_BYTES]
     if gathered:
-        yield b"".join(gathered)
+        yield bytes(gathered)
 
 
 def read_pieces(keeping: StreamKeeping, description: SnapshotDescription) -> Iterator[bytes]:
@@ -110,8 +108,8 @@ def read_pieces(keeping: StreamKeeping, description: SnapshotDescription) -> Ite
         raise SnapshotUnusable("the snapshot differs from what was written")
 
 
-def restore_snapshot(file: Path, directory: Path, identity: Identity) -> int:
-    """Make a store of checkpoints of a snapshot's file in a directory that is empty.
+def restore_snapshot(file: Path, directory: Path, identity: Identity, group: int = 0) -> int:
+    """Make a store of checkpoints of a group's snapshot in a directory that is empty.
 
     Return how many rows it has. Raises SnapshotError, SnapshotUnusable or CheckpointFailed; then
     the directory is not to be used.
@@ -124,7 +122,7 @@ def restore_snapshot(file: Path, directory: Path, identity: Identity) -> int:
             check_formats(file, reader.header)
             if reader.header.data_id != identity.data_id.hex():
                 raise SnapshotUnusable("the snapshot is of other data")
-            checkpoints = Checkpoints(store, identity.data_id, identity.shards_of(0))
+            checkpoints = Checkpoints(store, identity.data_id, identity.shards_of(group))
             checkpoints.write([])  # says whose store it is
             checkpoints.reader.close()
             for part in reader.parts():

@@ -36,7 +36,7 @@ class PostgresServer:
     """A running server. `url` is what clients connect with."""
 
     def __init__(self, place: Path, options: dict[str, Any]) -> None:
-        self._place = place
+        self.place = place
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql:///postgres?host={place}&user=postgres"
@@ -45,17 +45,17 @@ class PostgresServer:
         """Start, and wait until it takes connections."""
         program = _program("postgres")
         arguments = [part for one in (*_SETTINGS, *settings) for part in ("-c", one)]
-        with (self._place / "output").open("ab") as output:
+        with (self.place / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                [program, "-D", self._place / "data", "-k", self._place, *arguments],
+                [program, "-D", self.place / "data", "-k", self.place, *arguments],
                 stdout=output,
                 stderr=output,
                 **self._options,
             )
-        ready = [_program("pg_isready"), "-q", "-h", str(self._place), "-t", "1"]
+        ready = [_program("pg_isready"), "-q", "-h", str(self.place), "-t", "1"]
         ends_s = time.monotonic() + PATIENCE_S
         while subprocess.run(ready, check=False).returncode != 0:
-            assert self._process.poll() is None, (self._place / "output").read_text()
+            assert self._process.poll() is None, (self.place / "output").read_text()
             assert time.monotonic() < ends_s, "PostgreSQL does not start"
             time.sleep(0.05)
 

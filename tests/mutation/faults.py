@@ -5,6 +5,7 @@ their own. `FAULTS` are all.
 """
 
 from .bulk_faults import BULK_FAULTS
+from .cluster_faults import CLUSTER_FAULTS
 from .completion_faults import COMPLETION_FAULTS
 from .copy_faults import COPY_FAULTS
 from .fault import Fault, fault
@@ -16,7 +17,6 @@ from .operator_faults import OPERATOR_FAULTS
 from .process_faults import PROCESS_FAULTS
 from .question_faults import QUESTION_FAULTS
 from .simulated_faults import SIMULATED_FAULTS
-from .stream_faults import STREAM_FAULTS
 from .trace_faults import TRACE_FAULTS
 from .waiting_faults import WAITING_FAULTS
 from .web_faults import WEB_FAULTS
@@ -594,6 +594,6 @@ FAULTS = (
     + COPY_FAULTS
     + HOME_FAULTS
     + PROCESS_FAULTS
-    + STREAM_FAULTS
+    + CLUSTER_FAULTS
     + SIMULATED_FAULTS
 )

@@ -5,7 +5,10 @@ from .fault import Fault, fault
 OWNERSHIP = "persistence/streams/test_ownership.py"
 LOG = "persistence/streams/test_stream_log.py"
 POSTGRES = "persistence/streams/test_postgres_stream.py"
+ENGINES = "persistence/streams/test_engines.py"
+JETSTREAM = "persistence/streams/test_jetstream_stream.py"
 STORAGE = "shards/streams/test_stream_storage.py"
+GROUPS = "shards/streams/test_groups_of_streams.py"
 
 STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -95,7 +98,7 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "persistence/streams/postgres_tables.py",
         "                AND {_WAITS_FOR_DISK} AND {self._stands(place)}\n            FOR",
         "                AND {_WAITS_FOR_DISK}\n            FOR",
-        POSTGRES,
+        ENGINES,
     ),
     fault(
         "an old owner trims",
@@ -177,11 +180,89 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         STORAGE,
     ),
     fault(
+        "a group is claimed by a node that does not lead",
+        "persistence/streams/stream_log.py",
+        "(self._own.is_free or is_silent) and self._may_claim()",
+        "(self._own.is_free or is_silent)",
+        GROUPS,
+        is_quick=True,
+    ),
+    fault(
+        "a cut of a group lacks what a later checkpoint has",
+        "shards/streams/stream_storage.py",
+        "mark = min(self._holds.values(), key=_number_of, default=None)",
+        "mark = self.noted",
+        GROUPS,
+    ),
+    fault(
+        "a group takes records of another's shards",
+        "shards/streams/stream_storage.py",
+        "if record.shard not in shards:",
+        "if record.shard >= self.shard_count:",
+        GROUPS,
+    ),
+    fault(
+        "a node goes on with its groups that another has replaced",
+        "cli/supervising/supervisor.py",
+        "if 0 < self._led_epoch < message",
+        "if 0 > self._led_epoch > message",
+        "cli/supervising/test_supervisor.py",
+    ),
+    fault(
         "reads are answered although the lease is over",
         "shards/committer.py",
         "self.may_answer is None or self.may_answer()",
         "True",
         "shards/test_turns.py",
         is_quick=True,
+    ),
+    fault(
+        "JetStream is sent frames without the number that has to be the last",
+        "persistence/streams/jetstream_stream.py",
+        'headers = {"Nats-Expected-Last-Sequence": str(number - 1), EPOCH',
+        "headers = {EPOCH",
+        ENGINES,
+    ),
+    fault(
+        "what JetStream refuses counts as appended",
+        "persistence/streams/jetstream_stream.py",
+        "            if error.number == WRONG_LAST_SEQUENCE:\n                return False\n",
+        "            if error.number == WRONG_LAST_SEQUENCE:\n                return True\n",
+        ENGINES,
+    ),
+    fault(
+        "a stream in JetStream that could lose something is used",
+        "persistence/streams/jetstream_layout.py",
+        'if key != "metadata" and (has',
+        "if not key and (has",
+        JETSTREAM,
+    ),
+    fault(
+        "a stream in JetStream that was deleted is made again",
+        "persistence/streams/jetstream_layout.py",
+        '            if notes.read("founded") is not None:\n',
+        "            if False:\n",
+        JETSTREAM,
+    ),
+    fault(
+        "an owner in JetStream that was deposed changes which snapshot is the newest",
+        "persistence/streams/jetstream_keeping.py",
+        'orjson.dumps({"epoch": epoch, **fields}), revision)',
+        'orjson.dumps({"epoch": epoch, **fields}))',
+        JETSTREAM,
+    ),
+    fault(
+        "an owner in JetStream that was deposed removes the new one's snapshot",
+        "persistence/streams/jetstream_keeping.py",
+        "if place <= epoch and (place",
+        "if (place",
+        JETSTREAM,
+    ),
+    fault(
+        "a server that acknowledges what no disk has keeps the log",
+        "persistence/streams/jetstream_servers.py",
+        'config.get("sync_always") is not True:',
+        'config.get("sync_always") is False:',
+        "persistence/streams/test_jetstream_connection.py",
     ),
 )

@@ -56,6 +56,10 @@ SUCCESSES: Final = {200: Code.OK, 201: Code.CREATED, 204: Code.NO_CONTENT}
 TASK_VERBS: Final = {ClaimTask: "claim", CompleteTask: "complete", DropTask: "drop"}
 
 
+class Refused(Exception):
+    """The server does not serve yet: nothing was done."""
+
+
 class Recorder:
     """Clients of one server, and what they saw, by kind of object."""
 
@@ -111,6 +115,8 @@ class Recorder:
                 reply = asked(connection, command)
             except NO_ANSWER:
                 reply = None
+            except Refused:
+                return None
             if reply is None:
                 return Operation(called, command)
             return Operation(called, command, time.monotonic(), reply)
@@ -126,7 +132,7 @@ def renamed(command: Command, suffix: str) -> Command:
 
 
 def asked(connection: http.client.HTTPConnection, command: Command) -> Reply | None:
-    """The server's reply; None if it says 5xx. Raises what is in NO_ANSWER."""
+    """The server's reply; None if it says 5xx. Raises what is in NO_ANSWER, and Refused."""
     method, path, body, headers = as_request(command)
     content = None if body is None else json.dumps(body).encode()
     connection.request(method, path, content, headers)
@@ -134,6 +140,8 @@ def asked(connection: http.client.HTTPConnection, command: Command) -> Reply | N
     answer = response.read()
     made: Any = json.loads(answer) if answer else {}
     if response.status >= 500:
+        if response.status == 503 and made["error"]["code"] == Code.STARTING:
+            raise Refused
         return None
     if response.status >= 400:
         return Reply(Code(made["error"]["code"]))

@@ -105,6 +105,8 @@ TABLE: Final[dict[str, Fault]] = {
     "append_lost": Fault(0.002, "append", "never arrives"),
     "append_late": Fault(0.02, "append", "lands up to 8 s later"),
     "append_refused": Fault(0.02, "append", "because that very proposal is on its way"),
+    "append_unreplicated": Fault(0.03, "append", "shown, not acknowledged, gone with its leader"),
+    "append_answer_late": Fault(0.01, "append", "it stands there; that is heard up to 4.5 s later"),
     "append_answer_lost": Fault(0.01, "append", "it stands there, and nobody says so"),
     "replica_rots": Fault(0.0004, "read", "a bit of a frame that is shown"),
 }
@@ -114,7 +116,8 @@ MOMENTS_BETWEEN: Final = tuple(name for name, fault in TABLE.items() if fault.at
 MOMENTS_OF_NODES: Final = tuple(name for name, fault in TABLE.items() if fault.at == OF_NODES)
 ONLY_NODES: Final = (
     *MOMENTS_OF_NODES,
-    *("append_lost", "append_late", "append_refused", "append_answer_lost", "replica_rots"),
+    *("append_lost", "append_late", "append_refused", "append_answer_late"),
+    *("append_unreplicated", "append_answer_lost", "replica_rots"),
 )
 """What only a run with several nodes on a stream meets."""
 NOT_OF_NODES: Final = (

@@ -108,6 +108,14 @@ def test_the_wait_is_longer_than_the_lease_by_the_drift_of_both_clocks() -> None
     assert STREAM_TAKEOVER_WAIT_MS / fast >= STREAM_LEASE_MS / slow
 
 
+def test_a_new_owner_waits_for_the_lease_with_the_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "STREAM_TAKEOVER_WAIT_MS", LEASE_TICKS + 7)
+    heard = Ownership(heard_ms=100, number=1, epoch=1, is_free=False)
+    claim = StreamFrame(FrameKind.OWNER, 2, 2, 5, 0, 1, 0, 0, b"b")
+
+    assert heard.claim(claim, 101).serves_from_ms == 100 + LEASE_TICKS + 7
+
+
 def test_what_was_found_is_durable_only_when_something_later_is_acknowledged() -> None:
     frame = StreamFrame(FrameKind.OWNER, 1, 1, 7, 0, 1, 0, 0, b"n")
     own = Ownership().claim(frame, 10).unanswered().found(frame)

@@ -1,5 +1,6 @@
 """A log on a simulated stream: what it promises, whatever the engine does."""
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -231,6 +232,63 @@ def test_an_owner_that_says_nothing_may_not_answer_after_its_lease() -> None:
     assert not log.may_answer()
     log.seal()
     assert log.may_answer()
+
+
+def test_a_lease_counts_from_when_what_was_acknowledged_was_sent() -> None:
+    """The next owner counts from when it received that, which may have been soon after."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    log = _owner(engine, clock)
+    land = engine.land
+    takes_ms = STREAM_LEASE_MS - 100
+
+    def land_slowly(*arguments: Any, **more: Any) -> bool:
+        is_there = land(*arguments, **more)
+        clock.time_ms += takes_ms
+        return is_there
+
+    engine.land = land_slowly  # type: ignore[method-assign]
+    log.append([(0, 1, b"a")], 1)
+
+    assert log.may_answer()
+    clock.time_ms += 100
+    assert not log.may_answer()
+
+
+def test_an_owner_says_no_time_below_that_of_the_last_frame() -> None:
+    engine, ahead, clock = SimulatedEngine(), SimulatedClock(9_000_000), SimulatedClock()
+    log = _owner(engine, ahead)
+    log.close()
+    told_ms = log.time_ms
+
+    other = _owner(engine, clock, 2)
+    other.append([(0, 1, b"a")], 1)
+
+    assert clock.now_ms() < told_ms
+    assert other.time_ms == told_ms
+
+
+def test_an_owner_does_not_answer_before_all_that_it_has_read_is_durable() -> None:
+    """An engine may show what it has not replicated, and lose it with its leader."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    stream = SimulatedStream(engine, Random(1), clock)
+    log = _log_on(stream, clock)
+    stream.chance, stream._faults = 1.0, ("answer lost",)
+
+    for _ in log.take_over(_stop_losing(stream)):
+        pass
+
+    assert log._own.durable_number == log.number == 2, "the claim, and what was acknowledged"
+    assert log.may_answer()
+
+
+def _stop_losing(stream: SimulatedStream) -> Callable[[], None]:
+    """Let answers come from when the claim stands there."""
+
+    def pause() -> None:
+        if len(stream._engine.frames) == 1:
+            stream.chance = 0.0
+
+    return pause
 
 
 def test_an_idle_owner_says_that_it_is_alive() -> None:

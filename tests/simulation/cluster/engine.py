@@ -6,11 +6,15 @@ leader dies there is none for some seconds, and of what was under way some stand
 some does not. A leader that was cut off shows the stream as it was, for up to 15 s. There is no
 fence but the expected number: a claim is a frame like others.
 
+For half of the seeds it is as PostgreSQL is instead: an owner of an earlier epoch is refused, and
+the end of the stream may be shown before a standby has it. That is not acknowledged, and is gone if
+the leader is lost before something later is acknowledged.
+
 All of it happens in simulated time, whenever somebody asks; clients wait by `wait_s`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, final
 
@@ -39,7 +43,21 @@ _LATENCY_S: Final = 0.001
 class _Proposal:
     frame: bytes
     number: int
+    epoch: int
+    is_claim: bool
     lands_s: float
+    is_replicated: bool
+
+
+@dataclass(frozen=True)
+class _End:
+    """An end of the stream, to go back to."""
+
+    chain: Chain
+    frames_count: int
+    records_count: int
+    owners_count: int
+    epoch: int
 
 
 @final
@@ -56,14 +74,18 @@ class ClusterEngine:
         """All records that stand in the stream, also those that were trimmed."""
         self.owners: list[tuple[int, int]] = []
         """For each owner the number of its claim, and the time in the frame before."""
+        self.is_as_postgres = random.random() < 0.5
+        self.lost_count = 0
+        """How many frames were shown and then lost; none of them was acknowledged."""
         self.elections_count = 0
         self.refusals_count = 0
         self._chain = Chain("the whole stream")
         self._under_way: list[_Proposal] = []
         self._leads_again_s = 0.0
         self._old_leader_until_s = 0.0
-        self._old_frames_count = 0
+        self._old_frames: list[bytes] = []
         self._has_old_leader: set[str] = set()
+        self._replicated = self._end()
 
     @property
     def frames(self) -> list[bytes]:
@@ -75,7 +97,28 @@ class ClusterEngine:
         while self._under_way and self._under_way[0].lands_s <= trio.current_time():
             self._land(self._under_way.pop(0))
 
+    def _end(self) -> _End:
+        chain = self._chain
+        copied = replace(chain, shard_sequences={**chain.shard_sequences}, _parts=[*chain._parts])
+        counts = (len(self.frames), len(self.records), len(self.owners))
+        return _End(copied, *counts, self.kept.epoch)
+
+    def _lose_end(self) -> None:
+        """Lose what only the leader had."""
+        end = self._replicated
+        self.lost_count += len(self.frames) - end.frames_count
+        del self.frames[end.frames_count :]
+        del self.records[end.records_count :]
+        del self.owners[end.owners_count :]
+        self._chain, self.kept.epoch = end.chain, end.epoch
+        self._replicated = self._end()
+
+    def _is_fenced(self, epoch: int, *, is_claim: bool) -> bool:
+        return self.is_as_postgres and epoch != self.kept.epoch + is_claim
+
     def _land(self, proposal: _Proposal) -> None:
+        if self._is_fenced(proposal.epoch, is_claim=proposal.is_claim):
+            return
         require(proposal.number == len(self.frames) + 1, "the engine takes a number once")
         before_ms = self._chain.time_ms
         frame, records = self._chain.read(proposal.number, proposal.frame)
@@ -85,15 +128,18 @@ class ClusterEngine:
         if frame.kind is FrameKind.OWNER:
             self.kept.epoch = frame.epoch
             self.owners.append((frame.number, before_ms))
+        if proposal.is_replicated:
+            self._replicated = self._end()
 
     def elect(self) -> None:
         """Lose the leader; a new one is there some seconds later."""
         self.settle()
         random, now_s = self.random, trio.current_time()
-        self._old_frames_count = len(self.frames)
+        self._old_frames = [*self.frames]
         for proposal in self._under_way[: random.randint(0, len(self._under_way))]:
             self._land(proposal)
         self._under_way.clear()
+        self._lose_end()
         self._leads_again_s = now_s + random.uniform(*ELECTION_S)
         self._old_leader_until_s = now_s
         if random.random() < 0.6:  # it was cut off, and does not know
@@ -114,21 +160,32 @@ class ClusterEngine:
         """The frames that a node is shown. Raises StreamUnreachable."""
         self.settle()
         if self.shows_old(node):
-            return self.frames[: self._old_frames_count]
+            return self._old_frames
         if not self.has_leader:
             raise StreamUnreachable("there is no leader")
         return self.frames
 
-    def propose(self, number: int, frame: bytes, after_s: float) -> bool:
+    def propose(
+        self,
+        number: int,
+        epoch: int,
+        frame: bytes,
+        after_s: float,
+        *,
+        is_claim: bool,
+        is_replicated: bool,
+    ) -> bool:
         """Take a frame on its way; whether it was taken."""
         self.settle()
+        if self._is_fenced(epoch, is_claim=is_claim):
+            return False
         require(len(frame) <= MESSAGE_LIMIT_BYTES, "a frame is larger than the engine takes")
         if number != len(self.frames) + len(self._under_way) + 1:
             self.refusals_count += 1
             return False
         last_s = self._under_way[-1].lands_s if self._under_way else 0.0
         lands_s = max(trio.current_time() + after_s, last_s)
-        self._under_way.append(_Proposal(frame, number, lands_s))
+        self._under_way.append(_Proposal(frame, number, epoch, is_claim, lands_s, is_replicated))
         return True
 
 
@@ -159,7 +216,7 @@ class EngineClient:
             wait_s(ANSWER_LIMIT_S)
             raise StreamUnreachable("no answer")
 
-    def append(self, number: int, epoch: int, frame: bytes, *, is_claim: bool) -> bool:  # noqa: ARG002
+    def append(self, number: int, epoch: int, frame: bytes, *, is_claim: bool) -> bool:
         engine, faults = self._engine, self._engine.faults
         self._pass()
         if engine.shows_old(self._node) or faults.strikes("append_lost"):
@@ -171,7 +228,11 @@ class EngineClient:
         takes_s = engine.random.expovariate(1 / (2 * _LATENCY_S))
         if faults.strikes("append_late"):
             takes_s = faults.random("append_late").choice((0.05, 1, 4, 8))
-        if not engine.propose(number, frame, takes_s):
+        is_replicated = not (engine.is_as_postgres and faults.strikes("append_unreplicated"))
+        is_taken = engine.propose(
+            number, epoch, frame, takes_s, is_claim=is_claim, is_replicated=is_replicated
+        )
+        if not is_taken:
             self._pass()
             return False
         if faults.strikes("append_refused"):
@@ -179,13 +240,14 @@ class EngineClient:
             return False  # it was sent again by what carries it, and its own proposal was counted
         elections_count = engine.elections_count
         wait_s(min(takes_s, ANSWER_LIMIT_S))
+        if faults.strikes("append_answer_late"):
+            wait_s(faults.random("append_answer_late").choice((1.0, 2.5, 4.5)))
         self._pass()
         is_lost = faults.strikes("append_answer_lost")
         if is_lost or takes_s > ANSWER_LIMIT_S or engine.elections_count != elections_count:
             raise StreamUnreachable("no answer")
         engine.settle()
-        require(len(engine.frames) >= number, "it is acknowledged before it stands there")
-        return True
+        return is_replicated and len(engine.frames) >= number
 
     def read(self, from_number: int) -> list[tuple[int, bytes]]:
         engine, faults = self._engine, self._engine.faults

@@ -37,11 +37,13 @@ class NodeLives(Node):
             await trio.sleep(self.random.uniform(0.1, 3))
             await self.until_awake()
             life = LockStep(self.rest)
-            with trio.CancelScope() as self._scope:
-                await self._live(life)
-            life.has_ended = True
-            self._scope = None
-            self._leave_directory()
+            try:
+                with trio.CancelScope() as self._scope:
+                    await self._live(life)
+            finally:
+                life.has_ended = True
+                self._scope = None
+                self._leave_directory()
 
     async def _live(self, life: LockStep) -> None:
         """Live one life: open, stand by, serve. The directory is left open."""
@@ -87,9 +89,13 @@ class NodeLives(Node):
         except PersistenceError as error:
             client = self.client
             world.trace.note(self.name, f"ends: {type(error).__name__}: {error}")
+            has_lost = world.engine.lost_count > 0
             may_be = not isinstance(error, StreamDamaged) or (client and client.has_rotted)
-            require(bool(may_be), f"{self.name} finds the stream damaged: {error}")
-            require(not world.is_calm or isinstance(error, LogFailed), f"does not start: {error}")
+            require(bool(may_be) or has_lost, f"{self.name} finds the stream damaged: {error}")
+            is_right = not world.is_calm or has_lost or isinstance(error, LogFailed)
+            require(is_right, f"does not start: {error}")
+            if isinstance(error, StreamDamaged) and has_lost:
+                self.loses_disk = True  # an operator gives it an empty directory
             return None
 
     def kill(self) -> None:

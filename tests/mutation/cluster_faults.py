@@ -1,0 +1,61 @@
+"""Planted faults of logs that are streams: `stream_faults.py`, and more that the design names."""
+
+from typing import Final
+
+from .fault import Fault, fault
+from .stream_faults import LOG, OWNERSHIP, STREAM_FAULTS
+
+_CHAIN: Final = "persistence/streams/test_chain.py"
+
+_HEARD: Final = (
+    "self._own = self._own.acknowledged() if is_durable else self._own.unanswered()\n"
+    "            return\n"
+)
+
+CLUSTER_FAULTS: Final[tuple[Fault, ...]] = (
+    *STREAM_FAULTS,
+    fault(
+        "the lease of an owner is counted from the acknowledgment",
+        "persistence/streams/stream_log.py",
+        _HEARD,
+        "object.__setattr__(self._own, 'sent_ms', self._boot_ms())\n            " + _HEARD,
+        LOG,
+    ),
+    fault(
+        "a refusal is taken for an acknowledgment",
+        "persistence/streams/stream_log.py",
+        _HEARD,
+        "self._own = self._own.acknowledged()\n            return\n",
+        LOG,
+    ),
+    fault(
+        "a refusal is taken for another owner's frame",
+        "persistence/streams/stream_log.py",
+        _HEARD,
+        "if not is_durable:\n"
+        "                raise self._fail(Deposed(self._stream.name))\n"
+        "            self._own = self._own.acknowledged()\n            return\n",
+        LOG,
+    ),
+    fault(
+        "an owner's time is below that of the last frame",
+        "persistence/streams/stream_log.py",
+        "time_ms=max(self._now_ms(), chain.time_ms),",
+        "time_ms=self._now_ms(),",
+        LOG,
+    ),
+    fault(
+        "a frame of an older owner is read",
+        "persistence/streams/chain.py",
+        "        elif (frame.epoch, frame.incarnation) != expected:\n",
+        "        elif frame.epoch > self.epoch:\n",
+        _CHAIN,
+    ),
+    fault(
+        "a new owner waits as if no clock were wrong",
+        "persistence/streams/ownership.py",
+        "self.heard_ms + STREAM_TAKEOVER_WAIT_MS",
+        "self.heard_ms + STREAM_LEASE_MS",
+        OWNERSHIP,
+    ),
+)

@@ -1,0 +1,428 @@
+"""Proof: nodes of a cluster are cut off from the database, from clients, one way or both.
+
+    python -m tests.proofs.partition --nodes 3 --rounds 20 --seed 1
+
+Needs root: every node, the database and the clients get a network namespace of their own. The nodes
+have one log in a PostgreSQL server. Each round brings one trouble for some seconds: cuts that
+nobody is told of, a node that is halted, a clock that is set a minute ahead or behind. In the
+meantime clients make requests about the same promises, locks and tasks, of the owner and of others,
+and a prober asks each node again and again for a promise. Then:
+
+- what all clients saw has an order that explains it;
+- a node that was cut off from the database answers nothing from its state after 3 s;
+- within 15 s of the end of the trouble there is an owner that takes writes.
+
+Nodes that have ended, as they do when they were replaced, are started again as a service manager
+would.
+"""
+
+import argparse
+import contextlib
+import http.client
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from tests.helpers.postgres import PostgresServer, postgres_server
+from tests.helpers.server import SERVE
+from tests.simulation.linearizability import LockModel, Operation, PromiseModel, RootModel, check
+from tests.simulation.test_linearizability import History
+from troth.core.commands import Command
+from troth.core.replies import Reply
+
+from .histories import KINDS, Refused, asked, renamed
+from .kill import Victim
+from .namespaces import NETWORK, Machines, NotPossible, machines
+from .support import FAR_MS, NO_ANSWER, Client
+from .wrong_clock import WrongClock, build
+
+PORT: Final = 8001
+PATIENCE_S: Final = 120.0
+"""For a machine on which much else runs."""
+SILENT_AFTER_S: Final = 3.0
+HEALED_WITHIN_S: Final = 15.0
+TROUBLE_S: Final = (6.0, 14.0)
+PROBE_INTERVAL_S: Final = 0.1
+CLOCK_S: Final = 61
+"""Just above what the server notices forward."""
+
+ANSWER_LIMIT_S: Final = 5.0
+CLIENTS_COUNT: Final = 4
+REQUESTS_EACH_COUNT: Final = 24
+OF_OWNER_SHARE: Final = 0.7
+TROUBLES: Final = (
+    "the owner and the database, both ways",
+    "from the owner to the database",
+    "from the database to the owner",
+    "the owner and everybody",
+    "the database and all nodes",
+    "the owner and the database, flapping",
+    "the owner and the clients",
+    "another node and the database",
+    "the owner is halted",
+    "two clocks are set",
+    "the owner is halted, with clocks that differ",
+)
+_HALT_S: Final = (5.0, 20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question and its answer: 0 if there was none."""
+
+    asked_s: float
+    answered_s: float
+    status: int
+
+
+@dataclass
+class Findings:
+    """What a kind of trouble has led to, in all its rounds."""
+
+    without_owner_s: list[float] = field(default_factory=list)
+    healed_s: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    """What the node in trouble said after 3 s, while it was cut off from the database."""
+
+    def __str__(self) -> str:
+        """One line."""
+        away, healed = max(self.without_owner_s), max(self.healed_s)
+        said = ", ".join(f"{count}x {status}" for status, count in sorted(self.statuses.items()))
+        text = f"no writes for {away:.1f} s at most, healed within {healed:.1f} s"
+        return f"{text}; in the minority after 3 s: {said}" if said else text
+
+
+class PartitionedNode(Victim):
+    """A node in a namespace of its own, which is started again whenever it ends."""
+
+    def __init__(
+        self, network: Machines, name: str, directory: Path, url: str, library: Path | None
+    ) -> None:
+        self.name = name
+        directory.mkdir()
+        self.clock = None if library is None else WrongClock(directory, library)
+        self.ends_count = 0
+        self.address = network.address(name)
+        super().__init__(
+            directory,
+            *("--listen", f"{self.address}:{PORT}", "--poll-listen", f"{self.address}:{PORT + 1}"),
+            *("--log", url, "--node", name, "--shards", "2", "--allow-anonymous"),
+            command=("ip", "netns", "exec", network.namespace(name), *SERVE),
+            environment=None if self.clock is None else self.clock.environment,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{PORT}"
+
+    def start_if_ended(self) -> None:
+        """Do what a service manager does."""
+        if self._process is not None and self._process.poll() is not None:
+            self.ends_count += 1
+            self._process = None
+        if self._process is None:
+            self.start_unready()
+
+
+class PartitionProof:
+    """One run."""
+
+    def __init__(self, network: Machines, nodes: list[PartitionedNode], seed: int) -> None:
+        self.findings: dict[str, Findings] = {}
+        self.histories: dict[str, History] = {kind: [] for kind in KINDS}
+        self.problems: list[str] = []
+        self.clocks_set_count = 0
+        self._network = network
+        self._nodes = nodes
+        self._seed = seed
+        self._random = Random(f"{seed}/troubles")
+        self._ended = threading.Event()
+        self._owner = nodes[0]
+        self._written_s: list[float] = []
+        self._probes: dict[str, list[Probe]] = {node.name: [] for node in nodes}
+        self._numbers = itertools.count()
+
+    def run(self, rounds_count: int) -> None:
+        """Run all rounds. Raises AssertionError at what is wrong."""
+        threads = [threading.Thread(target=self._keep_running)]
+        threads += [threading.Thread(target=self._write), threading.Thread(target=self._find_owner)]
+        threads += [
+            threading.Thread(target=self._client, args=(number,)) for number in range(CLIENTS_COUNT)
+        ]
+        threads += [threading.Thread(target=self._probe, args=(node,)) for node in self._nodes]
+        for thread in threads:
+            thread.start()
+        try:
+            self._wait_written(time.monotonic())
+            for number in range(rounds_count):
+                self._round(TROUBLES[number % len(TROUBLES)])
+        finally:
+            self._ended.set()
+            for thread in threads:
+                thread.join()
+        assert not self.problems, self.problems
+
+    def _round(self, trouble: str) -> None:
+        found = self.findings.setdefault(trouble, Findings())
+        began_s = time.monotonic()
+        cut_off = self._bring(trouble)
+        healed_s = time.monotonic()
+        written_s = self._wait_written(healed_s)
+        found.healed_s.append(written_s - healed_s)
+        written = [began_s, *(at_s for at_s in [*self._written_s] if at_s > began_s)]
+        gaps = [after - before for before, after in itertools.pairwise(written)]
+        found.without_owner_s.append(max(gaps, default=0.0))
+        for node in cut_off:
+            for probe in [*self._probes[node.name]]:
+                if probe.asked_s >= began_s + SILENT_AFTER_S and probe.answered_s < healed_s:
+                    found.statuses[probe.status] += 1
+                    if 0 < probe.status < 500:
+                        self.problems.append(f"{trouble}: {node.name} answered {probe}")
+        time.sleep(2)
+
+    def _bring(self, trouble: str) -> list[PartitionedNode]:
+        """Bring trouble for a while, and end it; who was cut off from the database all the time."""
+        owner, random, duration_s = self._owner, self._random, self._random.uniform(*TROUBLE_S)
+        names = [node.name for node in self._nodes]
+        if trouble.startswith("the owner is halted"):
+            os.kill(owner.process_id, signal.SIGSTOP)
+            time.sleep(random.uniform(*_HALT_S))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(owner.process_id, signal.SIGCONT)
+            return []
+        if trouble == "two clocks are set":
+            for node in random.sample(self._nodes, 2):
+                if node.clock is not None:
+                    node.clock.set(random.choice((-CLOCK_S, CLOCK_S)))
+            time.sleep(duration_s)
+            return []
+        if trouble == "the owner and the database, flapping":
+            for _ in range(3):
+                self._cut_for(3, [(owner.name, "db"), ("db", owner.name)])
+                time.sleep(3)
+            return []
+        cuts, cut_off = {
+            "the owner and the database, both ways": (both(owner.name, "db"), [owner]),
+            "from the owner to the database": ([(owner.name, "db")], [owner]),
+            "from the database to the owner": ([("db", owner.name)], [owner]),
+            "the owner and everybody": (
+                [pair for other in ("db", "clients") for pair in both(owner.name, other)],
+                [owner],
+            ),
+            "the database and all nodes": (
+                [pair for name in names for pair in both(name, "db")],
+                self._nodes,
+            ),
+            "the owner and the clients": (both(owner.name, "clients"), []),
+            "another node and the database": (
+                both(random.choice([name for name in names if name != owner.name]), "db"),
+                [],
+            ),
+        }[trouble]
+        self._cut_for(duration_s, cuts)
+        return cut_off
+
+    def _cut_for(self, duration_s: float, cuts: list[tuple[str, str]]) -> None:
+        for cut in cuts:
+            self._network.cut(*cut)
+        time.sleep(duration_s)
+        for cut in cuts:
+            self._network.heal(*cut)
+
+    def _wait_written(self, since_s: float) -> float:
+        """Wait until something was written that was asked for after that; when it was."""
+        count = len(self._written_s)
+        while len(self._written_s) < count + 2:  # the first may have been asked for before
+            assert time.monotonic() < since_s + PATIENCE_S, [
+                node.log()[-1500:] for node in self._nodes
+            ]
+            time.sleep(0.02)
+        return self._written_s[count + 1]
+
+    # In threads
+
+    def _keep_running(self) -> None:
+        while not self._ended.wait(0.5):
+            for node in self._nodes:
+                node.start_if_ended()
+
+    def _find_owner(self) -> None:
+        """Look who is ready, as a load balancer does."""
+        self._network.enter("clients")
+        while not self._ended.wait(PROBE_INTERVAL_S):
+            for node in self._nodes:
+                if status_of(node, "/ready") == 200:
+                    self._owner = node
+
+    def _write(self) -> None:
+        """Write to the owner again and again, and note when that was acknowledged."""
+        self._network.enter("clients")
+        while not self._ended.wait(PROBE_INTERVAL_S / 2):
+            body = {"id": f"written/{next(self._numbers)}", "timeout": FAR_MS}
+            with Client(self._owner.url, timeout_s=1) as http, contextlib.suppress(*NO_ANSWER):
+                if http.call("POST", "/promises", body)[0] == 201:
+                    self._written_s.append(time.monotonic())
+
+    def _probe(self, node: PartitionedNode) -> None:
+        """Ask a node for a promise that nobody makes, again and again."""
+        self._network.enter("clients")
+        while not self._ended.wait(PROBE_INTERVAL_S):
+            asked_s = time.monotonic()
+            status = status_of(node, "/promises/nobody-makes-it")
+            self._probes[node.name].append(Probe(asked_s, time.monotonic(), status))
+
+    def _client(self, number: int) -> None:
+        try:
+            self._network.enter("clients")
+            random = Random(f"{self._seed}/{number}")
+            made_count = 0
+            while not self._ended.is_set():
+                kind = random.choice(list(KINDS))
+                suffix = f"{kind}-{made_count // REQUESTS_EACH_COUNT}"
+                command = renamed(KINDS[kind](random, f"{number}/{made_count}"), suffix)
+                is_led = random.random() < OF_OWNER_SHARE
+                operation = _ask(self._owner if is_led else random.choice(self._nodes), command)
+                if operation is None:
+                    time.sleep(0.05)
+                    continue
+                made_count += 1
+                self.histories[kind].append(operation)
+                time.sleep(0.01)
+        except Exception as error:
+            self.problems.append(f"client {number}: {error!r}")
+            raise
+
+    def count_clocks(self) -> int:
+        """How often servers have noticed that their clock was set."""
+        return sum(node.log_path.read_text().count("clock was set") for node in self._nodes)
+
+    def unexplained(self) -> list[str]:
+        """The objects whose histories no order explains."""
+        return [
+            *map(str, check(PromiseModel(), self.histories["promises"])),
+            *map(str, check(LockModel(), self.histories["locks"])),
+            *map(str, check(RootModel(), self.histories["tasks"])),
+        ]
+
+    @property
+    def requests_count(self) -> int:
+        """How many requests the histories have."""
+        return sum(map(len, self.histories.values()))
+
+
+def both(one: str, other: str) -> list[tuple[str, str]]:
+    """A cut in both directions."""
+    return [(one, other), (other, one)]
+
+
+def status_of(node: PartitionedNode, path: str) -> int:
+    """What a node says; 0 if nothing."""
+    with Client(node.url, timeout_s=2) as http:
+        try:
+            return http.call("GET", path)[0]
+        except NO_ANSWER:
+            return 0
+
+
+def _ask(node: PartitionedNode, command: Command) -> Operation[Command, Reply] | None:
+    """Ask a node; None if it has certainly not done it."""
+    connection = http.client.HTTPConnection(node.address, PORT, timeout=ANSWER_LIMIT_S)
+    with contextlib.closing(connection):
+        try:
+            connection.connect()
+        except OSError:
+            return None
+        called = time.monotonic()
+        try:
+            reply = asked(connection, command)
+        except NO_ANSWER:
+            reply = None
+        except Refused:
+            return None
+        if reply is None:
+            return Operation(called, command)
+        return Operation(called, command, time.monotonic(), reply)
+
+
+@contextmanager
+def database(network: Machines) -> Iterator[PostgresServer]:
+    """Run PostgreSQL on its machine, open to the others."""
+    with ExitStack() as stack:
+        server = network.within(
+            "db", lambda: stack.enter_context(postgres_server("listen_addresses=*"))
+        )
+        rule = f"host all all {NETWORK}.0/24 trust\n"
+        with (server.place / "data" / "pg_hba.conf").open("a") as file:
+            file.write(rule)
+        server.query("SELECT pg_reload_conf()")
+        yield server
+
+
+def main() -> None:
+    """Run the proof from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=len(TROUBLES))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--limit-s", type=float, help="fail if it took longer until an owner took writes again"
+    )
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}")
+    names = "abcdefgh"[: arguments.nodes]
+    try:
+        with machines("db", "clients", *names) as network:
+            proof = run(network, names, arguments.seed, arguments.rounds)
+    except NotPossible as error:
+        raise SystemExit(f"not possible here: {error}") from error
+    for trouble, found in proof.findings.items():
+        print(f"{trouble}: {found}")
+    healed_s = max(max(found.healed_s) for found in proof.findings.values())
+    print(f"clocks that were seen to be set: {proof.clocks_set_count}")
+    print(f"{proof.requests_count} requests of clients have an order that explains them")
+    if arguments.limit_s is not None and healed_s > arguments.limit_s:
+        raise SystemExit(f"it took {healed_s:.1f} s until an owner took writes again")
+
+
+def run(network: Machines, names: str, seed: int, rounds_count: int) -> PartitionProof:
+    """Run the proof on a network. Raises AssertionError at what is wrong."""
+    directory = Path(tempfile.mkdtemp(prefix="troth-partition-"))
+    nodes: list[PartitionedNode] = []
+    try:
+        library = build(directory)
+        if library is None:
+            print("there is no C compiler: no clock is set")
+        with database(network):
+            url = f"postgresql://postgres@{network.address('db')}/postgres"
+            nodes += [
+                PartitionedNode(network, name, directory / name, url, library) for name in names
+            ]
+            for node in nodes:
+                node.start_unready()
+            proof = PartitionProof(network, nodes, seed)
+            try:
+                proof.run(rounds_count)
+                proof.clocks_set_count = proof.count_clocks()
+            finally:
+                for node in nodes:
+                    node.__exit__(None, None, None)
+        unexplained = proof.unexplained()
+        assert not unexplained, f"no order explains what was seen of {unexplained}"
+        return proof
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
