@@ -1,6 +1,6 @@
 """What `troth import` of a file with many completed promises takes.
 
-    python -m troth.bench.imports --count 500000
+    python -m troth.bench.stores.imports --count 500000
 
 Seconds by the clock, which only a quiet machine shows rightly; processor seconds of the server and
 of the command, which work at the same time.
@@ -16,9 +16,9 @@ from typing import Final
 
 import click
 
-from .children import OwnServer
-from .client import BenchError
-from .machine import usage
+from troth.bench.children import OwnServer
+from troth.bench.client import BenchError
+from troth.bench.machine import usage
 
 _NOW_MS: Final = 1_796_000_000_000
 _BEGINNING: Final = f'{{"export":{{"version":1,"server":"bench","createdOn":{_NOW_MS}}}}}\n'

@@ -1,7 +1,7 @@
 """What one checkpoint of many new rows takes, on top of a store that is large already.
 
     python -m tests.helpers.fill_store /var/lib/troth-bench --completed 1000000 --pending 0
-    python -m troth.bench.checkpoints --directory /var/lib/troth-bench
+    python -m troth.bench.stores.checkpoints --directory /var/lib/troth-bench
 
 Creates and completes promises with random ids in a copy of that directory, in a server that makes
 no checkpoints, then stops it, which makes one. Shows how long that one took as the server says, and
@@ -18,10 +18,10 @@ from uuid import uuid4
 
 import click
 
-from .children import OwnServer
-from .client import BenchError
-from .machine import usage
-from .store_size import Blaster, complete, create
+from troth.bench.children import OwnServer
+from troth.bench.client import BenchError
+from troth.bench.machine import usage
+from troth.bench.store_size import Blaster, complete, create
 
 IN_FLIGHT_COUNT: Final = 64
 _ARGUMENTS: Final = (
