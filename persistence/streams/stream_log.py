@@ -77,7 +77,10 @@ class StreamLog:
         sleep_s: Callable[[float], None],
         mark: ChainMark | None = None,
         patience_ms: int = STREAM_PATIENCE_MS,
+        silence_ms: int = STREAM_SILENCE_MS,
     ) -> None:
+        """Begin nothing yet; an owner that says nothing for `silence_ms` is replaced."""
+        self._silence_ms = silence_ms
         self._stream = stream
         self._node = node
         self._incarnation = incarnation
@@ -198,7 +201,7 @@ class StreamLog:
             pause()
             if has_read:
                 continue
-            if self._own.is_free or self._boot_ms() >= self._silent_since_ms + STREAM_SILENCE_MS:
+            if self._own.is_free or self._boot_ms() >= self._silent_since_ms + self._silence_ms:
                 self._claim(pause)
             else:
                 self.waits_for = self._owner or "a server of an unknown name"

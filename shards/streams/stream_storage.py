@@ -27,6 +27,7 @@ from troth.core.limits import (
     SHARDS_DEFAULT_COUNT,
     STREAM_PATIENCE_MS,
     STREAM_READ_CHECKPOINT_BYTES,
+    STREAM_SILENCE_MS,
     STREAM_SKEW_LIMIT_MS,
     STREAM_UPKEEP_MS,
 )
@@ -95,13 +96,15 @@ def _now_ms() -> int:
 class Times(NamedTuple):
     """What a storage knows of time: durations, the time of day, and how to let time pass.
 
-    `check_ends` is called in between, and raises if the server is to end.
+    `check_ends` is called in between, and raises if the server is to end. An owner that is silent
+    for `silence_ms` is replaced.
     """
 
     boot_ms: Callable[[], int] = boot_ms
     now_ms: Callable[[], int] = _now_ms
     sleep_s: Callable[[float], None] = _rest
     check_ends: Callable[[], None] = trio.from_thread.check_cancelled
+    silence_ms: int = STREAM_SILENCE_MS
 
 
 MACHINE_TIMES: Final = Times()
@@ -160,6 +163,7 @@ class StreamStorage:
                 sleep_s=times.sleep_s,
                 mark=self.noted,
                 patience_ms=patience_ms,
+                silence_ms=times.silence_ms,
             )
         except BaseException:
             if "_checkpoints" in self.__dict__:  # they were opened
