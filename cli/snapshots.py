@@ -128,9 +128,9 @@ def now_command(session: Session) -> None:
     """Write a snapshot to the server's own directory, now.
 
     That is the setting snapshot_directory; the file counts among the scheduled ones, whose oldest
-    are removed. Without that setting, a server whose log is in a database (--log) writes one into
-    the database, for servers that start with an empty directory. Run it on the server's machine, as
-    its user, with --data, or give a token of the scope admin.
+    are removed. Without that setting, a server whose log is not in its directory (--log) writes one
+    next to the log, for servers that start with an empty directory. Run it on the server's machine,
+    as its user, with --data, or give a token of the scope admin.
 
     \b
     Example:

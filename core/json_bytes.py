@@ -23,6 +23,21 @@ def encoder(order: Literal["deterministic"] | None = None) -> Callable[[object],
     return _reusing(msgspec.json.Encoder(order=order).encode_into)
 
 
+def own_encoder() -> Callable[[object], bytes]:
+    """Return what does as `encoder`, but in one thread only: it has one buffer, so it is faster."""
+    encode_into = msgspec.json.Encoder().encode_into
+    buffer = bytearray()
+
+    def encode(value: object) -> bytes:
+        encode_into(value, buffer)
+        text = bytes(buffer)
+        if len(text) > BUFFER_KEPT_BYTES:
+            buffer.clear()
+        return text
+
+    return encode
+
+
 def packer(enc_hook: Callable[[Any], Any] | None = None) -> Callable[[object], bytes]:
     """Return what writes msgpack, as `encoder` does JSON; `enc_hook` is msgspec's."""
     return _reusing(msgspec.msgpack.Encoder(enc_hook=enc_hook).encode_into)

@@ -249,6 +249,7 @@ STREAM_TAKEOVER_WAIT_MS: Final = (  # how long a new owner waits after the last 
 STREAM_ALIVE_MS: Final = 500  # an owner that has nothing to append says so
 STREAM_SILENCE_MS: Final = 3_000  # an owner that is silent for longer is replaced
 STREAM_ANSWER_LIMIT_MS: Final = 5_000  # how long an engine may take to answer
+JETSTREAM_ANSWER_LIMIT_MS: Final = 2_000  # how long one of several servers may; then another
 STREAM_PATIENCE_MS: Final = 30_000  # how long an append may stay in doubt; then the server stops
 STREAM_FRAME_LIMIT_BYTES: Final = 512 * 1024  # of records; larger batches go in parts
 STREAM_READ_LIMIT_BYTES: Final = 8 * 1024 * 1024  # read in one piece
@@ -260,6 +261,7 @@ STREAM_SKEW_LIMIT_MS: Final = 1_000  # between the clocks of nodes; beyond it th
 STREAM_SNAPSHOT_INTERVAL_MS: Final = 3_600_000
 STREAM_SNAPSHOT_LOG_BYTES: Final = 1 << 30  # of the log since the last snapshot: one is due sooner
 STREAM_PIECE_BYTES: Final = 512 * 1024  # of a snapshot
+JETSTREAM_MESSAGE_LIMIT_BYTES: Final = 1024 * 1024  # what a NATS server takes by default
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"
@@ -279,6 +281,8 @@ assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 assert STREAM_ALIVE_MS * 2 < STREAM_LEASE_MS < STREAM_TAKEOVER_WAIT_MS < STREAM_SILENCE_MS
 assert STREAM_FRAME_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES
+assert STREAM_FRAME_LIMIT_BYTES + 4096 < JETSTREAM_MESSAGE_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES
+assert STREAM_PIECE_BYTES + 4096 < JETSTREAM_MESSAGE_LIMIT_BYTES
 assert STREAM_UPKEEP_MS * 10 < STREAM_READER_GONE_MS
 assert LARGE_ANSWER_BYTES <= IN_FLIGHT_LIMIT_BYTES
 assert BUILD_LIMIT_BYTES <= BODY_LIMIT_BYTES, "a package is the body of a request"

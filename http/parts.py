@@ -110,9 +110,10 @@ def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
         return MemoryStorage(settings.shards)
     if settings.log is not None:
         # Only here: other servers need none of it.
-        from troth.shards.streams.stream_storage import open_stream
+        from troth.shards.streams.stream_opening import NatsOptions, open_stream
 
-        return open_stream(settings.log, settings.data, settings.shards, settings.node)
+        nats = NatsOptions(settings.replicas, settings.nats_monitor, settings.unsafe_fsync)
+        return open_stream(settings.log, settings.data, settings.shards, settings.node, nats)
     return DirectoryStorage(
         settings.data,
         settings.shards,

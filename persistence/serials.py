@@ -36,7 +36,7 @@ class Serials:
         self._group = group
         self.last = group
 
-    def __call__(self) -> int:
+    def next(self) -> int:
         """Return the next one."""
         self.last += _STEP
         return self.last

@@ -17,6 +17,7 @@ import trio
 from troth.core.buckets import Buckets
 from troth.core.codes import Code
 from troth.core.commands import PROMISE_TIMER, Command, Expire, GoOn, ResumeTime
+from troth.core.json_bytes import own_encoder
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
@@ -27,7 +28,6 @@ from troth.core.limits import (
 )
 from troth.core.machine import Machine, Step
 from troth.core.model import PENDING
-from troth.core.records import encode
 from troth.core.replies import Reply
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
@@ -104,6 +104,7 @@ class Shard:
         self.machine = machine
         self.index = machine.state.index
         self.sequence = 0
+        self._encode = own_encoder()
         self._clock = clock
         self._committer = committer
         self._turns = turns
@@ -289,9 +290,7 @@ class Shard:
         has_due = bool(self._due) or (self._due_from_ms <= now_ms and not is_frozen)
         self.machine.timers_may_be_late = has_due or is_frozen or is_rearming
         try:
-            has_changed = False
-            if self._mailbox:
-                has_changed = self._step_all(self._mailbox, now_ms, turn)
+            has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
             if self._internal:
                 self._pass.begin_own()
                 has_changed |= self._step_all(self._internal, now_ms, turn)
@@ -315,9 +314,8 @@ class Shard:
     def _step_all(self, entries: deque[Entry], now_ms: int, turn: Turn) -> bool:
         """Step the commands of a queue, as many as there is time for; whether one changed things.
 
-        A pass that is over already has time for one.
-
-        Raises what a step raises that has left the state half changed.
+        A pass that is over already has time for one. Raises what a step raises that has left the
+        state half changed.
         """
         step_of = self.machine.step
         answers = turn.answers
@@ -467,15 +465,16 @@ class Shard:
 
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
+        encode = self._encode
         for record in step.records:
-            self.sequence += 1
+            self.sequence = sequence = self.sequence + 1
             try:
                 body = encode(record)
             except MemoryError:
                 # The state says so already: if the log is not told, the server has to end.
                 RESERVE.give_away()
                 body = encode(record)
-            turn.records.append((self.index, self.sequence, body))
+            turn.records.append((self.index, sequence, body))
         for promise in step.promise_timers:
             timeout = promise.timeout
             if promise.state is PENDING:

@@ -114,7 +114,7 @@ class Shards(Gathering):
                 make_machine(
                     index,
                     self.shard_of,
-                    self._serials,
+                    self._serials.next,
                     options,
                     partial(self._holds, index),
                     self._is_awaited,

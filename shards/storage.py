@@ -141,6 +141,7 @@ class StreamStatistics:
 
     `number` is that of the last frame that it knows, `silence_ms` how long ago it was heard or, by
     its owner, sent. `skew_ms` is how far the owner's clock was ahead when it was last heard.
+    `is_fsync_unsafe` says that a power cut can lose what is acknowledged.
     """
 
     is_owner: bool
@@ -149,6 +150,7 @@ class StreamStatistics:
     number: int
     silence_ms: int
     skew_ms: int
+    is_fsync_unsafe: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.nats import NatsServer, nats_server
+from tests.helpers.postgres import PostgresServer, postgres_server
 from tests.helpers.repository import IMPORT_ROOT, ROOT
 from tests.helpers.server import SERVE, ServerProcess
 
@@ -134,3 +136,17 @@ def pytest_runtest_makereport(
             if isinstance(value, ServerProcess):
                 report.sections.append((f"log of {name}", value.log()))
     return report
+
+
+@pytest.fixture(scope="session")
+def postgres_server_of_session() -> Iterator[PostgresServer]:
+    """Return a PostgreSQL server that tests share; each leaves it running."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server_of_session() -> Iterator[NatsServer]:
+    """Return a NATS server that tests share, each with a log of another name or group."""
+    with nats_server() as server:
+        yield server

@@ -1,4 +1,4 @@
-"""What `troth doctor` says of the database that keeps the log, if one does."""
+"""What `troth doctor` says of the database that keeps the log, if one does, or of NATS."""
 
 import time
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from statistics import median
 from typing import Final
 
 from troth.core.limits import STREAM_SKEW_LIMIT_MS
+from troth.http.settings.log_kinds import NATS_SCHEMES
 from troth.http.settings.settings import Settings
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 
@@ -29,8 +30,11 @@ _SHOWN: Final = """
 
 
 def examine_database(settings: Settings) -> Iterator[Finding]:
-    """Say whether the database can be used, how fast it answers, and what it has."""
+    """Say whether what keeps the log can be used, how fast it answers, and what it has."""
     if settings.log is None:
+        return
+    if settings.log.startswith(NATS_SCHEMES):
+        yield from _examine_nats(settings, settings.log)
         return
     try:
         from troth.persistence.streams.postgres_connection import PostgresConnection, QueryFailed
@@ -81,6 +85,15 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
         yield failure("database", f"it no longer answers: {error}", "look at its log")
     finally:
         connection.close()
+
+
+def _examine_nats(settings: Settings, url: str) -> Iterator[Finding]:
+    try:
+        from .nats import examine_nats
+    except ImportError:
+        yield failure("NATS", "NATS's client is not installed", "pip install 'troth[nats]'")
+        return
+    yield from examine_nats(settings, url)
 
 
 def _examine_log(shown: list[str]) -> Iterator[Finding]:

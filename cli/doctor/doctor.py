@@ -60,7 +60,7 @@ def doctor(context: click.Context, data: Path | None, config: Path | None, as_js
     """Look at where a server runs or is to run, and say what to do.
 
     It looks at the directory and the disk (how fast, and how honest), open files, memory, the
-    clock, versions, ports, the database that keeps the log if one does, and what stands between
+    clock, versions, ports, the database or NATS that keeps the log, and what stands between
     clients and the server, with the settings that `troth serve` would have in this environment. It
     changes nothing, but writes to the disk for a second to measure it. Run it as the server's user.
     The exit status is 1 if there is a failure.

@@ -45,36 +45,43 @@ def keys_match(stored: str | None, given: str | None) -> bool:
 
 def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int) -> Reply:
     """Create a promise, and the task that its tags ask for."""
+    state, promise_id = context.state, command.id
     if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
-    existing = context.promise(command.id, now_ms)
+    if promise_id in state.promises.kept:
+        existing = context.promise(promise_id, now_ms)
+    elif promise_id in state.hidden_promises:
+        existing = None
+    else:  # nearly always; as `find_cold_promise`
+        existing = state.cold.promise(promise_id)
     if existing is not None:
         matches = keys_match(existing.key_for_create, command.idempotency_key)
         code = lifecycles.CREATE_EXISTING[existing.state, matches, command.strict]
         return Reply(code, promise=existing if code is _OK else None)
-    tags = command.tags
-    if tags is not None and TAG_TARGET in tags and command.claim is None:
-        return _create_with_target(context, command, tags, now_ms)
-    seed = seed_of(tags)
-    if command.claim is not None:
-        if seed is None:
-            return Reply(Code.RECEIVER_NOT_FOUND)
-        claim = command.claim
-        seed = r.TaskSeed(
-            seed.receiver,
-            claim.process_id,
-            claim.ttl,
-            saturating_add(now_ms, claim.ttl),
-            seed.not_before,
-        )
+    tags, claim = command.tags, command.claim
+    seed = None
+    if tags is not None or claim is not None:
+        if tags is not None and TAG_TARGET in tags and claim is None:
+            return _create_with_target(context, command, tags, now_ms)
+        seed = seed_of(tags)
+        if claim is not None:
+            if seed is None:
+                return Reply(Code.RECEIVER_NOT_FOUND)
+            seed = r.TaskSeed(
+                seed.receiver,
+                claim.process_id,
+                claim.ttl,
+                saturating_add(now_ms, claim.ttl),
+                seed.not_before,
+            )
     context.emit(
         r.PromiseCreated(
-            command.id,
+            promise_id,
             context.next_serial(),
             command.timeout,
             now_ms,
             command.param,
-            command.tags or None,
+            tags or None,
             command.idempotency_key,
             command.trace,
             seed,
@@ -82,11 +89,11 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
     )
     if seed is None:
         context.changes_one_promise = True
-        return Reply(_CREATED, promise=context.state.promise_timers[-1])
+        return Reply(_CREATED, state.promise_timers[-1])
     task = None
-    if command.claim is not None:
-        task = context.state.tasks[task_ids.invoke_id(command.id)].copy()
-    return Reply(_CREATED, promise=context.state.promises[command.id], task=task)
+    if claim is not None:
+        task = state.tasks[task_ids.invoke_id(promise_id)].copy()
+    return Reply(_CREATED, promise=state.promises[promise_id], task=task)
 
 
 def _create_with_target(

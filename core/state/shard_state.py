@@ -42,6 +42,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.retention_rules import Retention
+from troth.core.tables.folding import fold_plain
 from troth.core.tables.promise_table import PromiseTable
 from troth.core.tables.serial_index import SerialIndex
 from troth.core.tables.tag_index import TagIndex
@@ -171,33 +172,24 @@ class ShardState:
     # Promises
 
     def promise_created(self, record: r.PromiseCreated) -> None:
+        promise_id, serial, param = record.id, record.serial, record.param
         tags, key, trace, seed = record.tags, record.key_for_create, record.trace, record.task
         promise = Promise(
-            record.id,
-            record.serial,
-            PENDING,
-            record.timeout,
-            record.created_on,
-            record.param,
-            tags,
-            key,
-            trace=trace,
+            promise_id, serial, PENDING, record.timeout, record.created_on, param, tags, key
         )
+        folded = None
         if tags is None and key is None and trace is None and seed is None:
-            self._add_plain(promise)
-        else:
+            folded = fold_plain(promise)
+        elif trace is not None:
+            promise = replace(promise, trace=trace)
+        if folded is None or promise_id.startswith(RESERVED_PREFIX):
             self.add_promise(promise, seed)
-
-    def _add_plain(self, promise: Promise) -> None:
-        """Do as `add_promise` for one that has nothing but its param, and no task: most have not.
-
-        It is folded immediately: later its parts would have to be fetched from cold memory.
-        """
-        promise_id, serial = promise.id, promise.serial
-        if promise_id.startswith(RESERVED_PREFIX):
-            self.add_promise(promise, None)
             return
-        self.promises.add_plain(promise)
+        # As `add_promise`, written out: most creates come here.
+        promises = self.promises
+        assert promise_id not in promises.kept, "a promise is created once"
+        promises.kept[promise_id] = folded
+        promises.folded_count += 1
         self.promises_count += 1
         self.counts.promises[PENDING] += 1
         self.activity.created_count += 1

@@ -159,14 +159,14 @@ class NameSets:
 def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     """Return what stands for a pending promise; None if it is to stay an object.
 
-    Raises MemoryError.
+    Raises MemoryError where there is none.
     """
     param, tags, key, trace = promise.param, promise.tags, promise.key_for_create, promise.trace
     data, headers = param.data, param.headers
     if data is not None and len(data) > DATA_CHARACTERS:
         return None
     if tags is None and key is None and trace is None and headers is None:
-        return fold_plain(promise.serial, promise.timeout, promise.created_on, data)
+        return fold_plain(promise)
     number, promise_id = NO_TAGS, promise.id
     values: list[str | None] | None = None
     if tags is not None:
@@ -189,14 +189,26 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     return start + _pack(rest)
 
 
-def fold_plain(serial: int, timeout: int, created_on: int, data: str | None) -> bytes:
-    """Return what stands for a pending promise that has no more than data, which is not long.
+def fold_plain(promise: Promise) -> bytes | None:
+    """Return what stands for a pending promise that has no more than its param.
 
-    Raises MemoryError.
+    None if it is to stay an object: it has headers or much data, or memory is short.
     """
+    param = promise.param
+    data = param.data
+    if param.headers is not None:
+        return None
     if data is None:
-        return _pack_start(NO_TAGS, serial, timeout, created_on)
-    return _pack_data_start(NO_TAGS, serial, timeout, created_on, _DATA_ALONE) + data.encode()
+        return _pack_start(NO_TAGS, promise.serial, promise.timeout, promise.created_on)
+    if len(data) > DATA_CHARACTERS:
+        return None
+    try:
+        start = _pack_data_start(
+            NO_TAGS, promise.serial, promise.timeout, promise.created_on, _DATA_ALONE
+        )
+        return start + data.encode()
+    except MemoryError:
+        return None
 
 
 def _without(promise_id: str, values: Iterable[str | None]) -> list[str | None]:

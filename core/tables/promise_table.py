@@ -19,11 +19,9 @@ from troth.core.limits import FOLD_SLICE_COUNT
 from troth.core.model import PENDING, Promise
 
 from .folding import (
-    DATA_CHARACTERS,
     TIMEOUT_OFFSET,
     NameSets,
     fold,
-    fold_plain,
     read_timeout,
     serial_of,
     unfold,
@@ -147,26 +145,6 @@ class PromiseTable(MutableMapping[str, Promise]):
         self._keep(promise)
         if promise.serial > self.folded_through:
             self.folded_through = promise.serial
-
-    def add_plain(self, promise: Promise) -> None:
-        """Take up a pending promise that is new and has nothing but its param, folded if it can.
-
-        `folded_through` stays: others before it may be objects.
-        """
-        kept, promise_id, param = self.kept, promise.id, promise.param
-        assert promise_id not in kept, "a promise is created once"
-        data = param.data
-        if param.headers is None and (data is None or len(data) <= DATA_CHARACTERS):
-            try:
-                kept[promise_id] = fold_plain(
-                    promise.serial, promise.timeout, promise.created_on, data
-                )
-            except MemoryError:
-                pass  # as in `fold_some`
-            else:
-                self.folded_count += 1
-                return
-        kept[promise_id] = promise
 
     def _keep(self, promise: Promise) -> None:
         try:

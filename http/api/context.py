@@ -98,7 +98,7 @@ class StreamOpener(Protocol):
         ...
 
 
-_CUT_OFF: Final = "The database that has the log does not answer. Send the request again shortly."
+_CUT_OFF: Final = "What keeps the log does not answer. Send the request again shortly."
 
 
 class Readiness(Enum):

@@ -16,7 +16,7 @@ class StreamReading:
 
 
 STREAM: Final[Group[StreamReading]] = Group(
-    "The log in a database",
+    "The log in a database or in NATS",
     (
         gauge(
             "troth_stream_owner",
@@ -52,8 +52,14 @@ STREAM: Final[Group[StreamReading]] = Group(
             lambda reading: reading.stream.skew_ms / 1000,
         ),
         gauge(
+            "troth_stream_unsafe_fsync",
+            "1 if a power cut can lose acknowledged writes, because servers of the log do not sync "
+            "each one to disk, or because it is not known whether they do.",
+            lambda reading: reading.stream.is_fsync_unsafe,
+        ),
+        gauge(
             "troth_stream_snapshot_timestamp_seconds",
-            "When the newest snapshot in the database was taken; 0 if there is none, or this "
+            "When the newest snapshot next to the log was taken; 0 if there is none, or this "
             "server does not own the log.",
             lambda reading: reading.upkeep.snapshot_at_ms / 1000,
         ),
@@ -64,7 +70,7 @@ STREAM: Final[Group[StreamReading]] = Group(
         ),
         counter(
             "troth_stream_snapshots_total",
-            "Snapshots that this server has written into the database.",
+            "Snapshots that this server has written next to the log.",
             lambda reading: reading.upkeep.snapshots_count,
         ),
         counter(

@@ -31,9 +31,9 @@ async def watch_lease(api: Api, may_answer: Callable[[], bool]) -> None:
             held_s = trio.current_time()
             if api.is_cut_off and api.readiness is Readiness.STARTING:
                 api.readiness = Readiness.READY
-                _log.info("the database that has the log answers again")
+                _log.info("what keeps the log answers again")
             api.is_cut_off = False
         elif api.readiness is Readiness.READY and trio.current_time() - held_s >= CUT_OFF_AFTER_S:
             api.is_cut_off = True
             api.readiness = Readiness.STARTING
-            _log.error("the database that has the log does not answer; requests are refused")
+            _log.error("what keeps the log does not answer; requests are refused")

@@ -237,13 +237,14 @@ def promise_object(
     promise: Promise, shown: Callable[[Value], ValueObject] = value_object
 ) -> PromiseObject:
     """Return a promise, its param and value as `shown` makes them."""
+    param, value = promise.param, promise.value
     key_for_create, key_for_complete = promise.key_for_create, promise.key_for_complete
     completed_on = promise.completed_on
     return PromiseObject(
         promise.id,
         promise.state,
-        _EMPTY if promise.param is EMPTY_VALUE else shown(promise.param),
-        _EMPTY if promise.value is EMPTY_VALUE else shown(promise.value),
+        _EMPTY if param is EMPTY_VALUE else shown(param),
+        _EMPTY if value is EMPTY_VALUE else shown(value),
         promise.timeout,
         UNSET if key_for_create is None else key_for_create,
         UNSET if key_for_complete is None else key_for_complete,

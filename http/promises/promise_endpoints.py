@@ -17,7 +17,7 @@ from troth.core.commands import (
 )
 from troth.core.grammar import addresses
 from troth.core.leases import granted_ttl
-from troth.core.model import ClaimRequest, PromiseState
+from troth.core.model import EMPTY_VALUE, ClaimRequest, PromiseState
 from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.rows import (
@@ -82,11 +82,12 @@ def creation(
     body: CreatePromiseBody, headers: CallHeaders, claim: ClaimRequest | None = None
 ) -> CreatePromise:
     """Return the command that creates a promise."""
+    param, tags = body.param, body.tags
     return CreatePromise(
         body.id or "",
         body.timeout or 0,
-        value(body.param),
-        string_map(body.tags),
+        EMPTY_VALUE if param is None else value(param),
+        string_map(tags) if tags else None,
         headers.idempotency_key,
         headers.strict,
         headers.trace,

@@ -17,9 +17,12 @@ def receiver(raw: msgspec.Raw) -> Json:
 
 def value(body: ValueBody | None) -> Value:
     """Return the param or value that a decoded body describes; empty parts are left out."""
-    if body is None or (not body.headers and not body.data):
+    if body is None:
         return EMPTY_VALUE
-    return Value(string_map(body.headers), body.data or None)
+    headers, data = body.headers, body.data
+    if not headers:
+        return Value(None, data) if data else EMPTY_VALUE
+    return Value(string_map(headers), data or None)
 
 
 def string_map(entries: dict[str, str | None] | None) -> dict[str, str] | None:

@@ -259,7 +259,7 @@ class BaseUrl(SettingKind):
         return "URL"
 
     def from_text(self, text: str) -> str:
-        if _web_host(text) is None or text.endswith("/") or re.search(r"[?#]", text):
+        if web_host(text) is None or text.endswith("/") or re.search(r"[?#]", text):
             raise SettingRefused(self.allowed)
         return text
 
@@ -397,39 +397,10 @@ class TraceUrl(SettingKind):
         return "URL"
 
     def from_text(self, text: str) -> str:
-        host = _web_host(text)
+        host = web_host(text)
         if host is None or "{" in host or text.count("{trace_id}") != 1:
             raise SettingRefused(self.allowed)
         return text
-
-
-@dataclass(frozen=True)
-class LogUrl(SettingKind):
-    """A database that keeps the log, or none."""
-
-    # A password may be in it.
-    secret = True
-
-    @property
-    def allowed(self) -> str:
-        return "none or a connection string that begins with postgresql://"
-
-    @property
-    def placeholder(self) -> str:
-        return "none|URL"
-
-    def from_text(self, text: str) -> str | None:
-        if text == "none":
-            return None
-        if not text.startswith("postgresql://") or "\0" in text:
-            raise SettingRefused(self.allowed)
-        return text
-
-    def show(self, value: object) -> str:
-        if value is None:
-            return "none"
-        place = str(value).removeprefix("postgresql://").partition("?")[0].rpartition("@")[2]
-        return f"postgresql://{place}"
 
 
 @dataclass(frozen=True)
@@ -548,7 +519,7 @@ def _split_url(text: str) -> tuple[str, str] | None:
     return parts.scheme, parts.netloc
 
 
-def _web_host(text: str) -> str | None:
+def web_host(text: str) -> str | None:
     """Return the host part of an http(s) URL that has one, or None."""
     parts = _split_url(text)
     return parts[1] or None if parts is not None and parts[0] in {"http", "https"} else None

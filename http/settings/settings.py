@@ -27,7 +27,6 @@ from .kinds import (
     HostNames,
     Listen,
     ListenAddress,
-    LogUrl,
     NodeName,
     Number,
     OneOf,
@@ -41,6 +40,7 @@ from .kinds import (
     Users,
     WordOr,
 )
+from .log_kinds import LogUrl, NatsMonitor
 from .retention import RetentionRules
 
 _KIB: Final = 1024
@@ -73,9 +73,29 @@ class Settings:
     log: str | None = _setting(
         None,
         LogUrl(),
-        "PostgreSQL database that keeps the log instead of the data directory, such as "
-        "postgresql://troth@db.example/troth. The directory is then only a cache: a server that "
-        "lost it, or one on another machine, goes on with what is in the database.",
+        "What keeps the log instead of the data directory: a PostgreSQL database, such as "
+        "postgresql://troth@db.example/troth, or a stream in NATS JetStream, such as "
+        "nats://one,two,three/NAME. The directory is then only a cache: a server that "
+        "lost it, or one on another machine, goes on with what is there.",
+    )
+    nats_monitor: str | None = _setting(
+        None,
+        NatsMonitor(),
+        "Monitors of the NATS servers that keep the log, such as "
+        "http://one:8222,http://two:8222,http://three:8222, or a nats:// URL with a user of the "
+        "system account. A server starts only if all of them sync what they acknowledge to disk.",
+    )
+    replicas: int | None = _setting(
+        None,
+        WordOr({"auto": None}, Number(1, 5)),
+        "Number of NATS servers that have a copy of the log, for one that is new: 3 or 5, or 1 if "
+        "there is only one server (auto: 3, or as it is).",
+    )
+    unsafe_fsync: bool = _setting(
+        False,
+        Switch(),
+        "Start although the NATS servers that keep the log may acknowledge what no disk has: a "
+        "power cut can then lose acknowledged writes.",
     )
     node: str | None = _setting(
         None,

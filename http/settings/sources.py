@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from .kinds import SettingKind, SettingRefused, Switch
+from .log_kinds import NATS_SCHEMES
 from .settings import Settings
 
 Result = TypeVar("Result")
@@ -270,6 +271,9 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.node is not None and settings.log is None:
         raise refuse("node", "none, unless log says whose node it is")
+    for name in ("nats_monitor", "replicas", "unsafe_fsync"):
+        if getattr(settings, name) and not (settings.log or "").startswith(NATS_SCHEMES):
+            raise refuse(name, "as it is by default, unless log is in NATS")
     if settings.log is not None and settings.in_memory:
         raise refuse("in_memory", "off, since log says where everything is kept")
     if settings.log is not None and settings.processes != 1:
@@ -279,7 +283,7 @@ def _check_together(settings: Settings) -> None:
             "processes", f"at most shards ({settings.shards}), since each process needs a shard"
         )
     if settings.log is not None and settings.archive_directory is not None:
-        raise refuse("archive_directory", "none, since with log the database has an archive")
+        raise refuse("archive_directory", "none, since with log what keeps it has its own copies")
     for name in ("snapshot_schedule", "archive_directory"):
         if settings.in_memory and getattr(settings, name) is not None:
             raise refuse(name, "none, since with in_memory there is nothing to copy")

@@ -85,6 +85,8 @@ class ShardColdStore:
 
     def promise(self, promise_id: str) -> Promise | None:
         """See ColdStore."""
+        if not self._ids.filter.may_hold(promise_id):  # as in `_find`, sooner: each create asks
+            return None
         return self._find(rows.PROMISE_IDS, promise_id, self._promise_at)
 
     def _find(self, table: str, identifier: str, read: Callable[[bytes], Entity]) -> Entity | None:

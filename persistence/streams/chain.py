@@ -19,7 +19,7 @@ class StreamDamaged(DataDirectoryError):
 
     def __init__(self, name: str, number: int, problem: str) -> None:
         super().__init__(
-            f"{name}, frame {number}: {problem}. Nothing was changed. Restore the database from a "
+            f"{name}, frame {number}: {problem}. Nothing was changed. Restore it from a "
             "backup that has all that was acknowledged, or from a replica."
         )
         self.number = number
@@ -30,7 +30,7 @@ def another_history(name: str, number: int, directory: str) -> StreamDamaged:
     return StreamDamaged(
         name,
         number,
-        f"it is missing, or not the one that the checkpoints in {directory} have: the database was "
+        f"it is missing, or not the one that the checkpoints in {directory} have: the log was "
         "set back to an earlier state. If that was meant to be, start with an empty directory",
     )
 

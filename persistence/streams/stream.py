@@ -39,7 +39,9 @@ class Stream(Protocol):
     def append(self, number: int, epoch: int, frame: bytes, *, is_claim: bool) -> bool:
         """Append a frame if `number` is the next; return whether it is durable.
 
-        A claim makes `epoch` the stream's if the one before is; anything else needs that it is.
+        A claim makes `epoch` the stream's if the one before is; anything else needs that it is. An
+        engine that never gives a number twice, also when its frame was trimmed, need not look at
+        epochs: the number is fence enough.
         False says nothing: the frame may stand there, or come to stand there later. Raises
         StreamUnreachable, which says no more.
         """
@@ -83,7 +85,8 @@ class StreamKeeping(Protocol):
     """What an engine keeps next to a stream: how far its nodes have read, and snapshots.
 
     For one thread at a time, which need not be the one that uses the stream. All calls raise
-    StreamUnreachable. Those with an `epoch` change nothing unless it is the stream's.
+    StreamUnreachable. Those with an `epoch` do no harm to what a later owner has done: what they
+    change besides cannot be seen.
     """
 
     def note_reader(self, node: str, number: int) -> None:

@@ -474,7 +474,7 @@ class StreamLog:
     def _lost(self, problem: str) -> LogFailed:
         return LogFailed(
             f"{self._stream.name} has not answered for {self._patience_ms // 1000} s: {problem}. "
-            "Nothing acknowledged is lost. Start the server again when the database works; it will "
+            "Nothing acknowledged is lost. Start the server again when that works; it will "
             "find out whether the last batch is durable."
         )
 

@@ -81,17 +81,15 @@ def take_snapshot(
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in pieces of about one size."""
-    gathered: list[bytes] = []
-    size_bytes = 0
+    """Yield the same bytes in pieces of one size, which engines can take; the last is smaller."""
+    gathered = bytearray()
     for chunk in chunks:
-        gathered.append(chunk)
-        size_bytes += len(chunk)
-        if size_bytes >= STREAM_PIECE_BYTES:
-            yield b"".join(gathered)
-            gathered, size_bytes = [], 0
+        gathered += chunk
+        while len(gathered) >= STREAM_PIECE_BYTES:
+            yield bytes(gathered[:STREAM_PIECE_BYTES])
+            del gathered[:STREAM_PIECE_BYTES]
     if gathered:
-        yield b"".join(gathered)
+        yield bytes(gathered)
 
 
 def read_pieces(keeping: StreamKeeping, description: SnapshotDescription) -> Iterator[bytes]:

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +136,8 @@ class StreamStorage:
         self.keeping = keeping
         self.make_checkpoint: MakeCheckpoint | None = None
         self.node = node
+        self.is_fsync_unsafe = False
+        """Whether a power cut can lose what the engine acknowledges, as far as it is known."""
         self._path = Path(path)
         self._patience_ms = patience_ms
         self._holds: dict[object, int] = {}
@@ -345,6 +346,7 @@ class StreamStorage:
             number=stream_log.number,
             silence_ms=stream_log.silence_ms,
             skew_ms=stream_log.skew_ms,
+            is_fsync_unsafe=self.is_fsync_unsafe,
         )
 
     # For snapshots: as in `DirectoryStorage`
@@ -403,7 +405,7 @@ class StreamStorage:
         note_taken(self._path, at_ms)
 
     def archive(self, now_ms: int) -> None:
-        """Do nothing: the database has its own."""
+        """Do nothing: the engine has its own."""
 
     def archive_statistics(self) -> ArchiveStatistics | None:
         """Return None: there is no archive."""
@@ -427,7 +429,7 @@ class StreamStorage:
             raise DataDirectoryUnreadable(
                 str(path),
                 f"cannot be read ({error})",
-                "Everything is in the database: start with an empty directory.",
+                f"Everything is in {self.place}: start with an empty directory.",
             ) from error
         if data_id != self.identity.data_id.hex():
             raise DataDirectoryUnreadable(
@@ -530,33 +532,3 @@ def _write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     os.replace(fresh, path)
     RealFiles().sync_directory(str(path.parent))
-
-
-def open_stream(
-    url: str, directory: Path, shard_count: int | None, node: str | None
-) -> StreamStorage:
-    """Open the storage whose log is in the database that a URL names, as `StreamStorage`.
-
-    Without a name, the node has that of its machine and directory.
-    """
-    try:
-        from troth.persistence.streams.postgres_keeping import PostgresKeeping
-        from troth.persistence.streams.postgres_stream import PostgresStream
-    except ImportError as error:
-        raise StreamRefused(
-            "PostgreSQL's client is not installed. Install it: pip install 'troth[postgres]'."
-        ) from error
-    stream = PostgresStream(url)
-    storage = StreamStorage(
-        stream,
-        PostgresKeeping(url),
-        directory,
-        shard_count,
-        node=node or f"{socket.gethostname()}:{directory.resolve()}",
-    )
-    if not stream.has_standby:
-        log.warning(
-            "the database has no synchronous standby: what is acknowledged is on one machine",
-            database=stream.name,
-        )
-    return storage

@@ -85,7 +85,7 @@ class StreamUpkeep:
             async with self._working:
                 made = await in_thread(lambda: self.work(takes_snapshot=True))
         except StreamUnreachable as error:
-            raise SnapshotError(f"The database could not take it: {error}.") from error
+            raise SnapshotError(f"{self._storage.place} could not take it: {error}.") from error
         return None if made is None else KeptCopy(made.size_bytes, made.created_at_ms)
 
     def work(self, *, takes_snapshot: bool = False) -> SnapshotDescription | None:

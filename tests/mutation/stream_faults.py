@@ -5,6 +5,8 @@ from .fault import Fault, fault
 OWNERSHIP = "persistence/streams/test_ownership.py"
 LOG = "persistence/streams/test_stream_log.py"
 POSTGRES = "persistence/streams/test_postgres_stream.py"
+ENGINES = "persistence/streams/test_engines.py"
+JETSTREAM = "persistence/streams/test_jetstream_stream.py"
 STORAGE = "shards/streams/test_stream_storage.py"
 
 STREAM_FAULTS: tuple[Fault, ...] = (
@@ -95,7 +97,7 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "persistence/streams/postgres_tables.py",
         "                AND {_WAITS_FOR_DISK} AND {self._stands(place)}\n            FOR",
         "                AND {_WAITS_FOR_DISK}\n            FOR",
-        POSTGRES,
+        ENGINES,
     ),
     fault(
         "an old owner trims",
@@ -183,5 +185,54 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "True",
         "shards/test_turns.py",
         is_quick=True,
+    ),
+    fault(
+        "JetStream is sent frames without the number that has to be the last",
+        "persistence/streams/jetstream_stream.py",
+        'headers = {"Nats-Expected-Last-Sequence": str(number - 1), EPOCH',
+        "headers = {EPOCH",
+        ENGINES,
+    ),
+    fault(
+        "what JetStream refuses counts as appended",
+        "persistence/streams/jetstream_stream.py",
+        "            if error.number == WRONG_LAST_SEQUENCE:\n                return False\n",
+        "            if error.number == WRONG_LAST_SEQUENCE:\n                return True\n",
+        ENGINES,
+    ),
+    fault(
+        "a stream in JetStream that could lose something is used",
+        "persistence/streams/jetstream_layout.py",
+        'if key != "metadata" and (has',
+        "if not key and (has",
+        JETSTREAM,
+    ),
+    fault(
+        "a stream in JetStream that was deleted is made again",
+        "persistence/streams/jetstream_layout.py",
+        '            if notes.read("founded") is not None:\n',
+        "            if False:\n",
+        JETSTREAM,
+    ),
+    fault(
+        "an owner in JetStream that was deposed changes which snapshot is the newest",
+        "persistence/streams/jetstream_keeping.py",
+        'orjson.dumps({"epoch": epoch, **fields}), revision)',
+        'orjson.dumps({"epoch": epoch, **fields}))',
+        JETSTREAM,
+    ),
+    fault(
+        "an owner in JetStream that was deposed removes the new one's snapshot",
+        "persistence/streams/jetstream_keeping.py",
+        "if place <= epoch and (place",
+        "if (place",
+        JETSTREAM,
+    ),
+    fault(
+        "a server that acknowledges what no disk has keeps the log",
+        "persistence/streams/jetstream_servers.py",
+        'config.get("sync_always") is not True:',
+        'config.get("sync_always") is False:',
+        "persistence/streams/test_jetstream_connection.py",
     ),
 )

@@ -150,7 +150,7 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     fault(
         "through REST a target makes no workflow",
         "core/decisions/promises.py",
-        "if tags is not None and TAG_TARGET in tags and command.claim is None:",
+        "if tags is not None and TAG_TARGET in tags and claim is None:",
         "if False:",
         CASES,
     ),

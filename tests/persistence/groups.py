@@ -65,7 +65,7 @@ def write(
     homes = Homes(rule, shard_count)
     group_of = groups_by_shard(identity.group_shards)
     serials: list[Any] = [count(1).__next__] if groups_count == 1 else []
-    serials = serials or [Serials(group) for group in range(groups_count)]
+    serials = serials or [Serials(group).next for group in range(groups_count)]
     machines = [
         Machine(index, homes.of_promise, serials[group_of[index]], options)
         for index in range(shard_count)

@@ -1,12 +1,14 @@
 """Proof: the owner of a log is killed or halted under load, and another node goes on with it.
 
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine postgres --seed 1
+    python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine nats --seed 1
 
-As `kill.py`, with nodes that have one log in a PostgreSQL server, which the proof starts for
-itself. One of them owns the log, the others stand by. Each round ends the owner at a random moment:
-by kill -9, also with its disk, by SIGSTOP until another has taken over, or by SIGTERM. Then
-everything is compared, at the new owner, with what the clients were told. One that was halted is
-asked for what it cannot know, before it goes on. How long there was no owner is reported.
+As `kill.py`, with nodes that have one log in an engine, which the proof starts for itself: a
+PostgreSQL server, or three NATS servers. One of the nodes owns the log, the others stand by. Each
+round ends the owner at a random moment: by kill -9, also with its disk, or with the NATS server
+that leads the stream, by SIGSTOP until another has taken over, or by SIGTERM. Then everything is
+compared, at the new owner, with what the clients were told. One that was halted is asked for what
+it cannot know, before it goes on. How long there was no owner is reported.
 """
 
 import argparse
@@ -16,11 +18,13 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
+from tests.helpers.nats import nats_cluster, nats_server
 from tests.helpers.postgres import postgres_server
 
 from .journal import Journal, random_operation
@@ -31,16 +35,39 @@ PATIENCE_S: Final = 120.0
 """For a machine on which much else runs; the report says what it was."""
 STEP_S: Final = 0.01
 ENDS: Final = ("kill", "halt", "kill with the disk", "stop")
+LEADER_TOO: Final = "kill with the leader of the stream"
 STANDS_BY: Final = "standing by until the owner"
 
 
+def _nothing() -> None:
+    pass
+
+
+class ProofEngine(NamedTuple):
+    """What keeps the log. `arguments` tell a node of it; a new log is in it.
+
+    `kill_leader` kills the server of it through which all goes, and `mend` starts that again.
+    """
+
+    arguments: Sequence[str]
+    ends: tuple[str, ...] = ENDS
+    kill_leader: Callable[[], None] = _nothing
+    mend: Callable[[], None] = _nothing
+
+
 class ClusterProof(Proof):
-    """One run over the ends of many owners of one log. `url` is an empty database."""
+    """One run over the ends of many owners of one log."""
 
     def __init__(
-        self, directory: Path, seed: int, say: Callable[[str], object], url: str, nodes_count: int
+        self,
+        directory: Path,
+        seed: int,
+        say: Callable[[str], object],
+        engine: ProofEngine,
+        nodes_count: int,
     ) -> None:
-        arguments = (*ARGUMENTS[:2], *ARGUMENTS[4:], "--log", url)
+        self._engine = engine
+        arguments = (*ARGUMENTS[:2], *ARGUMENTS[4:], *engine.arguments)
         super().__init__(directory / "a", seed, say, arguments)
         names = "abcdefgh"[:nodes_count]
         self._nodes = [Victim(directory / name, *arguments, "--node", name) for name in names]
@@ -62,7 +89,7 @@ class ClusterProof(Proof):
     def run_rounds(self, rounds_count: int) -> None:
         """Run the rounds, then see that all that was begun comes to its end."""
         for number in range(rounds_count):
-            end = ENDS[number % len(ENDS)]
+            end = self._engine.ends[number % len(self._engine.ends)]
             self._round_of(number, end)
             self._say(f"round {number + 1}, {end}: {self.report}")
         self._drain()
@@ -98,6 +125,7 @@ class ClusterProof(Proof):
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
         with Client(self._server.url, timeout_s=PATIENCE_S) as http:
             self._settle(http, journals, stopped_well=status == 0)
+        self._engine.mend()
         if end == "kill with the disk":
             shutil.rmtree(owner.data)
         self._stand_by(owner)
@@ -139,6 +167,8 @@ class ClusterProof(Proof):
             assert status == 0, owner.log()
             self.report.stops_count += 1
             return status
+        if end == LEADER_TOO:
+            self._engine.kill_leader()
         owner.kill9()
         return None
 
@@ -206,21 +236,46 @@ def _as_operator(node: Victim) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+@contextmanager
+def postgres_engine() -> Iterator[ProofEngine]:
+    """Run a PostgreSQL server."""
+    with postgres_server() as postgres:
+        yield ProofEngine(("--log", postgres.url))
+
+
+@contextmanager
+def nats_engine(servers_count: int = 3) -> Iterator[ProofEngine]:
+    """Run NATS servers, each of which has a copy."""
+    if servers_count == 1:
+        with nats_server() as nats:
+            monitored = ("--nats-monitor", nats.monitor_url, "--replicas", "1")
+            yield ProofEngine(("--log", nats.url, *monitored))
+        return
+    with nats_cluster(servers_count) as cluster:
+        yield ProofEngine(
+            ("--log", cluster.url, "--nats-monitor", cluster.monitor),
+            (*ENDS, LEADER_TOO),
+            cluster.kill_leader,
+            cluster.mend,
+        )
+
+
 def main() -> None:
     """Run the proof from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--engine", choices=("postgres",), default="postgres")
+    parser.add_argument("--engine", choices=("postgres", "nats"), default="postgres")
     parser.add_argument("--limit-s", type=float, help="fail if there was no owner for longer")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
+    engines = {"postgres": postgres_engine, "nats": nats_engine}
     with (
         tempfile.TemporaryDirectory(prefix="troth-cluster-") as directory,
-        postgres_server() as postgres,
+        engines[arguments.engine]() as engine,
     ):
-        proof = ClusterProof(Path(directory), arguments.seed, print, postgres.url, arguments.nodes)
+        proof = ClusterProof(Path(directory), arguments.seed, print, engine, arguments.nodes)
         proof.run_all(arguments.rounds)
     print(f"nothing lost, nothing doubled: {proof.report}")
     print(proof.costs())

@@ -21,7 +21,7 @@ def parts(serial: int) -> tuple[int, int, int]:
 def test_a_serial_says_when_it_was_given_and_by_whom() -> None:
     serials = Serials(5)
     serials.set_time(SERIAL_TIME_BEGINS_MS + 1000)
-    given = [serials() for _ in range(3)]
+    given = [serials.next() for _ in range(3)]
     assert [parts(one) for one in given] == [
         (SERIAL_TIME_BEGINS_MS + 1000, number, 5) for number in (1, 2, 3)
     ]
@@ -33,7 +33,7 @@ def test_they_only_grow() -> None:
     given = []
     for now_ms in (2000, 2000, 2001, 500, 0, -5, 2002):
         serials.set_time(SERIAL_TIME_BEGINS_MS + now_ms)
-        given += [serials() for _ in range(5_000)]
+        given += [serials.next() for _ in range(5_000)]
     assert all(before < after for before, after in pairwise(given))
     assert {one & 0x3FF for one in given} == {3}
 
@@ -44,7 +44,7 @@ def test_they_continue_above_what_was_found(largest: int) -> None:
         serials = Serials(group)
         serials.continue_after(largest)
         assert serials.last >= largest
-        first = serials()
+        first = serials.next()
         assert first > largest
         assert first & 0x3FF == group
 
@@ -52,7 +52,7 @@ def test_they_continue_above_what_was_found(largest: int) -> None:
 def test_the_last_ones_have_room() -> None:
     serials = Serials(1023)
     serials.set_time(SERIAL_TIME_ENDS_MS - 1)
-    assert serials() <= INTEGER_MAX
+    assert serials.next() <= INTEGER_MAX
     before = serials.last
     serials.set_time(SERIAL_TIME_ENDS_MS)  # a clock that is set beyond while the server runs
     assert serials.last == before

@@ -75,7 +75,7 @@ def test_what_its_owner_cannot_have_written_is_refused(
     chain = after_a_claim()
     with pytest.raises(StreamDamaged, match=problem) as caught:
         chain.read(3, following(chain, **fields))
-    assert "Restore the database from a backup" in str(caught.value)
+    assert "Restore it from a backup" in str(caught.value)
     assert caught.value.number == 3
     assert chain.read(3, following(chain, **more((1, 2, b"good"))))[1] == [LogRecord(1, 2, b"good")]
 

@@ -9,23 +9,22 @@ from itertools import count
 
 import pytest
 
-from tests.helpers.postgres import PostgresServer, postgres_server
+from tests.helpers.postgres import PostgresServer
 from troth.core.limits import STREAM_READ_LIMIT_BYTES
 from troth.persistence.streams.chain import ChainMark
 from troth.persistence.streams.postgres_keeping import PostgresKeeping
 from troth.persistence.streams.postgres_stream import PostgresStream
 from troth.persistence.streams.stream import SnapshotDescription, StreamRefused, StreamUnreachable
-from troth.persistence.streams.stream_log import Deposed, StreamLog
+from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.log import LogRecord
 
 pytestmark = pytest.mark.slow
 _groups = count()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
+@pytest.fixture
+def server(postgres_server_of_session: PostgresServer) -> PostgresServer:
+    return postgres_server_of_session
 
 
 @pytest.fixture
@@ -62,14 +61,6 @@ def _go_on() -> None:
     pass
 
 
-def test_the_first_identity_stays(
-    server: PostgresServer, stream: PostgresStream, group: int
-) -> None:
-    other = PostgresStream(server.url, group)
-    assert other.found(b"another") == b"who it is"
-    other.close()
-
-
 def test_frames_are_read_as_they_were_appended(stream: PostgresStream) -> None:
     _claimed(stream)
     large = os.urandom(STREAM_READ_LIMIT_BYTES * 3 // 4)
@@ -79,15 +70,6 @@ def test_frames_are_read_as_they_were_appended(stream: PostgresStream) -> None:
     assert stream.read(1) == [(1, b"claim"), (2, b"\0a"), (3, large), (4, large)]
     assert stream.read(5) == [(5, b"")]
     assert stream.read(6) == []
-
-
-def test_a_number_is_taken_once_and_none_is_left_out(stream: PostgresStream) -> None:
-    _claimed(stream)
-
-    assert not stream.append(3, 1, b"a gap", is_claim=False)
-    assert stream.append(2, 1, b"first", is_claim=False)
-    assert not stream.append(2, 1, b"second", is_claim=False)
-    assert [body for _, body in stream.read(1)] == [b"claim", b"first"]
 
 
 def test_an_old_owner_is_fenced_even_where_its_number_is_free_again(
@@ -224,41 +206,6 @@ def test_a_backend_that_hangs_is_left_and_its_append_counts_once(
 
     assert [record for _, record in log.read(1)] == [LogRecord(0, 1, b"a"), LogRecord(0, 2, b"b")]
     log.close()
-
-
-def test_a_second_node_takes_over_and_the_first_is_deposed(
-    server: PostgresServer, group: int
-) -> None:
-    first = _log(server, group, 1)
-    list(first.take_over(_go_on))
-    first.append([(0, 1, b"a")], 1)
-
-    second = _log(server, group, 2)
-    began_s = time.monotonic()
-    assert [record.body for _, record in second.take_over(_go_on)] == [b"a"]
-    assert 2 < time.monotonic() - began_s < 30
-
-    assert not first.may_answer()
-    with pytest.raises(Deposed):
-        first.append([(0, 2, b"b")], 2)
-    assert second.append([(0, 2, b"c")], 2) == 2
-    first.close()
-    second.close()
-
-
-def test_a_released_stream_is_taken_over_without_waiting(
-    server: PostgresServer, group: int
-) -> None:
-    first = _log(server, group, 1)
-    list(first.take_over(_go_on))
-    first.close()
-
-    second = _log(server, group, 2)
-    began_s = time.monotonic()
-    list(second.take_over(_go_on))
-
-    assert time.monotonic() - began_s < 2
-    second.close()
 
 
 # Trimming: the tables of the log take turns

@@ -59,7 +59,7 @@ async def test_a_stream_that_was_set_back_behind_the_checkpoints(tmp_path: Path)
         await one.checkpointer.checkpoint()
     del engine.stream.frames[3:]
     engine.stream.epoch = 1
-    with pytest.raises(StreamDamaged, match="the database was set back to an earlier state"):
+    with pytest.raises(StreamDamaged, match="the log was set back to an earlier state"):
         async with node(engine, tmp_path / "a"):
             pytest.fail("it serves what it has lost")
 

@@ -1,4 +1,4 @@
-"""A whole server whose log is in PostgreSQL: killed, halted, replaced, with its database killed."""
+"""A whole server with its log in PostgreSQL or NATS: killed, halted, replaced; its engine too."""
 
 import json
 import os
@@ -6,16 +6,20 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.helpers.postgres import PostgresServer, postgres_server
+from tests.helpers.nats import NatsServer, nats_server
+from tests.helpers.postgres import PostgresServer
 from tests.helpers.server import ServerDiedError, ServerProcess, http_json
 from tests.http.envelope.conversation import VERSION
-from tests.proofs.cluster_kill import ClusterProof
+from tests.proofs.cluster_kill import ClusterProof, ProofEngine
+from tests.proofs.support import Client
 from troth.cli.doctor.database import examine_database
 from troth.cli.doctor.findings import Finding, Soundness
 from troth.core.limits import STREAM_LEASE_MS
@@ -26,10 +30,17 @@ _PATIENCE_S = 60.0
 _databases = count()
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
+class StreamEngine(NamedTuple):
+    """What keeps a new log: arguments of a server, how to halt it, and how to kill it."""
+
+    arguments: tuple[str, ...]
+    halted: Callable[[], AbstractContextManager[None]]
+    crash: Callable[[], None]
+
+
+@pytest.fixture
+def postgres(postgres_server_of_session: PostgresServer) -> PostgresServer:
+    return postgres_server_of_session
 
 
 @pytest.fixture
@@ -38,6 +49,32 @@ def url(postgres: PostgresServer) -> str:
     name = f"d{next(_databases)}"
     postgres.query(f"CREATE DATABASE {name}")
     return postgres.url.replace("///postgres", f"///{name}")
+
+
+def _nats_arguments(nats: NatsServer) -> tuple[str, ...]:
+    url = f"{nats.url}/s{next(_databases)}"
+    return ("--log", url, "--nats-monitor", nats.monitor_url, "--replicas", "1")
+
+
+@pytest.fixture(params=["postgres", "nats"])
+def engine(request: pytest.FixtureRequest) -> StreamEngine:
+    if request.param == "nats":
+        nats: NatsServer = request.getfixturevalue("nats_server_of_session")
+
+        def crash() -> None:
+            nats.stop(signal.SIGKILL)
+            nats.start()
+
+        return StreamEngine(_nats_arguments(nats), nats.halted, crash)
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+
+    def kill_backends() -> None:
+        """Kill processes; after each PostgreSQL starts again from its own log."""
+        for backend in postgres.backends():
+            os.kill(backend, signal.SIGKILL)
+
+    arguments = ("--log", request.getfixturevalue("url"))
+    return StreamEngine(arguments, postgres.halted, kill_backends)
 
 
 def _create(server: ServerProcess, name: str) -> int:
@@ -94,12 +131,12 @@ def _assert_all_there(server: ServerProcess, names: list[str]) -> None:
 
 
 def test_nothing_acknowledged_is_lost_with_the_server_and_its_directory(
-    tmp_path: Path, url: str
+    tmp_path: Path, engine: StreamEngine
 ) -> None:
-    with ServerProcess(tmp_path / "a", "--log", url) as first, Load(first) as load:
+    with ServerProcess(tmp_path / "a", *engine.arguments) as first, Load(first) as load:
         load.wait_for_more()
         first.kill9()
-    with ServerProcess(tmp_path / "b", "--log", url) as second:
+    with ServerProcess(tmp_path / "b", *engine.arguments) as second:
         _assert_all_there(second, load.made)
         assert _create(second, "another") == 201
         key = (second.data / "admin.key").read_text().strip()
@@ -109,29 +146,27 @@ def test_nothing_acknowledged_is_lost_with_the_server_and_its_directory(
         assert _create(second, "last") == 201
         assert second.terminate() == 0
     began_s = time.monotonic()
-    with ServerProcess(tmp_path / "c", "--log", url) as third:
+    with ServerProcess(tmp_path / "c", *engine.arguments) as third:
         _assert_all_there(third, [*load.made, "another", "last"])
         assert time.monotonic() - began_s < 30
-        assert "synchronous standby" in third.log()
+        assert "what is acknowledged is on one machine" in third.log()
         assert "began with a snapshot" in third.log()
         ((promises, records),) = re.findall(r"promises=(\d+) records=(\d+)", third.log())
         assert int(promises) >= len(load.made) + 2
         assert 1 <= int(records) < 100, "what was in the snapshot is read again"
 
 
-def test_nothing_acknowledged_is_lost_when_the_database_crashes(
-    tmp_path: Path, url: str, postgres: PostgresServer
+def test_nothing_acknowledged_is_lost_when_the_engine_crashes(
+    tmp_path: Path, engine: StreamEngine
 ) -> None:
-    """Each kill of a backend makes PostgreSQL start again from its own log."""
-    with ServerProcess(tmp_path / "a", "--log", url) as server:
+    with ServerProcess(tmp_path / "a", *engine.arguments) as server:
         with Load(server) as load:
             for _ in range(2):
                 load.wait_for_more()
-                for backend in postgres.backends():
-                    os.kill(backend, signal.SIGKILL)
+                engine.crash()
                 load.wait_for_more()
         _assert_all_there(server, load.made)
-    with ServerProcess(tmp_path / "b", "--log", url) as other:
+    with ServerProcess(tmp_path / "b", *engine.arguments) as other:
         _assert_all_there(other, load.made)
 
 
@@ -162,7 +197,7 @@ def test_an_owner_that_is_killed_or_halted_is_replaced_by_one_that_stands_by(
 ) -> None:
     """The short version of the proof."""
     print("seed 1")
-    proof = ClusterProof(tmp_path, 1, print, url, 2)
+    proof = ClusterProof(tmp_path, 1, print, ProofEngine(("--log", url)), 2)
 
     proof.run_all(2)
 
@@ -172,13 +207,13 @@ def test_an_owner_that_is_killed_or_halted_is_replaced_by_one_that_stands_by(
     assert set(proof.away_s) == {"kill", "halt"}
 
 
-def test_a_server_without_its_database_tells_nothing_after_its_lease(
-    tmp_path: Path, url: str, postgres: PostgresServer
+def test_a_server_without_its_engine_tells_nothing_after_its_lease(
+    tmp_path: Path, engine: StreamEngine
 ) -> None:
-    """The database is halted: nobody knows whether another server owns the log."""
-    with ServerProcess(tmp_path / "a", "--log", url) as server:
+    """It is halted: nobody knows whether another server owns the log."""
+    with ServerProcess(tmp_path / "a", *engine.arguments) as server:
         assert _create(server, "one") == 201
-        with postgres.halted():
+        with engine.halted():
             time.sleep((STREAM_LEASE_MS + 500) / 1000)
             answers: list[int] = []
             asking = threading.Thread(
@@ -189,7 +224,7 @@ def test_a_server_without_its_database_tells_nothing_after_its_lease(
             assert not answers, "it has answered, though its lease was over"
             status, answer = server.request("GET", "/promises/one")
             assert status == 503
-            assert "database that has the log" in json.dumps(answer)
+            assert "What keeps the log does not answer" in json.dumps(answer)
             assert server.request("GET", "/ready")[0] == 503
             assert server.request("GET", "/health")[0] == 200
             waiting = threading.Thread(target=lambda: answers.append(_envelope_get(server, "one")))
@@ -225,6 +260,9 @@ def _wait_for(text: str, server: ServerProcess, times: int = 1) -> None:
     ("arguments", "text"),
     [
         (["--log", "mysql://h/d"], "must be none or a connection string"),
+        (["--replicas", "3"], "replicas: must be as it is by default, unless log"),
+        (["--log", "postgresql://h/d", "--unsafe-fsync"], "unless log is in NATS"),
+        (["--nats-monitor", "ftp://h"], "must be none, URLs that begin with http"),
         (["--log", "postgresql://h/d", "--processes", "2"], "with log one process has all of it"),
         (["--log", "postgresql://h/d", "--in-memory"], "log says where everything is kept"),
     ],
@@ -235,6 +273,71 @@ def test_what_does_not_go_with_it_is_refused(
     server = ServerProcess(tmp_path, *arguments)
     with pytest.raises(ServerDiedError, match=text):
         server.start()
+
+
+def test_an_owner_on_nats_that_is_killed_is_replaced_by_one_that_stands_by(
+    tmp_path: Path, nats_server_of_session: NatsServer
+) -> None:
+    """The shortest version of the proof."""
+    print("seed 1")
+    engine = ProofEngine(_nats_arguments(nats_server_of_session))
+    proof = ClusterProof(tmp_path, 1, print, engine, 2)
+
+    proof.run_all(1)
+
+    print(proof.costs())
+    assert proof.report.kills_count == 1
+    assert proof.report.acknowledged_count > 25, "there was hardly any load"
+
+
+def test_nats_that_may_lose_what_it_acknowledges_is_refused_and_can_be_accepted(
+    tmp_path: Path,
+) -> None:
+    with nats_server(sync_interval="2m") as unsafe:
+        url = f"{unsafe.url}/s{next(_databases)}"
+        log = ("--log", url, "--replicas", "1")
+        for arguments, text in (
+            (log, "Name their monitors with --nats-monitor, or accept"),
+            ((*log, "--nats-monitor", unsafe.monitor_url), "n1 acknowledge what no disk has"),
+            ((*log, "--nats-monitor", "http://127.0.0.1:1"), "no monitor answers"),
+        ):
+            with pytest.raises(ServerDiedError, match=text):
+                ServerProcess(tmp_path / "refused", *arguments).start()
+        accepted = (*log, "--nats-monitor", unsafe.monitor_url, "--unsafe-fsync")
+        with ServerProcess(tmp_path / "a", *accepted) as server:
+            assert "a power cut can lose acknowledged writes" in server.log()
+            key = (server.data / "admin.key").read_text().strip()
+            headers = {"Authorization": f"Bearer {key}"}
+            with Client(server.url, headers=headers) as http:
+                assert "\ntroth_stream_unsafe_fsync 1.0\n" in http.call("GET", "/metrics")[1]
+
+
+def test_doctor_looks_at_nats(tmp_path: Path, nats_server_of_session: NatsServer) -> None:
+    nats = nats_server_of_session
+    arguments = _nats_arguments(nats)
+    url = arguments[1]
+
+    def found(log: str, **options: Any) -> dict[str, Finding]:
+        settings = Settings(**{"log": log, "nats_monitor": nats.monitor_url, **options})
+        return {one.subject: one for one in examine_database(settings)}
+
+    assert found("nats://127.0.0.1:1")["NATS"].verdict is Soundness.FAILURE
+    assert found("nats://h/a/b")["NATS"].verdict is Soundness.FAILURE
+    assert found(url)["log"].verdict is Soundness.NOTE, "there is none yet"
+    subject = "servers of NATS"
+    assert found(url, nats_monitor=None)[subject].verdict is Soundness.FAILURE
+    unsafe = found(url, nats_monitor=None, unsafe_fsync=True)
+    assert unsafe[subject].verdict is Soundness.WARNING
+    silent = found(url, nats_monitor="http://127.0.0.1:1")
+    assert silent[subject].verdict is Soundness.WARNING
+    with ServerProcess(tmp_path / "a", *arguments, "--node", "first"):
+        seen = found(url)
+        assert seen["NATS"].verdict in (Soundness.OK, Soundness.WARNING)
+        assert seen[subject].verdict is Soundness.OK
+        assert seen["copies of the log"].verdict is Soundness.WARNING
+        assert seen["log"].verdict is Soundness.OK
+        assert "in use by first" in seen["log"].found
+        assert "clock of NATS" not in seen
 
 
 def test_a_directory_of_a_server_with_its_own_log_is_refused(tmp_path: Path, url: str) -> None:

@@ -1,0 +1,287 @@
+"""One connection to a NATS server, made when it is needed and dropped when it is in doubt.
+
+nats-py needs an asyncio loop. This one runs only while a call does, in the thread that calls, so
+there is no other thread and nothing happens between calls. Calls block for a limited time. A
+server that does not answer in time is left for the next one; what it was asked may happen all the
+same. Imported only when it is used.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar, final
+
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS
+
+from .jetstream_url import JetStreamUrl
+from .stream import StreamRefused, StreamUnreachable
+
+VERSION_LEAST: Final = (2, 12)
+
+WRONG_LAST_SEQUENCE: Final = 10071
+NO_MESSAGE_FOUND: Final = 10037
+STREAM_NOT_FOUND: Final = 10059
+
+_CLOSE_LIMIT_S: Final = 0.5
+_PENDING_LIMIT_BYTES: Final = 256 << 20  # of what a subscription has received
+
+Answer = TypeVar("Answer")
+
+
+class JetStreamRefusal(Exception):
+    """JetStream has answered with an error, whose number this has."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+@final
+class JetStreamConnection:
+    """A connection to one server of a cluster at a time. Nothing is connected before it is needed.
+
+    Calls raise StreamUnreachable if there is no answer, and StreamRefused if no connection can
+    ever be made as things are set up; but not after there was one.
+    """
+
+    def __init__(self, url: JetStreamUrl, answer_limit_ms: int = JETSTREAM_ANSWER_LIMIT_MS) -> None:
+        self.name = url.shown
+        self._url = url
+        self._servers = list(url.servers)
+        self._answer_limit_s = answer_limit_ms / 1000
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Client | None = None
+        self._has_ended = False
+        self._asking: asyncio.Task[Any] | None = None
+        self._has_connected = False
+
+    def api(self, call: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return JetStream's answer. Raises JetStreamRefusal, or as the class says."""
+        return self._run(self._api(call, fields))
+
+    def api_each(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        """Return JetStream's answers to calls that are sent together; an error is one as well."""
+
+        async def all_of_them() -> list[dict[str, Any]]:
+            asked = (self._answer(_api_subject(call), orjson.dumps(one)) for call, one in calls)
+            return [orjson.loads(message.data) for message in await asyncio.gather(*asked)]
+
+        return self._run(all_of_them())
+
+    def publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Return the sequence of a message that a stream has stored. Raises as `api`."""
+
+        async def store() -> int:
+            message = await self._answer(subject, body, headers)
+            return int(_checked(message)["seq"])
+
+        return self._run(store())
+
+    def fetch(self, call: str, fields: Mapping[str, Any], count: int) -> list[tuple[int, bytes]]:
+        """Return up to so many messages of a consumer, with their sequences. Raises as `api`."""
+
+        async def take() -> list[tuple[int, bytes]]:
+            client = await self._connected()
+            inbox = client.new_inbox()
+            received = await client.subscribe(inbox, pending_bytes_limit=_PENDING_LIMIT_BYTES)
+            await client.publish(_api_subject(call), orjson.dumps(fields), reply=inbox)
+            taken: list[tuple[int, bytes]] = []
+            while len(taken) < count:
+                message = await received.next_msg(self._answer_limit_s)
+                if message.headers and "Status" in message.headers:
+                    break  # there are no more
+                taken.append((message.metadata.sequence.stream, message.data))
+            await received.unsubscribe()
+            return taken
+
+        return self._run(take())
+
+    def gather(self, subject: str, wait_s: float) -> list[dict[str, Any]]:
+        """Return the answers of all servers that give one within some time."""
+
+        async def listen() -> list[dict[str, Any]]:
+            client = await self._connected()
+            inbox = client.new_inbox()
+            received = await client.subscribe(inbox)
+            await client.publish(subject, b"", reply=inbox)
+            answers = []
+            ends_s = time.monotonic() + wait_s
+            while (left_s := ends_s - time.monotonic()) > 0:
+                try:
+                    message = await received.next_msg(left_s)
+                except TimeoutError:
+                    break
+                if message.data:
+                    answers.append(orjson.loads(message.data))
+            await received.unsubscribe()
+            return answers
+
+        return self._run(listen())
+
+    def close(self) -> None:
+        """Close the connection; the next call connects again."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        try:
+            loop.run_until_complete(self._drop())
+        finally:
+            loop.close()
+
+    # Inside the loop
+
+    def _run(self, question: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run the loop until a question is answered. Raises as the class says."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop.run_until_complete(self._asked(question))
+
+    async def _asked(self, question: Coroutine[Any, Any, Answer]) -> Answer:
+        self._asking = asyncio.current_task()
+        try:
+            return await question
+        except (StreamUnreachable, StreamRefused):
+            await self._drop()
+            raise
+        except asyncio.CancelledError as error:  # by `end`
+            await self._drop()
+            raise StreamUnreachable("the connection broke") from error
+        except (TimeoutError, NatsError, OSError, ValueError, KeyError) as error:
+            await self._drop()
+            raise StreamUnreachable(_said(error)) from error
+        finally:
+            self._asking = None
+
+    async def _api(self, call: str, fields: Mapping[str, Any] | None) -> dict[str, Any]:
+        body = b"" if fields is None else orjson.dumps(fields)
+        return _checked(await self._answer(_api_subject(call), body))
+
+    async def _answer(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Msg:
+        client = await self._connected()
+        given = None if headers is None else dict(headers)
+        try:
+            return await client.request(subject, body, timeout=self._answer_limit_s, headers=given)
+        except NoRespondersError as error:
+            raise StreamUnreachable(
+                "JetStream has no leader for it just now, or is not enabled"
+            ) from error
+
+    async def _connected(self) -> Client:
+        """Return a client that is connected, to the first server that can be reached."""
+        if self._client is not None:
+            if not self._has_ended:
+                return self._client
+            await self._drop()
+        problem: Exception | None = None
+        ends_s = time.monotonic() + self._answer_limit_s
+        for _ in range(len(self._servers)):
+            try:
+                await self._connect_to(self._servers[0])
+            except (TimeoutError, NatsError, OSError, StreamRefused) as error:
+                problem = error
+                await self._drop()
+                if time.monotonic() >= ends_s:
+                    break
+            else:
+                assert self._client is not None
+                self._has_connected = True
+                return self._client
+        if problem is not None and not self._has_connected:
+            self._check_will_ever(problem)
+        raise StreamUnreachable(_said(problem)) from problem
+
+    def _check_will_ever(self, problem: Exception) -> None:
+        """Raise StreamRefused if it is of no use to try again."""
+        if isinstance(problem, StreamRefused):
+            raise problem
+        text = str(problem).lower()
+        if "authorization" in text or "authentication" in text:
+            raise StreamRefused(
+                f"{self.name}: the server does not accept this user and password, or credentials."
+            ) from problem
+
+    async def _connect_to(self, server: str) -> None:
+        problems: list[Exception] = []
+
+        async def note(problem: Exception) -> None:
+            problems.append(problem)
+
+        async def end() -> None:
+            if self._client is client:
+                self._has_ended = True
+                if self._asking is not None:
+                    self._asking.cancel()  # nothing else would tell it before its time is over
+
+        client = self._client = Client()
+        self._has_ended = False
+        try:
+            await client.connect(
+                [server],
+                name="troth",
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=self._answer_limit_s / 2,  # type: ignore[arg-type]  # s, of any kind
+                error_cb=note,
+                closed_cb=end,
+                **self._url.options,
+            )
+        except NatsError as error:
+            raise problems[-1] if problems else error from error
+        info = client.connected_server_version
+        if (info.major, info.minor) < VERSION_LEAST:
+            least = ".".join(map(str, VERSION_LEAST))
+            raise StreamRefused(
+                f"{self.name}: nats-server {least} or newer is needed (it has {info.major}."
+                f"{info.minor}.{info.patch})."
+            )
+        for found in client.discovered_servers:
+            if (address := found.geturl()) not in self._servers:
+                self._servers.append(address)
+
+    async def _drop(self) -> None:
+        """Break the connection off; begin with the next server next time."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        self._servers.append(self._servers.pop(0))
+        # What a halted server has not taken would be waited for.
+        writer = getattr(client._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        with contextlib.suppress(NatsError, OSError, asyncio.TimeoutError):  # it is gone
+            await asyncio.wait_for(client.close(), _CLOSE_LIMIT_S)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+def _api_subject(call: str) -> str:
+    return f"$JS.API.{call}"
+
+
+def _checked(message: Msg) -> dict[str, Any]:
+    """Return what JetStream has answered. Raises JetStreamRefusal."""
+    answer: dict[str, Any] = orjson.loads(message.data)
+    if "error" in answer:
+        error = answer["error"]
+        raise JetStreamRefusal(
+            error.get("err_code", error["code"]), error.get("description", "it gives no reason")
+        )
+    return answer
+
+
+def _said(error: Exception | None) -> str:
+    """Return what an error says, as part of a sentence."""
+    text = str(error).strip().removeprefix("nats: ") if error is not None else ""
+    return text.splitlines()[0].rstrip(".") if text else "no answer in time"

@@ -1,0 +1,167 @@
+"""What a group has in JetStream, and how each stream is set up: README.md section 5.
+
+A group has three streams: its frames, notes (a bucket of keys and values), and pieces of snapshots.
+`found` makes those that are missing and refuses those that could lose or hide something.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+from troth.core.limits import JETSTREAM_MESSAGE_LIMIT_BYTES
+
+from .jetstream_connection import (
+    NO_MESSAGE_FOUND,
+    STREAM_NOT_FOUND,
+    WRONG_LAST_SEQUENCE,
+    JetStreamConnection,
+    JetStreamRefusal,
+)
+from .jetstream_notes import Notes
+from .stream import StreamRefused, StreamUnreachable
+
+REPLICAS_DEFAULT_COUNT: Final = 3
+_DUPLICATE_WINDOW_NS: Final = 100_000_000  # nothing is told apart by ids
+_IDENTITY: Final = "troth_identity"
+
+_NOT_FOR_ACCOUNT: Final = (10039, 10076)
+_IN_USE: Final = 10058
+
+_COMMON: Final[Mapping[str, Any]] = {
+    "storage": "file",
+    "retention": "limits",
+    "discard": "new",
+    "max_msgs": -1,
+    "max_bytes": -1,
+    "max_age": 0,
+    "duplicate_window": _DUPLICATE_WINDOW_NS,
+    "deny_delete": True,
+    "deny_purge": False,
+    "allow_direct": False,
+}
+_NO_LIMIT: Final = {"max_msgs_per_subject": -1, "max_msg_size": JETSTREAM_MESSAGE_LIMIT_BYTES}
+
+
+@final
+class JetStreamLayout:
+    """The names of one group's streams and subjects."""
+
+    def __init__(self, name: str, group: int) -> None:
+        self.frames = f"{name}_frames_{group}"
+        self.frames_subject = f"{name}.{group}.frames"
+        self.pieces = f"{name}_pieces_{group}"
+        self.pieces_prefix = f"{name}.{group}.pieces"
+        self.bucket = f"{name}_notes_{group}"
+
+    def found(
+        self, connection: JetStreamConnection, identity: bytes, replicas_count: int | None
+    ) -> bytes:
+        """Make the streams unless they are there; return the identity that is noted.
+
+        Raises StreamRefused or StreamUnreachable.
+        """
+        try:
+            return self._found(connection, identity, replicas_count)
+        except JetStreamRefusal as error:
+            if error.number in _NOT_FOR_ACCOUNT:
+                text = "JetStream is not enabled, for this account at least"
+            else:
+                text = f"JetStream refuses: {error}"
+            raise StreamRefused(f"{connection.name}: {text}.") from error
+
+    def _found(
+        self, connection: JetStreamConnection, identity: bytes, replicas_count: int | None
+    ) -> bytes:
+        notes = Notes(connection, self.bucket)
+        frames_config = _config_of(connection, self.frames)
+        if replicas_count is None and frames_config is not None:
+            replicas_count = int(frames_config["num_replicas"])
+        count = REPLICAS_DEFAULT_COUNT if replicas_count is None else replicas_count
+        _make(connection, notes.config(_COMMON, count))
+        noted = notes.read("identity")
+        if noted is None:
+            try:
+                notes.write("identity", identity, 0)
+                noted = notes.read("identity")
+            except JetStreamRefusal as error:
+                if error.number != WRONG_LAST_SEQUENCE:
+                    raise
+                noted = notes.read("identity")  # another was first
+            if noted is None:
+                raise StreamUnreachable("what was just written is not shown")
+        digest = hashlib.sha256(noted.body).hexdigest()
+        self._check(connection, notes, frames_config, digest)
+        metadata = {_IDENTITY: digest}
+        common = {**_COMMON, **_NO_LIMIT, "num_replicas": count, "metadata": metadata}
+        _make(connection, {**common, "name": self.frames, "subjects": [self.frames_subject]})
+        _make(connection, {**common, "name": self.pieces, "subjects": [f"{self.pieces_prefix}.>"]})
+        if notes.read("founded") is None:
+            notes.write("founded", digest.encode())
+        return noted.body
+
+    def _check(
+        self,
+        connection: JetStreamConnection,
+        notes: Notes,
+        config: Mapping[str, Any] | None,
+        digest: str,
+    ) -> None:
+        """Raise StreamRefused unless the frames are those that the notes are of."""
+        place = f"{connection.name}, stream {self.frames}"
+        if config is None:
+            if notes.read("founded") is not None:
+                raise StreamRefused(
+                    f"{place}: it is gone, but its notes are there ({self.bucket}). Nothing was "
+                    "changed. Restore it from a backup, or choose another name at the end of the "
+                    "URL of the log."
+                )
+        elif config.get("metadata", {}).get(_IDENTITY) != digest:
+            raise StreamRefused(
+                f"{place}: it is of other data than the notes in {self.bucket}. Nothing was "
+                "changed. Choose another name at the end of the URL of the log."
+            )
+
+
+def _config_of(connection: JetStreamConnection, name: str) -> dict[str, Any] | None:
+    """Return how a stream is set up; None if it is not there."""
+    try:
+        config: dict[str, Any] = connection.api(f"STREAM.INFO.{name}")["config"]
+    except JetStreamRefusal as error:
+        if error.number != STREAM_NOT_FOUND:
+            raise
+        return None
+    return config
+
+
+def _make(connection: JetStreamConnection, wanted: Mapping[str, Any]) -> None:
+    """Make a stream unless it is there. Raises StreamRefused if it is set up in another way."""
+    name = wanted["name"]
+    has = _config_of(connection, name)
+    if has is None:
+        try:
+            has = connection.api(f"STREAM.CREATE.{name}", wanted)["config"]
+        except JetStreamRefusal as error:
+            if error.number != _IN_USE:
+                raise
+            raise StreamUnreachable("another node makes it at this moment") from error
+    assert has is not None
+    for key, value in wanted.items():
+        # Fields that are false or 0 may be left out, and a server adds metadata of its own.
+        if key != "metadata" and (has.get(key) or None) != (value or None):
+            raise StreamRefused(
+                f"{connection.name}, stream {name}: it has {key} {has.get(key)}, and {value} is "
+                f"needed. Nothing was changed. Change it with: nats stream edit {name}."
+            )
+
+
+def last_message(
+    connection: JetStreamConnection, stream: str, question: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return a stored message as JetStream shows it; None if there is none."""
+    try:
+        message: dict[str, Any] = connection.api(f"STREAM.MSG.GET.{stream}", question)["message"]
+    except JetStreamRefusal as error:
+        if error.number != NO_MESSAGE_FOUND:
+            raise
+        return None
+    return message

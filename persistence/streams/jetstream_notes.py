@@ -1,0 +1,95 @@
+"""Small values by key, as NATS keeps them in a bucket: who the data is, who reads, who owns.
+
+`nats kv` shows them. A value can be written on the condition that it has not changed since it was
+read, which is how an owner that was deposed is kept from changing what the next one has written.
+"""
+
+from base64 import b64decode
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple, final
+
+from .jetstream_connection import (
+    NO_MESSAGE_FOUND,
+    JetStreamConnection,
+    JetStreamRefusal,
+)
+
+
+class Note(NamedTuple):
+    """A value, its revision, and when it was written by the server's clock, in ms since 1970."""
+
+    body: bytes
+    revision: int
+    written_ms: int
+
+
+@final
+class Notes:
+    """The values of one bucket. Calls raise StreamUnreachable or JetStreamRefusal."""
+
+    def __init__(self, connection: JetStreamConnection, bucket: str) -> None:
+        self._connection = connection
+        self._stream = f"KV_{bucket}"
+        self._prefix = f"$KV.{bucket}."
+
+    def config(self, common: Mapping[str, Any], replicas_count: int) -> dict[str, Any]:
+        """Return how the bucket is set up."""
+        return {
+            **common,
+            "name": self._stream,
+            "subjects": [f"{self._prefix}>"],
+            "num_replicas": replicas_count,
+            "max_msgs_per_subject": 1,
+            "max_msg_size": -1,
+            "allow_rollup_hdrs": True,
+        }
+
+    def read(self, key: str) -> Note | None:
+        """Return what a key has; None if nothing."""
+        try:
+            answer = self._connection.api(*self._question(key))
+        except JetStreamRefusal as error:
+            if error.number != NO_MESSAGE_FOUND:
+                raise
+            return None
+        return _note(answer["message"])
+
+    def read_all(self, prefix: str) -> dict[str, Note]:
+        """Return what all keys have that begin with a prefix, which ends with a dot."""
+        subject = f"{self._prefix}{prefix}"
+        found = self._connection.api(
+            f"STREAM.INFO.{self._stream}", {"subjects_filter": f"{subject}>"}
+        )
+        keys = [one.removeprefix(self._prefix) for one in found["state"].get("subjects") or {}]
+        answers = self._connection.api_each([self._question(key) for key in keys])
+        return {
+            key: _note(answer["message"])
+            for key, answer in zip(keys, answers, strict=True)
+            if "message" in answer
+        }
+
+    def write(self, key: str, body: bytes, revision: int | None = None) -> int:
+        """Store a value and return its revision.
+
+        With a revision, refuse if that is not the newest one of the key; 0 means that there is
+        none yet.
+        """
+        headers = {}
+        if revision is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
+        return self._connection.publish(f"{self._prefix}{key}", body, headers)
+
+    def _question(self, key: str) -> tuple[str, dict[str, Any]]:
+        return f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": f"{self._prefix}{key}"}
+
+
+def _note(message: Mapping[str, Any]) -> Note:
+    body = b64decode(message.get("data", ""))
+    return Note(body, int(message["seq"]), written_ms(message["time"]))
+
+
+def written_ms(time: str) -> int:
+    """Return a time as NATS writes it, with nanoseconds, in ms since 1970."""
+    whole, _, fraction = time.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00").timestamp() * 1000)

@@ -1,0 +1,160 @@
+"""Streams in NATS JetStream: a frame is one message. Imported only when it is used.
+
+The sequence of a message is the frame's number, and each is sent with the condition that the last
+one is the number before (`Nats-Expected-Last-Sequence`). JetStream never gives a sequence twice,
+also when what has it is trimmed, so that is the fence against an old owner as well.
+
+JetStream refuses a frame because that very frame is on its way: a refusal says nothing. What is
+shown may be old, if it is a leader that was cut off which shows it.
+"""
+
+from base64 import b64decode
+from typing import Any, Final, final
+
+from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS, STREAM_READ_LIMIT_BYTES
+
+from .jetstream_connection import (
+    WRONG_LAST_SEQUENCE,
+    JetStreamConnection,
+    JetStreamRefusal,
+)
+from .jetstream_layout import JetStreamLayout, last_message
+from .jetstream_url import read_jetstream_url
+from .stream import StreamUnreachable
+
+EPOCH_HEADER: Final = "Troth-Epoch"
+"""For people, and for what is kept next to the stream; the frame says it too."""
+
+_WINDOW_COUNT: Final = 16
+"""How many frames are asked for one by one, before a consumer is made, which takes longer."""
+
+_READ_LIMIT_COUNT: Final = 1024
+_CONSUMER_REST_NS: Final = 30_000_000_000  # without a question in that time, it is removed
+
+
+@final
+class JetStreamStream:
+    """One group's stream in NATS. `url` is as in `jetstream_url.py`; raises StreamRefused.
+
+    `replicas_count` is for a new stream; None means that of the one that is there, or the default.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        group: int = 0,
+        *,
+        replicas_count: int | None = None,
+        answer_limit_ms: int = JETSTREAM_ANSWER_LIMIT_MS,
+    ) -> None:
+        read = read_jetstream_url(url)
+        self.name = read.shown
+        self._connection = JetStreamConnection(read, answer_limit_ms)
+        self._layout = JetStreamLayout(read.name, group)
+        self._replicas_count = replicas_count
+        self._consumer: str | None = None
+        self._consumer_number = 0
+        """The number of the next frame that the consumer shows."""
+
+    def found(self, identity: bytes) -> bytes:
+        """Make the streams unless they are there; see `Stream.found`."""
+        return self._layout.found(self._connection, identity, self._replicas_count)
+
+    def servers(self) -> tuple[str, ...]:
+        """Return the names of the servers that have a copy; none if it is a single server."""
+        cluster = self._info().get("cluster") or {}
+        replicas = [str(one["name"]) for one in cluster.get("replicas") or ()]
+        return (*([cluster["leader"]] if cluster.get("leader") else ()), *replicas)
+
+    def append(self, number: int, epoch: int, frame: bytes, *, is_claim: bool) -> bool:
+        """Publish a frame; see `Stream.append`. A claim is fenced by its number, as all are."""
+        del is_claim
+        headers = {"Nats-Expected-Last-Sequence": str(number - 1), EPOCH_HEADER: str(epoch)}
+        try:
+            stored = self._connection.publish(self._layout.frames_subject, frame, headers)
+        except JetStreamRefusal as error:
+            if error.number == WRONG_LAST_SEQUENCE:
+                return False
+            raise StreamUnreachable(str(error)) from error
+        return stored == number
+
+    def read(self, from_number: int) -> list[tuple[int, bytes]]:
+        """Return frames from a number on; see `Stream.read`."""
+        frames = self._read_on(from_number)
+        try:
+            return frames or self._read_few(from_number)
+        except JetStreamRefusal as error:
+            raise StreamUnreachable(str(error)) from error
+
+    def _read_few(self, from_number: int) -> list[tuple[int, bytes]]:
+        """Return the next frame that is there, and some that follow it without a gap."""
+        call = f"STREAM.MSG.GET.{self._layout.frames}"
+        subject = self._layout.frames_subject
+        first = last_message(
+            self._connection, self._layout.frames, {"seq": from_number, "next_by_subj": subject}
+        )
+        if first is None:
+            return []
+        frames = [_frame(first)]
+        if frames[0][0] != from_number:
+            return frames
+        numbers = range(from_number + 1, from_number + _WINDOW_COUNT)
+        for answer in self._connection.api_each([(call, {"seq": one}) for one in numbers]):
+            if "message" not in answer:
+                return frames
+            frames.append(_frame(answer["message"]))
+        self._begin_consumer(numbers.stop)
+        return frames
+
+    def _begin_consumer(self, number: int) -> None:
+        config: dict[str, Any] = {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": number,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": _CONSUMER_REST_NS,
+        }
+        asked = {"stream_name": self._layout.frames, "config": config}
+        made = self._connection.api(f"CONSUMER.CREATE.{self._layout.frames}", asked)
+        self._consumer, self._consumer_number = str(made["name"]), number
+
+    def _read_on(self, from_number: int) -> list[tuple[int, bytes]]:
+        """Return what the consumer shows next, if it stands at a number; else nothing."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None or self._consumer_number != from_number:
+            return []
+        asked = {
+            "batch": _READ_LIMIT_COUNT,
+            "max_bytes": STREAM_READ_LIMIT_BYTES,
+            "no_wait": True,
+        }
+        call = f"CONSUMER.MSG.NEXT.{self._layout.frames}.{consumer}"
+        frames: list[tuple[int, bytes]] = []
+        for number, body in self._connection.fetch(call, asked, _READ_LIMIT_COUNT):
+            if number != from_number + len(frames):
+                return frames  # what is missing is asked for one by one
+            frames.append((number, body))
+        if len(frames) >= _WINDOW_COUNT:
+            self._consumer, self._consumer_number = consumer, from_number + len(frames)
+        return frames
+
+    def first(self) -> int:
+        """Return the number of the first frame; see `Stream.first`."""
+        state = self._info()["state"]
+        return int(state["first_seq"]) if state["messages"] else 0
+
+    def _info(self) -> dict[str, Any]:
+        try:
+            return self._connection.api(f"STREAM.INFO.{self._layout.frames}")
+        except JetStreamRefusal as error:
+            raise StreamUnreachable(str(error)) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _frame(message: dict[str, Any]) -> tuple[int, bytes]:
+    """Return the number and the bytes of a frame."""
+    return int(message["seq"]), b64decode(message.get("data", ""))

@@ -1,0 +1,100 @@
+"""Opening the storage of a server whose log is in an engine that a URL names.
+
+Clients of engines are extras: what they need is imported here, and only when it is used.
+"""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+
+from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
+
+from .stream_storage import StreamStorage
+
+log = structlog.get_logger("troth.shards.streams")
+
+POSTGRES_SCHEME: Final = "postgresql://"
+
+
+class NatsOptions(NamedTuple):
+    """What is to be known of a log in NATS besides its URL; see the settings of these names."""
+
+    replicas_count: int | None = None
+    monitor: str | None = None
+    unsafe_fsync: bool = False
+
+
+def open_stream(
+    url: str,
+    directory: Path,
+    shard_count: int | None,
+    node: str | None,
+    nats: NatsOptions = NatsOptions(),  # noqa: B008 - it never changes
+) -> StreamStorage:
+    """Open the storage whose log is where a URL says, as `StreamStorage`.
+
+    Without a name, the node has that of its machine and directory.
+    """
+    clients = _clients(url, 0, nats)
+    node = node_name(node, directory)
+    storage = StreamStorage(clients.stream, clients.keeping, directory, shard_count, node=node)
+    try:
+        storage.is_fsync_unsafe = clients.look()
+    except BaseException:
+        storage.close()
+        raise
+    return storage
+
+
+def node_name(node: str | None, directory: Path) -> str:
+    """Return the name of a node, which by default is that of its machine and directory."""
+    return node or f"{socket.gethostname()}:{directory.resolve()}"
+
+
+class _Clients(NamedTuple):
+    """What a group's stream is reached through.
+
+    `look` warns of what is less safe than it could be; call it once it was connected. It returns
+    whether a power cut can lose what is acknowledged, and may raise StreamRefused.
+    """
+
+    stream: Stream
+    keeping: StreamKeeping
+    look: Callable[[], bool]
+
+
+def _clients(url: str, group: int, nats: NatsOptions) -> _Clients:
+    """Return the clients for a group's stream. Raises StreamRefused."""
+    if url.startswith(POSTGRES_SCHEME):
+        return _postgres_clients(url, group)
+    try:
+        from .nats_opening import nats_clients
+    except ImportError as error:
+        raise StreamRefused(
+            "NATS's client is not installed. Install it: pip install 'troth[nats]'."
+        ) from error
+    return _Clients(*nats_clients(url, group, nats.replicas_count, nats.monitor, nats.unsafe_fsync))
+
+
+def _postgres_clients(url: str, group: int) -> _Clients:
+    try:
+        from troth.persistence.streams.postgres_keeping import PostgresKeeping
+        from troth.persistence.streams.postgres_stream import PostgresStream
+    except ImportError as error:
+        raise StreamRefused(
+            "PostgreSQL's client is not installed. Install it: pip install 'troth[postgres]'."
+        ) from error
+    stream = PostgresStream(url, group)
+
+    def look() -> bool:
+        if not stream.has_standby:
+            log.warning(
+                "the database has no synchronous standby: what is acknowledged is on one machine",
+                database=stream.name,
+            )
+        return False
+
+    return _Clients(stream, PostgresKeeping(url, group), look)

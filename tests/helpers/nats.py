@@ -1,0 +1,176 @@
+"""NATS servers of tests: directories of their own, on loopback; nats-server comes from PyPI.
+
+One server is ready within a tenth of a second; three of them need some seconds to agree on who
+leads.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from .server import free_ports
+
+PATIENCE_S: Final = 60.0
+_PROGRAM: Final = Path(sys.executable).with_name("nats-server")
+
+
+class NatsServer:
+    """One server. `settings` are lines of its configuration."""
+
+    def __init__(self, place: Path, name: str, *settings: str) -> None:
+        self._place = place
+        self._process: subprocess.Popen[bytes] | None = None
+        self.name = name
+        port, self._monitor_port = free_ports(2)
+        self.address = f"127.0.0.1:{port}"
+        self.url = f"nats://{self.address}"
+        self.monitor_url = f"http://127.0.0.1:{self._monitor_port}"
+        self.settings = settings
+
+    def start(self, *, waits: bool = True) -> None:
+        """Start it; by default wait until it can be used."""
+        self._place.mkdir(exist_ok=True)
+        configuration = self._place / "nats.conf"
+        lines = (
+            f"server_name: {self.name}",
+            f"listen: {self.address}",
+            f"http: 127.0.0.1:{self._monitor_port}",
+            *self.settings,
+        )
+        configuration.write_text("\n".join(lines))
+        with (self._place / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [_PROGRAM, "-c", configuration], stdout=output, stderr=output
+            )
+        if waits:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until it says that it is well."""
+        assert self._process is not None
+        ends_s = time.monotonic() + PATIENCE_S
+        while not self._is_well():
+            output = (self._place / "output").read_text()
+            assert self._process.poll() is None, output
+            assert time.monotonic() < ends_s, output
+            time.sleep(0.02)
+
+    def _is_well(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.monitor_url}/healthz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether it was started and not stopped."""
+        return self._process is not None
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Stop it by a signal, or kill it; a second call does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait(PATIENCE_S)
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Halt it for a block."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+def jetstream(place: Path, sync_interval: str = "always") -> str:
+    """Return the setting that enables JetStream."""
+    return f'jetstream {{ store_dir: "{place}", sync_interval: {sync_interval} }}'
+
+
+@contextmanager
+def nats_server(*settings: str, sync_interval: str = "always") -> Iterator[NatsServer]:
+    """Make and run one server with JetStream."""
+    place = Path(tempfile.mkdtemp(prefix="troth-nats-"))
+    server = NatsServer(place, "n1", jetstream(place / "js", sync_interval), *settings)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+        shutil.rmtree(place)
+
+
+class NatsCluster:
+    """Several servers. `url` names all of them."""
+
+    def __init__(self, place: Path, count: int = 3) -> None:
+        names = [f"n{number + 1}" for number in range(count)]
+        routes = free_ports(count)
+        routed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
+        self.servers = [
+            NatsServer(
+                place / name,
+                name,
+                jetstream(place / name / "js"),
+                f"cluster {{ name: troth, listen: 127.0.0.1:{port}, routes: [{routed}] }}",
+            )
+            for name, port in zip(names, routes, strict=True)
+        ]
+        self.url = "nats://" + ",".join(server.address for server in self.servers)
+        self.monitor = ",".join(server.monitor_url for server in self.servers)
+
+    def kill_leader(self, stream: str = "troth_frames_0") -> None:
+        """Kill the server that leads a stream."""
+        names = {self._leader(server, stream) for server in self.servers if server.is_running}
+        (leader,) = (server for server in self.servers if server.name in names)
+        leader.stop(signal.SIGKILL)
+
+    def _leader(self, server: NatsServer, stream: str) -> str:
+        """Return who leads a stream, as a server sees it."""
+        url = f"{server.monitor_url}/jsz?streams=true"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            accounts = json.load(answer)["account_details"]
+        (leader,) = (
+            str(one["cluster"]["leader"])
+            for account in accounts
+            for one in account["stream_detail"]
+            if one["name"] == stream
+        )
+        return leader
+
+    def mend(self) -> None:
+        """Start all servers that do not run, and wait until all are well."""
+        for server in self.servers:
+            if not server.is_running:
+                server.start(waits=False)
+        for server in self.servers:
+            server.wait()
+
+
+@contextmanager
+def nats_cluster(count: int = 3) -> Iterator[NatsCluster]:
+    """Make and run several servers that keep copies for each other."""
+    place = Path(tempfile.mkdtemp(prefix="troth-nats-"))
+    cluster = NatsCluster(place, count)
+    try:
+        for server in cluster.servers:
+            server.start(waits=False)
+        for server in cluster.servers:
+            server.wait()
+        yield cluster
+    finally:
+        for server in cluster.servers:
+            server.stop(signal.SIGKILL)
+        shutil.rmtree(place)
