@@ -63,7 +63,8 @@ class StreamLog:
     """The log of one group in one stream.
 
     `boot_ms` counts durations and never steps; `now_ms` is the time of day. `node` is what others
-    are told of this one. `mark` is where to begin reading.
+    are told of this one. `mark` is where to begin reading. As long as `may_claim` says no, the node
+    only follows, even if no node owns the stream.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class StreamLog:
         mark: ChainMark | None = None,
         patience_ms: int = STREAM_PATIENCE_MS,
         silence_ms: int = STREAM_SILENCE_MS,
+        may_claim: Callable[[], bool] = lambda: True,
     ) -> None:
         """Begin nothing yet; an owner that says nothing for `silence_ms` is replaced."""
         self._silence_ms = silence_ms
         self._stream = stream
+        self._may_claim = may_claim
         self._node = node
         self._incarnation = incarnation
         self._boot_ms = boot_ms
@@ -201,11 +204,13 @@ class StreamLog:
             pause()
             if has_read:
                 continue
-            if self._own.is_free or self._boot_ms() >= self._silent_since_ms + self._silence_ms:
+            is_silent = self._boot_ms() >= self._silent_since_ms + self._silence_ms
+            if (self._own.is_free or is_silent) and self._may_claim():
                 self._claim(pause)
-            else:
+                continue
+            if not self._own.is_free:
                 self.waits_for = self._owner or "a server of an unknown name"
-                self._sleep_s(LOOK_INTERVAL_S)
+            self._sleep_s(LOOK_INTERVAL_S)
         self.waits_for = None
         while self._own.durable_number < self._own.number or not self.may_answer():
             if self._boot_ms() >= self._own.alive_due_ms:

@@ -2,8 +2,8 @@
 
 A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight until then), `hold` (in
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
-STATUS`, `fatal TEXT`. Other files there, `NAME-k`, say how process k starts: `no-load` (it ends
-before it has loaded), `no-start` (after it).
+STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`. Other files there, `NAME-k`, say how
+process k starts: `no-load` (it ends before it has loaded), `no-start` (after it).
 """
 
 import json
@@ -82,6 +82,10 @@ class StandIn:
         if word == "fatal":
             self.seated.fatal(rest)
             os._exit(1)
+        if word == "leading":
+            self.seated.leading(int(rest))
+        if word == "follows":
+            self.seated.follows("b", int(rest))
         if word == "hold":
             # At most this long: a test that has failed leaves no process behind.
             with trio.move_on_after(120):
@@ -96,6 +100,7 @@ class StandIn:
             "pid": os.getpid(),
             "peers": sorted(self.seated.peers),
             "unowned": self.unowned_s,
+            "may_claim": self.seated.may_claim(),
             "inheritable": os.get_inheritable(seat.lock),
             "environment": sorted(name for name in os.environ if "SEAT" in name),
             "descriptors": sorted(map(int, os.listdir("/proc/self/fd"))),
