@@ -97,6 +97,8 @@ class MeshMember:
         Raises OSError if this process cannot listen for the others.
         """
         self._lane = lane
+        # What others hear of accounts, and of all else, has to be true when they hear it.
+        self.mesh.calls.may_answer = shards.committer.may_answer
         self._links = links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
         self.mesh.when_let_go = links.let_go
