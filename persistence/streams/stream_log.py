@@ -453,9 +453,8 @@ class StreamLog:
         own = self._own
         may_release = own.standing is Standing.OWNING and self._boot_ms() >= own.serves_from_ms
         try:
-            if (
-                may_release and not keeps_ownership and self._failure is None
-            ):  # else half a batch may be the end
+            # After a failure half a batch may be the end.
+            if may_release and not keeps_ownership and self._failure is None:
                 self._put(FrameKind.RELEASED, b"", patience_ms=_RELEASE_PATIENCE_MS)
         except LogFailed:
             pass  # then the next owner waits

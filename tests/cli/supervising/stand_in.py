@@ -2,8 +2,9 @@
 
 A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight until then), `hold` (in
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
-STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`. Other files there, `NAME-k`, say how
-process k starts: `no-load` (it ends before it has loaded), `no-start` (after it).
+STATUS`, `fatal TEXT`, `leading PROCESS EPOCH` and `follows PROCESS EPOCH` (for that process only).
+Other files there, `NAME-k`, say how process k starts: `no-load` (it ends before it has loaded),
+`no-start` (after it).
 """
 
 import json
@@ -82,10 +83,13 @@ class StandIn:
         if word == "fatal":
             self.seated.fatal(rest)
             os._exit(1)
-        if word == "leading":
-            self.seated.leading(int(rest))
-        if word == "follows":
-            self.seated.follows("b", int(rest))
+        if word in ("leading", "follows"):
+            process, epoch = map(int, rest.split())
+            if process == self.seated.seat.process:
+                if word == "leading":
+                    self.seated.leading(epoch)
+                else:
+                    self.seated.follows("b", epoch)
         if word == "hold":
             # At most this long: a test that has failed leaves no process behind.
             with trio.move_on_after(120):
