@@ -78,8 +78,11 @@ class StreamLog:
         sleep_s: Callable[[float], None],
         mark: ChainMark | None = None,
         patience_ms: int = STREAM_PATIENCE_MS,
+        silence_ms: int = STREAM_SILENCE_MS,
         may_claim: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Begin nothing yet; an owner that says nothing for `silence_ms` is replaced."""
+        self._silence_ms = silence_ms
         self._stream = stream
         self._may_claim = may_claim
         self._node = node
@@ -201,7 +204,7 @@ class StreamLog:
             pause()
             if has_read:
                 continue
-            is_silent = self._boot_ms() >= self._silent_since_ms + STREAM_SILENCE_MS
+            is_silent = self._boot_ms() >= self._silent_since_ms + self._silence_ms
             if (self._own.is_free or is_silent) and self._may_claim():
                 self._claim(pause)
                 continue

@@ -152,6 +152,7 @@ class StreamStorage:
                 sleep_s=times.sleep_s,
                 mark=self.noted,
                 patience_ms=patience_ms,
+                silence_ms=times.silence_ms,
                 may_claim=_always if group is None else group.may_claim,
             )
         except BaseException:

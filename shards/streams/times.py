@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import trio
 
-from troth.core.limits import STREAM_PATIENCE_MS
+from troth.core.limits import STREAM_PATIENCE_MS, STREAM_SILENCE_MS
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 
 _RETRY_S: Final = 0.5
@@ -33,13 +33,15 @@ def _now_ms() -> int:
 class Times(NamedTuple):
     """What a storage knows of time: durations, the time of day, and how to let time pass.
 
-    `check_ends` is called in between, and raises if the server is to end.
+    `check_ends` is called in between, and raises if the server is to end. An owner that is silent
+    for `silence_ms` is replaced.
     """
 
     boot_ms: Callable[[], int] = boot_ms
     now_ms: Callable[[], int] = _now_ms
     sleep_s: Callable[[float], None] = _rest
     check_ends: Callable[[], None] = trio.from_thread.check_cancelled
+    silence_ms: int = STREAM_SILENCE_MS
 
 
 MACHINE_TIMES: Final = Times()

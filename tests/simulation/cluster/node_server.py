@@ -139,7 +139,7 @@ class NodeServer(Server):
             Path(node.directory),
             SHARD_COUNT,
             node=node.name,
-            times=Times(node.boot_ms, node.wall_ms, wait_s, self._compare),
+            times=Times(node.boot_ms, node.wall_ms, wait_s, self._compare, node.world.silence_ms),
         )
         return self.opened
 
