@@ -2,7 +2,7 @@
 
 A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight until then), `hold` (in
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
-STATUS`, `fatal TEXT`, `leading PROCESS EPOCH` and `follows PROCESS EPOCH` (for that process only).
+STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`; after `only K` any of these, for process k.
 Other files there, `NAME-k`, say how process k starts: `no-load` (it ends before it has loaded),
 `no-start` (after it).
 """
@@ -76,6 +76,10 @@ class StandIn:
     async def answered(self, line: str) -> bytes:
         """Return what a line is answered."""
         word, _, rest = line.partition(" ")
+        if word == "only":
+            process, _, line = rest.partition(" ")
+            for_this = int(process) == self.seated.seat.process
+            word, _, rest = line.partition(" ") if for_this else ("who", "", "")
         if word == "hang":
             time.sleep(1000)  # noqa: ASYNC251  that is what is asked for
         if word == "exit":
@@ -83,13 +87,10 @@ class StandIn:
         if word == "fatal":
             self.seated.fatal(rest)
             os._exit(1)
-        if word in ("leading", "follows"):
-            process, epoch = map(int, rest.split())
-            if process == self.seated.seat.process:
-                if word == "leading":
-                    self.seated.leading(epoch)
-                else:
-                    self.seated.follows("b", epoch)
+        if word == "leading":
+            self.seated.leading(int(rest))
+        if word == "follows":
+            self.seated.follows("b", int(rest))
         if word == "hold":
             # At most this long: a test that has failed leaves no process behind.
             with trio.move_on_after(120):
