@@ -446,8 +446,11 @@ class Supervisor:
     def _tell_unowned(self, at_s: float) -> None:
         """Tell all that no process owns the accounts, if none did at a time before all was heard.
 
-        What had been said before that time was heard after it: so no owner has begun by then.
+        What had been said before that time was heard after it: so no owner has begun by then. In a
+        cluster one may have begun on another node, so there it is not known.
         """
+        if self._plan.cluster is not None:
+            return
         owner = self._children.get(OWNER)
         is_due = at_s - self._told_unowned_s >= UNOWNED_INTERVAL_S
         if is_due and (owner is None or not owner.is_owning):

@@ -521,7 +521,7 @@ def test_a_node_that_another_has_replaced_ends_as_a_whole(tmp_path: Path) -> Non
     def answers(process: int, line: str = "who") -> dict[str, Any]:
         """Ask until one of the processes answers, whichever the kernel chooses each time."""
         while True:
-            found = running.ask(line)
+            found = running.ask(f"only {process} {line}")
             if found.get("process") == process:
                 return found
 
@@ -538,6 +538,7 @@ def test_a_node_that_another_has_replaced_ends_as_a_whole(tmp_path: Path) -> Non
         os.kill(first, signal.SIGKILL)
         until(lambda: not answers(1)["may_claim"], "process 0 is gone")
         until(lambda: answers(0)["pid"] != first, "it is back")
+        assert not answers(1)["unowned"], "another node may own the accounts"
         answers(0, "follows 5")
         answers(1, "follows 6")  # of which it knows nothing
         assert answers(0)
