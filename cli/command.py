@@ -98,6 +98,10 @@ COMMANDS: Final = {
     "settings": CommandPlace(
         "troth.cli.overview.settings:settings", "Show the settings of a running server."
     ),
+    "cluster": CommandPlace(
+        "troth.cli.clusters.cluster:cluster",
+        "Make a cluster in a PostgreSQL database, or show one.",
+    ),
     "account": CommandPlace(
         "troth.cli.accounts:account", "Create and disable accounts; show who changed what."
     ),

@@ -22,6 +22,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "data",
         "in_memory",
         "log",
+        "cluster",
         "node",
         "shards",
         "segment_bytes",
@@ -198,11 +199,16 @@ def serve_command(context: click.Context, settings: Settings) -> None:
     """
     # Only here: no other command needs the server's libraries.
     with leaving_out(*LEFT_OUT):
-        if context.obj is None and (settings.processes != 1 or settings.convert):
+        is_several = settings.processes != 1 or settings.cluster is not None
+        if context.obj is None and (is_several or settings.convert):
             from .supervising.converting import converted
-            from .supervising.start import supervise, wanted_count
+            from .supervising.start import cluster_count, supervise, wanted_count
 
-            count, now_ms = wanted_count(settings), time.time_ns() // 1_000_000
+            now_ms = time.time_ns() // 1_000_000
+            if settings.cluster is None:
+                count = wanted_count(settings)
+            else:
+                count = cluster_count(settings) or context.exit(1)
             if settings.convert and not converted(settings, count, now_ms=now_ms):
                 context.exit(1)
             if count > 1:

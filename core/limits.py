@@ -62,6 +62,7 @@ BATCH_ANSWER_LIMIT_BYTES: Final = PAGE_LIMIT_BYTES  # beyond it the rest is not 
 # Shards.
 SHARDS_DEFAULT_COUNT: Final = 16
 SHARDS_LIMIT_COUNT: Final = 1024
+CLUSTER_GROUPS_LIMIT_COUNT: Final = 64  # each is a process of each node, with two connections
 GROUPS_LIMIT_COUNT: Final = 1024  # 10 bits of a serial name the group
 SERIAL_TIME_BEGINS_MS: Final = 1_735_689_600_000  # 2025-01-01; what serials count from
 SERIAL_TIME_ENDS_MS: Final = SERIAL_TIME_BEGINS_MS + 2**41  # in 2094: later they have no room

@@ -5,8 +5,8 @@ Nothing runs here and nothing waits: `serve.py` starts the parts and ends them.
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 from troth.core import limits
@@ -42,6 +42,7 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
+from troth.http.processes.cluster_member import ClusterMember, make_cluster_member
 from troth.http.processes.forwarding import ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.registration import register
@@ -69,9 +70,10 @@ from troth.shards.clock import Clock, SystemClock
 from troth.shards.debugging import DebugClock, DebugOutgoing, DebugPart
 from troth.shards.delivery.delivery import Delivery
 from troth.shards.delivery.polls import Polls
-from troth.shards.gathered.cuts import GatheredCuts
+from troth.shards.gathered.cuts import GatheredCuts, GroupStorage
 from troth.shards.gathered.debugging import AllParts, DebugOperations, OnePart
 from troth.shards.gathered.home_looks import AllLooks
+from troth.shards.gathered.kept_copies import KeptCopies
 from troth.shards.gathered.receivers import AllQueues
 from troth.shards.gathered.retention import AllSweepers
 from troth.shards.gathered.surveys import AllSurveys
@@ -90,8 +92,6 @@ from troth.shards.shards import Shards
 from troth.shards.storage import (
     DirectoryStorage,
     FollowedStorage,
-    GroupPlace,
-    MemoryStorage,
     Storage,
     UpkeepStatistics,
 )
@@ -101,43 +101,6 @@ from troth.shards.turns import Outgoing
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.retention import Sweeper
 from troth.shards.upkeep.snapshotter import EngineUpkeep, SnapshotStorage, Snapshotter
-
-from .causes import keeping_the_cause
-
-
-def _open_storage(settings: Settings, place: GroupPlace | None) -> Storage:
-    if settings.in_memory:
-        return MemoryStorage(settings.shards)
-    if settings.log is not None:
-        # Only here: other servers need none of it.
-        from troth.shards.streams.stream_opening import NatsOptions, open_stream
-
-        nats = NatsOptions(settings.replicas, settings.nats_monitor, settings.unsafe_fsync)
-        return open_stream(settings.log, settings.data, settings.shards, settings.node, nats)
-    return DirectoryStorage(
-        settings.data,
-        settings.shards,
-        settings.segment_bytes,
-        archive_directory=settings.archive_directory,
-        archive_keep_ms=settings.archive_keep_ms,
-        place=place,
-    )
-
-
-@contextmanager
-def opened_storage(settings: Settings, place: GroupPlace | None = None) -> Iterator[Storage]:
-    """Open what the server keeps its records in, and close it; what ended the server counts.
-
-    `place` is this process's group, if there are several processes.
-    """
-    storage = _open_storage(settings, place)
-    try:
-        yield storage
-    except BaseException:
-        with keeping_the_cause("closing the data directory"):
-            storage.close()
-        raise
-    storage.close()
 
 
 def _options(settings: Settings, samples_run: Callable[[int], bool] | None = None) -> Options:
@@ -324,7 +287,10 @@ class Parts:
                 member.mesh.calls, member.place.group_shards, self.shards, self.surveys
             )
         self.cuts: GatheredCuts | None = None
-        if member is not None and isinstance(storage, DirectoryStorage):
+        self.kept_copies: KeptCopies | None = None
+        if member is not None:
+            self.kept_copies = KeptCopies(member.mesh.calls)
+            assert isinstance(storage, GroupStorage), "several share what is kept"
             self.cuts = GatheredCuts(
                 member.mesh.calls,
                 member.mesh.barrier,
@@ -353,6 +319,9 @@ class Parts:
         metrics.add(GATE, self.gate.statistics)
         metrics.add(TRACES, tracing.queue.statistics if tracing is not None else lambda: NO_SPANS)
         metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
+        self.cluster: ClusterMember | None = None
+        if member is not None and settings.cluster is not None:
+            self.cluster = make_cluster_member(settings, member.seated, storage, self.url)
         self._upkeep_statistics: Callable[[], UpkeepStatistics] = UpkeepStatistics  # none yet
         if isinstance(storage, FollowedStorage):
             look = storage.stream_statistics
@@ -471,6 +440,7 @@ class Parts:
             keep_count=settings.snapshot_keep_count,
             of_all=self.cuts,
             engine=engine,
+            copies_of_all=self.kept_copies,
         )
         self.api.snapshotter = snapshotter
         self.api.metrics.add(

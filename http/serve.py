@@ -12,7 +12,8 @@ operator can do something about is one line and a non-zero exit status (`causes.
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -33,6 +34,7 @@ from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_member import HELD_S, MeshMember
+from troth.http.processes.opening import open_group_storage, open_storage
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -45,7 +47,8 @@ from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import prepare_heap
 from troth.shards.collector import Collector, resting_collector, settle_collector
-from troth.shards.storage import DirectoryStorage, GroupPlace, Storage
+from troth.shards.gathered.cuts import GroupStorage
+from troth.shards.storage import OwnedStorage, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.folder import Folder
@@ -53,9 +56,9 @@ from troth.shards.upkeep.place import watch_place
 from troth.shards.upkeep.tag_reader import read_tags
 
 from .announcement import announce
-from .causes import problem_of
+from .causes import keeping_the_cause, problem_of
 from .log_output import configure_logging, say_failed
-from .parts import Parts, opened_storage
+from .parts import Parts
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -119,7 +122,7 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         doors = make_doors(settings, shares)
         for door in doors:
             await door.open()
-        with opened_storage(settings) as storage:
+        with _closing(open_storage(settings)) as storage:
             server = Server(settings, storage, doors, shares, is_alone=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.run)
@@ -150,6 +153,18 @@ def _refuse_exposed(settings: Settings) -> None:
         )
 
 
+@contextmanager
+def _closing(storage: Storage) -> Iterator[Storage]:
+    """Close a storage at the end of a block; what ended the server counts."""
+    try:
+        yield storage
+    except BaseException:
+        with keeping_the_cause("closing the data directory"):
+            storage.close()
+        raise
+    storage.close()
+
+
 async def _serve(
     settings: Settings, manager: ServiceManager | Seated, when_ready: WhenReady | None
 ) -> None:
@@ -159,7 +174,14 @@ async def _serve(
     doors = make_doors(settings, shares, manager.handed_over, _processes_count(manager))
     for door in doors:
         await door.open()
-    with opened_storage(settings, _place_of(manager)) as storage:
+    if isinstance(manager, Seated) and settings.cluster is not None:
+        with _closing(await open_group_storage(settings, manager)) as storage:
+            await Server(settings, storage, doors, shares, manager).run()
+            if isinstance(storage, OwnedStorage):
+                storage.keeps_ownership = manager.is_replaced
+        return
+    seated = manager if isinstance(manager, Seated) else None
+    with _closing(open_storage(settings, seated)) as storage:
         server = Server(settings, storage, doors, shares, manager)
         if when_ready is None:
             await server.run()
@@ -172,13 +194,6 @@ async def _serve(
 
 def _processes_count(manager: ServiceManager | Seated) -> int:
     return 1 if isinstance(manager, ServiceManager) else manager.seat.processes_count
-
-
-def _place_of(manager: ServiceManager | Seated) -> GroupPlace | None:
-    """Return which group of the directory is this process's; None: it has the whole directory."""
-    if isinstance(manager, ServiceManager):
-        return None
-    return GroupPlace(manager.seat.data, manager.seat.process, manager.seat.lock)
 
 
 async def _tell_when_ready(server: "Server", when_ready: WhenReady) -> None:
@@ -230,7 +245,7 @@ class Server:
         seated, storage = self._seated, self.storage
         if seated is None or seated.seat.processes_count == 1:
             return None
-        assert isinstance(storage, DirectoryStorage), "several share a directory"
+        assert isinstance(storage, GroupStorage), "several share what is kept"
         return MeshMember(seated, storage, self.settings)
 
     async def run(self) -> None:
@@ -265,12 +280,16 @@ class Server:
             else:
                 parts.member.bring_streams(self.listeners, self.api)
                 nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
+            if parts.cluster is not None:
+                nursery.start_soon(parts.cluster.watch_owner)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
             # no thread may be using it then.
             with resting_collector():
                 recovery = await in_thread(
                     lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
                 )
+            if parts.cluster is not None:
+                nursery.start_soon(parts.cluster.run)
             parts.continue_clock()
             parts.placement.withhold(None)  # until it is known who is disabled
             if not self._is_alone:

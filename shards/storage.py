@@ -180,6 +180,31 @@ class FollowedStorage(Protocol):
         ...  # pragma: no cover
 
 
+@runtime_checkable
+class OwnedStorage(Protocol):
+    """A storage that one of several nodes owns."""
+
+    node: str
+    """The name of this node."""
+    keeps_ownership: bool
+    """Whether `close` leaves it owned, for a process that knows that this one has ended."""
+
+    @property
+    def waits_for(self) -> str | None:
+        """The name of the owner that this node stands by for, if it does; in any thread."""
+        ...  # pragma: no cover
+
+    @property
+    def is_owned(self) -> bool:
+        """Return whether this node has become the owner, and its records were read."""
+        ...  # pragma: no cover
+
+    @property
+    def epoch(self) -> int:
+        """The number of owners that there have been, this one included."""
+        ...  # pragma: no cover
+
+
 class MemoryStorage:
     """Nothing is kept: everything is gone when the server stops."""
 

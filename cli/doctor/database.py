@@ -20,12 +20,13 @@ OLD_SNAPSHOT_S: Final = 3 * 3600
 
 _SHOWN: Final = """
     SELECT
-        (SELECT max(epoch) FROM troth_owner WHERE grp = 0),
-        (SELECT extract(epoch FROM now() - max(made)) FROM troth_snapshot WHERE grp = 0),
-        (SELECT string_agg(node, ', ' ORDER BY node) FROM troth_reader
-            WHERE grp = 0 AND seen > now() - interval '5 minutes'),
+        (SELECT max(epoch) FROM troth_owner),
+        (SELECT extract(epoch FROM now() - min(made)) FROM troth_snapshot),
+        (SELECT string_agg(DISTINCT node, ', ' ORDER BY node) FROM troth_reader
+            WHERE seen > now() - interval '5 minutes'),
         (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
-            WHERE relname ~ '^troth_(log|snapshot)_0_[0-9]$' AND relkind = 'r')
+            WHERE relname ~ '^troth_(log|snapshot)_[0-9]+_[0-9]$' AND relkind = 'r'),
+        (SELECT count(*) FROM troth_owner)
 """
 
 
@@ -78,7 +79,7 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
                 "after a takeover timers may be off: synchronize the clocks of all machines",
             )
         shown = connection.query(_SHOWN)
-        yield from _examine_log([(shown.get_value(0, n) or b"").decode() for n in range(4)])
+        yield from _examine_log([(shown.get_value(0, n) or b"").decode() for n in range(5)])
     except QueryFailed:
         yield note("log", "the database has no log yet: the server makes it when it starts")
     except StreamUnreachable as error:
@@ -97,9 +98,11 @@ def _examine_nats(settings: Settings, url: str) -> Iterator[Finding]:
 
 
 def _examine_log(shown: list[str]) -> Iterator[Finding]:
-    epoch, age_s, nodes, size_bytes = shown
+    epoch, age_s, nodes, size_bytes, groups = shown
     size = f"{int(size_bytes or 0) / 1e6:.0f} MB"
-    found = f"{size} of log and snapshots; {epoch or 0} owners so far; in use by {nodes or 'none'}"
+    of_groups = f" of {groups} groups" if groups not in ("", "0", "1") else ""
+    owners = f"{epoch or 0} owners so far"
+    found = f"{size} of log and snapshots{of_groups}; {owners}; in use by {nodes or 'none'}"
     if age_s and float(age_s) > OLD_SNAPSHOT_S:
         yield warning(
             "log",

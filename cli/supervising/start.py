@@ -29,9 +29,9 @@ from troth.http.supervision.manager_environment import (
     HandedOverRefused,
     take_environment,
 )
-from troth.persistence.data_directory import RUN_NAME, open_identity
+from troth.persistence.data_directory import RUN_NAME, lock_directory, open_identity
 from troth.persistence.errors import DataDirectoryUnwritable, PersistenceError
-from troth.persistence.files import DIRECTORY_MODE, LockedDirectory, RealFiles
+from troth.persistence.files import DIRECTORY_MODE, FileLock, LockedDirectory, RealFiles
 
 from .notices import TimedNotices
 from .requests import SOCKET_PATH_LIMIT_BYTES
@@ -87,9 +87,16 @@ def supervise(
                 )
             )
             assert listen is not None, "there is always an API"
-            path, lock, _ = open_identity(
-                settings.data, RealFiles(), settings.shards, processes_count, created_at_ms=now_ms
-            )
+            if settings.cluster is None:
+                path, lock, _ = open_identity(
+                    settings.data,
+                    RealFiles(),
+                    settings.shards,
+                    processes_count,
+                    created_at_ms=now_ms,
+                )
+            else:
+                path, lock = _lock_cache(settings)
             closing.callback(lock.close)
             assert isinstance(lock, LockedDirectory), "locked by these files"
             run_directory = _make_run_directory(path, lock)
@@ -109,6 +116,7 @@ def supervise(
                 poll_address=None if poll_listen is None else (poll_listen.host, poll_listen.port),
                 drain_s=settings.shutdown_timeout_ms / 1000,
                 served_at=settings.url or _url_of(listen),
+                cluster=settings.cluster,
             )
             ended = Supervisor(plan, TimedNotices(manager.address, manager.watchdog_s)).run()
     except (ListenError, HandedOverRefused, PersistenceError) as error:
@@ -117,6 +125,35 @@ def supervise(
     if ended.problem is not None:
         say_failed(ended.problem, settings.log_format)
     return ended.status
+
+
+def cluster_count(settings: Settings) -> int | None:
+    """Return how many groups the cluster has, waiting for the database; None, and said, if not."""
+    from troth.shards.streams.stream_opening import cluster_at
+
+    configure_logging(settings.log_level, settings.log_format)
+    assert settings.log is not None, "a cluster is in an engine"
+    assert settings.cluster is not None
+    try:
+        return cluster_at(settings.log, settings.cluster).identity.groups_count
+    except PersistenceError as error:
+        say_failed(str(error), settings.log_format)
+        return None
+
+
+def _lock_cache(settings: Settings) -> tuple[str, FileLock]:
+    """Lock the directory of a node, whose log is elsewhere. Raises a DataDirectoryError."""
+    from troth.shards.streams.stream_storage import refuse_own_log
+
+    files = RealFiles()
+    path = files.resolved(os.fspath(settings.data))
+    lock = lock_directory(files, path)
+    try:
+        refuse_own_log(Path(path), "the cluster")
+    except BaseException:
+        lock.close()
+        raise
+    return path, lock
 
 
 def _counts(processes_count: int) -> dict[str, int]:

@@ -14,6 +14,9 @@ second server is refused until the last process has gone, even if the supervisor
 - SIGTERM, SIGINT and SIGHUP end all in good order: first they finish what clients have in flight,
   while all groups still answer, then their groups. A second signal ends them immediately.
 - A restart (`troth restart`) replaces one process after the other (`rolling.py`).
+- In a cluster, process 0 says when it owns group 0: this node leads, and the other processes may
+  own theirs. If another node owns group 0 later, the whole server ends, to stand by when it is
+  started again.
 """
 
 import contextlib
@@ -51,6 +54,11 @@ UNOWNED_INTERVAL_S: Final = 0.25
 LOADING_LOOK_S: Final = 0.1
 """How often to look whether a program that is to serve immediately has loaded."""
 
+_OTHER_LEADS: Final = (
+    "Another server has taken over the cluster {}: {}. Nothing acknowledged is lost. Start this "
+    "server again: it stands by until the other one ends."
+)
+
 _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
 
@@ -63,7 +71,8 @@ class ServerPlan:
     """What is to run. `api` and `poll` have the sockets of each process.
 
     `command` starts a process. `drain_s` is how long one may take to finish what clients have in
-    flight. `run_directory` is for the sockets of processes; `served_at` is for people.
+    flight. `run_directory` is for the sockets of processes; `served_at` is for people. `cluster` is
+    the name of the cluster whose groups these processes have, if they have those of one.
     """
 
     command: Sequence[str]
@@ -77,6 +86,7 @@ class ServerPlan:
     poll_address: tuple[str, int] | None
     drain_s: float
     served_at: str
+    cluster: str | None = None
 
     @property
     def processes_count(self) -> int:
@@ -126,6 +136,9 @@ class Supervisor:
         self._told_are_ready = False
         self._told_unowned_s = float("-inf")
         self._is_announced = False
+        self._leads = False
+        self._led_epoch = 0
+        """The last epoch in which group 0 of the cluster was this node's."""
         self._status = EXIT_OK
         self._problem: str | None = None
 
@@ -189,6 +202,9 @@ class Supervisor:
                 request.answer({"processes": self._shown()}, is_last=True)
             case "restart" if self._phase is not Phase.SERVING:
                 request.answer({"refused": "the server is stopping"}, is_last=True)
+            case "restart" if self._plan.cluster is not None and not self._leads:
+                text = "this node of the cluster stands by: stop it and start it"
+                request.answer({"refused": text}, is_last=True)
             case "restart" if self._rolling is not None:
                 request.answer({"refused": "a restart is under way"}, is_last=True)
             case "restart":
@@ -226,6 +242,12 @@ class Supervisor:
                     life.is_listening = True
                 case "owning":
                     child.is_owning = True
+                case "leading" if is_current and life.process == OWNER:
+                    self._led_epoch = message["epoch"]
+                    self._lead(leads=True)
+                case "follows" if is_current and life.process == OWNER:
+                    if 0 < self._led_epoch < message["epoch"]:
+                        self._fail(_OTHER_LEADS.format(self._plan.cluster, message["node"]), 0)
                 case "ready" if is_current:
                     life.became_ready(now_s)
                     self._announce()
@@ -236,6 +258,15 @@ class Supervisor:
                     child.problem = str(message.get("problem"))
         if not child.is_open:
             self._selector.unregister(child.control)
+
+    def _lead(self, *, leads: bool) -> None:
+        """Tell all whether group 0 of the cluster is this node's."""
+        self._leads = leads
+        for child in self._children.values():
+            child.tell(self._lead_told())
+
+    def _lead_told(self) -> Message:
+        return {"tell": "lead", "leads": self._leads}
 
     def _end_unasked(self, child: Child) -> None:
         """Tell a process to end that began to stop by a signal of its own: it waits for that."""
@@ -275,6 +306,8 @@ class Supervisor:
 
     def _ended(self, life: Life, child: Child, status: int, now_s: float) -> None:
         process = life.process
+        if process == OWNER and self._leads:
+            self._lead(leads=False)
         if child.problem is not None:
             life.ended(now_s, is_wanted=True)
             self._fail(child.problem, status)
@@ -354,7 +387,9 @@ class Supervisor:
                 return
         life.started(now_s, child.seat.incarnation)
         self._children[life.process] = child
-        child.tell({"tell": "go"})
+        child.tell({"tell": "go", "ended": life.gone})
+        if self._plan.cluster is not None:
+            child.tell(self._lead_told())
         child.tell(self._peers_told())
 
     def spawn(self, process: int) -> Child:
@@ -411,8 +446,11 @@ class Supervisor:
     def _tell_unowned(self, at_s: float) -> None:
         """Tell all that no process owns the accounts, if none did at a time before all was heard.
 
-        What had been said before that time was heard after it: so no owner has begun by then.
+        What had been said before that time was heard after it: so no owner has begun by then. In a
+        cluster one may have begun on another node, so there it is not known.
         """
+        if self._plan.cluster is not None:
+            return
         owner = self._children.get(OWNER)
         is_due = at_s - self._told_unowned_s >= UNOWNED_INTERVAL_S
         if is_due and (owner is None or not owner.is_owning):

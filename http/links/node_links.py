@@ -20,14 +20,14 @@ from troth.shards.guard.handshake import (
     Handshake,
     encode_call,
 )
-from troth.shards.guard.trust import NONCE_BYTES, Callee, ClusterTrust, Party
+from troth.shards.guard.trust import NONCE_BYTES, Callee, ClusterTrust, Party, Use
 from troth.shards.mesh.owners import Owner, Owners
 
 from .node_door import NodeDoor, Welcome
 from .strangers import Strangers
 from .tls_end import LinkTls, TlsEnd
 
-Admit = Callable[[Party], GuardedEnd]
+Admit = Callable[[Party, Use], GuardedEnd]
 """Gives the end of a link for who has proved to belong; may raise LinkDamaged."""
 
 
@@ -68,9 +68,11 @@ class NodeLinks:
             return socket.socket(fileno=stream.socket.detach())
         return None
 
-    def asking_end(self, owner: Owner, group: int, admit: Admit) -> Guard | TlsEnd:
+    def asking_end(
+        self, owner: Owner, group: int, admit: Admit, use: Use = Use.LINK
+    ) -> Guard | TlsEnd:
         """Make what stands before the end by which this process asks the owner of a group."""
-        callee = Callee(owner.node, group)
+        callee = Callee(owner.node, group, use)
         shake = AskerHandshake(self.trust, self.own, callee, secrets.token_bytes(NONCE_BYTES))
         return self._end(shake, admit, owner.host)
 

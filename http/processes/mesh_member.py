@@ -1,4 +1,4 @@
-"""What a process has that serves a data directory together with others: the mesh, and its links.
+"""What a process has that serves a data directory or a cluster with others: the mesh, its links.
 
 Nothing of this is made for a server of one process. `parts.py` gives the mesh to the shards, and
 `serve.py` runs the links between the group's recovery and the first request: so a process that can
@@ -23,12 +23,12 @@ from troth.http.sockets.stream_homes import StreamHomes
 from troth.http.supervision.seated import Seated
 from troth.shards.delivery.polls import Polls
 from troth.shards.errors import LinkBroken, OutOfReach
+from troth.shards.gathered.cuts import GroupStorage
 from troth.shards.mesh.dialect_notes import DialectNotes
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
 from troth.shards.shards import Shards
-from troth.shards.storage import DirectoryStorage
 from troth.shards.turns import Outgoing
 
 HELD_S: Final = 2.0
@@ -46,7 +46,7 @@ _log = structlog.get_logger("troth.processes")
 class MeshMember:
     """This process among those of its server."""
 
-    def __init__(self, seated: Seated, storage: DirectoryStorage, settings: Settings) -> None:
+    def __init__(self, seated: Seated, storage: GroupStorage, settings: Settings) -> None:
         seat = seated.seat
         self.seated = seated
         self._lane: Lane | None = None
@@ -97,6 +97,8 @@ class MeshMember:
         Raises OSError if this process cannot listen for the others.
         """
         self._lane = lane
+        # What others hear of accounts, and of all else, has to be true when they hear it.
+        self.mesh.calls.may_answer = shards.committer.may_answer
         self._links = links = LinkSockets(self.mesh, shards, lane)
         lane.serve_links(links)
         self.mesh.when_let_go = links.let_go

@@ -97,6 +97,13 @@ class Settings:
         "Start although the NATS servers that keep the log may acknowledge what no disk has: a "
         "power cut can then lose acknowledged writes.",
     )
+    cluster: str | None = _setting(
+        None,
+        WordOr({"none": None}, NodeName()),
+        "Name of the cluster in the database of log, which `troth cluster create` has made: "
+        "several groups of shards, each with a log and a process of its own. Several servers can "
+        "have the same one: one of them serves, the others stand by.",
+    )
     node: str | None = _setting(
         None,
         WordOr({"none": None}, NodeName()),

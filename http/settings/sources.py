@@ -271,13 +271,24 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.node is not None and settings.log is None:
         raise refuse("node", "none, unless log says whose node it is")
+    if settings.cluster is not None and settings.log is None:
+        raise refuse("cluster", "none, unless log says where it is")
+    if settings.cluster is not None and (settings.log or "").startswith(NATS_SCHEMES):
+        raise refuse("cluster", "none, since clusters are in PostgreSQL only")
+    for name, is_default, allowed in (
+        ("processes", settings.processes == 1, "1: a cluster has one for each of its groups"),
+        ("shards", settings.shards is None, "auto, since `troth cluster create` has fixed them"),
+        ("convert", not settings.convert, "off, since a cluster keeps its number of groups"),
+    ):
+        if settings.cluster is not None and not is_default:
+            raise refuse(name, allowed)
     for name in ("nats_monitor", "replicas", "unsafe_fsync"):
         if getattr(settings, name) and not (settings.log or "").startswith(NATS_SCHEMES):
             raise refuse(name, "as it is by default, unless log is in NATS")
     if settings.log is not None and settings.in_memory:
         raise refuse("in_memory", "off, since log says where everything is kept")
     if settings.log is not None and settings.processes != 1:
-        raise refuse("processes", "1, since with log one process has all of it")
+        raise refuse("processes", "1, since with log one process has all of it; see cluster")
     if settings.shards is not None and (settings.processes or 1) > settings.shards:
         raise refuse(
             "processes", f"at most shards ({settings.shards}), since each process needs a shard"

@@ -10,6 +10,7 @@ now. What a link or its other end has to say leaves at the end of the pass, in o
 
 import select
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -17,12 +18,13 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.http.links.far_streams import Adopt, ArrivingStream
 from troth.http.links.node_links import NodeLinks
 from troth.http.links.tls_end import TlsEnd
 from troth.http.links.unix_sockets import is_same_user, listen_at, next_connection
 from troth.shards.guard.guarded_end import Guard
 from troth.shards.guard.handshake import NotTrusted
-from troth.shards.guard.trust import Party
+from troth.shards.guard.trust import Party, Use
 from troth.shards.mesh.answering import Answering, AskedGroup
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.link import MeshLink
@@ -238,7 +240,10 @@ class LinkSockets:
     def __init__(
         self, mesh: Mesh, group: AskedGroup, loop: PassLoop, nodes: NodeLinks | None = None
     ) -> None:
+        self.adopt_stream: Adopt | None = None
+        """Takes over a worker's stream that comes from another node."""
         self._nodes = nodes
+        self._nursery: trio.Nursery | None = None
         self._mesh = mesh
         self._group = group
         self._loop = loop
@@ -293,7 +298,8 @@ class LinkSockets:
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
             await listen_at(listening, path, _BACKLOG_COUNT)
             try:
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as self._nursery:
+                    nursery = self._nursery
                     nursery.start_soon(self._accept, nursery, listening)
                     nursery.start_soon(self._look)
                     if self._nodes is not None:
@@ -330,11 +336,25 @@ class LinkSockets:
         nodes = self._nodes
         assert nodes is not None, "only then there is a door"
 
-        def admit(party: Party) -> Answering:
+        def admit(party: Party, use: Use) -> Answering | ArrivingStream:
             is_trusted()
+            if use is Use.STREAM:
+                return self._arriving()
             return self._mesh.answering(self._group, party.group)
 
         await self._serve_answering(stream, nodes.answering_end(admit))
+
+    def _arriving(self) -> ArrivingStream:
+        """Make the end of a worker's stream from another node. Raises LinkDamaged."""
+        nursery, adopt = self._nursery, self.adopt_stream
+        if nursery is None or adopt is None:
+            raise LinkDamaged("this process has no ports yet")
+        return ArrivingStream(
+            adopt,
+            nursery.start_soon,
+            now_s=time.monotonic,
+            wake=self._loop.stir,
+        )
 
     async def _serve_answering(self, stream: socket.socket, end: _AnsweringEnd) -> None:
         await self._serve(stream, end, end.received, say_last=end.say_last)
@@ -367,7 +387,7 @@ class LinkSockets:
                 stream = await self._nodes.connect(owner, peer)
                 if stream is None:
                     return None
-                guarded = self._nodes.asking_end(owner, peer, lambda _: _AskingLink(link))
+                guarded = self._nodes.asking_end(owner, peer, lambda *_: _AskingLink(link))
                 return stream, guarded, guarded.received
         stream = _connected_to(self.path_of(peer))
         if stream is None:

@@ -11,6 +11,7 @@ serves what follows.
 - A home that is away is waited for, since some workers never ask again after a refusal; after
   `STREAM_WAIT_S` the answer is 503.
 - Who connects to a home must be the same user, and so must be who listens.
+- A home on another node gets the stream byte by byte (`http/links/far_streams.py`).
 """
 
 import socket
@@ -23,6 +24,7 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.http.links.stream_carrier import StreamCarrier
 from troth.http.links.unix_sockets import is_same_user, listen_at, next_connection
 from troth.shards.mesh.homes import HomeFinder
 from troth.shards.mesh.place import ProcessPlace
@@ -55,6 +57,8 @@ class StreamHomes:
     """Brings connections to other processes, and takes those that they bring."""
 
     def __init__(self, place: ProcessPlace) -> None:
+        self.carrier: StreamCarrier | None = None
+        """Brings streams to homes on other nodes of a cluster."""
         self._place = place
         self._finder = HomeFinder(place.count)
         self._tasks: set[trio.CancelScope] = set()
@@ -97,9 +101,17 @@ class StreamHomes:
                 return False
             self._tasks.add(scope)
             try:
-                while not await self._pass_on(home, connected, content):  # noqa: ASYNC110
+                while True:
+                    owner = None if self.carrier is None else self.carrier.elsewhere(home)
+                    if owner is None or self.carrier is None:
+                        is_there = await self._pass_on(home, connected, content)
+                    else:
+                        is_there = await self.carrier.bring(
+                            owner, home, port_number, connected, received, peer
+                        )
+                    if is_there:
+                        return True
                     await trio.sleep(_RETRY_S)
-                return True
             finally:
                 self._tasks.discard(scope)
         return False

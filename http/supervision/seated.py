@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from .manager_environment import GivenSockets
-from .seat import ALIVE_INTERVAL_S, Lines, Message, ProcessSeat, encode
+from .seat import ALIVE_INTERVAL_S, OWNER, Lines, Message, ProcessSeat, encode
 
 _RECEIVED_BYTES: Final = 65536
 _UNSENT_LIMIT_BYTES: Final = 1 << 20
@@ -45,6 +45,11 @@ class Seated:
         """Called after each change of `peers`."""
         self.on_unowned: list[Callable[[float], None]] = []
         """Called while no process owns the accounts, with a time at which that was so."""
+        self._leads = False
+        self.ended: frozenset[int] = frozenset()
+        """The incarnations of those that had this seat before, and are gone."""
+        self.is_replaced = False
+        """Whether this process ends for the next one to take its seat, which knows of that."""
         self.handed_over = GivenSockets(
             tuple(socket.socket(fileno=one) for one in seat.api),
             tuple(socket.socket(fileno=one) for one in seat.poll),
@@ -58,6 +63,10 @@ class Seated:
         self._unsent = b""
         self._early: list[Message] = []
         self._is_gone = False
+
+    def may_claim(self) -> bool:
+        """Return whether this process may try to own its group of a cluster; in any thread."""
+        return self.seat.process == OWNER or self._leads
 
     def wait_to_serve(self) -> None:
         """Say that this program has loaded, and block until it is to serve.
@@ -73,8 +82,10 @@ class Seated:
                     raise SupervisorGone
                 messages = self._lines.feed(received)
                 self._early += [one for one in messages if one["tell"] != "go"]
-                if any(one["tell"] == "go" for one in messages):
-                    return
+                for one in messages:
+                    if one["tell"] == "go":
+                        self.ended = frozenset(one.get("ended", ()))
+                        return
         except OSError as error:
             raise SupervisorGone from error
         finally:
@@ -83,6 +94,14 @@ class Seated:
     def listening(self) -> None:
         """Say that other processes can connect to this one."""
         self._say({"say": "listening"})
+
+    def leading(self, epoch: int) -> None:
+        """Say that this node has come to own group 0 of its cluster, in an epoch."""
+        self._say({"say": "leading", "epoch": epoch})
+
+    def follows(self, node: str, epoch: int) -> None:
+        """Say that this process stands by for the owner of group 0, and in which epoch that is."""
+        self._say({"say": "follows", "node": node, "epoch": epoch})
 
     async def owning(self) -> None:
         """Say that this process is about to own the accounts; return when that has been sent.
@@ -116,7 +135,8 @@ class Seated:
 
     async def run(self) -> None:
         """Give signs of life, and take in what the supervisor says, until canceled."""
-        for message in self._early:
+        early, self._early = self._early, []
+        for message in early:
             self._take(message)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._live)
@@ -155,12 +175,15 @@ class Seated:
                 self.peers, self.are_ready = dict(message["up"]), message["are_ready"]
                 for changed in self.on_peers:
                     changed()
+            case "lead":
+                self._leads = message["leads"]
             case "unowned":
                 for noticed in self.on_unowned:
                     noticed(message["at_s"])
             case "drain":
                 self.drain.set()
             case "stop":
+                self.is_replaced = message.get("is_replaced", False)
                 self.drain.set()
                 self.stop.set()
 

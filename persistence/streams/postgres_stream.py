@@ -53,7 +53,7 @@ class PostgresStream:
         self._tables = GroupTables(group)
         statements = self._tables.frame_statements()
         self._connection = PostgresConnection(url, statements, answer_limit_ms)
-        self.name = self._connection.name
+        self.name = self._connection.name + (f" (group {group})" if group else "")
         self._table_bytes = table_bytes
         self._place: int | None = None
         """The place of the table that is appended to; None if it has to be looked up."""

@@ -12,7 +12,7 @@ one has linked again: it may have said in vain that the snapshot is over.
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final, Protocol, final
+from typing import Final, Protocol, final, runtime_checkable
 
 import trio
 from msgspec import Struct
@@ -63,8 +63,14 @@ RELINKED: Final = ProcessNote("snapshot.relinked", type(None))
 """The link has come up again: nothing is wanted any more of what was prepared before it."""
 
 
+@runtime_checkable
 class GroupStorage(Protocol):
-    """What is needed of the storage of a group; see `DirectoryStorage`."""
+    """What is needed of the storage of one of several groups; see `DirectoryStorage`."""
+
+    @property
+    def data_id(self) -> bytes:
+        """The bytes that tell this data from any other."""
+        ...  # pragma: no cover
 
     @property
     def group_shards(self) -> tuple[int, ...]:

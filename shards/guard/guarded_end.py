@@ -10,7 +10,7 @@ from typing import Final, Protocol, final
 
 from .handshake import Acquaintance, Handshake
 from .sealing import Opener, Sealer
-from .trust import Party
+from .trust import Party, Use
 
 HANDSHAKE_LIMIT_S: Final = 2.0
 """How long the other end has for its proof; as long as a link may be silent."""
@@ -47,13 +47,14 @@ class GuardedEnd(Protocol):
 class Guard:
     """A connection from its first byte on. `now_s` is a monotonic clock.
 
-    `admit` gives the end for who has proved that it belongs; it may raise LinkDamaged, too.
+    `admit` gives the end for who has proved that it belongs, and for what it comes. It may raise
+    LinkDamaged, too.
     """
 
     def __init__(
         self,
         handshake: Handshake,
-        admit: Callable[[Party], GuardedEnd],
+        admit: Callable[[Party, Use], GuardedEnd],
         *,
         now_s: Callable[[], float],
     ) -> None:
@@ -91,7 +92,7 @@ class Guard:
 
     def _meet(self, known: Acquaintance) -> bytes:
         """Take the other end in; return what it has said since."""
-        self._inner = self._admit(known.peer)
+        self._inner = self._admit(known.peer, known.use)
         self._sealer = Sealer(known.own_key)
         self._opener = Opener(known.peer_key)
         return known.rest

@@ -29,6 +29,7 @@ from .trust import (
     ClusterTrust,
     Meeting,
     Party,
+    Use,
     is_same,
 )
 
@@ -67,6 +68,7 @@ class Acquaintance(Struct, frozen=True):
     """What a handshake ends with: who is there, the keys, and what has come after it."""
 
     peer: Party
+    use: Use
     own_key: bytes
     peer_key: bytes
     rest: bytes
@@ -142,7 +144,8 @@ class AskerHandshake:
             raise NotTrusted("it has another secret, or is of another cluster")
         keys = self._trust.session_keys(self._meeting, welcome.incarnation)
         peer = Party(self._callee.node, self._callee.group, welcome.incarnation)
-        return b"", Acquaintance(peer, keys.of_asker, keys.of_answerer, self._reader.rest)
+        rest = self._reader.rest
+        return b"", Acquaintance(peer, self._callee.use, keys.of_asker, keys.of_answerer, rest)
 
 
 @final
@@ -173,14 +176,15 @@ class AnswererHandshake:
         meeting = Meeting(asker, callee, self._nonce, introduction.nonce)
         if not is_same(introduction.proof, self._trust.asker_proof(meeting)):
             raise NotTrusted("it has another secret, or is of another cluster")
-        if callee != Callee(self._own.node, self._own.group):
+        if callee != Callee(self._own.node, self._own.group, callee.use):
             raise NotTrusted(f"it wants group {callee.group} at node {callee.node!r}")
         if asker.group == self._own.group:
             raise NotTrusted(f"it says that it serves group {asker.group}, too")
         incarnation = self._own.incarnation
         proof = self._trust.answerer_proof(meeting, incarnation)
         keys = self._trust.session_keys(meeting, incarnation)
-        known = Acquaintance(asker, keys.of_answerer, keys.of_asker, self._reader.rest)
+        rest = self._reader.rest
+        known = Acquaintance(asker, callee.use, keys.of_answerer, keys.of_asker, rest)
         return _encoded(_Welcome(incarnation, proof)), known
 
 

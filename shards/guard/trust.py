@@ -1,7 +1,7 @@
 """What two processes of a cluster prove to each other, and the keys that follow from it. No I/O.
 
 All that is proved rests on the cluster's secret. A proof covers the cluster's name, who asks and
-who answers (node, group, incarnation), random numbers of both, and which of the two says it. So one
+who answers (node, group, incarnation), what for, random numbers of both, and which says it. So one
 that was heard on one connection is worth nothing on another, in the other direction, to another
 node, group or cluster, or to the next process of the same group.
 
@@ -10,6 +10,7 @@ without TLS, what crosses can be read. They are as secret as the cluster's secre
 """
 
 import hmac
+from enum import IntEnum
 from typing import Final, final
 
 import msgspec
@@ -37,11 +38,21 @@ class Party(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     incarnation: int
 
 
+class Use(IntEnum):
+    """What a connection between nodes is for."""
+
+    LINK = 1
+    """A link of the mesh."""
+    STREAM = 2
+    """The stream of one worker, on its way to the home of its poll group."""
+
+
 class Callee(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Whom the asking end means to reach; of its incarnation it need not know."""
+    """Whom the asking end means to reach, and what for; of its incarnation it need not know."""
 
     node: str
     group: int
+    use: Use = Use.LINK
 
 
 class Meeting(Struct, frozen=True):

@@ -7,7 +7,8 @@ same (I3), and messages to workers that waited for its word go.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, final
+from functools import partial
+from typing import Final, Protocol, final
 
 from msgspec import Struct
 
@@ -38,6 +39,8 @@ from .passes import GivenPasses
 from .place import Greeting, ProcessPlace, checked_hello, encode_hello
 from .refusals import name_of
 
+_REPLY: Final = Kind.REPLY
+
 
 class AskedGroup(Protocol):
     """What the answering end needs of the shards of this process; see `shards.Shards`."""
@@ -62,16 +65,35 @@ class AskedGroup(Protocol):
         ...  # pragma: no cover
 
 
-class _AnswerBack(Struct, eq=False, gc=False):
+class AnswerBack(Struct, eq=False, gc=False):
     """The asker of one question that came by a link: what it is told goes back."""
 
     end: "Answering"
     correlation: int
     held: HeldMessages | None
 
-    def answer(self, place: int, reply: Reply) -> None:  # noqa: ARG002  a question has one answer
+    def answer(self, place: int, reply: Reply) -> None:
         """Send the reply back."""
-        self.end.answer(self.correlation, self.held, reply)
+        end, held = self.end, self.held
+        if end.barrier.is_closed:
+            end.barrier.hold(partial(self.answer, place, reply))
+            return
+        if end.is_closed:
+            if held is not None:
+                held.release()
+            return
+        end.open_count -= 1
+        if reply.claimed is not None:
+            try:
+                reply = end.group.with_leaf(reply)
+            except ShardsError as error:
+                end.say_refused(self.correlation, error)
+                return
+        if held is None or not held.will_hold:
+            end.outgoing.put_together(_REPLY, (self.correlation, False, reply))
+            return
+        end.outgoing.put_together(_REPLY, (self.correlation, True, reply))
+        end.held[self.correlation] = held
 
     def refuse(self, error: ShardsError) -> None:
         """Send the error back."""
@@ -104,18 +126,18 @@ class Answering:
         self._proved = peer
         self._owners = owners
         self._place = place
-        self._group = group
+        self.group = group
         self._passes = passes
         self._calls = calls
-        self._barrier = barrier
+        self.barrier = barrier
         self._now_s = now_s
         self._own = place.shards_of(place.process)
         self._reader = LinkReader()
-        self._outgoing = OutgoingFrames(Kind.REPLY, wake)
+        self.outgoing = OutgoingFrames(wake)
         self._receipts: list[int] = []
-        self._held: dict[int, HeldMessages] = {}
-        self._is_closed = False
-        self._open_count = 0
+        self.held: dict[int, HeldMessages] = {}
+        self.is_closed = False
+        self.open_count = 0
         self._has_said_last = False
         self._heard_s = self._said_s = now_s()
 
@@ -133,7 +155,7 @@ class Answering:
                 has_work |= self._take(frame)
             elif frame.kind == Kind.HELLO:
                 self.peer = checked_hello(frame.body, self._place, self._proved, self._owners)
-                self._outgoing.put(encode_frame(Kind.HELLO, encode_hello(self._place)))
+                self.outgoing.put(encode_frame(Kind.HELLO, encode_hello(self._place)))
             else:
                 raise LinkDamaged("it does not say who it is")
         return has_work
@@ -145,8 +167,8 @@ class Answering:
         """
         if self._receipts:
             receipts, self._receipts = self._receipts, []
-            self._outgoing.put(encode_frame(Kind.RECEIVED, encode_numbers(receipts)))
-        outgoing = self._outgoing.take()
+            self.outgoing.put(encode_frame(Kind.RECEIVED, encode_numbers(receipts)))
+        outgoing = self.outgoing.take()
         if outgoing:
             self._said_s = self._now_s()
         return outgoing
@@ -156,18 +178,18 @@ class Answering:
 
         Not said while a question is open that was carried out, and waits for other groups.
         """
-        if not self._open_count and not self._is_closed and self.peer is not None:
+        if not self.open_count and not self.is_closed and self.peer is not None:
             self._has_said_last = True
-            self._outgoing.put(encode_frame(Kind.LAST))
+            self.outgoing.put(encode_frame(Kind.LAST))
 
     def look(self) -> bool:
         """Look at the time, some times a second; return whether the connection is still good."""
         now_s = self._now_s()
         if now_s - self._heard_s > LINK_SILENCE_MS / 1000 or self._is_succeeded:
             return False
-        is_quiet = now_s - self._said_s >= LINK_PING_MS / 1000 and not self._outgoing
+        is_quiet = now_s - self._said_s >= LINK_PING_MS / 1000 and not self.outgoing
         if is_quiet and self.peer is not None:
-            self._outgoing.put(encode_frame(Kind.PING))
+            self.outgoing.put(encode_frame(Kind.PING))
         return True
 
     @property
@@ -180,10 +202,10 @@ class Answering:
 
     def closed(self) -> None:
         """Note that the connection has ended: what waits for its word waits no longer."""
-        self._is_closed = True
-        self._outgoing.forget()
+        self.is_closed = True
+        self.outgoing.forget()
         self._receipts = []
-        held, self._held = self._held, {}
+        held, self.held = self.held, {}
         for messages in held.values():
             messages.release()
 
@@ -199,7 +221,7 @@ class Answering:
             self._receive(frame)
             return True
         if kind == Kind.TELL:
-            self._group.tell_shard(self._own_index(frame), decode_command(frame.body, frame.flags))
+            self.group.tell_shard(self._own_index(frame), decode_command(frame.body, frame.flags))
             return True
         if kind == Kind.RELEASED:
             self._release(decode_numbers(frame.body))
@@ -208,9 +230,12 @@ class Answering:
             return True  # what has waited for it
         elif kind == Kind.CALL:
             self._begin_call(frame)
+        elif kind == Kind.PARCELS:
+            self._calls.brought(self._process, frame.body, frame.flags)
+            return True  # what delivery reports
         elif kind == Kind.NOTE:
             self._calls.heard(self._process, *decode_named(frame.body))
-            return True  # what delivery reports
+            return True  # what it leads to
         elif kind != Kind.PING:
             raise LinkDamaged(f"a frame of kind {kind} has no place in a question")
         return False
@@ -219,14 +244,15 @@ class Answering:
         """Hand questions to the shards."""
         if self._has_said_last:
             return  # who asks knows that it is not carried out
-        own, hold, submit_to = self._own, self._group.hold, self._group.submit_to
-        for correlation, index, holds, command in decode_questions(frame.body, frame.flags):
+        own, hold, submit_to = self._own, self.group.hold, self.group.submit_to
+        questions = decode_questions(frame.body, frame.flags)
+        self.open_count += len(questions)
+        for correlation, index, holds, command in questions:
             if index not in own:
                 raise LinkDamaged(f"shard {index} is not in this group")
             held = hold() if holds else None
-            self._open_count += 1
             try:
-                submit_to(index, command, held, _AnswerBack(self, correlation, held))
+                submit_to(index, command, held, AnswerBack(self, correlation, held))
             except ShardsError as error:
                 self.refuse(correlation, error)
 
@@ -240,11 +266,11 @@ class Answering:
         name, body = decode_named(frame.body)
 
         def answer(found: bytes) -> None:
-            if not self._is_closed:
-                self._outgoing.put(encode_frame(Kind.RESULT, found, correlation))
+            if not self.is_closed:
+                self.outgoing.put(encode_frame(Kind.RESULT, found, correlation))
 
         def refuse(error: ShardsError) -> None:
-            self._say_refused(correlation, error)
+            self.say_refused(correlation, error)
 
         self._calls.begin(self._process, name, body, answer, refuse)
 
@@ -254,13 +280,13 @@ class Answering:
             raise LinkDamaged("a message that is not from an outbox of another group")
         held = None
         if frame.flags & FrameFlag.HOLDS:
-            held = self._held[frame.correlation] = self._group.hold()
-        self._group.tell_shard(self._own_index(frame), message, held)
+            held = self.held[frame.correlation] = self.group.hold()
+        self.group.tell_shard(self._own_index(frame), message, held)
         self._receipts.append(frame.correlation)
 
     def _release(self, correlations: Iterable[int]) -> None:
         for correlation in correlations:
-            held = self._held.pop(correlation, None)
+            held = self.held.pop(correlation, None)
             if held is not None:
                 held.release()
 
@@ -272,35 +298,14 @@ class Answering:
     def _is_own(self, index: int) -> bool:
         return index in self._own
 
-    # What goes back
-
-    def answer(self, correlation: int, held: HeldMessages | None, reply: Reply) -> None:
-        """Answer a question."""
-        if self._barrier.is_closed:
-            self._barrier.hold(lambda: self.answer(correlation, held, reply))
-            return
-        if self._is_closed:
-            if held is not None:
-                held.release()
-            return
-        self._open_count -= 1
-        if reply.claimed is not None:
-            try:
-                reply = self._group.with_leaf(reply)
-            except ShardsError as error:
-                self._say_refused(correlation, error)
-                return
-        if held is None or not held.will_hold:
-            self._outgoing.put_together((correlation, False, reply))
-            return
-        self._outgoing.put_together((correlation, True, reply))
-        self._held[correlation] = held
+    # What goes back; see `AnswerBack`
 
     def refuse(self, correlation: int, error: ShardsError) -> None:
         """Refuse a question."""
-        self._open_count -= 1
-        self._say_refused(correlation, error)
+        self.open_count -= 1
+        self.say_refused(correlation, error)
 
-    def _say_refused(self, correlation: int, error: ShardsError) -> None:
-        if not self._is_closed:
-            self._outgoing.put(encode_frame(Kind.REFUSE, name_of(error), correlation))
+    def say_refused(self, correlation: int, error: ShardsError) -> None:
+        """Say that a question or a call has been refused."""
+        if not self.is_closed:
+            self.outgoing.put(encode_frame(Kind.REFUSE, name_of(error), correlation))

@@ -114,6 +114,8 @@ class ProcessCalls:
         self.when_linked: list[Callable[[int], None]] = []
         self.when_parted: list[Callable[[int], None]] = []
         self.when_looking: list[Callable[[], None]] = []
+        self.take_parcels: Callable[[int, bytes, int], None] = _take_none
+        """Takes the body of a frame of parcels and its flags; see `parcels`."""
         self.running_count = 0
         self.may_answer: Callable[[], bool] | None = None
         """Whether this process may say what it knows, where its log has a lease; None: always."""
@@ -273,6 +275,10 @@ class ProcessCalls:
         for link in self._links.values():
             link.note(note.name, body)
 
+    def parcel(self, process: int, parcel: tuple[Any, ...]) -> int:
+        """Hand another process a parcel by a link that is up; how many bytes it takes."""
+        return self._links[process].parcel(parcel)
+
     # What comes by a link; see `answering`
 
     def begin(
@@ -302,6 +308,10 @@ class ProcessCalls:
             listener(process, body)
         except UNREADABLE_JSON as error:
             raise LinkDamaged(f"the note {name} cannot be read: {error}") from error
+
+    def brought(self, process: int, body: bytes, flags: int) -> None:
+        """Take parcels. Raises LinkDamaged."""
+        self.take_parcels(process, body, flags)
 
     def came_up(self, process: int) -> None:
         """Tell who has asked for it that the link to a process has come up."""
@@ -355,6 +365,11 @@ class ProcessCalls:
                 await trio.sleep(_LEASE_LOOK_S)
             return
         raise LinkBroken
+
+
+def _take_none(process: int, body: bytes, flags: int) -> None:  # noqa: ARG001
+    """Refuse parcels: nothing takes them."""
+    raise LinkDamaged("parcels that nothing takes")
 
 
 def the_first(found: dict[int, Any | ShardsError]) -> ShardsError | None:

@@ -49,6 +49,8 @@ class Kind(IntEnum):
     """Something said to the process itself; it is not answered, and may be lost with the link."""
     LAST = 14
     """The group has stopped: what was asked and is not answered by now was not carried out."""
+    PARCELS = 15
+    """What is handed over in order, each once (`parcels.py`)."""
 
 
 class FrameFlag(IntEnum):

@@ -19,7 +19,7 @@ what `take` returns. The link is up when the other end has said who it is.
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import structlog
 from msgspec import Struct
@@ -58,6 +58,8 @@ from .owners import Owners
 from .place import ProcessPlace, checked_hello, encode_hello
 from .refusals import error_of
 
+_ASK: Final = Kind.ASK
+_PARCELS: Final = Kind.PARCELS
 _NOT_ASKED: Final = "an answer to a question that was not asked"
 _REPEATABLE: Final = frozenset({EnsurePromise, SettlePromise})
 
@@ -138,7 +140,7 @@ class MeshLink:
         self._may_ask = False
         """Whether questions go out: the link is up, and the other group has not stopped."""
         self._reader = LinkReader()
-        self._outgoing = OutgoingFrames(Kind.ASK, wake)
+        self._outgoing = OutgoingFrames(wake)
         self._released: list[int] = []
         self._last_correlation = 0
         self._in_flight: dict[int, _Question] = {}
@@ -156,10 +158,18 @@ class MeshLink:
         """Ask a shard there. Raises Overloaded; then nothing was asked."""
         if not self._may_ask or type(command) in _REPEATABLE:
             self._ask_with_patience(index, command, asker, place, held)
-        elif len(self._in_flight) >= self._questions_limit_count or self._is_long:
+            return
+        in_flight, outgoing = self._in_flight, self._outgoing
+        if (
+            len(in_flight) >= self._questions_limit_count
+            or outgoing.whole_bytes + len(outgoing.together) > self._outgoing_limit_bytes
+        ):
             raise Overloaded
-        else:  # it never waits
-            self._send_question(_Question(index, command, asker, place, held, 0.0))
+        # As `_send_question`, which is not called since most questions are sent here.
+        correlation = self._last_correlation + 1
+        outgoing.put_together(_ASK, (correlation, index, held is not None, command))
+        self._last_correlation = correlation
+        in_flight[correlation] = _Question(index, command, asker, place, held, 0.0)
 
     def _ask_with_patience(
         self, index: int, command: Command, asker: Asker, place: int, held: HeldMessages | None
@@ -182,12 +192,9 @@ class MeshLink:
         """Return whether a question would be refused."""
         if not self._may_ask:
             return len(self._waiting) >= LINK_WAITING_LIMIT_COUNT
-        return len(self._in_flight) >= self._questions_limit_count or self._is_long
-
-    @property
-    def _is_long(self) -> bool:
-        """Return whether as much waits to be sent as may."""
-        return len(self._outgoing) >= self._outgoing_limit_bytes
+        outgoing = self._outgoing
+        is_long = outgoing.whole_bytes + len(outgoing.together) > self._outgoing_limit_bytes
+        return is_long or len(self._in_flight) >= self._questions_limit_count
 
     def tell(self, index: int, command: Command) -> None:
         """Tell a shard there something, if the link is up."""
@@ -233,6 +240,13 @@ class MeshLink:
         if self.is_up:
             self._outgoing.put(encode_frame(Kind.NOTE, encode_named(name, body)))
 
+    def parcel(self, parcel: tuple[Any, ...]) -> int:
+        """Hand the process something, while the link is up; how many bytes it takes."""
+        outgoing = self._outgoing
+        before_bytes = len(outgoing)
+        outgoing.put_together(_PARCELS, parcel)
+        return len(outgoing) - before_bytes
+
     def _send_call(self, call: _Call) -> None:
         self._last_correlation = correlation = self._last_correlation + 1
         self._calls[correlation] = call
@@ -241,7 +255,7 @@ class MeshLink:
     def _send_question(self, question: _Question) -> None:
         self._last_correlation = correlation = self._last_correlation + 1
         holds = question.held is not None
-        self._outgoing.put_together((correlation, question.index, holds, question.command))
+        self._outgoing.put_together(_ASK, (correlation, question.index, holds, question.command))
         self._in_flight[correlation] = question
 
     def _release(self, correlation: int) -> None:

@@ -3,6 +3,7 @@
 A note (`calls.py`) is lost with its link. A parcel is kept until the other process has said that it
 has it; when the link has come up again, what may be missing is sent again, and what comes twice is
 dropped there. A process that was started again gets nothing of what was for the one before it.
+Those that follow one another are one frame of the link.
 
 What is kept is bounded. Who can wait asks `has_room` before, and is told by `when_room` when there
 is. Where more is handed over than can be kept, all of it is dropped.
@@ -33,18 +34,9 @@ RECEIPT_COUNT: Final = 32
 """After so many parcels their receipt is told; otherwise some times a second."""
 
 
-class _Parcel(Struct, frozen=True, array_like=True, gc=False):
-    """One parcel. Each process counts them from 1 in every `series`.
-
-    `is_after_loss` says that parcels before this series were dropped.
-    """
-
-    incarnation: int
-    series: int
-    number: int
-    is_after_loss: bool
-    flags: int
-    content: bytes
+_Parcel = tuple[int, int, int, bool, Any]
+"""The incarnation of who sends it, a series, a number, whether parcels before this series were
+dropped, and the content, or None. Each process counts parcels from 1 in every series."""
 
 
 class _Receipt(Struct, frozen=True, array_like=True, gc=False):
@@ -55,8 +47,6 @@ class _Receipt(Struct, frozen=True, array_like=True, gc=False):
     number: int
 
 
-_NOTHING: Final = b""
-_PARCEL: Final = ProcessNote("parcel", _Parcel)
 _RECEIPT: Final = ProcessNote("parcel-receipt", _Receipt)
 
 
@@ -68,7 +58,8 @@ class _Outbound:
         self.incarnation = 0
         self.series = 0
         self.number = 0
-        self.kept: deque[_Parcel] = deque()
+        self.kept: deque[tuple[_Parcel, int]] = deque()
+        """Parcels and how many bytes each takes."""
         self.kept_bytes = 0
         self.has_lost = False
         self.is_after_loss = False
@@ -121,7 +112,7 @@ class Parcels(Generic[Content]):
     ) -> None:
         self._calls = calls
         self._incarnation = incarnation
-        self._decode = content_decoder(kind)
+        self._decode = content_decoder(list[tuple[int, int, int, bool, kind | None]])
         self._take_content = take
         self._when_room = when_room
         self._when_lost = when_lost
@@ -131,7 +122,7 @@ class Parcels(Generic[Content]):
         self._outbound = {process: _Outbound() for process in calls.others}
         self._inbound = {process: _Inbound() for process in calls.others}
         self._linked: set[int] = set()
-        calls.hear(_PARCEL, self._take)
+        calls.take_parcels = self._take
         calls.hear(_RECEIPT, self._received)
         calls.when_linked.append(self._came_up)
         calls.when_parted.append(self._linked.discard)
@@ -153,15 +144,18 @@ class Parcels(Generic[Content]):
             way.drop()
             way.has_lost = True
             return
-        self._put(process, way, *encode_content(content))
+        self._put(process, way, content)
 
-    def _put(self, process: int, way: _Outbound, body: bytes, flags: int) -> None:
-        way.number += 1
-        parcel = _Parcel(self._incarnation, way.series, way.number, way.is_after_loss, flags, body)
-        way.kept.append(parcel)
-        way.kept_bytes += len(body)
+    def _put(self, process: int, way: _Outbound, content: Content | None) -> None:
+        number = way.number + 1
+        parcel = self._incarnation, way.series, number, way.is_after_loss, content
         if process in self._linked:
-            self._calls.note(process, _PARCEL, parcel)
+            size_bytes = self._calls.parcel(process, parcel)
+        else:
+            size_bytes = 0 if content is None else len(encode_content(content)[0])
+        way.number = number  # there was memory for it
+        way.kept.append((parcel, size_bytes))
+        way.kept_bytes += size_bytes
 
     def _look(self) -> None:
         """Tell what has come since the last time."""
@@ -175,8 +169,8 @@ class Parcels(Generic[Content]):
         if way.has_lost:
             self._begin(process, way)
         self._linked.add(process)
-        for parcel in way.kept:
-            self._calls.note(process, _PARCEL, parcel)
+        for parcel, _ in way.kept:
+            self._calls.parcel(process, parcel)
         self._when_room(process)
 
     def _meet(self, process: int, incarnation: int) -> None:
@@ -189,29 +183,34 @@ class Parcels(Generic[Content]):
     def _begin(self, process: int, way: _Outbound) -> None:
         way.begin()
         if way.is_after_loss:
-            self._put(process, way, _NOTHING, 0)  # so that it hears of the loss
+            self._put(process, way, None)  # so that it hears of the loss
         self._when_lost(process)
 
-    def _take(self, process: int, parcel: _Parcel) -> None:
+    def _take(self, process: int, body: bytes, flags: int) -> None:
+        """Take parcels that have come together. Raises LinkDamaged."""
         way = self._inbound[process]
-        if parcel.incarnation < way.incarnation:
-            return  # from the one before
-        self._meet(process, parcel.incarnation)
-        if (way.incarnation, way.series) != (parcel.incarnation, parcel.series):
-            way.incarnation, way.series = parcel.incarnation, parcel.series
-            way.number = way.told_number = 0
-            if parcel.is_after_loss:
-                self._when_lost(process)
-        if parcel.number <= way.number:
-            way.told_number = 0  # it has come again, so the receipt was lost
-            return
-        if parcel.number != way.number + 1:
-            raise LinkDamaged(f"parcel {parcel.number} came after {way.number}")
-        way.number = parcel.number
-        if parcel.content != _NOTHING:
-            self._take_content(process, self._decode(parcel.content, parcel.flags))
+        for incarnation, series, number, is_after_loss, content in self._decode(body, flags):
+            if incarnation < way.incarnation:
+                continue  # from the one before
+            if (way.incarnation, way.series) != (incarnation, series):
+                self._begin_inbound(process, way, incarnation, series)
+                if is_after_loss:
+                    self._when_lost(process)
+            if number <= way.number:
+                way.told_number = 0  # it has come again, so the receipt was lost
+                continue
+            if number != way.number + 1:
+                raise LinkDamaged(f"parcel {number} came after {way.number}")
+            way.number = number
+            if content is not None:
+                self._take_content(process, content)
         if way.number - way.told_number >= RECEIPT_COUNT:
             self._tell_receipt(process, way)
+
+    def _begin_inbound(self, process: int, way: _Inbound, incarnation: int, series: int) -> None:
+        self._meet(process, incarnation)
+        way.incarnation, way.series = incarnation, series
+        way.number = way.told_number = 0
 
     def _tell_receipt(self, process: int, way: _Inbound) -> None:
         """Tell up to where parcels have come; if this is lost, they come again with the link."""
@@ -225,6 +224,6 @@ class Parcels(Generic[Content]):
         if way.has_lost:  # and it listens
             self._begin(process, way)
         kept = way.kept
-        while kept and kept[0].number <= receipt.number:
-            way.kept_bytes -= len(kept.popleft().content)
+        while kept and kept[0][0][2] <= receipt.number:
+            way.kept_bytes -= kept.popleft()[1]
         self._when_room(process)

@@ -17,7 +17,7 @@ from troth.persistence.placement import groups_by_shard
 from .frames import LinkDamaged
 from .owners import Owners
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 
 class ProcessPlace(Struct, frozen=True, dict=True):

@@ -4,6 +4,7 @@ Those of the own group lead to its shards, those of other groups to links. So a 
 where a shard is.
 """
 
+from functools import partial
 from typing import final
 
 from troth.core.commands import Acknowledge, Command
@@ -70,6 +71,8 @@ class FarSeat:
         self, index: int, link: MeshLink, acknowledgments: Acknowledgments, barrier: Barrier
     ) -> None:
         self.index = index
+        self.put = self.ask = partial(link.ask, index)
+        """Ask by the link. Raises Overloaded."""
         self._barrier = barrier
         self._link = link
         self._acknowledgments = acknowledgments
@@ -78,12 +81,6 @@ class FarSeat:
     def is_full(self) -> bool:
         """Return whether `put` would refuse a command."""
         return self._link.is_full
-
-    def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
-        """Ask by the link. Raises Overloaded."""
-        self._link.ask(self.index, command, asker, place, held)
-
-    ask = put
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:  # noqa: ARG002
         """Tell by the link, if it is up. What has to arrive is told again when it comes up."""

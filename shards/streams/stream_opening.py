@@ -3,6 +3,7 @@
 Clients of engines are extras: what they need is imported here, and only when it is used.
 """
 
+import secrets
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,17 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from troth.core.limits import SHARDS_DEFAULT_COUNT
+from troth.persistence.data_directory import SECRET_BYTES
+from troth.persistence.identity import Identity
+from troth.persistence.placement import dealt_shards
+from troth.persistence.streams.cluster import ClusterBook, ClusterDescription
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
+from troth.persistence.wal.frames import DATA_ID_BYTES
+from troth.shards.storage import GroupPlace
 
-from .stream_storage import StreamStorage
+from .stream_storage import StreamGroup, StreamStorage
+from .times import asked
 
 log = structlog.get_logger("troth.shards.streams")
 
@@ -49,9 +58,73 @@ def open_stream(
     return storage
 
 
+def open_group(
+    url: str,
+    name: str,
+    place: GroupPlace,
+    node: str | None,
+    *,
+    incarnation: int,
+    may_claim: Callable[[], bool],
+    ended: frozenset[int],
+) -> StreamStorage:
+    """Open the storage of one group of a cluster, for one of several processes. Raises as above."""
+    identity = cluster_at(url, name).identity
+    clients = _clients(url, place.group, NatsOptions())
+    directory = Path(place.path)
+    group = StreamGroup(place, identity, incarnation, may_claim, ended)
+    node = node_name(node, directory)
+    storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
+    if place.group == 0:  # once a node
+        clients.look()
+    return storage
+
+
 def node_name(node: str | None, directory: Path) -> str:
     """Return the name of a node, which by default is that of its machine and directory."""
     return node or f"{socket.gethostname()}:{directory.resolve()}"
+
+
+def cluster_at(url: str, name: str) -> ClusterDescription:
+    """Return what a cluster is, waiting for the database if need be.
+
+    Raises StreamRefused if it is not there, or is another one.
+    """
+    book = cluster_book(url)
+    try:
+        found = asked(book.description, book.name)
+    finally:
+        book.close()
+    if found is None:
+        raise StreamRefused(
+            f"{book.name} has no cluster. Make it first: troth cluster create {name} --log URL"
+        )
+    if found.name != name:
+        raise StreamRefused(f"{book.name} has the cluster {found.name}, not {name}.")
+    return found
+
+
+def new_cluster(
+    name: str, groups_count: int, shard_count: int | None, *, now_ms: int
+) -> ClusterDescription:
+    """Return a cluster that is to be made. Raises ValueError if a group would have no shard."""
+    shards_count = shard_count or max(SHARDS_DEFAULT_COUNT, groups_count)
+    identity = Identity(
+        secrets.token_bytes(DATA_ID_BYTES),
+        dealt_shards(shards_count, groups_count),
+        now_ms,
+        secrets.token_bytes(SECRET_BYTES),
+    )
+    return ClusterDescription(name, identity)
+
+
+def cluster_book(url: str) -> ClusterBook:
+    """Return what is kept of a cluster in a database. Raises StreamRefused; connects to nothing."""
+    try:
+        from troth.persistence.streams.postgres_cluster import PostgresCluster
+    except ImportError as error:
+        raise _not_installed() from error
+    return PostgresCluster(url)
 
 
 class _Clients(NamedTuple):
@@ -84,9 +157,7 @@ def _postgres_clients(url: str, group: int) -> _Clients:
         from troth.persistence.streams.postgres_keeping import PostgresKeeping
         from troth.persistence.streams.postgres_stream import PostgresStream
     except ImportError as error:
-        raise StreamRefused(
-            "PostgreSQL's client is not installed. Install it: pip install 'troth[postgres]'."
-        ) from error
+        raise _not_installed() from error
     stream = PostgresStream(url, group)
 
     def look() -> bool:
@@ -98,3 +169,9 @@ def _postgres_clients(url: str, group: int) -> _Clients:
         return False
 
     return _Clients(stream, PostgresKeeping(url, group), look)
+
+
+def _not_installed() -> StreamRefused:
+    return StreamRefused(
+        "PostgreSQL's client is not installed. Install it: pip install 'troth[postgres]'."
+    )

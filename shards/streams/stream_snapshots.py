@@ -108,8 +108,8 @@ def read_pieces(keeping: StreamKeeping, description: SnapshotDescription) -> Ite
         raise SnapshotUnusable("the snapshot differs from what was written")
 
 
-def restore_snapshot(file: Path, directory: Path, identity: Identity) -> int:
-    """Make a store of checkpoints of a snapshot's file in a directory that is empty.
+def restore_snapshot(file: Path, directory: Path, identity: Identity, group: int = 0) -> int:
+    """Make a store of checkpoints of a group's snapshot in a directory that is empty.
 
     Return how many rows it has. Raises SnapshotError, SnapshotUnusable or CheckpointFailed; then
     the directory is not to be used.
@@ -122,7 +122,7 @@ def restore_snapshot(file: Path, directory: Path, identity: Identity) -> int:
             check_formats(file, reader.header)
             if reader.header.data_id != identity.data_id.hex():
                 raise SnapshotUnusable("the snapshot is of other data")
-            checkpoints = Checkpoints(store, identity.data_id, identity.shards_of(0))
+            checkpoints = Checkpoints(store, identity.data_id, identity.shards_of(group))
             checkpoints.write([])  # says whose store it is
             checkpoints.reader.close()
             for part in reader.parts():

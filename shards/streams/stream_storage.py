@@ -12,33 +12,36 @@ import os
 import secrets
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar, final
+from typing import Final
 
 import structlog
-import trio
 
 from troth import __version__
 from troth.core.limits import (
     SHARDS_DEFAULT_COUNT,
     STREAM_PATIENCE_MS,
-    STREAM_READ_CHECKPOINT_BYTES,
-    STREAM_SKEW_LIMIT_MS,
-    STREAM_UPKEEP_MS,
 )
 from troth.persistence.checkpoints.checkpoints import Checkpoints
+from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import TABLES
 from troth.persistence.checkpoints.store import LmdbStore
-from troth.persistence.data_directory import SECRET_BYTES, LogEndDoubt, lock_directory
+from troth.persistence.data_directory import (
+    SECRET_BYTES,
+    LogEndDoubt,
+    group_name,
+    lock_directory,
+)
 from troth.persistence.errors import (
     DataDirectoryLost,
     DataDirectoryUnreadable,
+    DataDirectoryUnwritable,
     ShardCountMismatch,
 )
-from troth.persistence.files import RealFiles
+from troth.persistence.files import DIRECTORY_MODE, LockedDirectory, RealFiles
 from troth.persistence.identity import (
     IDENTITY_NAME,
     Identity,
@@ -62,52 +65,37 @@ from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.shards.committer import BatchWriter, Committer, ThreadWriter
-from troth.shards.storage import MakeCheckpoint, StreamStatistics
+from troth.shards.storage import GroupPlace, MakeCheckpoint, StreamStatistics
 
+from .following import Following
 from .stream_snapshots import SnapshotUnusable, read_pieces, restore_snapshot
+from .times import MACHINE_TIMES, Answer, Times, asked
 
 CACHE_NAME: Final = "stream.json"
 CHECKPOINTS_NAME: Final = "checkpoints"
-_RETRY_S: Final = 0.5
 _FETCHES_COUNT: Final = 3
-
-Answer = TypeVar("Answer")
 
 log = structlog.get_logger("troth.shards.streams")
 
 
-def boot_ms() -> int:
-    """Return a time in ms that never steps, and counts on while the machine sleeps."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime_ns(clock) // 1_000_000
+@dataclass(frozen=True, slots=True)
+class StreamGroup:
+    """One group of a cluster, and the process that has it on this node.
 
-
-def _rest(duration_s: float) -> None:
-    """Block for a while, in a thread that is not the event loop's, or before there is a loop."""
-    threading.Event().wait(duration_s)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-class Times(NamedTuple):
-    """What a storage knows of time: durations, the time of day, and how to let time pass.
-
-    `check_ends` is called in between, and raises if the server is to end.
+    `place` is its directory. `identity` is that of the cluster. `incarnation` tells this process
+    from all others; `may_claim` says whether it may try to own the stream now, if it is free.
+    `ended` are those that had the group here before, and are gone.
     """
 
-    boot_ms: Callable[[], int] = boot_ms
-    now_ms: Callable[[], int] = _now_ms
-    sleep_s: Callable[[float], None] = _rest
-    check_ends: Callable[[], None] = trio.from_thread.check_cancelled
-
-
-MACHINE_TIMES: Final = Times()
+    place: GroupPlace
+    identity: Identity
+    incarnation: int
+    may_claim: Callable[[], bool]
+    ended: frozenset[int] = frozenset()
 
 
 class StreamStorage:
-    """A stream, and a directory that is locked for this process.
+    """A stream, and a directory that is locked for this process; or one group of a cluster.
 
     `node` is the name of this server among those on the stream. Opening makes the stream if there
     is none, and may wait for the engine, or fetch a snapshot from it. Raises a
@@ -123,6 +111,7 @@ class StreamStorage:
         *,
         node: str,
         patience_ms: int = STREAM_PATIENCE_MS,
+        group: StreamGroup | None = None,
         times: Times = MACHINE_TIMES,
     ) -> None:
         files = RealFiles()
@@ -133,21 +122,26 @@ class StreamStorage:
         self.keeping = keeping
         self.make_checkpoint: MakeCheckpoint | None = None
         self.node = node
+        self.group = 0 if group is None else group.place.group
+        self._home = Path(path)
+        self._path = self._home if group is None else self._home / group_name(self.group)
         self.is_fsync_unsafe = False
         """Whether a power cut can lose what the engine acknowledges, as far as it is known."""
-        self._path = Path(path)
         self._patience_ms = patience_ms
-        self._holds: dict[object, int] = {}
+        self._is_owned = False
+        self.keeps_ownership = False
+        self._holds: dict[object, ChainMark | None] = {}
         self._noting = threading.Lock()  # checkpoints and upkeep have threads of their own
-        self._lock = lock_directory(files, path)
+        self._lock = (
+            lock_directory(files, path)
+            if group is None
+            else LockedDirectory.inherited(path, group.place.lock)
+        )
         try:
-            if (self._path / IDENTITY_NAME).exists():
-                raise DataDirectoryUnreadable(
-                    path,
-                    f"holds a server's own log ({IDENTITY_NAME}), which is not in {stream.name}",
-                    "Choose another directory with --data.",
-                )
-            self.identity = _found(stream, shard_count, patience_ms, times)
+            refuse_own_log(self._home, stream.name)
+            self.identity = self._found(stream, shard_count, group)
+            if group is not None:
+                _make_directories(self._path.parent, self._path)
             self.noted = self._read_cache()
             """From where on the stream has what the checkpoints do not cover, if that is known."""
             self._open_checkpoints()
@@ -155,12 +149,15 @@ class StreamStorage:
             self._log = StreamLog(
                 stream,
                 node=node,
-                incarnation=secrets.randbits(64),
+                incarnation=secrets.randbits(64) if group is None else group.incarnation,
                 boot_ms=times.boot_ms,
                 now_ms=times.now_ms,
                 sleep_s=times.sleep_s,
                 mark=self.noted,
                 patience_ms=patience_ms,
+                silence_ms=times.silence_ms,
+                may_claim=_always if group is None else group.may_claim,
+                ended=frozenset() if group is None else group.ended,
             )
         except BaseException:
             if "_checkpoints" in self.__dict__:  # they were opened
@@ -170,10 +167,41 @@ class StreamStorage:
             keeping.close()
             raise
 
+    def _found(
+        self, stream: Stream, shard_count: int | None, group: StreamGroup | None
+    ) -> Identity:
+        """Return who the stream's data is, and make it if it is new; wait for the engine.
+
+        Of a cluster, all of it was made before.
+        """
+        new = Identity(
+            secrets.token_bytes(DATA_ID_BYTES),
+            (shard_count or SHARDS_DEFAULT_COUNT,),
+            self._times.now_ms(),
+            secrets.token_bytes(SECRET_BYTES),
+        )
+        wanted = encode_identity(new if group is None else group.identity)
+        identity = decode_identity(stream.name, self._asked(lambda: stream.found(wanted)))
+        if group is not None:
+            if identity != group.identity:
+                raise StreamRefused(f"{stream.name} is not of this cluster. Nothing was changed.")
+        elif identity.groups_count > 1:
+            raise StreamRefused(
+                f"{stream.name} has a cluster of {identity.groups_count} groups. Nothing was "
+                "changed. Serve it with --cluster; `troth cluster status --log URL` shows its name."
+            )
+        elif shard_count is not None and shard_count != identity.shard_count:
+            raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
+        return identity
+
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        """Ask the engine, again and again for a while. Raises StreamRefused."""
+        return asked(question, self.place, self._patience_ms, self._times)
+
     def _open_checkpoints(self) -> None:
         self._store = LmdbStore(self._path / CHECKPOINTS_NAME, TABLES, check=self._check_lock)
         self._checkpoints = Checkpoints(
-            self._store, self.identity.data_id, self.identity.shards_of(0)
+            self._store, self.identity.data_id, self.identity.shards_of(self.group)
         )
 
     def _begin(self, stream: Stream) -> None:
@@ -181,22 +209,16 @@ class StreamStorage:
         if self.noted is not None and self.noted.next_sequence > self._checkpoints.position + 1:
             self.noted = None  # its checkpoints are gone
         number = 0 if self.noted is None else self.noted.number
-        patience_ms = self._patience_ms
-        _asked(
-            lambda: self.keeping.note_reader(self.node, number),
-            stream.name,
-            patience_ms,
-            self._times,
-        )
-        first_number = _asked(stream.first, stream.name, patience_ms, self._times)
+        self._asked(lambda: self.keeping.note_reader(self.node, number))
+        first_number = self._asked(stream.first)
         if self.noted is not None and self.noted.number >= first_number:
             return
         for tries_left in reversed(range(_FETCHES_COUNT)):
-            found = _asked(self.keeping.snapshot, stream.name, patience_ms, self._times)
+            found = self._asked(self.keeping.snapshot)
             if found is None:
                 break
             try:
-                _asked(partial(self._begin_with, found), stream.name, patience_ms, self._times)
+                self._asked(partial(self._begin_with, found))
             except (SnapshotUnusable, SnapshotError) as error:
                 if not tries_left:  # not because another one has just taken its place
                     raise StreamDamaged(stream.name, found.mark.number, str(error)) from error
@@ -218,7 +240,7 @@ class StreamStorage:
             (self._path / CACHE_NAME).unlink(missing_ok=True)
             self._checkpoints.close()
             shutil.rmtree(fresh, ignore_errors=True)
-            rows_count = restore_snapshot(file, fresh, self.identity)
+            rows_count = restore_snapshot(file, fresh, self.identity, self.group)
             shutil.rmtree(self._path / CHECKPOINTS_NAME, ignore_errors=True)
             os.replace(fresh, self._path / CHECKPOINTS_NAME)
             RealFiles().sync_directory(str(self._path))
@@ -238,8 +260,9 @@ class StreamStorage:
         return self.identity.shard_count
 
     @property
-    def group(self) -> int:
-        return 0
+    def data_id(self) -> bytes:
+        """The bytes that tell this data from any other."""
+        return self.identity.data_id
 
     @property
     def group_shards(self) -> tuple[int, ...]:
@@ -263,7 +286,7 @@ class StreamStorage:
 
     def _check_lock(self) -> None:
         if not self._lock.is_in_place():
-            raise DataDirectoryLost(str(self._path))
+            raise DataDirectoryLost(str(self._home))
 
     def check(self) -> None:
         self._check_lock()
@@ -274,7 +297,7 @@ class StreamStorage:
 
         In the meantime, make checkpoints: what is left to do at a takeover stays little.
         """
-        following = _Following(self._log, self._times.boot_ms)
+        following = Following(self._log, self._times.boot_ms)
 
         def pause() -> None:
             self._times.check_ends()
@@ -282,17 +305,19 @@ class StreamStorage:
             if following.is_due():
                 self._catch_up()
 
+        shards = self.identity.shards_of(self.group)
         mark = self._log.mark
         if mark is not None:
             self._log.check_mark(str(self._path), pause)
         for sequence, record in self._log.take_over(pause):
-            if record.shard >= self.shard_count:
+            if record.shard not in shards:
                 raise StreamDamaged(
                     self.place, self._log.number, f"record {sequence} is of shard {record.shard}"
                 )
             yield sequence, record
         if self.next_sequence <= self._checkpoints.position:
             raise another_history(self.place, self._log.number, str(self._path))
+        self._is_owned = True
 
     def _catch_up(self) -> None:
         """Make a checkpoint of all that was read, if that is news, and note how far it is."""
@@ -351,7 +376,7 @@ class StreamStorage:
         """Keep what no checkpoint covers now from being trimmed, until the result is called."""
         hold = object()
         with self._noting:
-            self._holds[hold] = 0 if self.noted is None else self.noted.number
+            self._holds[hold] = self.noted
 
         def release() -> None:
             with self._noting:
@@ -363,14 +388,30 @@ class StreamStorage:
     def held_number(self) -> int | None:
         """The first frame that a snapshot needs which is being read; None if there is none."""
         with self._noting:
-            return min(self._holds.values(), default=None)
+            return min(map(_number_of, self._holds.values()), default=None)
 
-    def open_cut(self, created_at_ms: int) -> Cut:
-        """Make a cut of everything that is durable now. Raises CheckpointDamaged."""
-        mark = self.noted  # before the rows, which have all that is before it
-        view = self._checkpoints.open_view()
-        # After the rows: the log never ends before what they cover.
-        until_sequence = self._log.durable_sequence
+    def open_rows(self) -> View:
+        """Open the rows of a cut before its moment in the log has come; the log is held then.
+
+        Raises CheckpointFailed.
+        """
+        return self._checkpoints.open_view()
+
+    def open_cut(self, created_at_ms: int, opened: tuple[View, int] | None = None) -> Cut:
+        """Make a cut of everything that is durable now. Raises CheckpointDamaged.
+
+        `opened` are rows, and the last record of the cut, if that was before.
+        """
+        if opened is not None:
+            with self._noting:
+                # What was held before the rows were opened is before all that they lack.
+                mark = min(self._holds.values(), key=_number_of, default=None)
+            view, until_sequence = opened
+        else:
+            mark = self.noted  # before the rows, which have all that is before it
+            view = self._checkpoints.open_view()
+            # After the rows: the log never ends before what they cover.
+            until_sequence = self._log.durable_sequence
 
         def batches(from_sequence: int) -> Iterator[Batch]:
             for sequence, record in self._log.read(from_sequence, mark):
@@ -394,11 +435,11 @@ class StreamStorage:
 
     def last_snapshot_at_ms(self) -> int:
         """Return when the last whole snapshot was written to a file; 0 if unknown."""
-        return last_taken_ms(self._path)
+        return last_taken_ms(self._home)
 
     def note_snapshot(self, at_ms: int) -> None:
         """Remember that a whole snapshot was taken. Blocks. Raises OSError."""
-        note_taken(self._path, at_ms)
+        note_taken(self._home, at_ms)
 
     def archive(self, now_ms: int) -> None:
         """Do nothing: the engine has its own."""
@@ -411,6 +452,16 @@ class StreamStorage:
     def epoch(self) -> int:
         """The number of owners that the stream has had, this server included."""
         return self._log.epoch
+
+    @property
+    def waits_for(self) -> str | None:
+        """The name of the owner that this node stands by for, if it does; in any thread."""
+        return self._log.waits_for
+
+    @property
+    def is_owned(self) -> bool:
+        """Return whether this node has become the owner, and all records were read."""
+        return self._is_owned
 
     def _read_cache(self) -> ChainMark | None:
         """Return where to begin to read; None if that is not known."""
@@ -447,76 +498,37 @@ class StreamStorage:
     def close(self) -> None:
         try:
             self._checkpoints.close()
-            self._log.close()
+            self._log.close(keeps_ownership=self.keeps_ownership)
             self.keeping.close()
         finally:
             self._lock.close()
 
 
-@final
-class _Following:
-    """What a node does besides reading: it tells of its standing, and says when to catch up."""
-
-    def __init__(self, stream_log: StreamLog, boot_ms: Callable[[], int]) -> None:
-        self._log = stream_log
-        self._boot_ms = boot_ms
-        self._has_told = False
-        self._has_warned = False
-        self._due_ms = self._boot_ms() + STREAM_UPKEEP_MS
-        self._due_bytes = STREAM_READ_CHECKPOINT_BYTES
-
-    def tell(self) -> None:
-        """Log what an operator should know, once."""
-        owner, skew_ms = self._log.waits_for, self._log.skew_ms
-        if owner is not None and not self._has_told:
-            self._has_told = True
-            log.info("standing by until the owner of the log is gone", owner=owner)
-        if abs(skew_ms) > STREAM_SKEW_LIMIT_MS and not self._has_warned:
-            self._has_warned = True
-            log.warning(
-                "the clocks of this server and of the owner of the log differ; after a takeover "
-                "timers are late or early by that much",
-                skew_ms=skew_ms,
-                owner=owner,
-            )
-
-    def is_due(self) -> bool:
-        """Return whether it is time to catch up; not while this node is about to take over."""
-        if not self._log.is_following:
-            return False
-        now_ms = self._boot_ms()
-        if now_ms < self._due_ms and self._log.read_bytes < self._due_bytes:
-            return False
-        self._due_ms = now_ms + STREAM_UPKEEP_MS
-        self._due_bytes = self._log.read_bytes + STREAM_READ_CHECKPOINT_BYTES
-        return True
+def _always() -> bool:
+    return True
 
 
-def _found(stream: Stream, shard_count: int | None, patience_ms: int, times: Times) -> Identity:
-    """Return who the stream's data is, and make it if it is new; wait for the engine."""
-    new = Identity(
-        secrets.token_bytes(DATA_ID_BYTES),
-        (shard_count or SHARDS_DEFAULT_COUNT,),
-        times.now_ms(),
-        secrets.token_bytes(SECRET_BYTES),
-    )
-    stored = _asked(lambda: stream.found(encode_identity(new)), stream.name, patience_ms, times)
-    identity = decode_identity(stream.name, stored)
-    if shard_count is not None and shard_count != identity.shard_count:
-        raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
-    return identity
+def _number_of(mark: ChainMark | None) -> int:
+    return 0 if mark is None else mark.number
 
 
-def _asked(question: Callable[[], Answer], name: str, patience_ms: int, times: Times) -> Answer:
-    """Ask the engine, again and again for a while. Raises StreamRefused."""
-    gives_up_ms = times.boot_ms() + patience_ms
-    while True:
+def _make_directories(*paths: Path) -> None:
+    """Make directories unless they are there. Raises DataDirectoryUnwritable."""
+    for path in paths:
         try:
-            return question()
-        except StreamUnreachable as error:
-            if times.boot_ms() >= gives_up_ms:
-                raise StreamRefused(f"{name} cannot be reached: {error}.") from error
-        times.sleep_s(_RETRY_S)
+            path.mkdir(DIRECTORY_MODE, exist_ok=True)
+        except OSError as error:
+            raise DataDirectoryUnwritable(str(path), error) from error
+
+
+def refuse_own_log(directory: Path, name: str) -> None:
+    """Raise DataDirectoryUnreadable if a directory holds a log, which is not in the engine."""
+    if (directory / IDENTITY_NAME).exists():
+        raise DataDirectoryUnreadable(
+            str(directory),
+            f"holds a server's own log ({IDENTITY_NAME}), which is not in {name}",
+            "Choose another directory with --data.",
+        )
 
 
 def _write_durably(path: Path, content: bytes) -> None:

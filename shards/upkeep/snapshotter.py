@@ -180,6 +180,16 @@ class KeptCopy:
     created_at_ms: int
 
 
+class CopiesOfAll(Protocol):
+    """What takes the snapshots that an engine keeps of all groups; see `gathered.kept_copies`."""
+
+    own: Callable[[], Awaitable[KeptCopy | None]] | None
+
+    async def take_all(self) -> KeptCopy:
+        """Take one of each group. Raises ShardsError."""
+        ...  # pragma: no cover
+
+
 class EngineUpkeep(Protocol):
     """What takes the snapshots that an engine keeps; see `streams.stream_upkeep`."""
 
@@ -200,7 +210,8 @@ class EngineUpkeep(Protocol):
 class Snapshotter:
     """Takes the snapshots of one server; of several groups, `of_all` does.
 
-    If the log is in an engine, `engine` takes those that are kept there.
+    If the log is in an engine, `engine` takes those that are kept there; of several groups,
+    `copies_of_all` does.
 
     `checkpoint` makes one checkpoint. `directory` and `schedule` belong together: without them no
     snapshot is taken unless a client asks. `keep_count` of the scheduled ones are kept.
@@ -217,8 +228,12 @@ class Snapshotter:
         keep_count: int,
         of_all: CutsOfAll | None = None,
         engine: EngineUpkeep | None = None,
+        copies_of_all: CopiesOfAll | None = None,
     ) -> None:
         self._engine = engine
+        self._copies_of_all = None if engine is None else copies_of_all
+        if self._copies_of_all is not None:
+            self._copies_of_all.own = self._write_own_to_engine
         self._of_all = of_all
         if of_all is not None:
             of_all.checkpoint = self._checkpointed
@@ -356,8 +371,13 @@ class Snapshotter:
     async def write_to_engine(self) -> KeptCopy | None:
         """Take a snapshot that the engine of the log keeps; None if there is no such engine.
 
-        Raises SnapshotError.
+        Of several groups, take one of each. Raises SnapshotError or ShardsError.
         """
+        if self._copies_of_all is not None:
+            return await self._copies_of_all.take_all()
+        return await self._write_own_to_engine()
+
+    async def _write_own_to_engine(self) -> KeptCopy | None:
         if self._engine is None:
             return None
         await self._checkpointed()

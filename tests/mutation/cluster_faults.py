@@ -1,19 +1,28 @@
-"""Planted faults of logs that are streams: `stream_faults.py`, and more that the design names."""
+"""Planted faults of logs that are streams: `stream_faults.py`, and more that the design names.
 
+Those that the simulation of several nodes finds, which knows nothing of them, are planted once
+more: one of its seeds has to fail.
+"""
+
+from dataclasses import replace
 from typing import Final
 
 from .fault import Fault, fault
 from .stream_faults import LOG, OWNERSHIP, STREAM_FAULTS
 
 _CHAIN: Final = "persistence/streams/test_chain.py"
+_TEST: Final = (
+    "tests/simulation/cluster/test_cluster.py::test_nodes_on_one_stream_keep_their_promises"
+)
+_LIMIT_S: Final = 3_600
+"""All seeds end before that: a test that has no end counts as one that notices."""
 
 _HEARD: Final = (
     "self._own = self._own.acknowledged() if is_durable else self._own.unanswered()\n"
     "            return\n"
 )
 
-CLUSTER_FAULTS: Final[tuple[Fault, ...]] = (
-    *STREAM_FAULTS,
+_FAULTS: Final[tuple[Fault, ...]] = (
     fault(
         "the lease of an owner is counted from the acknowledgment",
         "persistence/streams/stream_log.py",
@@ -57,5 +66,31 @@ CLUSTER_FAULTS: Final[tuple[Fault, ...]] = (
         "self.heard_ms + STREAM_TAKEOVER_WAIT_MS",
         "self.heard_ms + STREAM_LEASE_MS",
         OWNERSHIP,
+    ),
+)
+
+_NAMES: Final = (
+    "a new owner does not wait for the lease of the old one",
+    "another's frame is taken for ours",
+    "reads are answered although the lease is over",
+    "time goes back at a takeover",
+    "the lease of an owner is counted from the acknowledgment",
+)
+
+_KNOWN: Final = {one.name: one for one in (*STREAM_FAULTS, *_FAULTS)}
+
+CLUSTER_FAULTS: Final[tuple[Fault, ...]] = (
+    *STREAM_FAULTS,
+    *_FAULTS,
+    *(
+        replace(
+            _KNOWN[name],
+            name=f"simulated nodes: {name}",
+            tests=(_TEST,),
+            is_quick=False,
+            limit_s=_LIMIT_S,
+            all_seeds=True,
+        )
+        for name in _NAMES
     ),
 )

@@ -32,8 +32,8 @@ HOME_FAULTS: tuple[Fault, ...] = (
     fault(
         "messages and reports are lost with a link",
         PARCELS,
-        "for parcel in way.kept:",
-        "for parcel in ():",
+        "for parcel, _ in way.kept:",
+        "for parcel, _ in ():",
         MESSAGES,
     ),
     fault(

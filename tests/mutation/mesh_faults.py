@@ -114,8 +114,8 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "a process says that nothing is in doubt while something is",
         ANSWERING,
-        "if not self._open_count and not self._is_closed",
-        "if not self._is_closed",
+        "if not self.open_count and not self.is_closed",
+        "if not self.is_closed",
         "shards/mesh/test_ends.py",
         is_quick=True,
     ),
@@ -233,7 +233,7 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "answers to other groups pass the barrier of a snapshot",
         ANSWERING,
-        "if self._barrier.is_closed:",
+        "if end.barrier.is_closed:",
         "if False:",
         BARRIER,
     ),

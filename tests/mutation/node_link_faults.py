@@ -9,6 +9,7 @@ HANDSHAKES, SEALED, GUARDED = (
     f"shards/guard/test_{name}.py" for name in ("handshake", "sealing", "guarded_end")
 )
 
+FAR_STREAMS = "http/links/test_far_streams.py"
 OWNERS = "shards/mesh/test_owners.py"
 
 NODE_LINK_FAULTS: tuple[Fault, ...] = (
@@ -30,7 +31,7 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a proof is good at every node",
         HANDSHAKE,
-        "if callee != Callee(self._own.node, self._own.group):",
+        "if callee != Callee(self._own.node, self._own.group, callee.use):",
         "if False:",
         HANDSHAKES,
     ),
@@ -169,5 +170,40 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         "peer=peer,",
         "peer=None,",
         OWNERS,
+    ),
+    fault(
+        "calls are answered whatever the lease of the log is",
+        "http/processes/mesh_member.py",
+        "self.mesh.calls.may_answer = shards.committer.may_answer",
+        "pass",
+        "http/processes/test_mesh_member.py",
+    ),
+    fault(
+        "a stream stays at a home whose group has moved",
+        "http/links/stream_carrier.py",
+        "if carried.group == group and carried.epoch < epoch:",
+        "if False:",
+        FAR_STREAMS,
+    ),
+    fault(
+        "a worker of a far home that reads slowly is cut off",
+        "http/links/far_streams.py",
+        "if self.is_writing:",
+        "if False:",
+        FAR_STREAMS,
+    ),
+    fault(
+        "what a home says to a slow worker is kept without a limit",
+        "http/links/far_streams.py",
+        "            while self._outgoing:\n",
+        "            while False:\n",
+        FAR_STREAMS,
+    ),
+    fault(
+        "what a worker says and its far home does not read is kept without a limit",
+        "http/links/far_streams.py",
+        "if len(self._unread) > UNREAD_LIMIT_BYTES:",
+        "if False:",
+        FAR_STREAMS,
     ),
 )

@@ -8,6 +8,7 @@ POSTGRES = "persistence/streams/test_postgres_stream.py"
 ENGINES = "persistence/streams/test_engines.py"
 JETSTREAM = "persistence/streams/test_jetstream_stream.py"
 STORAGE = "shards/streams/test_stream_storage.py"
+GROUPS = "shards/streams/test_groups_of_streams.py"
 
 STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -179,6 +180,50 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         STORAGE,
     ),
     fault(
+        "a group is claimed by a node that does not lead",
+        "persistence/streams/stream_log.py",
+        "(self._own.is_free or is_silent) and self._may_claim()",
+        "(self._own.is_free or is_silent)",
+        GROUPS,
+        is_quick=True,
+    ),
+    fault(
+        "any process is taken for one that is gone",
+        "persistence/streams/stream_log.py",
+        "has_ended = frame.incarnation in self._ended",
+        "has_ended = True",
+        LOG,
+        is_quick=True,
+    ),
+    fault(
+        "a process that is replaced releases its group to others",
+        "persistence/streams/stream_log.py",
+        "may_release and not keeps_ownership and",
+        "may_release and",
+        LOG,
+    ),
+    fault(
+        "a cut of a group lacks what a later checkpoint has",
+        "shards/streams/stream_storage.py",
+        "mark = min(self._holds.values(), key=_number_of, default=None)",
+        "mark = self.noted",
+        GROUPS,
+    ),
+    fault(
+        "a group takes records of another's shards",
+        "shards/streams/stream_storage.py",
+        "if record.shard not in shards:",
+        "if record.shard >= self.shard_count:",
+        GROUPS,
+    ),
+    fault(
+        "a node goes on with its groups that another has replaced",
+        "cli/supervising/supervisor.py",
+        "if 0 < self._led_epoch < message",
+        "if 0 > self._led_epoch > message",
+        "cli/supervising/test_supervisor.py",
+    ),
+    fault(
         "reads are answered although the lease is over",
         "shards/committer.py",
         "self.may_answer is None or self.may_answer()",
@@ -213,6 +258,13 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         '            if notes.read("founded") is not None:\n',
         "            if False:\n",
         JETSTREAM,
+    ),
+    fault(
+        "all of a log in JetStream is removed because a new node has read nothing",
+        "persistence/streams/jetstream_keeping.py",
+        "if number <= _FIRST_NUMBER or not",
+        "if not",
+        ENGINES,
     ),
     fault(
         "an owner in JetStream that was deposed changes which snapshot is the newest",

@@ -96,12 +96,15 @@ def count_in_server(path: Path, arguments: list[str]) -> None:
 
 
 def _give_passes_time() -> None:
-    """Make no pass end early, and no pause count as an absence, because counting is slow."""
+    """Make no pass end early, and no pause an absence or a silence, because counting is slow."""
     import importlib
 
     for module, names in (
         ("troth.shards.passes", ("PASS_LIMIT_S", "CLIENTS_LIMIT_S", "OWN_LIMIT_S")),
         ("troth.shards.clock", ("ABSENCE_LIMIT_MS", "TICK_MS")),
+        ("troth.shards.mesh.link", ("LINK_SILENCE_MS",)),
+        ("troth.shards.mesh.answering", ("LINK_SILENCE_MS",)),
+        ("troth.http.identity.copied", ("COPY_LEASE_MS",)),
     ):
         try:
             found = importlib.import_module(module)

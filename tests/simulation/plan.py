@@ -10,6 +10,8 @@ PACES: Final = (1.0, 10.0, 100.0, 1_000.0)
 """How long everybody rests between requests: from a busy minute to a quiet day."""
 PACES_OF_GROUPS: Final = (1.0, 1.0, 10.0)
 """With several groups, whose links say something all the time."""
+PACES_OF_NODES: Final = (1.0, 1.0, 10.0)
+"""With several nodes, who do that too."""
 
 CRONS: Final = {
     1.0: "*/5 * * * * *",
@@ -69,10 +71,12 @@ def plan_of(
 ) -> Plan:
     """The run of a seed: the seed also decides the setting.
 
-    With 0 groups it decides their number as well, which is two at least. Nodes say something all
-    the time, so with them it is always a busy minute.
+    With 0 groups it decides their number as well, which is two at least.
     """
     random = Random(f"{seed}/plan")
+    paces = PACES if groups_count == 1 else PACES_OF_GROUPS
+    if nodes_count:
+        paces = PACES_OF_NODES
     return Plan(
         seed,
         steps_count,
@@ -80,7 +84,7 @@ def plan_of(
         reboots_after_disk_failure=random.random() < 0.6,
         makes_checkpoints=random.random() < 0.7,
         trims_log=random.random() < 0.7,
-        pace=1.0 if nodes_count else random.choice(PACES if groups_count == 1 else PACES_OF_GROUPS),
+        pace=random.choice(paces),
         groups_count=groups_count or random.randint(2, GROUPS_LIMIT_COUNT),
         nodes_count=nodes_count,
         chances=chances,

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from .checks import check_log, check_recovered, check_settled
 from .clients import Clients, run_subscriber
 from .cluster.cluster_world import ClusterWorld
+from .cluster.lookers import look_at_owners
 from .cluster.node_lives import check_last, make_cluster
 from .cluster.trouble_of_nodes import make_trouble_of_nodes
 from .ledger import BrokenPromise, require
@@ -150,6 +151,8 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             nursery.start_soon(run_subscriber, world, number)
         for number in range(len(NODES)):
             nursery.start_soon(run_node, world, number)
+        if isinstance(world, ClusterWorld):
+            nursery.start_soon(look_at_owners, world)
         async with trio.open_nursery() as active:
             active.start_soon(clients.run)
             if isinstance(world, ClusterWorld):

@@ -1,12 +1,13 @@
 """A whole server with its log in PostgreSQL or NATS: killed, halted, replaced; its engine too."""
 
+import contextlib
 import json
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.helpers.server import ServerDiedError, ServerProcess, http_json
 from tests.http.envelope.conversation import VERSION
 from tests.proofs.cluster_kill import ClusterProof, ProofEngine
 from tests.proofs.support import Client
+from troth.cli import command
 from troth.cli.doctor.database import examine_database
 from troth.cli.doctor.findings import Finding, Soundness
 from troth.core.limits import STREAM_LEASE_MS
@@ -92,9 +94,10 @@ def _is_there(server: ServerProcess, name: str) -> bool:
 class Load:
     """Creates promises, one after the other; `made` are those that were acknowledged."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, prefix: str = "p") -> None:
         self.made: list[str] = []
         self._server = server
+        self._prefix = prefix
         self._is_over = False
         self._thread = threading.Thread(target=self._run)
 
@@ -111,8 +114,8 @@ class Load:
             if self._is_over:
                 return
             try:
-                if _create(self._server, f"p{number}") == 201:
-                    self.made.append(f"p{number}")
+                if _create(self._server, f"{self._prefix}{number}") == 201:
+                    self.made.append(f"{self._prefix}{number}")
             except OSError:
                 time.sleep(0.01)  # the server is not there just now
 
@@ -139,9 +142,7 @@ def test_nothing_acknowledged_is_lost_with_the_server_and_its_directory(
     with ServerProcess(tmp_path / "b", *engine.arguments) as second:
         _assert_all_there(second, load.made)
         assert _create(second, "another") == 201
-        key = (second.data / "admin.key").read_text().strip()
-        headers = {"Authorization": f"Bearer {key}"}
-        status, made = second.request("POST", "/admin/snapshots", headers=headers)
+        status, made = second.request("POST", "/admin/snapshots", headers=_operator(second))
         assert (status, made["name"], made["problem"]) == (201, "database", None)
         assert _create(second, "last") == 201
         assert second.terminate() == 0
@@ -238,6 +239,91 @@ def test_a_server_without_its_engine_tells_nothing_after_its_lease(
         assert _create(server, "two") == 201
 
 
+def test_nodes_of_a_cluster_take_over_all_groups(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The owner is killed, then the next one's process 0 is halted: its others must not go on."""
+
+    def cluster(*words: str, status: int = 0) -> str:
+        assert command.run(["cluster", *words, "--log", url]) == status
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    def assert_owned(*expected: tuple[str, int]) -> None:
+        """Wait until it is noted who owns the groups, and in which epochs."""
+        ends_s = time.monotonic() + _PATIENCE_S
+        while True:
+            shown = json.loads(cluster("status", "orders", "--json"))
+            found = [(one["node"], one["epoch"]) for one in shown["groups"]]
+            if found == [*expected]:
+                return
+            assert time.monotonic() < ends_s, found
+
+    assert "has no cluster" in cluster("status", status=1)
+    options = ("--log", url, "--cluster", "orders", "--node")
+    with pytest.raises(ServerDiedError, match="has no cluster"):
+        ServerProcess(tmp_path / "early", *options, "a").start()
+    assert "2 groups, 16 shards" in cluster("create", "orders", "--groups", "2")
+    assert "was there already" in cluster("create", "orders", "--groups", "2")
+    for other in (("orders", "--groups", "3"), ("other", "--groups", "2")):
+        assert "has the cluster orders already" in cluster("create", *other, status=1)
+    assert "at least 9" in cluster("create", "x", "--groups", "9", "--shards", "8", status=2)
+    with pytest.raises(ServerDiedError, match="has a cluster of 2 groups"):
+        ServerProcess(tmp_path / "early", "--log", url).start()
+    with pytest.raises(ServerDiedError, match="has the cluster orders, not others"):
+        ServerProcess(tmp_path / "early", "--log", url, "--cluster", "others").start()
+    second = ServerProcess(tmp_path / "b", *options, "b")
+    with ServerProcess(tmp_path / "a", *options, "a") as first, contextlib.ExitStack() as closing:
+        closing.callback(second.__exit__, None, None, None)
+        with Load(first) as load:
+            load.wait_for_more()
+            assert command.run(["restart", "--data", str(first.data)]) == 0
+            assert "process 1: restarted" in capsys.readouterr().out
+            load.wait_for_more()
+            assert_owned(("a", 2), ("a", 2))
+            with _standing_by(second):
+                assert second.request("GET", "/promises/p0")[0] == 503
+                load.wait_for_more()
+                status, made = first.request("POST", "/admin/snapshots", headers=_operator(first))
+                assert (status, made["name"], made["problem"]) == (201, "database", None)
+                os.kill(first.child_ids()[1], signal.SIGKILL)
+                assert_owned(("a", 2), ("a", 3))
+                load.wait_for_more()
+                first.kill9()
+        _assert_all_there(second, load.made)
+        assert_owned(("b", 3), ("b", 4))
+        seen = {one.subject: one.found for one in examine_database(Settings(log=url))}
+        assert "of 2 groups" in seen["log"]
+        assert "in use by a, b" in seen["log"]
+        with Load(second, "q") as more:
+            more.wait_for_more()
+            with _standing_by(first):
+                os.kill(second.child_ids()[0], signal.SIGSTOP)
+        assert second.wait() == 1
+        assert "Another server has taken over the cluster orders" in second.log()
+        _assert_all_there(first, load.made + more.made)
+        assert_owned(("a", 4), ("a", 5))
+        assert first.terminate() == 0
+
+
+@contextlib.contextmanager
+def _standing_by(server: ServerProcess) -> Iterator[None]:
+    """Start a server; in the block it stands by with all its processes, at its end it serves."""
+    stood_by_count = server.log().count("standing by until")
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    try:
+        _wait_for("standing by until", server, stood_by_count + 2)
+        yield
+    finally:
+        starting.join()
+
+
+def _operator(server: ServerProcess) -> dict[str, str]:
+    """Return the headers of the operator of a server."""
+    return {"Authorization": f"Bearer {(server.data / 'admin.key').read_text().strip()}"}
+
+
 def _envelope_get(server: ServerProcess, name: str) -> int:
     """Ask for a promise by the envelope protocol; return the status in the answer."""
     head = {"corrId": "1", "version": VERSION}
@@ -264,6 +350,10 @@ def _wait_for(text: str, server: ServerProcess, times: int = 1) -> None:
         (["--log", "postgresql://h/d", "--unsafe-fsync"], "unless log is in NATS"),
         (["--nats-monitor", "ftp://h"], "must be none, URLs that begin with http"),
         (["--log", "postgresql://h/d", "--processes", "2"], "with log one process has all of it"),
+        (["--cluster", "c"], "none, unless log says where it is"),
+        (["--log", "postgresql://h/d", "--cluster", "c", "--processes", "2"], "one for each of"),
+        (["--log", "postgresql://h/d", "--cluster", "c", "--shards", "1"], "must be auto"),
+        (["--log", "postgresql://h/d", "--cluster", "c", "--convert"], "keeps its number of"),
         (["--log", "postgresql://h/d", "--in-memory"], "log says where everything is kept"),
     ],
 )

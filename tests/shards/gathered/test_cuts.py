@@ -85,6 +85,10 @@ class FakeStorage:
         return Cut(header, view, [(until_sequence - 1, records), (until_sequence, records)])
 
     @property
+    def data_id(self) -> bytes:
+        return b""
+
+    @property
     def kept_count(self) -> int:
         return self.open_count + self.held_count
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from troth.shards.guard.guarded_end import Guard
 from troth.shards.guard.handshake import AnswererHandshake, AskerHandshake, Handshake
-from troth.shards.guard.trust import NONCE_BYTES, Callee, ClusterTrust, Party
+from troth.shards.guard.trust import NONCE_BYTES, Callee, ClusterTrust, Party, Use
 
 SECRET = b"a secret that is long enough to be one"
 TRUST = ClusterTrust("shop", SECRET)
@@ -69,14 +69,16 @@ class GuardedPair:
 
     now_s: float = 100.0
     admitted: list[Party] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
     asking: Heard = field(default_factory=Heard)
     answering: Heard = field(default_factory=Heard)
 
     def guard(self, handshake: Handshake, inner: Heard) -> Guard:
         """Make a guard on this clock."""
 
-        def admit(party: Party) -> Heard:
+        def admit(party: Party, use: Use) -> Heard:
             self.admitted.append(party)
+            self.uses.append(use)
             return inner
 
         return Guard(handshake, admit, now_s=lambda: self.now_s)

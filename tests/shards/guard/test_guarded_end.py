@@ -4,7 +4,7 @@ import pytest
 
 from troth.shards.guard.guarded_end import HANDSHAKE_LIMIT_S
 from troth.shards.guard.handshake import NotTrusted
-from troth.shards.guard.trust import ClusterTrust, Party
+from troth.shards.guard.trust import Callee, ClusterTrust, Party, Use
 from troth.shards.mesh.frames import LinkDamaged
 
 from .ends import HERE, SECRET, THERE, GuardedPair, answerer, asker, carry
@@ -23,6 +23,13 @@ def test_two_ends_let_each_other_in_and_talk(piece_bytes: int) -> None:
     assert b"a question" in said, "without TLS it is not secret"
     assert one.is_known
     assert other.is_known
+
+
+def test_both_ends_know_what_a_connection_is_for() -> None:
+    pair = GuardedPair()
+    one = pair.guard(asker(callee=Callee("south", 1, Use.STREAM)), pair.asking)
+    carry(one, pair.guard(answerer(), pair.answering))
+    assert pair.uses == [Use.STREAM, Use.STREAM]
 
 
 def test_nothing_is_said_to_who_has_not_proved_anything() -> None:
@@ -85,7 +92,7 @@ def test_who_is_not_admitted_is_not_heard() -> None:
     other = pair.guard(answerer(), pair.answering)
     pair.answering.to_say = b"something"
 
-    def refuse(party: Party) -> object:
+    def refuse(party: Party, use: Use) -> object:
         raise LinkDamaged(f"{party.node} was succeeded")
 
     other._admit = refuse  # type: ignore[assignment]

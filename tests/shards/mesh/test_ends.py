@@ -15,7 +15,7 @@ from troth.core.replies import Reply
 from troth.core.workflow_commands import EnsurePromise
 from troth.shards.errors import LinkBroken, OutOfReach, Overloaded, ShardsError, Stopping
 from troth.shards.held import HeldMessages
-from troth.shards.mesh.answering import Answering
+from troth.shards.mesh.answering import AnswerBack, Answering
 from troth.shards.mesh.calls import ProcessNote
 from troth.shards.mesh.codec import decode_questions, encode_content
 from troth.shards.mesh.frames import (
@@ -325,8 +325,8 @@ async def test_an_end_that_is_closed_says_nothing_and_keeps_nothing_back(pair: P
     held = HeldMessages(sent.extend)
     pair.end.closed()
     held.add(["message"])  # type: ignore[list-item]
-    pair.end.answer(1, held, Reply(Code.OK))
-    pair.end.answer(2, None, Reply(Code.OK))
+    AnswerBack(pair.end, 1, held).answer(0, Reply(Code.OK))
+    AnswerBack(pair.end, 2, None).answer(0, Reply(Code.OK))
     pair.end.refuse(3, Overloaded())
     assert sent == ["message"]
     assert pair.end.take() == b""

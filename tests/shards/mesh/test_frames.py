@@ -90,8 +90,8 @@ def test_replies_are_read_as_they_were_written() -> None:
         Reply(Code.OK, promises=PromisePage((promise, promise), 7)),
         Reply(Code.OK, codes=(Code.OK, Code.AWAITED_NOT_FOUND)),
     ):
-        outgoing = OutgoingFrames(Kind.REPLY, lambda: None)
-        outgoing.put_together((1, True, reply))
+        outgoing = OutgoingFrames(lambda: None)
+        outgoing.put_together(Kind.REPLY, (1, True, reply))
         (frame,) = LinkReader().read(outgoing.take())
         ((_, _, read),) = decode_answers(frame.body, frame.flags)
         assert read == reply
@@ -101,14 +101,14 @@ def test_replies_are_read_as_they_were_written() -> None:
 def test_questions_that_follow_one_another_are_one_frame() -> None:
     """What msgpack cannot write is in one of its own; nothing changes places."""
     woken: list[int] = []
-    outgoing = OutgoingFrames(Kind.ASK, lambda: woken.append(len(outgoing)))
+    outgoing = OutgoingFrames(lambda: woken.append(len(outgoing)))
     large = CreateCallback("a", "b", FAR_MS, {"large": 10**40})
     commands = [*EXAMPLES, large, large, *EXAMPLES]
     for number, command in enumerate(commands):
-        outgoing.put_together((number, 3, number % 2 == 0, command))
+        outgoing.put_together(Kind.ASK, (number, 3, number % 2 == 0, command))
         assert len(outgoing) > woken[0] == 0
     outgoing.put(encode_frame(Kind.RETURNED, b"pass"))
-    outgoing.put_together((99, 3, False, large))
+    outgoing.put_together(Kind.ASK, (99, 3, False, large))
     assert woken == [0]
     frames = list(LinkReader().read(outgoing.take()))
     assert [frame.kind for frame in frames] == [Kind.ASK] * 4 + [Kind.RETURNED, Kind.ASK]
@@ -127,26 +127,45 @@ def test_questions_that_follow_one_another_are_one_frame() -> None:
 
 
 def test_what_is_put_together_does_not_become_too_long() -> None:
-    outgoing = OutgoingFrames(Kind.ASK, lambda: None)
+    outgoing = OutgoingFrames(lambda: None)
     command = CreatePromise("order", FAR_MS, Value(None, "x" * (TOGETHER_LIMIT_BYTES // 2)))
     for _ in range(8):
-        outgoing.put_together((1, 0, False, command))
+        outgoing.put_together(Kind.ASK, (1, 0, False, command))
     frames = list(LinkReader().read(outgoing.take()))
     assert sum(len(decode_questions(frame.body, 0)) for frame in frames) == 8
     assert max(len(frame.body) for frame in frames) < 3 * TOGETHER_LIMIT_BYTES
 
 
 def test_what_cannot_be_written_leaves_nothing_behind() -> None:
-    outgoing = OutgoingFrames(Kind.REPLY, lambda: None)
-    outgoing.put_together((1, False, Reply(Code.OK, count=1)))
+    outgoing = OutgoingFrames(lambda: None)
+    outgoing.put_together(Kind.REPLY, (1, False, Reply(Code.OK, count=1)))
     with pytest.raises(NotImplementedError):
-        outgoing.put_together((2, False, Reply(Code.OK, count=object())))  # type: ignore[arg-type]
-    outgoing.put_together((3, False, Reply(Code.OK, count=3)))
+        outgoing.put_together(Kind.REPLY, (2, False, Reply(Code.OK, count=object())))  # type: ignore[arg-type]
+    outgoing.put_together(Kind.REPLY, (3, False, Reply(Code.OK, count=3)))
     (frame,) = LinkReader().read(outgoing.take())
     assert [one[0] for one in decode_answers(frame.body, 0)] == [1, 3]
-    outgoing.put_together((4, False, Reply(Code.OK)))
+    outgoing.put_together(Kind.REPLY, (4, False, Reply(Code.OK)))
     outgoing.forget()
     assert outgoing.take() == b""
+
+
+def test_what_follows_something_that_could_not_be_written_wakes() -> None:
+    woken: list[int] = []
+    outgoing = OutgoingFrames(lambda: woken.append(1))
+    with pytest.raises(NotImplementedError):
+        outgoing.put_together(Kind.REPLY, (1, False, Reply(Code.OK, count=object())))  # type: ignore[arg-type]
+    assert outgoing.take() == b""
+    woken.clear()
+    outgoing.put_together(Kind.REPLY, (2, False, Reply(Code.OK)))
+    assert woken == [1]
+
+
+def test_what_is_put_together_is_of_one_kind() -> None:
+    outgoing = OutgoingFrames(lambda: None)
+    for kind in (Kind.ASK, Kind.PARCELS, Kind.PARCELS, Kind.ASK):
+        outgoing.put_together(kind, (1, 2, 3, False, None))
+    frames = LinkReader().read(outgoing.take())
+    assert [frame.kind for frame in frames] == [Kind.ASK, Kind.PARCELS, Kind.ASK]
 
 
 def test_frames_are_found_however_they_come() -> None:

@@ -6,8 +6,11 @@ import pytest
 from msgspec import Struct
 
 from troth.shards.mesh import parcels as parcels_module
+from troth.shards.mesh.codec import encode_said
 from troth.shards.mesh.frames import LinkDamaged
 from troth.shards.mesh.parcels import RECEIPT_COUNT, Parcels
+
+PARCELS = "parcels"
 
 
 class Word(Struct, frozen=True, array_like=True):
@@ -24,6 +27,7 @@ class Calls:
         self.incarnation = 1
         self.said: list[tuple[Any, Any]] = []
         self.listeners: dict[Any, Any] = {}
+        self.take_parcels: Any = None
         self.when_linked: list[Any] = []
         self.when_parted: list[Any] = []
         self.when_looking: list[Any] = []
@@ -33,6 +37,18 @@ class Calls:
 
     def note(self, _: int, note: Any, said: Any) -> None:
         self.said.append((note.name, said))
+
+    def parcel(self, _: int, parcel: Any) -> int:
+        body = encode_said([parcel])
+        self.said.append((PARCELS, body))
+        return len(body)
+
+    def bring(self, process: int, name: str, content: Any) -> None:
+        """Hear what the other has said."""
+        if name == PARCELS:
+            self.take_parcels(process, content, 0)
+        else:
+            self.listeners[name](process, content)
 
     def incarnation_of(self, _: int) -> int:
         return self.incarnation
@@ -75,7 +91,7 @@ def carry(source: End, target: End) -> list[tuple[Any, Any]]:
     """Bring all that one has said to the other; what that was."""
     said, source.calls.said = source.calls.said, []
     for name, content in said:
-        target.calls.listeners[name](target.other, content)
+        target.calls.bring(target.other, name, content)
     return said
 
 
@@ -127,12 +143,12 @@ def test_what_an_earlier_start_has_said_counts_no_more() -> None:
     carry(again, other)
     assert len(other.lost) == 1, "what it had said to the one before may be lost"
     for name, content in late:
-        other.calls.listeners[name](0, content)
+        other.calls.bring(0, name, content)
     assert other.came == ["old", "new"]
     other.look()
     receipts = [one for one in other.calls.said if one[0] == parcels_module._RECEIPT.name]
     for name, content in receipts:
-        one.calls.listeners[name](1, content)
+        one.calls.bring(1, name, content)
     assert len(one.parcels._outbound[1].kept) == 1
 
 

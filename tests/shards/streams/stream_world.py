@@ -15,10 +15,13 @@ from tests.twins.simulated_stream import SimulatedClock, SimulatedEngine, Simula
 from troth.core.commands import CompletePromise, CreatePromise, ReadPromise
 from troth.core.model import PromiseState
 from troth.shards.clock import SystemClock
+from troth.shards.mesh.mesh import Mesh
+from troth.shards.mesh.place import ProcessPlace
 from troth.shards.shards import Shards
 from troth.shards.storage import Recovery, StreamStatistics
-from troth.shards.streams.stream_storage import MACHINE_TIMES, StreamStorage, Times
+from troth.shards.streams.stream_storage import StreamGroup, StreamStorage
 from troth.shards.streams.stream_upkeep import StreamUpkeep
+from troth.shards.streams.times import MACHINE_TIMES, Times
 from troth.shards.upkeep.checkpointer import Checkpointer
 
 
@@ -34,11 +37,23 @@ class Engine:
     def __post_init__(self) -> None:
         self.keeping = SimulatedKeeping(self.stream)
 
-    def open(self, directory: Path, node: str = "a", shard_count: int = 2) -> StreamStorage:
+    def open(
+        self,
+        directory: Path,
+        node: str = "a",
+        shard_count: int | None = 2,
+        group: StreamGroup | None = None,
+    ) -> StreamStorage:
         """Open the storage of a node."""
         client = SimulatedStream(self.stream, Random(1), SimulatedClock())
         return StreamStorage(
-            client, self.keeping, directory, shard_count, node=node, times=self.times
+            client,
+            self.keeping,
+            directory,
+            shard_count,
+            node=node,
+            group=group,
+            times=self.times,
         )
 
 
@@ -77,9 +92,15 @@ async def node(
     *,
     snapshot_interval_ms: int = 3_600_000,
     opened: list[StreamStorage] | None = None,
+    group: StreamGroup | None = None,
 ) -> AsyncIterator[Node]:
-    """Run a server; at the end it releases the stream. Its storage is put into `opened`."""
-    storage = await trio.to_thread.run_sync(engine.open, directory, name)
+    """Run a server, or one group of it; at the end it releases the stream.
+
+    Its storage is put into `opened`.
+    """
+    shard_count = 2 if group is None else None
+    storage = await trio.to_thread.run_sync(engine.open, directory, name, shard_count, group)
+    mesh = None if group is None else alone(storage, group)
     if opened is not None:
         opened.append(storage)
     try:
@@ -89,7 +110,10 @@ async def node(
             outgoing=Nowhere(),
             cursor_secret=storage.secret,
             placement=storage.placement,
+            elsewhere=mesh,
         )
+        if mesh is not None:
+            mesh.attach(shards.states, shards.shard_of, shards.go_on, shards.clock.now_ms)
         recovery = await trio.to_thread.run_sync(shards.recover, storage)
         async with trio.open_nursery() as nursery:
             await nursery.start(shards.run, storage.make_writer)
@@ -103,6 +127,18 @@ async def node(
             nursery.cancel_scope.cancel()
     finally:
         storage.close()
+
+
+def alone(storage: StreamStorage, group: StreamGroup) -> Mesh:
+    """Return the mesh of one of several processes whose others are away."""
+    place = ProcessPlace(
+        process=storage.group,
+        group_shards=storage.group_shards,
+        data_id=storage.data_id.hex(),
+        links_directory="/nowhere",
+        incarnation=group.incarnation,
+    )
+    return Mesh(place, now_s=trio.current_time, wake=lambda: None, questions_limit_count=10)
 
 
 class Standby:

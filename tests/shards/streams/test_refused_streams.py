@@ -13,6 +13,7 @@ from troth.persistence.errors import DataDirectoryError, DataDirectoryLost
 from troth.persistence.streams.chain import StreamDamaged
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.streams import stream_storage
+from troth.shards.streams.times import Times
 
 from .stream_world import Engine, node
 
@@ -84,7 +85,7 @@ def test_an_engine_that_cannot_be_reached_is_asked_again_for_a_while(
 ) -> None:
     """Then the start fails, and says with what."""
     clock = SimulatedClock()
-    times = stream_storage.Times(boot_ms=clock.boot_ms, sleep_s=clock.sleep_s)
+    times = Times(boot_ms=clock.boot_ms, sleep_s=clock.sleep_s)
     engine = Engine()
     client = SimulatedStream(engine.stream, Random(1), clock)
     found, tries = client.found, []

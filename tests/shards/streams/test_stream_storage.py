@@ -18,9 +18,9 @@ from troth.persistence.streams.chain import StreamDamaged
 from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.clock import SystemClock
 from troth.shards.storage import DirectoryStorage, FollowedStorage
-from troth.shards.streams import stream_storage
+from troth.shards.streams import following
 from troth.shards.streams.stream_snapshots import SnapshotUnusable
-from troth.shards.streams.stream_storage import MACHINE_TIMES, Times
+from troth.shards.streams.times import MACHINE_TIMES, Times
 
 from .stream_world import Engine, Standby, node
 
@@ -233,7 +233,7 @@ async def test_a_start_that_was_killed_with_half_a_snapshot_begins_again(tmp_pat
 async def test_a_node_that_stands_by_makes_checkpoints_and_takes_over_with_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_storage, "STREAM_UPKEEP_MS", 0)
+    monkeypatch.setattr(following, "STREAM_UPKEEP_MS", 0)
     engine = Engine()
     async with trio.open_nursery() as nursery:
         async with node(engine, tmp_path / "a") as owner:

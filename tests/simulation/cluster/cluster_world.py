@@ -15,6 +15,7 @@ from tests.simulation.plan import Plan
 from tests.simulation.server import RULES, SHARD_COUNT, Server
 from tests.simulation.world import World
 from troth.core.commands import Command
+from troth.core.limits import STREAM_SILENCE_MS
 from troth.persistence.errors import PersistenceError
 from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.clock import SteadyClock
@@ -25,6 +26,12 @@ from .watch_of_nodes import WatchOfNodes
 if TYPE_CHECKING:
     from .node_lives import ClusterLives
     from .node_server import NodeServer
+
+IMPATIENT_MS: Final = 1_100
+"""Nodes that claim while the lease of the owner runs, so that the wait for its end matters."""
+
+LED_SHARE: Final = 0.9
+"""How often clients ask a node that takes itself for the owner; there may be two."""
 
 NAMES: Final = "abcdefgh"
 _MEMORY: Final = Path("/dev/shm")
@@ -62,6 +69,7 @@ class ClusterWorld(World):
         self.watch: WatchOfNodes = WatchOfNodes(SHARD_COUNT, RULES, self.group_shards)
         self.engine = ClusterEngine(self.faults, self.random("engine"))
         self.all_ahead_ms = 0
+        self.silence_ms = self.random("silence").choice((IMPATIENT_MS, STREAM_SILENCE_MS))
         self.answered_epoch = 0
         self.takeovers_count = 0
         self.upkeep_failures_count = 0
@@ -78,11 +86,11 @@ class ClusterWorld(World):
         await self.cluster.run()
 
     def _process_for(self, command: Command) -> Server | None:  # noqa: ARG002
-        """Who is asked: mostly the owner, as a load balancer leads there; sometimes another."""
-        if self._network.random() < 0.8:
-            return self._reached(self.cluster.server)
-        server = self._network.choice(self.cluster.nodes).server
-        return self._reached(server)
+        """Who is asked: whoever takes itself for the owner; sometimes any other node."""
+        running = [node.server for node in self.cluster.nodes]
+        owners = [one for one in running if one is not None and not one.is_over]
+        is_led = owners and self._network.random() < LED_SHARE
+        return self._reached(self._network.choice(owners if is_led else running))
 
     def _reached(self, server: "NodeServer | None") -> Server | None:
         if server is None or server.is_over or not server.serves.is_set():

@@ -22,8 +22,9 @@ from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import NewRecord
 from troth.shards.clock import SystemClock
 from troth.shards.committer import BatchWriter, Committer
-from troth.shards.streams.stream_storage import StreamStorage, Times
+from troth.shards.streams.stream_storage import StreamStorage
 from troth.shards.streams.stream_upkeep import StreamUpkeep
+from troth.shards.streams.times import Times
 
 from .engine import EngineClient, KeepingClient
 from .lock_step import LockStep, wait_s
@@ -138,7 +139,7 @@ class NodeServer(Server):
             Path(node.directory),
             SHARD_COUNT,
             node=node.name,
-            times=Times(node.boot_ms, node.wall_ms, wait_s, self._compare),
+            times=Times(node.boot_ms, node.wall_ms, wait_s, self._compare, node.world.silence_ms),
         )
         return self.opened
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tests.helpers.seeds import seeds
+from tests.helpers.seeds import RUNS_ALL, seeds
 from tests.simulation.plan import plan_of
 from tests.simulation.simulation import simulate
 from tests.simulation.totals import Totals
 
-BLOCK_COUNT = 3
-STEPS_COUNT = 400
+BLOCK_COUNT = 2
+STEPS_COUNT = 400 if RUNS_ALL else 200
 NODES_COUNT = 3
 
 
@@ -35,10 +35,10 @@ def test_nodes_on_one_stream_keep_their_promises(block: int) -> None:
 
     assert totals.sums["lives"] > BLOCK_COUNT
     assert totals.sums["states of followers compared"] > 10
-    assert totals.sums["promises of workflows ended"] > 20
+    assert totals.sums["promises of workflows ended"] > 10
 
 
 def test_a_seed_of_several_nodes_is_one_run() -> None:
-    first, second = (simulate(plan_of(7, 120, nodes_count=NODES_COUNT)) for _ in range(2))
+    first, second = (simulate(plan_of(8, 60, nodes_count=NODES_COUNT)) for _ in range(2))
 
     assert first == second

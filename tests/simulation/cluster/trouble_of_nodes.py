@@ -11,7 +11,7 @@ from tests.simulation.faults import MOMENTS_OF_NODES
 from .cluster_world import ClusterWorld
 from .node_lives import NodeLives
 
-MEAN_PAUSE_S: Final = 4
+MEAN_PAUSE_S: Final = 2.5
 OF_OWNER_SHARE: Final = 0.7
 HALT_S: Final = (0.3, 20.0)
 CUT_S: Final = (0.1, 20.0)
@@ -21,7 +21,7 @@ async def make_trouble_of_nodes(world: ClusterWorld) -> None:
     """Inject faults until the run's steps are used up; afterwards all is calm, an owner serves."""
     pauses = world.random("pauses")
     while world.goes_on:
-        await trio.sleep(pauses.expovariate(1 / MEAN_PAUSE_S))
+        await trio.sleep(pauses.expovariate(1 / MEAN_PAUSE_S) * world.plan.patience)
         if world.goes_on:
             name = world.faults.moment(MOMENTS_OF_NODES)
             if name is not None:

@@ -1,0 +1,201 @@
+"""`troth cluster`: makes a cluster in a database, and shows what it is and who serves it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import click
+
+from troth.cli.errors import errors_shown
+from troth.cli.options import OrderedGroup
+from troth.cli.output import emit, fields, now_ms, span, table
+from troth.core.limits import CLUSTER_GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
+from troth.http.settings.kinds import NodeName, SettingRefused
+from troth.http.settings.log_kinds import NATS_SCHEMES, LogUrl
+from troth.persistence.streams.cluster import ClusterBook, GroupSeen, MemberSeen
+from troth.persistence.streams.stream import StreamUnreachable
+
+DEFAULT_GROUPS_COUNT: Final = 4
+PRESENT_MS: Final = 30_000
+"""A node that has said for this long nothing is shown as away."""
+
+
+@click.group(cls=OrderedGroup)
+def cluster() -> None:
+    """Make a cluster in a PostgreSQL database, or show one.
+
+    A cluster is several groups of shards, each with a log in the database and a process of its own
+    (`troth serve --cluster`). Servers on several machines can serve it: one does, the others stand
+    by.
+
+    \b
+    Examples:
+      troth cluster create orders --log postgresql://troth@db.example/troth
+      troth cluster status orders --log postgresql://troth@db.example/troth
+    """
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    kind = NodeName()
+    if text is None:
+        return None
+    try:
+        return kind.from_text(text)
+    except SettingRefused as error:
+        raise click.BadParameter(f"must be {kind.allowed}") from error
+
+
+def _log(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    kind = LogUrl()
+    try:
+        url = kind.from_text(text)
+    except SettingRefused as error:
+        raise click.BadParameter(f"must be {error}") from error
+    if url is None or url.startswith(NATS_SCHEMES):
+        raise click.BadParameter("must be a database of PostgreSQL: postgresql://…")
+    return url
+
+
+_name_argument: Final = click.argument("name", callback=_name)
+_log_option: Final = click.option(
+    "--log",
+    "url",
+    required=True,
+    callback=_log,
+    envvar="TROTH_LOG",
+    metavar="URL",
+    help="The database, as given to `troth serve` [environment: TROTH_LOG].",
+)
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[ClusterBook]:
+    """Open what a database keeps of a cluster; end the command with status 1 if it cannot be."""
+    from troth.shards.streams.stream_opening import cluster_book
+
+    with errors_shown():
+        book = cluster_book(url)
+        try:
+            yield book
+        except StreamUnreachable as error:
+            raise click.ClickException(f"{book.name} cannot be reached: {error}.") from error
+        finally:
+            book.close()
+
+
+@cluster.command("create", cls=click.Command)
+@_name_argument
+@_log_option
+@click.option(
+    "--groups",
+    "groups_count",
+    type=click.IntRange(2, CLUSTER_GROUPS_LIMIT_COUNT),
+    default=DEFAULT_GROUPS_COUNT,
+    show_default=True,
+    metavar="NUMBER",
+    help="Groups of shards. Each is a process on each node, so: as many as a node has cores.",
+)
+@click.option(
+    "--shards",
+    "shard_count",
+    type=click.IntRange(2, SHARDS_LIMIT_COUNT),
+    metavar="NUMBER",
+    help="Shards of all groups together [default: 16, or as many as there are groups].",
+)
+def create_command(name: str, url: str, groups_count: int, shard_count: int | None) -> None:
+    """Make the cluster NAME in an empty database.
+
+    Name and shape are fixed then. A second run with the same ones changes nothing; with others it
+    is refused.
+
+    \b
+    Example:
+      troth cluster create orders --log postgresql://troth@db.example/troth --groups 4
+    """
+    from troth.shards.streams.stream_opening import new_cluster
+
+    if shard_count is not None and shard_count < groups_count:
+        raise click.BadParameter(
+            f"must be at least {groups_count}: each group needs one", param_hint="--shards"
+        )
+    new = new_cluster(name, groups_count, shard_count, now_ms=now_ms())
+    with _opened(url) as book:
+        found = book.create(new)
+        identity = found.identity
+        shape = f"{identity.groups_count} groups, {identity.shard_count} shards"
+        wanted = (name, groups_count, shard_count or identity.shard_count)
+        if (found.name, identity.groups_count, identity.shard_count) != wanted:
+            raise click.ClickException(
+                f"{book.name} has the cluster {found.name} already ({shape}). Nothing was changed."
+            )
+    was_there = "" if found is new else " was there already"
+    emit(f"{name}: {shape}, in {book.name}{was_there}")
+    emit(f"Next, on each node: troth serve --cluster {name} --log URL --node NAME --data DIR")
+
+
+@cluster.command("status", cls=click.Command)
+@click.argument("name", callback=_name, required=False)
+@_log_option
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+def status_command(name: str | None, url: str, as_json: bool) -> None:
+    """Show the groups of a cluster, their owners, and its nodes.
+
+    It asks the database, not the nodes; NAME only makes sure that it is the right one. BEHIND is
+    how many frames of the log a node would read if it were started now; nodes tell it every half a
+    minute. A node that has said nothing for half a minute is away.
+
+    \b
+    Example:
+      troth cluster status orders --log postgresql://troth@db.example/troth
+    """
+    with _opened(url) as book:
+        found = book.description()
+        if found is None or name not in (None, found.name):
+            there = "no cluster" if found is None else f"the cluster {found.name}"
+            raise click.ClickException(f"{book.name} has {there}.")
+        groups, members = book.groups(), book.members()
+    if as_json:
+        shown = {
+            "name": found.name,
+            "groups": [
+                {**one._asdict(), "readers": [reader._asdict() for reader in one.readers]}
+                for one in groups
+            ],
+            "members": [one._asdict() for one in members],
+        }
+        emit(json.dumps(shown, separators=(",", ":")))
+        return
+    identity = found.identity
+    shape = [
+        ("groups", str(identity.groups_count)),
+        ("shards", str(identity.shard_count)),
+        ("placement", str(identity.placement)),
+    ]
+    emit(fields(found.name, shape))
+    emit("")
+    columns = ("group", "owner", "epoch", "last frame", "snapshot", "behind")
+    emit(table(columns, map(_group_row, groups)))
+    emit("")
+    emit(table(("node", "address", "version", "seen"), map(_member_row, members)))
+
+
+def _group_row(group: GroupSeen) -> tuple[str, ...]:
+    return (
+        str(group.group),
+        group.node or "none yet",
+        str(group.epoch),
+        str(group.last_number),
+        "none" if group.snapshot_ms is None else f"{span(group.snapshot_ms)} ago",
+        ", ".join(
+            f"{reader.node} {max(group.last_number - reader.number, 0)}"
+            for reader in group.readers
+            if reader.node != group.node
+        ),
+    )
+
+
+def _member_row(member: MemberSeen) -> tuple[str, ...]:
+    seen = f"{span(max(member.seen_ms, 0))} ago"
+    is_away = member.seen_ms > PRESENT_MS
+    return member.node, member.address, member.version, f"{seen}, away" if is_away else seen

@@ -1,0 +1,94 @@
+"""What a process tells of itself in a cluster: that its node leads, owns a group, is there.
+
+A node leads that owns group 0. Its other processes try to own their groups only then, so all groups
+have one node, and one that stands by takes over all of them. The supervisor passes that on.
+
+What is noted in the engine is for people, and for those who look for the owner of a group. If it
+cannot be noted, that is tried again; nothing depends on it.
+"""
+
+from typing import Final, final
+
+import structlog
+import trio
+
+from troth import __version__
+from troth.http.settings.settings import Settings
+from troth.http.supervision.seat import OWNER
+from troth.http.supervision.seated import Seated
+from troth.persistence.streams.cluster import ClusterBook
+from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
+from troth.shards.storage import OwnedStorage, Storage
+from troth.shards.threads import in_thread
+
+LOOK_S: Final = 0.25
+"""How often it is looked for whom this node stands by."""
+
+NOTE_S: Final = 10.0
+"""How often a node says that it is there."""
+
+_log = structlog.get_logger("troth.processes")
+
+
+@final
+class ClusterMember:
+    """This process in its cluster. `address` is where clients reach the node."""
+
+    def __init__(
+        self, seated: Seated, storage: OwnedStorage, book: ClusterBook, address: str
+    ) -> None:
+        self._seated = seated
+        self._storage = storage
+        self._book = book
+        self._address = address
+        self._has_noted_owner = False
+        self._has_warned = False
+
+    @property
+    def _is_first(self) -> bool:
+        return self._seated.seat.process == OWNER
+
+    async def watch_owner(self) -> None:
+        """Tell the supervisor for whom this process waits, until it owns group 0 itself."""
+        told_epoch = 0
+        while self._is_first and not self._storage.is_owned:
+            owner, epoch = self._storage.waits_for, self._storage.epoch
+            if owner is not None and epoch > told_epoch:
+                told_epoch = epoch
+                self._seated.follows(owner, epoch)
+            await trio.sleep(LOOK_S)
+
+    async def run(self) -> None:
+        """Say and note that the group is owned, and that the node is there, until canceled."""
+        if self._is_first:
+            self._seated.leading(self._storage.epoch)
+        try:
+            while self._is_first or not self._has_noted_owner:
+                await in_thread(self._note)
+                await trio.sleep(NOTE_S)
+        finally:
+            self._book.close()
+
+    def _note(self) -> None:
+        seat, node = self._seated.seat, self._storage.node
+        try:
+            if not self._has_noted_owner:
+                self._book.note_owner(seat.process, node, self._storage.epoch, seat.incarnation)
+                self._has_noted_owner = True
+            if self._is_first:
+                self._book.note_member(node, self._address, __version__)
+        except (StreamUnreachable, StreamRefused) as error:
+            if not self._has_warned:
+                _log.warning("it is not noted that this node is there", problem=str(error))
+            self._has_warned = True
+
+
+def make_cluster_member(
+    settings: Settings, seated: Seated, storage: Storage, address: str
+) -> ClusterMember:
+    """Make the part of a process whose log is in an engine."""
+    from troth.shards.streams.stream_opening import cluster_book
+
+    assert settings.log is not None, "a cluster is in an engine"
+    assert isinstance(storage, OwnedStorage)
+    return ClusterMember(seated, storage, cluster_book(settings.log), address)

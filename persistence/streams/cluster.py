@@ -1,0 +1,92 @@
+"""What an engine keeps of a cluster: several groups, each with a stream, and nodes that serve them.
+
+A cluster's name and shape are fixed when it is made. All else here is for people and for routing:
+who may write to a stream is decided by the stream alone (`ownership.py`).
+"""
+
+from typing import NamedTuple, Protocol
+
+from troth.persistence.identity import Identity
+
+
+class ClusterDescription(NamedTuple):
+    """A cluster: its name, and what `troth.json` says of a directory, the same for all groups."""
+
+    name: str
+    identity: Identity
+
+
+class ReaderSeen(NamedTuple):
+    """How far a node is in a group's stream: from which frame on it would read if it started now.
+
+    `seen_ms` is how long ago it has said so, in ms.
+    """
+
+    node: str
+    number: int
+    seen_ms: int
+
+
+class GroupSeen(NamedTuple):
+    """One group: its owner, if that is known, its epoch, and the number of its last frame.
+
+    `incarnation` is that of the owner's process. `snapshot_ms` is the age of the newest snapshot,
+    in ms; None if there is none.
+    """
+
+    group: int
+    epoch: int
+    node: str | None
+    incarnation: int | None
+    last_number: int
+    snapshot_ms: int | None
+    readers: tuple[ReaderSeen, ...]
+
+
+class MemberSeen(NamedTuple):
+    """A node: where clients reach it, its version, and how long ago it was there, in ms."""
+
+    node: str
+    address: str
+    version: str
+    seen_ms: int
+
+
+class ClusterBook(Protocol):
+    """What is kept of one cluster. For one thread at a time.
+
+    All calls block for a limited time, and raise StreamUnreachable or StreamRefused.
+    """
+
+    @property
+    def name(self) -> str:
+        """The place, for people; without any password."""
+        ...  # pragma: no cover
+
+    def create(self, new: ClusterDescription) -> ClusterDescription:
+        """Make a cluster with all its streams, or nothing; return the one that is there then."""
+        ...  # pragma: no cover
+
+    def description(self) -> ClusterDescription | None:
+        """Return what cluster is there; None if there is none."""
+        ...  # pragma: no cover
+
+    def note_member(self, node: str, address: str, version: str) -> None:
+        """Note that a node is there."""
+        ...  # pragma: no cover
+
+    def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
+        """Note who owns a group's stream, unless a later epoch was noted."""
+        ...  # pragma: no cover
+
+    def members(self) -> list[MemberSeen]:
+        """Return all nodes that were there, by name."""
+        ...  # pragma: no cover
+
+    def groups(self) -> list[GroupSeen]:
+        """Return all groups, in their order."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Release the connection; the next call connects again."""
+        ...  # pragma: no cover

@@ -1,0 +1,199 @@
+"""What is kept of a cluster in PostgreSQL: README.md section 4. Imported only when it is used.
+
+A database has one cluster at most. It is made in one transaction, with the tables of all groups:
+either all of it is there, or nothing.
+"""
+
+import struct
+from typing import Final, final
+
+from troth.persistence.identity import decode_identity, encode_identity
+
+from .cluster import ClusterDescription, GroupSeen, MemberSeen, ReaderSeen
+from .postgres_connection import INT8, TEXT, PostgresConnection, QueryFailed, Statement
+from .postgres_tables import GroupTables
+from .stream import StreamRefused, StreamUnreachable
+
+ANSWER_LIMIT_MS: Final = 60_000
+"""To make the tables of many groups takes longer than to append a frame."""
+
+_NUMBER: Final = struct.Struct(">q")
+_NO_SUCH_TABLE: Final = "42P01"
+_TAKEN: Final = "23505"
+
+_CREATION: Final = """
+    CREATE TABLE IF NOT EXISTS troth_cluster (
+        one boolean PRIMARY KEY CHECK (one), name text NOT NULL, identity bytea NOT NULL,
+        made timestamptz NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS troth_member (
+        node text PRIMARY KEY, address text NOT NULL, version text NOT NULL,
+        seen timestamptz NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS troth_holder (
+        grp integer PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL,
+        incarnation bigint NOT NULL, since timestamptz NOT NULL
+    );
+    INSERT INTO troth_cluster (one, name, identity, made)
+        VALUES (true, {name}, {identity}, now());
+    INSERT INTO troth_owner (grp, epoch, place, identity)
+        SELECT grp, 0, 0, {identity} FROM generate_series(0, {last}) AS grp
+"""
+
+_STATEMENTS: Final[dict[bytes, Statement]] = {
+    b"member": (
+        "INSERT INTO troth_member (node, address, version, seen) VALUES ($1, $2, $3, now()) "
+        "ON CONFLICT (node) DO UPDATE SET address = excluded.address, "
+        "version = excluded.version, seen = excluded.seen",
+        [TEXT, TEXT, TEXT],
+    ),
+    b"owner": (
+        "INSERT INTO troth_holder (grp, node, epoch, incarnation, since) "
+        "VALUES ($1::bigint::integer, $2, $3, $4, now()) "
+        "ON CONFLICT (grp) DO UPDATE SET node = excluded.node, epoch = excluded.epoch, "
+        "incarnation = excluded.incarnation, since = excluded.since "
+        "WHERE troth_holder.epoch < excluded.epoch",
+        [INT8, TEXT, INT8, INT8],
+    ),
+}
+
+_AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
+_MEMBERS: Final = (
+    f"SELECT node, address, version, {_AGE.format('seen')} FROM troth_member ORDER BY node"
+)
+_READERS: Final = (
+    f"SELECT grp, node, number, {_AGE.format('seen')} FROM troth_reader ORDER BY grp, node"
+)
+_GROUPS: Final = f"""
+    SELECT owner.grp, owner.epoch, holder.node, holder.incarnation,
+        {_AGE.format("snapshot.made")}
+    FROM troth_owner AS owner
+    LEFT JOIN troth_holder AS holder ON holder.grp = owner.grp AND holder.epoch = owner.epoch
+    LEFT JOIN troth_snapshot AS snapshot ON snapshot.grp = owner.grp
+    ORDER BY owner.grp
+"""
+
+
+@final
+class PostgresCluster:
+    """A `ClusterBook`. `url` is a connection string of libpq. Raises StreamRefused if it is not."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = PostgresConnection(url, _STATEMENTS, ANSWER_LIMIT_MS)
+        self.name = self._connection.name
+
+    def create(self, new: ClusterDescription) -> ClusterDescription:
+        """See `ClusterBook.create`."""
+        found = self.description()
+        if found is not None:
+            return found
+        groups_count = new.identity.groups_count
+        statements = [GroupTables(group).creation() for group in range(groups_count)]
+        values = {
+            "name": _text_literal(new.name),
+            "identity": f"'\\x{encode_identity(new.identity).hex()}'::bytea",
+            "last": groups_count - 1,
+        }
+        statements.append(_CREATION.format(**values))
+        try:
+            self._connection.query(";".join(statements))
+        except QueryFailed as error:
+            if error.state != _TAKEN:
+                raise StreamRefused(f"{self.name}: {error}. Nothing was made.") from error
+            found = self.description()  # another one was faster
+            if found is None:
+                raise StreamRefused(
+                    f"{self.name} has the log of a server without a cluster. Nothing was changed. "
+                    "Choose an empty database."
+                ) from error
+            return found
+        return new
+
+    def description(self) -> ClusterDescription | None:
+        """See `ClusterBook.description`."""
+        try:
+            rows = self._rows("SELECT name, encode(identity, 'hex') FROM troth_cluster")
+        except QueryFailed as error:
+            if error.state == _NO_SUCH_TABLE:
+                return None
+            raise StreamRefused(f"{self.name}: {error}.") from error
+        if not rows:
+            return None
+        name, identity = rows[0]
+        return ClusterDescription(name, decode_identity(self.name, bytes.fromhex(identity)))
+
+    def note_member(self, node: str, address: str, version: str) -> None:
+        """See `ClusterBook.note_member`."""
+        self._run(b"member", node.encode(), address.encode(), version.encode())
+
+    def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
+        """See `ClusterBook.note_owner`."""
+        self._run(
+            b"owner",
+            _NUMBER.pack(group),
+            node.encode(),
+            *map(_NUMBER.pack, (epoch, incarnation)),
+        )
+
+    def members(self) -> list[MemberSeen]:
+        """See `ClusterBook.members`."""
+        return [
+            MemberSeen(node, address, version, int(seen_ms))
+            for node, address, version, seen_ms in self._shown(_MEMBERS)
+        ]
+
+    def groups(self) -> list[GroupSeen]:
+        """See `ClusterBook.groups`."""
+        readers: dict[int, list[ReaderSeen]] = {}
+        for group, node, number, seen_ms in self._shown(_READERS):
+            reader = ReaderSeen(node, int(number), int(seen_ms))
+            readers.setdefault(int(group), []).append(reader)
+        return [
+            GroupSeen(
+                int(group),
+                int(epoch),
+                node or None,
+                int(incarnation) if incarnation else None,
+                self._last_number(int(group)),
+                int(snapshot_ms) if snapshot_ms else None,
+                tuple(readers.get(int(group), ())),
+            )
+            for group, epoch, node, incarnation, snapshot_ms in self._shown(_GROUPS)
+        ]
+
+    def _last_number(self, group: int) -> int:
+        frames = GroupTables(group).all_frames
+        ((number,),) = self._shown(f"SELECT max(number) FROM ({frames}) AS frames")
+        return int(number or 0)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _rows(self, text: str) -> list[tuple[str, ...]]:
+        """Return the rows of a query, as text; what is null is empty. Raises QueryFailed."""
+        result = self._connection.query(text)
+        columns = range(result.nfields)
+        return [
+            tuple((result.get_value(row, column) or b"").decode() for column in columns)
+            for row in range(result.ntuples)
+        ]
+
+    def _shown(self, text: str) -> list[tuple[str, ...]]:
+        """Return the rows of a query. Raises StreamUnreachable."""
+        try:
+            return self._rows(text)
+        except QueryFailed as error:
+            raise StreamUnreachable(str(error)) from error
+
+    def _run(self, name: bytes, *parameters: bytes) -> None:
+        try:
+            self._connection.run(name, parameters)
+        except QueryFailed as error:
+            raise StreamUnreachable(str(error)) from error
+
+
+def _text_literal(text: str) -> str:
+    """Return a literal of a text that holds no backslash and no zero."""
+    assert not {"\\", "\0"} & {*text}, "names are checked before"
+    return "'" + text.replace("'", "''") + "'"
