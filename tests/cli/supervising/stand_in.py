@@ -105,6 +105,7 @@ class StandIn:
             "pid": os.getpid(),
             "peers": sorted(self.seated.peers),
             "unowned": self.unowned_s,
+            "ended": sorted(self.seated.ended),
             "may_claim": self.seated.may_claim(),
             "inheritable": os.get_inheritable(seat.lock),
             "environment": sorted(name for name in os.environ if "SEAT" in name),
