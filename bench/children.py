@@ -30,7 +30,7 @@ class OwnServer:
         directory.mkdir(parents=True, exist_ok=True)
         self.data = directory / "data"
         self._directory = directory
-        self._log_path = directory / "server.log"
+        self.log_path = directory / "server.log"
         self._core = core
         self._ports = free_ports(2)
         self._arguments = arguments
@@ -70,7 +70,7 @@ class OwnServer:
         kept = {key: text for key, text in os.environ.items() if not key.startswith("TROTH_")}
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         started = time.perf_counter()
-        with self._log_path.open("ab") as log:
+        with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 — our own program
                 command,
                 cwd=self._directory,
@@ -90,7 +90,7 @@ class OwnServer:
                 if self.target.ask("GET", "/ready")[0] == 200:
                     return time.perf_counter() - started
             time.sleep(_POLL_S)
-        said = self._log_path.read_text(errors="replace")[-_LOG_SHOWN_CHARACTERS:]
+        said = self.log_path.read_text(errors="replace")[-_LOG_SHOWN_CHARACTERS:]
         self.kill()
         raise BenchError(f"troth serve did not become ready; its output:\n{said}")
 

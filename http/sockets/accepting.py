@@ -1,6 +1,8 @@
 """Accepting connections in the lane's passes: some each time, and no task for any.
 
-- A pass accepts at most `ACCEPTS_LIMIT_COUNT` connections; what waits beyond is told again.
+- A pass accepts at most `ACCEPTS_LIMIT_COUNT` connections; what waits beyond is told again. It
+  begins with one, and with more only where more wait: to be told that there are no more costs as
+  much as to accept one.
 - Where descriptors or memory run short, nothing is accepted for `PAUSE_S`.
 - A connection that fails while it is accepted costs itself, and no other.
 """
@@ -19,6 +21,8 @@ from troth.persistence.shortage import SHORTAGES
 from .departures import HandedOver
 
 ACCEPTS_LIMIT_COUNT: Final = 64
+_GROWTH: Final = 4
+"""If as many as were tried had come, so many times as many are tried in the next pass."""
 PAUSE_S: Final = 0.1
 UNSENT_LIMIT_BYTES: Final = 16 * 1024
 """What the system buffers beyond what is on its way to a client: more would hide who is slow."""
@@ -79,6 +83,8 @@ class Acceptor:
         self._serve = serve
         self._is_listening = False
         self._is_stopped = False
+        self._at_once_count = 1
+        self._last_pass = 0
         for one in sockets:
             one.setblocking(False)
             # Connections get these from here, which saves two calls for each; they are those that
@@ -104,24 +110,34 @@ class Acceptor:
         if self._is_listening:
             self._pause()
 
-    def accept(self) -> None:
-        """Accept what waits, up to the limit. Raises OSError for a socket that has failed."""
-        left_count = ACCEPTS_LIMIT_COUNT
+    def accept(self, number: int) -> None:
+        """Accept what waits in a pass of this number, or some of it, which is told again then.
+
+        Raises OSError for a socket that has failed.
+        """
+        if number > self._last_pass + 1:
+            self._at_once_count = 1  # there was a pass without any
+        self._last_pass = number
+        wanted_count, found_count = self._at_once_count, 0
         for listening in self._sockets:
-            while left_count:
-                left_count -= 1
+            for _ in range(wanted_count):
                 try:
                     connected, address = listening.accept()
                 except BlockingIOError:
                     break
                 except (OSError, MemoryError) as error:
                     if isinstance(error, OSError) and error.errno in _GONE:
+                        found_count += 1
                         continue
                     if isinstance(error, OSError) and error.errno not in SHORTAGES:
                         raise
                     self._wait(error)
                     return
+                found_count += 1
                 self._take(connected, address[0] if type(address) is tuple else None)
+        if found_count >= wanted_count:
+            found_count = min(wanted_count * _GROWTH, ACCEPTS_LIMIT_COUNT)
+        self._at_once_count = max(found_count, 1)
 
     def _take(self, connected: socket.socket, peer: str | None) -> None:
         if not self._port.admit(connected, peer):

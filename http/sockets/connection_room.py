@@ -98,7 +98,8 @@ class ConnectionRoom:
     def leave(self, peer: str | None) -> None:
         """Count a connection no longer."""
         self._count -= 1
-        self._leaving_count = max(self._leaving_count - 1, 0)
+        if self._leaving_count:
+            self._leaving_count -= 1
         if self.per_address_limit_count:
             address = network_of(peer)
             self.by_address[address] -= 1

@@ -78,6 +78,8 @@ _EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _EVENTS_AND_ROOM: Final = _EVENTS | select.EPOLLOUT
 # Other tasks run between passes: what is ready beyond this waits for the next one.
 _EVENTS_LIMIT_COUNT: Final = 256
+_FEW_EVENTS_COUNT: Final = 2
+"""After a pass of more, what comes next has a pass of its own: batches would be smaller."""
 _ROUNDS_LIMIT_COUNT: Final = 8
 _SHORT_PASS_S: Final = 0.001
 _CHECK_INTERVAL_S: Final = 0.25
@@ -142,6 +144,7 @@ class Lane:
         self._in_pass = False
         self._is_rung = False
         self._has_submitted = False
+        self._has_changed = False  # in this pass: a connection has come, or gone
         self.now = self._began_s = 0.0
         self._passes_count = 0
         self._requests_count = 0
@@ -176,6 +179,7 @@ class Lane:
 
         def leave() -> None:
             self._epoll.unregister(number)
+            self._has_changed = True
             del self._connections[number]
             if len(self._parsers) < _PARSERS_KEPT_COUNT:
                 self._parsers.append(parser)
@@ -194,6 +198,7 @@ class Lane:
             connection.begin_with(received)
         self._epoll.register(number, _EVENTS)
         self._connections[number] = connection
+        self._has_changed = True
         if not self._occupied.is_set():
             self._occupied.set()
         try:
@@ -270,8 +275,12 @@ class Lane:
                         await trio.lowlevel.checkpoint()
                     else:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    self._pass(self._epoll.poll(0, _EVENTS_LIMIT_COUNT))
-                    if self._links is not None:
+                    self._has_changed = False
+                    events = self._epoll.poll(0, _EVENTS_LIMIT_COUNT)
+                    self._pass(events)
+                    if self._links is not None or (
+                        self._has_changed and len(events) <= _FEW_EVENTS_COUNT
+                    ):
                         self._go_on()
         finally:
             self.cut()
@@ -282,7 +291,9 @@ class Lane:
     def _go_on(self) -> None:
         """Serve what has become ready in a short pass, too: what processes say to each other is.
 
-        The way through trio to the next pass costs as much as two requests.
+        So is the request of a connection that was accepted before it came, and the connection that
+        a client makes when it has closed another. The way through trio to the next pass costs as
+        much as two requests.
         """
         ends_s = self._began_s + _SHORT_PASS_S
         while not (self._again or self._has_submitted) and time.perf_counter() < ends_s:
@@ -320,7 +331,7 @@ class Lane:
         if is_any_to_accept and self._acceptor is not None:
             if self._stirred is not None:
                 self._stir_check(self._stirred)
-            self._acceptor.accept()
+            self._acceptor.accept(self._passes_count)
         if self._deferred and not self.in_flight.is_full:
             self._go_on_with_deferred()
         for _ in range(_ROUNDS_LIMIT_COUNT):

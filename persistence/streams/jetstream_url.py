@@ -53,7 +53,7 @@ def read_jetstream_url(url: str) -> JetStreamUrl:
     elif user:
         options["token"] = unquote(user)
     if "credentials" in files:
-        options["user_credentials"] = files["credentials"]
+        options["user_credentials"] = _readable(files["credentials"])
     if parts.scheme == "tls" or any(key.startswith("tls") for key in files):
         options["tls"] = _tls(files)
     servers = tuple(_server(host, parts.scheme) for host in hosts.split(","))
@@ -71,6 +71,15 @@ def _server(host: str, scheme: str) -> str:
         raise _refused(str(error)) from error
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{scheme}://{name}:{port}"
+
+
+def _readable(path: str) -> str:
+    """Return the path of a file that can be read. Raises StreamRefused."""
+    try:
+        with open(path, "rb"):
+            return path
+    except OSError as error:
+        raise StreamRefused(f"The file of credentials in log cannot be read: {error}.") from error
 
 
 def _tls(files: dict[str, str]) -> ssl.SSLContext:

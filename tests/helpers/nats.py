@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -83,6 +84,11 @@ class NatsServer:
             process.send_signal(number)
             process.wait(PATIENCE_S)
 
+    def lose_disk(self) -> None:
+        """Remove all that it has stored; it must not run."""
+        assert not self.is_running
+        shutil.rmtree(self._place / "js")
+
     @contextmanager
     def halted(self) -> Iterator[None]:
         """Halt it for a block."""
@@ -129,13 +135,28 @@ class NatsCluster:
             for name, port in zip(names, routes, strict=True)
         ]
         self.url = "nats://" + ",".join(server.address for server in self.servers)
+        self._timer: threading.Timer | None = None
         self.monitor = ",".join(server.monitor_url for server in self.servers)
 
-    def kill_leader(self, stream: str = "troth_frames_0") -> None:
+    def kill_leader(self, stream: str = "troth_frames_0", *, and_its_disk: bool = False) -> None:
         """Kill the server that leads a stream."""
         names = {self._leader(server, stream) for server in self.servers if server.is_running}
         (leader,) = (server for server in self.servers if server.name in names)
         leader.stop(signal.SIGKILL)
+        if and_its_disk:
+            leader.lose_disk()
+
+    def kill_for(self, count: int, duration_s: float) -> None:
+        """Kill so many servers, and start them again after a while, in another thread."""
+        for server in self.servers[:count]:
+            server.stop(signal.SIGKILL)
+
+        def start() -> None:
+            for server in self.servers[:count]:
+                server.start(waits=False)
+
+        timer = self._timer = threading.Timer(duration_s, start)
+        timer.start()
 
     def _leader(self, server: NatsServer, stream: str) -> str:
         """Return who leads a stream, as a server sees it."""
@@ -150,8 +171,15 @@ class NatsCluster:
         )
         return leader
 
+    def end_outage(self) -> None:
+        """Wait until those that were killed for a while have started again."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.join()
+
     def mend(self) -> None:
         """Start all servers that do not run, and wait until all are well."""
+        self.end_outage()
         for server in self.servers:
             if not server.is_running:
                 server.start(waits=False)
@@ -171,6 +199,7 @@ def nats_cluster(count: int = 3) -> Iterator[NatsCluster]:
             server.wait()
         yield cluster
     finally:
+        cluster.end_outage()
         for server in cluster.servers:
             server.stop(signal.SIGKILL)
         shutil.rmtree(place)

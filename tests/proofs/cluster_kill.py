@@ -5,10 +5,11 @@
 
 As `kill.py`, with nodes that have one log in an engine, which the proof starts for itself: a
 PostgreSQL server, or three NATS servers. One of the nodes owns the log, the others stand by. Each
-round ends the owner at a random moment: by kill -9, also with its disk, or with the NATS server
-that leads the stream, by SIGSTOP until another has taken over, or by SIGTERM. Then everything is
-compared, at the new owner, with what the clients were told. One that was halted is asked for what
-it cannot know, before it goes on. How long there was no owner is reported.
+round ends the owner at a random moment: by kill -9, also with its disk, by SIGSTOP until another
+has taken over, or by SIGTERM. With NATS also by kill -9 of it and of NATS servers at the same
+moment: the one that leads the stream, the same and its disk, two of three, or all. Then everything
+is compared, at the new owner, with what the clients were told. A node that was halted is asked for
+what it cannot know, before it goes on. How long there was no owner is reported.
 """
 
 import argparse
@@ -18,10 +19,11 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tests.helpers.nats import nats_cluster, nats_server
@@ -35,7 +37,9 @@ PATIENCE_S: Final = 120.0
 """For a machine on which much else runs; the report says what it was."""
 STEP_S: Final = 0.01
 ENDS: Final = ("kill", "halt", "kill with the disk", "stop")
-LEADER_TOO: Final = "kill with the leader of the stream"
+OUTAGE_S: Final = 2.0
+"""How long no majority of the servers of an engine runs."""
+
 STANDS_BY: Final = "standing by until the owner"
 
 
@@ -46,12 +50,11 @@ def _nothing() -> None:
 class ProofEngine(NamedTuple):
     """What keeps the log. `arguments` tell a node of it; a new log is in it.
 
-    `kill_leader` kills the server of it through which all goes, and `mend` starts that again.
+    `own_ends` are what can happen to it when an owner is killed, and `mend` puts that right.
     """
 
     arguments: Sequence[str]
-    ends: tuple[str, ...] = ENDS
-    kill_leader: Callable[[], None] = _nothing
+    own_ends: Mapping[str, Callable[[], None]] = MappingProxyType({})
     mend: Callable[[], None] = _nothing
 
 
@@ -88,8 +91,9 @@ class ClusterProof(Proof):
 
     def run_rounds(self, rounds_count: int) -> None:
         """Run the rounds, then see that all that was begun comes to its end."""
+        ends = (*ENDS, *self._engine.own_ends)
         for number in range(rounds_count):
-            end = self._engine.ends[number % len(self._engine.ends)]
+            end = ends[number % len(ends)]
             self._round_of(number, end)
             self._say(f"round {number + 1}, {end}: {self.report}")
         self._drain()
@@ -167,8 +171,7 @@ class ClusterProof(Proof):
             assert status == 0, owner.log()
             self.report.stops_count += 1
             return status
-        if end == LEADER_TOO:
-            self._engine.kill_leader()
+        self._engine.own_ends.get(end, _nothing)()
         owner.kill9()
         return None
 
@@ -254,8 +257,12 @@ def nats_engine(servers_count: int = 3) -> Iterator[ProofEngine]:
     with nats_cluster(servers_count) as cluster:
         yield ProofEngine(
             ("--log", cluster.url, "--nats-monitor", cluster.monitor),
-            (*ENDS, LEADER_TOO),
-            cluster.kill_leader,
+            {
+                "kill with the leader of the stream": cluster.kill_leader,
+                "kill with that and its disk": lambda: cluster.kill_leader(and_its_disk=True),
+                "kill with two servers of the stream": lambda: cluster.kill_for(2, OUTAGE_S),
+                "kill with all servers of the stream": lambda: cluster.kill_for(3, OUTAGE_S),
+            },
             cluster.mend,
         )
 

@@ -98,17 +98,24 @@ Connect = Callable[[int], list[socket.socket]]
 async def test_a_pass_accepts_some_and_the_next_the_rest(
     listening: Listening, connect: Connect
 ) -> None:
+    """More in each as long as more come; after a pass without any, it begins with one again."""
     visitors = Visitors()
     async with trio.open_nursery() as nursery:
         with select.epoll() as epoll:
             acceptor = Acceptor(epoll, nursery, [listening], visitors, visitors.serve)
-            connect(ACCEPTS_LIMIT_COUNT + 5)
-            assert waits(epoll)
-            acceptor.accept()
-            assert len(visitors.served) == ACCEPTS_LIMIT_COUNT
-            assert waits(epoll)
-            acceptor.accept()
-            assert len(visitors.served) == ACCEPTS_LIMIT_COUNT + 5
+            connect(2 * ACCEPTS_LIMIT_COUNT + 21)
+            counts = []
+            for number in (1, 2, 3, 4, 5):
+                assert waits(epoll)
+                acceptor.accept(number)
+                counts.append(len(visitors.served))
+            assert counts == [1, 5, 21, 21 + ACCEPTS_LIMIT_COUNT, 21 + 2 * ACCEPTS_LIMIT_COUNT]
+            assert not waits(epoll)
+            connect(3)
+            acceptor.accept(7)
+            assert len(visitors.served) == counts[-1] + 1
+            acceptor.accept(8)
+            assert len(visitors.served) == counts[-1] + 3
             assert not waits(epoll)
             for one in visitors.served:
                 assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -133,15 +140,16 @@ async def test_while_descriptors_run_short_nothing_is_accepted(
             acceptor = Acceptor(epoll, nursery, [listening], visitors, visitors.serve)
             connect(2)
             listening.failures = [shortage]
-            acceptor.accept()
+            acceptor.accept(1)
             assert visitors.short == [shortage]
             assert not waits(epoll)  # it would be told so without end
             await trio.sleep(PAUSE_S * 2)
             assert waits(epoll)
-            acceptor.accept()
+            acceptor.accept(2)
+            acceptor.accept(3)
             assert len(visitors.served) == 2
             listening.failures = [shortage]
-            acceptor.accept()
+            acceptor.accept(4)
             acceptor.stop()
             await trio.sleep(PAUSE_S * 2)
             connect(1)
@@ -158,14 +166,16 @@ async def test_what_is_gone_is_left_out_and_a_socket_that_has_failed_is_told(
             acceptor = Acceptor(epoll, nursery, [listening], visitors, visitors.serve)
             connect(1)
             listening.failures = [OSError(errno.ECONNABORTED, "gone")] * 3
-            acceptor.accept()
+            acceptor.accept(1)
+            acceptor.accept(2)
             assert len(visitors.served) == 1
-            listening.failures = [OSError(errno.ECONNABORTED, "gone")] * (ACCEPTS_LIMIT_COUNT + 1)
-            acceptor.accept()
+            listening.failures = [OSError(errno.ECONNABORTED, "gone")] * (ACCEPTS_LIMIT_COUNT + 22)
+            for number in (4, 5, 6, 7):
+                acceptor.accept(number)
             assert len(listening.failures) == 1  # a pass ends, whatever the system says
             listening.failures = [OSError(errno.EINVAL, "not listening")]
             with pytest.raises(OSError, match="not listening"):
-                acceptor.accept()
+                acceptor.accept(8)
     close(visitors)
 
 
@@ -177,11 +187,12 @@ async def test_who_is_refused_or_fails_costs_no_other(
         with select.epoll() as epoll:
             acceptor = Acceptor(epoll, nursery, [listening], visitors, visitors.serve)
             connect(2)
-            acceptor.accept()
+            acceptor.accept(1)
+            acceptor.accept(2)
             assert (len(visitors.served), len(visitors.refused)) == (1, 1)
             visitors.room_count, visitors.fails = 3, True
             *_, client = connect(1)
-            acceptor.accept()
+            acceptor.accept(3)
             assert client.recv(1) == b""
             assert visitors.ends == ["127.0.0.1"]
             assert "a defect" in capsys.readouterr().out

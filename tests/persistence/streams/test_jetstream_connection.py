@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from tests.helpers.nats import NatsServer, nats_server
+from tests.helpers.nats_credentials import operated_account
 from troth.persistence.streams.jetstream_connection import JetStreamConnection
 from troth.persistence.streams.jetstream_servers import look_at_servers
 from troth.persistence.streams.jetstream_stream import JetStreamStream
@@ -89,6 +90,19 @@ def test_a_connection_can_be_encrypted_and_both_ends_known(tmp_path: Path) -> No
         read_jetstream_url("tls://h/a?tls_ca=/nowhere")
 
 
+def test_a_file_of_credentials_lets_in(tmp_path: Path) -> None:
+    made = operated_account()
+    file, another = tmp_path / "troth.creds", tmp_path / "another.creds"
+    file.write_text(made.credentials)
+    another.write_text(operated_account().credentials)
+    with nats_server(made.settings) as server:
+        assert _found(f"nats://{server.address}/a?credentials={file}") == b"who it is"
+        with pytest.raises(StreamRefused, match="does not accept this user"):
+            _found(f"nats://{server.address}/a?credentials={another}")
+    with pytest.raises(StreamRefused, match="credentials in log cannot be read"):
+        read_jetstream_url("nats://h/a?credentials=/nowhere")
+
+
 @pytest.mark.parametrize(
     ("url", "text"),
     [
@@ -106,10 +120,10 @@ def test_what_is_no_url_is_refused(url: str, text: str) -> None:
 
 
 def test_a_url_says_who_asks_and_shows_no_secret() -> None:
-    url = read_jetstream_url("nats://me:se%40cret@one,two:4223,[::1]:7/x?credentials=/c")
+    url = read_jetstream_url("nats://me:se%40cret@one,two:4223,[::1]:7/x")
 
     assert url.servers == ("nats://one:4222", "nats://two:4223", "nats://[::1]:7")
-    assert url.options == {"user": "me", "password": "se@cret", "user_credentials": "/c"}
+    assert url.options == {"user": "me", "password": "se@cret"}
     assert (url.name, url.shown) == ("x", "nats://one,two:4223,[::1]:7/x")
     assert "cret" not in repr(url)
     assert read_jetstream_url("nats://token@h").options == {"token": "token"}
