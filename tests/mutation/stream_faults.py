@@ -260,6 +260,13 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         JETSTREAM,
     ),
     fault(
+        "all of a log in JetStream is removed because a new node has read nothing",
+        "persistence/streams/jetstream_keeping.py",
+        "if number <= _FIRST_NUMBER or not",
+        "if not",
+        ENGINES,
+    ),
+    fault(
         "an owner in JetStream that was deposed changes which snapshot is the newest",
         "persistence/streams/jetstream_keeping.py",
         'orjson.dumps({"epoch": epoch, **fields}), revision)',
