@@ -48,7 +48,7 @@ from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import prepare_heap
 from troth.shards.collector import Collector, resting_collector, settle_collector
 from troth.shards.gathered.cuts import GroupStorage
-from troth.shards.storage import Storage
+from troth.shards.storage import OwnedStorage, Storage
 from troth.shards.threads import SWITCH_INTERVAL_S, in_thread
 from troth.shards.upkeep.checkpointer import Checkpointer
 from troth.shards.upkeep.folder import Folder
@@ -177,6 +177,8 @@ async def _serve(
     if isinstance(manager, Seated) and settings.cluster is not None:
         with _closing(await open_group_storage(settings, manager)) as storage:
             await Server(settings, storage, doors, shares, manager).run()
+            if isinstance(storage, OwnedStorage):
+                storage.keeps_ownership = manager.is_replaced
         return
     seated = manager if isinstance(manager, Seated) else None
     with _closing(open_storage(settings, seated)) as storage:
@@ -312,6 +314,7 @@ class Server:
             settle_collector()
             sys.setswitchinterval(SWITCH_INTERVAL_S)
             trio.lowlevel.add_instrument(Collector())
+            self.api.may_answer = self.shards.committer.may_answer
             self.api.readiness = Readiness.READY
             self.ready.set()
             if self.shards.committer.may_answer is not None:

@@ -186,6 +186,8 @@ class OwnedStorage(Protocol):
 
     node: str
     """The name of this node."""
+    keeps_ownership: bool
+    """Whether `close` leaves it owned, for a process that knows that this one has ended."""
 
     @property
     def waits_for(self) -> str | None:

@@ -26,6 +26,10 @@ STEADY_AFTER_S: Final = 60.0
 """A process that has served for this long has no earlier ends counted."""
 
 
+GONE_KEPT_COUNT: Final = 64
+"""How many ends are remembered by their incarnations; what is older was not the last owner."""
+
+
 class LifeStage(StrEnum):
     """How far a process is."""
 
@@ -54,6 +58,8 @@ class Life:
     is_listening: bool = False
     """Others may connect to it; False again when it has ended."""
     is_silent: bool = False
+    gone: tuple[int, ...] = ()
+    """The incarnations of those that were started before and have ended, the last of them."""
     starts_count: int = 0
     ends_count: int = 0
     """Ends that were not wanted, since it was last steady."""
@@ -76,6 +82,8 @@ class Life:
 
     def started(self, now_s: float, incarnation: int) -> None:
         """Note that a process was started."""
+        if self.incarnation:
+            self.gone = (*self.gone, self.incarnation)[-GONE_KEPT_COUNT:]
         self.stage, self.incarnation = LifeStage.STARTING, incarnation
         self.starts_count += 1
         self.heard_at_s, self.has_spoken, self.ready_at_s = now_s, False, None

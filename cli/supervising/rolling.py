@@ -91,7 +91,7 @@ class Rolling:
             if child is not None and (child.has_drained or now_s >= self._ends_s):
                 self._step = RollingStep.STOPPING
                 self._life.told_to_stop()
-                child.tell({"tell": "stop"})
+                child.tell({"tell": "stop", "is_replaced": True})
 
     def _begin(self, process: int, now_s: float) -> None:
         self.process, self._step, self._ends_s = process, RollingStep.LOADING, now_s + FIRST_WORD_S

@@ -202,8 +202,8 @@ class Supervisor:
                 request.answer({"processes": self._shown()}, is_last=True)
             case "restart" if self._phase is not Phase.SERVING:
                 request.answer({"refused": "the server is stopping"}, is_last=True)
-            case "restart" if self._plan.cluster is not None:
-                text = "nodes of a cluster are restarted as a whole: stop this one and start it"
+            case "restart" if self._plan.cluster is not None and not self._leads:
+                text = "this node of the cluster stands by: stop it and start it"
                 request.answer({"refused": text}, is_last=True)
             case "restart" if self._rolling is not None:
                 request.answer({"refused": "a restart is under way"}, is_last=True)
@@ -387,7 +387,7 @@ class Supervisor:
                 return
         life.started(now_s, child.seat.incarnation)
         self._children[life.process] = child
-        child.tell({"tell": "go"})
+        child.tell({"tell": "go", "ended": life.gone})
         if self._plan.cluster is not None:
             child.tell(self._lead_told())
         child.tell(self._peers_told())
@@ -446,8 +446,11 @@ class Supervisor:
     def _tell_unowned(self, at_s: float) -> None:
         """Tell all that no process owns the accounts, if none did at a time before all was heard.
 
-        What had been said before that time was heard after it: so no owner has begun by then.
+        What had been said before that time was heard after it: so no owner has begun by then. In a
+        cluster one may have begun on another node, so there it is not known.
         """
+        if self._plan.cluster is not None:
+            return
         owner = self._children.get(OWNER)
         is_due = at_s - self._told_unowned_s >= UNOWNED_INTERVAL_S
         if is_due and (owner is None or not owner.is_owning):

@@ -6,6 +6,8 @@ from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
+import trio
+
 from troth.core.catalog import Build, Function
 from troth.core.codes import Code
 from troth.core.limits import RESULT_WAITS_LIMIT_COUNT, STRANGERS_IN_FLIGHT_LIMIT_BYTES
@@ -98,6 +100,7 @@ class StreamOpener(Protocol):
         ...
 
 
+_ANSWERABLE_STEP_S: Final = 0.05
 _CUT_OFF: Final = "What keeps the log does not answer. Send the request again shortly."
 
 
@@ -157,6 +160,8 @@ class Api:
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     is_cut_off: bool = False
+    may_answer: Callable[[], bool] | None = None
+    """Whether clients may be told now what the state shows; None if always."""
     is_draining: bool = False
     """Whether this process stops, but its shards and other processes still serve."""
     snapshotter: Snapshotter | None = None
@@ -227,6 +232,15 @@ class Api:
         """The placement of executions. Only while the server is ready."""
         assert self.placement is not None, "handlers run only when there is one"
         return self.placement
+
+    async def until_answerable(self) -> None:
+        """Wait until what was read may be told to a client: until the log's lease is renewed.
+
+        Raises ApiError (503) if the server is cut off from its log for long, or stops.
+        """
+        while self.may_answer is not None and not self.may_answer():
+            self.refuse_unless_ready()
+            await trio.sleep(_ANSWERABLE_STEP_S)
 
     def refuse_unless_ready(self, *, may_be_stopping: bool = False) -> None:
         """Raise ApiError (503) while the server starts or stops.

@@ -10,6 +10,9 @@ when it answered: so the copy's time is over first. An owner that has just start
 when copies last asked the one before it, nor what that one told them: it takes it that all asked at
 that moment, and lack something. Its supervisor has heard by then that it begins (`Seated.owning`),
 and prolongs no copy any more.
+
+In a cluster the owner before may have been on another node, whose copies never ask this one. They
+count as one more that asked at that moment, and has gone.
 """
 
 from collections import deque
@@ -24,6 +27,9 @@ from troth.shards.mesh.calls import ProcessCall, ProcessCalls, ProcessNote
 
 from .changes import Change, UsedSessions
 from .credentials import Credentials
+
+_ELSEWHERE: Final = -1
+"""Stands for all copies on other nodes: no process has this number."""
 
 _LEASE_S: Final = COPY_LEASE_MS / 1000 * 1.01
 """The lease as the owner counts it: the other's clock may be a little slower."""
@@ -86,7 +92,8 @@ TAKEN: Final = ProcessNote("credentials.taken", TakenVersion)
 class CredentialsOwner:
     """Tells other processes what changes in the credentials of this one, process 0.
 
-    `epoch` is greater than that of each owner before. `now_s` is a monotonic clock.
+    `epoch` is greater than that of each owner before. `now_s` is a monotonic clock. The owner
+    before may have been on another node `of_cluster`.
     """
 
     def __init__(
@@ -97,6 +104,7 @@ class CredentialsOwner:
         epoch: int,
         now_s: Callable[[], float],
         now_ms: Callable[[], int],
+        of_cluster: bool = False,
     ) -> None:
         self._credentials = credentials
         self._calls = calls
@@ -107,7 +115,8 @@ class CredentialsOwner:
         self._changes: deque[Change] = deque(maxlen=COPY_CHANGES_KEPT_COUNT)
         self._pages: dict[int, tuple[int, Sequence[Change]]] = {}
         self._taken: dict[int, int] = {}
-        self._leases = dict.fromkeys(calls.others, now_s() + _LEASE_S)
+        self._copies = (*calls.others, _ELSEWHERE) if of_cluster else tuple(calls.others)
+        self._leases = dict.fromkeys(self._copies, now_s() + _LEASE_S)
         self._begun = trio.Event()
         self._news = trio.Event()
         calls.handle(RENEW, self._renew)
@@ -115,7 +124,7 @@ class CredentialsOwner:
 
     def begin(self) -> None:
         """Serve copies from now on: the credentials are loaded."""
-        self._leases = {process: self._now_s() + _LEASE_S for process in self._calls.others}
+        self._leases = {process: self._now_s() + _LEASE_S for process in self._copies}
         self._credentials.on_change = self._tell
         self._credentials.spread = self.spread
         self._begun.set()

@@ -33,6 +33,7 @@ def open_storage(settings: Settings, seated: Seated | None = None) -> Storage:
             settings.node,
             incarnation=seated.seat.incarnation,
             may_claim=seated.may_claim,
+            ended=seated.ended,
         )
     return DirectoryStorage(
         settings.data,

@@ -24,6 +24,7 @@ def share_credentials(member: MeshMember, api: Api) -> CredentialsOwner | Creden
             epoch=member.place.incarnation,
             now_s=time.monotonic,
             now_ms=api.now_ms,
+            of_cluster=api.settings.cluster is not None,
         )
     copied = CopiedCredentials(
         api.settings.basic_auth, api.credentials.attempts, api.now_ms, time.monotonic

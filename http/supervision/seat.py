@@ -5,12 +5,14 @@ supervisor, holds the directory's lock and the listening sockets; they inherit b
 socket to it, on which both sides send one JSON object a line. The first is the seat. A process
 whose socket ends has lost its supervisor, and stops in good order.
 
-From the supervisor: `go` (open the group and serve), `peers` (the processes that are up, with their
+From the supervisor: `go` (open the group and serve; `ended` are the incarnations of those that had
+the seat before), `peers` (the processes that are up, with their
 incarnations, and whether all serve), `unowned` (some times a second, while no process owns the
 accounts: at `at_s`, a time of the machine's monotonic clock, the one that did had ended, and the
 next had not begun), `lead` (whether group 0 of a cluster is this node's, so that the other groups
-may be, too), `drain` (finish what clients have in flight), `stop` (end the group too). From
-a process: `alive` (several times a second, by the loop that serves), `loaded` (it waits for `go`),
+may be, too), `drain` (finish what clients have in flight), `stop` (end the group too;
+`is_replaced` if the next process is about to take the seat). From a process: `alive` (several times
+a second, by the loop that serves), `loaded` (it waits for `go`),
 `leading` (it has come to own group 0 of a cluster, in `epoch`), `follows` (it stands by for the
 owner of that epoch, `node`, which may be its own earlier life),
 `listening` (others may connect to it), `owning` (it is about to own the accounts), `ready`,

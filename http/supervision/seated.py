@@ -46,6 +46,10 @@ class Seated:
         self.on_unowned: list[Callable[[float], None]] = []
         """Called while no process owns the accounts, with a time at which that was so."""
         self._leads = False
+        self.ended: frozenset[int] = frozenset()
+        """The incarnations of those that had this seat before, and are gone."""
+        self.is_replaced = False
+        """Whether this process ends for the next one to take its seat, which knows of that."""
         self.handed_over = GivenSockets(
             tuple(socket.socket(fileno=one) for one in seat.api),
             tuple(socket.socket(fileno=one) for one in seat.poll),
@@ -78,8 +82,10 @@ class Seated:
                     raise SupervisorGone
                 messages = self._lines.feed(received)
                 self._early += [one for one in messages if one["tell"] != "go"]
-                if any(one["tell"] == "go" for one in messages):
-                    return
+                for one in messages:
+                    if one["tell"] == "go":
+                        self.ended = frozenset(one.get("ended", ()))
+                        return
         except OSError as error:
             raise SupervisorGone from error
         finally:
@@ -177,6 +183,7 @@ class Seated:
             case "drain":
                 self.drain.set()
             case "stop":
+                self.is_replaced = message.get("is_replaced", False)
                 self.drain.set()
                 self.stop.set()
 

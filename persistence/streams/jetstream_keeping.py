@@ -33,6 +33,7 @@ from .jetstream_stream import EPOCH_HEADER
 from .jetstream_url import read_jetstream_url
 from .stream import SnapshotDescription, StreamUnreachable
 
+_FIRST_NUMBER: Final = 1
 _ANOTHER: Final = "another node owns the stream"
 _EPOCH: Final = re.compile(rf"^{EPOCH_HEADER}: *(\d+)\s*$", re.MULTILINE)
 
@@ -76,7 +77,8 @@ class JetStreamKeeping:
     def trim(self, number: int, epoch: int) -> int:
         """See `StreamKeeping.trim`."""
         with _unreachable():
-            if not self._owns(epoch):
+            # A purge takes sequence 0 for no sequence, and removes everything.
+            if number <= _FIRST_NUMBER or not self._owns(epoch):
                 return 0
             call = f"STREAM.PURGE.{self._layout.frames}"
             return int(self._connection.api(call, {"seq": number})["purged"])

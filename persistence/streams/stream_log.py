@@ -64,7 +64,8 @@ class StreamLog:
 
     `boot_ms` counts durations and never steps; `now_ms` is the time of day. `node` is what others
     are told of this one. `mark` is where to begin reading. As long as `may_claim` says no, the node
-    only follows, even if no node owns the stream.
+    only follows, even if no node owns the stream. `ended` are the incarnations of processes that
+    are known to be gone: for those, nothing has to be waited for.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class StreamLog:
         patience_ms: int = STREAM_PATIENCE_MS,
         silence_ms: int = STREAM_SILENCE_MS,
         may_claim: Callable[[], bool] = lambda: True,
+        ended: frozenset[int] = frozenset(),
     ) -> None:
         """Begin nothing yet; an owner that says nothing for `silence_ms` is replaced."""
         self._silence_ms = silence_ms
         self._stream = stream
         self._may_claim = may_claim
+        self._ended = ended
         self._node = node
         self._incarnation = incarnation
         self._boot_ms = boot_ms
@@ -173,6 +176,8 @@ class StreamLog:
         decoded = decode_stream_frame(shown[0][1]) if shown else None
         if decoded is None or (decoded[0].number, decoded[1]) != (mark.number, mark.checksum):
             raise another_history(self._stream.name, mark.number, directory)
+        if decoded[0].incarnation in self._ended:
+            self._own = self._own.owner_has_ended()
         with self._marks_lock:
             self._marks.append(mark)
 
@@ -192,7 +197,8 @@ class StreamLog:
                 has_read = True
                 self._check_not_trimmed(number, pause)
                 frame, records = self._chain.read(number, data)
-                self._own = self._own.received(frame, self._boot_ms())
+                has_ended = frame.incarnation in self._ended
+                self._own = self._own.received(frame, self._boot_ms(), has_ended=has_ended)
                 self.read_bytes += len(data)
                 if self.waits_for is not None:  # it reads what was just written
                     self.skew_ms = frame.time_ms - self._now_ms()
@@ -436,15 +442,19 @@ class StreamLog:
                     self._marks = deque([*self._marks][::2])
                 self._marks.append(self._chain.mark)
 
-    def close(self) -> None:
-        """Release the stream, so that the next owner need not wait, and the connection."""
+    def close(self, *, keeps_ownership: bool = False) -> None:
+        """Release the stream, so that the next owner need not wait, and the connection.
+
+        A process that `keeps_ownership` leaves that to the one that knows that it has ended.
+        """
         if self._closed:
             return
         self._closed = True
         own = self._own
         may_release = own.standing is Standing.OWNING and self._boot_ms() >= own.serves_from_ms
         try:
-            if may_release and self._failure is None:  # else half a batch may be the end
+            # After a failure half a batch may be the end.
+            if may_release and not keeps_ownership and self._failure is None:
                 self._put(FrameKind.RELEASED, b"", patience_ms=_RELEASE_PATIENCE_MS)
         except LogFailed:
             pass  # then the next owner waits

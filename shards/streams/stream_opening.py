@@ -66,12 +66,13 @@ def open_group(
     *,
     incarnation: int,
     may_claim: Callable[[], bool],
+    ended: frozenset[int],
 ) -> StreamStorage:
     """Open the storage of one group of a cluster, for one of several processes. Raises as above."""
     identity = cluster_at(url, name).identity
     clients = _clients(url, place.group, NatsOptions())
     directory = Path(place.path)
-    group = StreamGroup(place, identity, incarnation, may_claim)
+    group = StreamGroup(place, identity, incarnation, may_claim, ended)
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
     if place.group == 0:  # once a node

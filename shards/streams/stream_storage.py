@@ -84,12 +84,14 @@ class StreamGroup:
 
     `place` is its directory. `identity` is that of the cluster. `incarnation` tells this process
     from all others; `may_claim` says whether it may try to own the stream now, if it is free.
+    `ended` are those that had the group here before, and are gone.
     """
 
     place: GroupPlace
     identity: Identity
     incarnation: int
     may_claim: Callable[[], bool]
+    ended: frozenset[int] = frozenset()
 
 
 class StreamStorage:
@@ -127,6 +129,7 @@ class StreamStorage:
         """Whether a power cut can lose what the engine acknowledges, as far as it is known."""
         self._patience_ms = patience_ms
         self._is_owned = False
+        self.keeps_ownership = False
         self._holds: dict[object, ChainMark | None] = {}
         self._noting = threading.Lock()  # checkpoints and upkeep have threads of their own
         self._lock = (
@@ -154,6 +157,7 @@ class StreamStorage:
                 patience_ms=patience_ms,
                 silence_ms=times.silence_ms,
                 may_claim=_always if group is None else group.may_claim,
+                ended=frozenset() if group is None else group.ended,
             )
         except BaseException:
             if "_checkpoints" in self.__dict__:  # they were opened
@@ -494,7 +498,7 @@ class StreamStorage:
     def close(self) -> None:
         try:
             self._checkpoints.close()
-            self._log.close()
+            self._log.close(keeps_ownership=self.keeps_ownership)
             self.keeping.close()
         finally:
             self._lock.close()

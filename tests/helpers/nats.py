@@ -13,13 +13,15 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from .server import free_ports
 
+HOST: Final = "127.0.0.1"
 PATIENCE_S: Final = 60.0
 _PROGRAM: Final = Path(sys.executable).with_name("nats-server")
 
@@ -27,14 +29,14 @@ _PROGRAM: Final = Path(sys.executable).with_name("nats-server")
 class NatsServer:
     """One server. `settings` are lines of its configuration."""
 
-    def __init__(self, place: Path, name: str, *settings: str) -> None:
+    def __init__(self, place: Path, name: str, *settings: str, host: str = HOST) -> None:
         self._place = place
         self._process: subprocess.Popen[bytes] | None = None
         self.name = name
-        port, self._monitor_port = free_ports(2)
-        self.address = f"127.0.0.1:{port}"
+        port, monitor_port = free_ports(2)
+        self.address = f"{host}:{port}"
         self.url = f"nats://{self.address}"
-        self.monitor_url = f"http://127.0.0.1:{self._monitor_port}"
+        self.monitor_url = f"http://{host}:{monitor_port}"
         self.settings = settings
 
     def start(self, *, waits: bool = True) -> None:
@@ -44,7 +46,7 @@ class NatsServer:
         lines = (
             f"server_name: {self.name}",
             f"listen: {self.address}",
-            f"http: 127.0.0.1:{self._monitor_port}",
+            f"http: {self.monitor_url.removeprefix('http://')}",
             *self.settings,
         )
         configuration.write_text("\n".join(lines))
@@ -119,29 +121,32 @@ def nats_server(*settings: str, sync_interval: str = "always") -> Iterator[NatsS
 
 
 class NatsCluster:
-    """Several servers. `url` names all of them."""
+    """Several servers, one on each host. `url` names all of them."""
 
-    def __init__(self, place: Path, count: int = 3) -> None:
-        names = [f"n{number + 1}" for number in range(count)]
-        routes = free_ports(count)
-        routed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
+    def __init__(self, place: Path, hosts: Sequence[str] = (HOST,) * 3) -> None:
+        names = [f"n{number + 1}" for number in range(len(hosts))]
+        routes = [
+            f"{host}:{port}" for host, port in zip(hosts, free_ports(len(hosts)), strict=True)
+        ]
+        routed = ", ".join(f'"nats://{route}"' for route in routes)
         self.servers = [
             NatsServer(
                 place / name,
                 name,
                 jetstream(place / name / "js"),
-                f"cluster {{ name: troth, listen: 127.0.0.1:{port}, routes: [{routed}] }}",
+                f"cluster {{ name: troth, listen: {route}, routes: [{routed}] }}",
+                'write_deadline: "2s"',
+                host=host,
             )
-            for name, port in zip(names, routes, strict=True)
+            for name, route, host in zip(names, routes, hosts, strict=True)
         ]
         self.url = "nats://" + ",".join(server.address for server in self.servers)
         self._timer: threading.Timer | None = None
         self.monitor = ",".join(server.monitor_url for server in self.servers)
 
-    def kill_leader(self, stream: str = "troth_frames_0", *, and_its_disk: bool = False) -> None:
-        """Kill the server that leads a stream."""
-        names = {self._leader(server, stream) for server in self.servers if server.is_running}
-        (leader,) = (server for server in self.servers if server.name in names)
+    def kill_leader(self, *, and_its_disk: bool = False) -> None:
+        """Kill the server that leads the stream."""
+        leader = self.leader()
         leader.stop(signal.SIGKILL)
         if and_its_disk:
             leader.lose_disk()
@@ -158,13 +163,19 @@ class NatsCluster:
         timer = self._timer = threading.Timer(duration_s, start)
         timer.start()
 
+    def leader(self, stream: str = "troth_frames_0") -> NatsServer:
+        """Return the server that leads a stream, as most of them see it."""
+        seen = Counter(self._leader(server, stream) for server in self.servers if server.is_running)
+        name = seen.most_common(1)[0][0]
+        return next(server for server in self.servers if server.name == name)
+
     def _leader(self, server: NatsServer, stream: str) -> str:
         """Return who leads a stream, as a server sees it."""
         url = f"{server.monitor_url}/jsz?streams=true"
         with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             accounts = json.load(answer)["account_details"]
         (leader,) = (
-            str(one["cluster"]["leader"])
+            str(one["cluster"].get("leader", ""))
             for account in accounts
             for one in account["stream_detail"]
             if one["name"] == stream
@@ -191,7 +202,7 @@ class NatsCluster:
 def nats_cluster(count: int = 3) -> Iterator[NatsCluster]:
     """Make and run several servers that keep copies for each other."""
     place = Path(tempfile.mkdtemp(prefix="troth-nats-"))
-    cluster = NatsCluster(place, count)
+    cluster = NatsCluster(place, (HOST,) * count)
     try:
         for server in cluster.servers:
             server.start(waits=False)

@@ -46,6 +46,20 @@ COPY_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
+        "an owner on another node does not wait for copies of the node before",
+        SPREADING,
+        "(*calls.others, _ELSEWHERE) if of_cluster else",
+        "tuple(calls.others) if of_cluster else",
+        COPIES,
+    ),
+    fault(
+        "copies of a node stay good while another node may own the accounts",
+        "cli/supervising/supervisor.py",
+        "        if self._plan.cluster is not None:\n            return\n",
+        "",
+        "cli/supervising/test_supervisor.py",
+    ),
+    fault(
         "a session that was ended goes on in other processes",
         COPIED,
         "self.sessions.end_by_digest(change.digest)",

@@ -188,6 +188,21 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
+        "any process is taken for one that is gone",
+        "persistence/streams/stream_log.py",
+        "has_ended = frame.incarnation in self._ended",
+        "has_ended = True",
+        LOG,
+        is_quick=True,
+    ),
+    fault(
+        "a process that is replaced releases its group to others",
+        "persistence/streams/stream_log.py",
+        "may_release and not keeps_ownership and",
+        "may_release and",
+        LOG,
+    ),
+    fault(
         "a cut of a group lacks what a later checkpoint has",
         "shards/streams/stream_storage.py",
         "mark = min(self._holds.values(), key=_number_of, default=None)",
@@ -243,6 +258,13 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         '            if notes.read("founded") is not None:\n',
         "            if False:\n",
         JETSTREAM,
+    ),
+    fault(
+        "all of a log in JetStream is removed because a new node has read nothing",
+        "persistence/streams/jetstream_keeping.py",
+        "if number <= _FIRST_NUMBER or not",
+        "if not",
+        ENGINES,
     ),
     fault(
         "an owner in JetStream that was deposed changes which snapshot is the newest",

@@ -1,9 +1,11 @@
 """Proof: nodes of a cluster are cut off from the database, from clients, one way or both.
 
     python -m tests.proofs.partition --nodes 3 --rounds 20 --seed 1
+    python -m tests.proofs.partition --nodes 3 --rounds 28 --seed 1 --engine nats
 
 Needs root: every node, the database and the clients get a network namespace of their own. The nodes
-have one log in a PostgreSQL server. Each round brings one trouble for some seconds: cuts that
+have one log in a PostgreSQL server, or in three NATS servers, which have a namespace each and are
+cut off from each other too. Each round brings one trouble for some seconds: cuts that
 nobody is told of, a node that is halted, a clock that is set a minute ahead or behind. In the
 meantime clients make requests about the same promises, locks and tasks, of the owner and of others,
 and a prober asks each node again and again for a promise. Then:
@@ -27,13 +29,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
 
+from tests.helpers.nats import NatsCluster
 from tests.helpers.postgres import PostgresServer, postgres_server
 from tests.helpers.server import SERVE
 from tests.simulation.linearizability import LockModel, Operation, PromiseModel, RootModel, check
@@ -74,7 +78,28 @@ TROUBLES: Final = (
     "two clocks are set",
     "the owner is halted, with clocks that differ",
 )
+TROUBLES_OF_SERVERS: Final = (
+    "the leader of the stream and the other servers",
+    "from the leader of the stream to the other servers",
+    "the servers of the stream from each other",
+)
+"""What can happen to a database of several servers besides."""
 _HALT_S: Final = (5.0, 20.0)
+NATS_MACHINES: Final = ("s1", "s2", "s3")
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionedEngine:
+    """What keeps the log: its machines, arguments of a node, and which machine leads now."""
+
+    machines: tuple[str, ...]
+    arguments: tuple[str, ...]
+    leader: Callable[[], str]
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What can happen to it and to the nodes."""
+        return TROUBLES if len(self.machines) == 1 else (*TROUBLES, *TROUBLES_OF_SERVERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +132,12 @@ class PartitionedNode(Victim):
     """A node in a namespace of its own, which is started again whenever it ends."""
 
     def __init__(
-        self, network: Machines, name: str, directory: Path, url: str, library: Path | None
+        self,
+        network: Machines,
+        name: str,
+        directory: Path,
+        log: Sequence[str],
+        library: Path | None,
     ) -> None:
         self.name = name
         directory.mkdir()
@@ -117,7 +147,7 @@ class PartitionedNode(Victim):
         super().__init__(
             directory,
             *("--listen", f"{self.address}:{PORT}", "--poll-listen", f"{self.address}:{PORT + 1}"),
-            *("--log", url, "--node", name, "--shards", "2", "--allow-anonymous"),
+            *(*log, "--node", name, "--shards", "2", "--allow-anonymous"),
             command=("ip", "netns", "exec", network.namespace(name), *SERVE),
             environment=None if self.clock is None else self.clock.environment,
         )
@@ -138,7 +168,14 @@ class PartitionedNode(Victim):
 class PartitionProof:
     """One run."""
 
-    def __init__(self, network: Machines, nodes: list[PartitionedNode], seed: int) -> None:
+    def __init__(
+        self,
+        network: Machines,
+        nodes: list[PartitionedNode],
+        seed: int,
+        engine: PartitionedEngine,
+    ) -> None:
+        self._engine = engine
         self.findings: dict[str, Findings] = {}
         self.histories: dict[str, History] = {kind: [] for kind in KINDS}
         self.problems: list[str] = []
@@ -166,7 +203,8 @@ class PartitionProof:
         try:
             self._wait_written(time.monotonic())
             for number in range(rounds_count):
-                self._round(TROUBLES[number % len(TROUBLES)])
+                troubles = self._engine.troubles
+                self._round(troubles[number % len(troubles)])
         finally:
             self._ended.set()
             for thread in threads:
@@ -195,6 +233,10 @@ class PartitionProof:
         """Bring trouble for a while, and end it; who was cut off from the database all the time."""
         owner, random, duration_s = self._owner, self._random, self._random.uniform(*TROUBLE_S)
         names = [node.name for node in self._nodes]
+        servers = self._engine.machines
+        if trouble in TROUBLES_OF_SERVERS:
+            self._cut_for(duration_s, self._cuts_of_servers(trouble))
+            return []
         if trouble.startswith("the owner is halted"):
             os.kill(owner.process_id, signal.SIGSTOP)
             time.sleep(random.uniform(*_HALT_S))
@@ -209,29 +251,33 @@ class PartitionProof:
             return []
         if trouble == "the owner and the database, flapping":
             for _ in range(3):
-                self._cut_for(3, [(owner.name, "db"), ("db", owner.name)])
+                self._cut_for(3, [*all_both([owner.name], servers)])
                 time.sleep(3)
             return []
         cuts, cut_off = {
-            "the owner and the database, both ways": (both(owner.name, "db"), [owner]),
-            "from the owner to the database": ([(owner.name, "db")], [owner]),
-            "from the database to the owner": ([("db", owner.name)], [owner]),
-            "the owner and everybody": (
-                [pair for other in ("db", "clients") for pair in both(owner.name, other)],
-                [owner],
-            ),
-            "the database and all nodes": (
-                [pair for name in names for pair in both(name, "db")],
-                self._nodes,
-            ),
+            "the owner and the database, both ways": (all_both([owner.name], servers), [owner]),
+            "from the owner to the database": ([(owner.name, one) for one in servers], [owner]),
+            "from the database to the owner": ([(one, owner.name) for one in servers], [owner]),
+            "the owner and everybody": (all_both([owner.name], (*servers, "clients")), [owner]),
+            "the database and all nodes": (all_both(names, servers), self._nodes),
             "the owner and the clients": (both(owner.name, "clients"), []),
             "another node and the database": (
-                both(random.choice([name for name in names if name != owner.name]), "db"),
+                all_both([random.choice([one for one in names if one != owner.name])], servers),
                 [],
             ),
         }[trouble]
         self._cut_for(duration_s, cuts)
         return cut_off
+
+    def _cuts_of_servers(self, trouble: str) -> list[tuple[str, str]]:
+        """Return cuts between servers that keep the log."""
+        servers, leader = self._engine.machines, self._engine.leader()
+        others = [one for one in servers if one != leader]
+        if trouble.startswith("from the leader"):
+            return [(leader, one) for one in others]
+        if trouble.startswith("the leader"):
+            return all_both([leader], others)
+        return [(one, other) for one in servers for other in servers if one != other]
 
     def _cut_for(self, duration_s: float, cuts: list[tuple[str, str]]) -> None:
         for cut in cuts:
@@ -326,6 +372,11 @@ def both(one: str, other: str) -> list[tuple[str, str]]:
     return [(one, other), (other, one)]
 
 
+def all_both(some: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Cuts in both directions of each of some machines from each of others."""
+    return [pair for one in some for other in others for pair in both(one, other)]
+
+
 def status_of(node: PartitionedNode, path: str) -> int:
     """What a node says; 0 if nothing."""
     with Client(node.url, timeout_s=2) as http:
@@ -369,11 +420,46 @@ def database(network: Machines) -> Iterator[PostgresServer]:
         yield server
 
 
+@contextmanager
+def postgres_log(network: Machines) -> Iterator[PartitionedEngine]:
+    """Run PostgreSQL on the machine `db`."""
+    with database(network):
+        url = f"postgresql://postgres@{network.address('db')}/postgres"
+        yield PartitionedEngine(("db",), ("--log", url), lambda: "db")
+
+
+@contextmanager
+def nats_log(network: Machines) -> Iterator[PartitionedEngine]:
+    """Run a NATS server on each of three machines."""
+    place = Path(tempfile.mkdtemp(prefix="troth-nats-"))
+    cluster = NatsCluster(place, [network.address(name) for name in NATS_MACHINES])
+    machine_of = dict(zip(cluster.servers, NATS_MACHINES, strict=True))
+    try:
+        for server, name in machine_of.items():
+            network.within(name, partial(server.start, waits=False))
+        for server in cluster.servers:
+            network.within("clients", server.wait)
+        yield PartitionedEngine(
+            NATS_MACHINES,
+            ("--log", cluster.url, "--nats-monitor", cluster.monitor),
+            lambda: machine_of[network.within("clients", cluster.leader)],
+        )
+    finally:
+        for server in cluster.servers:
+            server.stop(signal.SIGKILL)
+        shutil.rmtree(place)
+
+
+ENGINES: Final = {"postgres": (("db",), postgres_log), "nats": (NATS_MACHINES, nats_log)}
+"""The machines of each engine, and what runs it on them."""
+
+
 def main() -> None:
     """Run the proof from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=len(TROUBLES))
+    parser.add_argument("--rounds", type=int, help="by default each trouble once")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="postgres")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--limit-s", type=float, help="fail if it took longer until an owner took writes again"
@@ -382,8 +468,13 @@ def main() -> None:
     print(f"seed {arguments.seed}")
     names = "abcdefgh"[: arguments.nodes]
     try:
-        with machines("db", "clients", *names) as network:
-            proof = run(network, names, arguments.seed, arguments.rounds)
+        engine_machines, engine_on = ENGINES[arguments.engine]
+        with (
+            machines(*engine_machines, "clients", *names) as network,
+            engine_on(network) as engine,
+        ):
+            rounds_count = arguments.rounds or len(engine.troubles)
+            proof = run(network, names, arguments.seed, rounds_count, engine)
     except NotPossible as error:
         raise SystemExit(f"not possible here: {error}") from error
     for trouble, found in proof.findings.items():
@@ -395,7 +486,9 @@ def main() -> None:
         raise SystemExit(f"it took {healed_s:.1f} s until an owner took writes again")
 
 
-def run(network: Machines, names: str, seed: int, rounds_count: int) -> PartitionProof:
+def run(
+    network: Machines, names: str, seed: int, rounds_count: int, engine: PartitionedEngine
+) -> PartitionProof:
     """Run the proof on a network. Raises AssertionError at what is wrong."""
     directory = Path(tempfile.mkdtemp(prefix="troth-partition-"))
     nodes: list[PartitionedNode] = []
@@ -403,20 +496,19 @@ def run(network: Machines, names: str, seed: int, rounds_count: int) -> Partitio
         library = build(directory)
         if library is None:
             print("there is no C compiler: no clock is set")
-        with database(network):
-            url = f"postgresql://postgres@{network.address('db')}/postgres"
-            nodes += [
-                PartitionedNode(network, name, directory / name, url, library) for name in names
-            ]
+        nodes += [
+            PartitionedNode(network, name, directory / name, engine.arguments, library)
+            for name in names
+        ]
+        for node in nodes:
+            node.start_unready()
+        proof = PartitionProof(network, nodes, seed, engine)
+        try:
+            proof.run(rounds_count)
+            proof.clocks_set_count = proof.count_clocks()
+        finally:
             for node in nodes:
-                node.start_unready()
-            proof = PartitionProof(network, nodes, seed)
-            try:
-                proof.run(rounds_count)
-                proof.clocks_set_count = proof.count_clocks()
-            finally:
-                for node in nodes:
-                    node.__exit__(None, None, None)
+                node.__exit__(None, None, None)
         unexplained = proof.unexplained()
         assert not unexplained, f"no order explains what was seen of {unexplained}"
         return proof

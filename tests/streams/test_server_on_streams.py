@@ -249,9 +249,15 @@ def test_nodes_of_a_cluster_take_over_all_groups(
         captured = capsys.readouterr()
         return captured.out + captured.err
 
-    def owners() -> list[tuple[str, int]]:
-        shown = json.loads(cluster("status", "orders", "--json"))
-        return [(one["node"], one["epoch"]) for one in shown["groups"]]
+    def assert_owned(*expected: tuple[str, int]) -> None:
+        """Wait until it is noted who owns the groups, and in which epochs."""
+        ends_s = time.monotonic() + _PATIENCE_S
+        while True:
+            shown = json.loads(cluster("status", "orders", "--json"))
+            found = [(one["node"], one["epoch"]) for one in shown["groups"]]
+            if found == [*expected]:
+                return
+            assert time.monotonic() < ends_s, found
 
     assert "has no cluster" in cluster("status", status=1)
     options = ("--log", url, "--cluster", "orders", "--node")
@@ -271,15 +277,21 @@ def test_nodes_of_a_cluster_take_over_all_groups(
         closing.callback(second.__exit__, None, None, None)
         with Load(first) as load:
             load.wait_for_more()
+            assert command.run(["restart", "--data", str(first.data)]) == 0
+            assert "process 1: restarted" in capsys.readouterr().out
+            load.wait_for_more()
+            assert_owned(("a", 2), ("a", 2))
             with _standing_by(second):
                 assert second.request("GET", "/promises/p0")[0] == 503
                 load.wait_for_more()
                 status, made = first.request("POST", "/admin/snapshots", headers=_operator(first))
                 assert (status, made["name"], made["problem"]) == (201, "database", None)
-                assert owners() == [("a", 1), ("a", 1)]
+                os.kill(first.child_ids()[1], signal.SIGKILL)
+                assert_owned(("a", 2), ("a", 3))
+                load.wait_for_more()
                 first.kill9()
         _assert_all_there(second, load.made)
-        assert owners() == [("b", 2), ("b", 2)]
+        assert_owned(("b", 3), ("b", 4))
         seen = {one.subject: one.found for one in examine_database(Settings(log=url))}
         assert "of 2 groups" in seen["log"]
         assert "in use by a, b" in seen["log"]
@@ -290,7 +302,7 @@ def test_nodes_of_a_cluster_take_over_all_groups(
         assert second.wait() == 1
         assert "Another server has taken over the cluster orders" in second.log()
         _assert_all_there(first, load.made + more.made)
-        assert owners() == [("a", 3), ("a", 3)]
+        assert_owned(("a", 4), ("a", 5))
         assert first.terminate() == 0
 
 

@@ -2,8 +2,9 @@
 
 A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight until then), `hold` (in
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
-STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`. Other files there, `NAME-k`, say how
-process k starts: `no-load` (it ends before it has loaded), `no-start` (after it).
+STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`; after `only K` any of these, for process k.
+Other files there, `NAME-k`, say how process k starts: `no-load` (it ends before it has loaded),
+`no-start` (after it).
 """
 
 import json
@@ -75,6 +76,10 @@ class StandIn:
     async def answered(self, line: str) -> bytes:
         """Return what a line is answered."""
         word, _, rest = line.partition(" ")
+        if word == "only":
+            process, _, line = rest.partition(" ")
+            for_this = int(process) == self.seated.seat.process
+            word, _, rest = line.partition(" ") if for_this else ("who", "", "")
         if word == "hang":
             time.sleep(1000)  # noqa: ASYNC251  that is what is asked for
         if word == "exit":
@@ -100,6 +105,7 @@ class StandIn:
             "pid": os.getpid(),
             "peers": sorted(self.seated.peers),
             "unowned": self.unowned_s,
+            "ended": sorted(self.seated.ended),
             "may_claim": self.seated.may_claim(),
             "inheritable": os.get_inheritable(seat.lock),
             "environment": sorted(name for name in os.environ if "SEAT" in name),

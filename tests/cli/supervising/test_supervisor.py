@@ -521,23 +521,26 @@ def test_a_node_that_another_has_replaced_ends_as_a_whole(tmp_path: Path) -> Non
     def answers(process: int, line: str = "who") -> dict[str, Any]:
         """Ask until one of the processes answers, whichever the kernel chooses each time."""
         while True:
-            found = running.ask(line)
+            found = running.ask(f"only {process} {line}")
             if found.get("process") == process:
                 return found
 
     with Supervised(tmp_path, 2, log="postgresql://nowhere/d", cluster="c") as running:
         running.wait_ready()
         refusal = [*asked(running.data, {"ask": "restart"})]
-        assert "restarted as a whole" in refusal[0]["refused"]
+        assert "stands by" in refusal[0]["refused"]
         assert not answers(1)["may_claim"]
         assert answers(0)["may_claim"], "which decides for all"
         answers(0, "follows 4")  # it has just been started
         answers(0, "leading 5")
         until(lambda: answers(1)["may_claim"], "it hears of it")
-        first = answers(0)["pid"]
+        first, incarnation = (answers(0)[name] for name in ("pid", "incarnation"))
         os.kill(first, signal.SIGKILL)
         until(lambda: not answers(1)["may_claim"], "process 0 is gone")
         until(lambda: answers(0)["pid"] != first, "it is back")
+        assert answers(0)["ended"] == [incarnation]
+        assert answers(1)["ended"] == []
+        assert not answers(1)["unowned"], "another node may own the accounts"
         answers(0, "follows 5")
         answers(1, "follows 6")  # of which it knows nothing
         assert answers(0)

@@ -47,11 +47,18 @@ class Copies:
         return [one.bearer(secret) is not None for one in self.credentials]
 
 
-def make_owner(process: Process, epoch: int = 1) -> tuple[Credentials, CredentialsOwner]:
+def make_owner(
+    process: Process, epoch: int = 1, *, of_cluster: bool = False
+) -> tuple[Credentials, CredentialsOwner]:
     """Make the credentials of process 0."""
     owned = Credentials({}, Attempts(10, now_ms), now_ms)
     return owned, CredentialsOwner(
-        owned, process.mesh.calls, epoch=epoch, now_s=trio.current_time, now_ms=now_ms
+        owned,
+        process.mesh.calls,
+        epoch=epoch,
+        now_s=trio.current_time,
+        now_ms=now_ms,
+        of_cluster=of_cluster,
     )
 
 
@@ -70,10 +77,11 @@ async def copies(
     delay_s: float = 0.0,
     seed: int = 0,
     before: Callable[[Credentials], None] = lambda _: None,
+    of_cluster: bool = False,
 ) -> AsyncIterator[Copies]:
     """Run several processes with credentials; `before` fills those of the owner."""
     async with world(count, delay_s=delay_s, seed=seed) as all_of:
-        owned, owner = make_owner(all_of.processes[0])
+        owned, owner = make_owner(all_of.processes[0], of_cluster=of_cluster)
         before(owned)
         credentials: list[Credentials] = [owned]
         made: dict[int, CredentialsCopy] = {}

@@ -18,7 +18,7 @@ from tests.http.identity.copies_world import (
 )
 from tests.shards.mesh.world import until
 from troth.core.catalog import Token
-from troth.core.limits import COPY_CHANGES_KEPT_COUNT, COPY_PAGE_COUNT
+from troth.core.limits import COPY_CHANGES_KEPT_COUNT, COPY_LEASE_MS, COPY_PAGE_COUNT
 from troth.http.identity.copied import CopiedCredentials, CopiedSessions
 from troth.http.identity.credentials import Credentials, new_secret
 from troth.http.wire.errors import ApiError
@@ -267,6 +267,26 @@ async def test_an_owner_that_has_started_again_waits_for_leases_of_the_one_befor
         with trio.fail_after(30):
             await until(lambda: all(one.is_loaded for one in all_of.credentials[1:]))
         assert [one.bearer(SECRET) for one in all_of.credentials[1:]] == [None, None]
+
+
+@pytest.mark.parametrize("of_cluster", [False, True])
+async def test_the_first_changes_wait_for_copies_on_the_node_of_the_owner_before(
+    autojump_clock: object, of_cluster: bool
+) -> None:
+    """They ask that owner, not this one, and may be current for as long as any copy."""
+    async with copies(of_cluster=of_cluster) as found:
+        begun_s = trio.current_time()
+        found.owned.put(ACCOUNT)
+        await found.owned.spread()
+        taken_s = trio.current_time() - begun_s
+        if not of_cluster:
+            assert taken_s < 1, "all copies there are have it"
+            return
+        assert COPY_LEASE_MS / 1000 <= taken_s < COPY_LEASE_MS / 1000 + 0.5
+        begun_s = trio.current_time()
+        found.owned.put(ACCOUNT)
+        await found.owned.spread()
+        assert trio.current_time() - begun_s < 1, "by then there is no such copy"
 
 
 async def test_a_process_that_starts_reads_all_before_it_lets_anyone_in(

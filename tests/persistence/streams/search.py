@@ -27,14 +27,19 @@ class Bounds(NamedTuple):
     alives: int = 0
     releases: int = 1
     crashes: int = 1
+    successions: int = 0
     doubts: int = 1
 
 
 class Node(NamedTuple):
-    """One node. `incarnation` is 0 for one that only follows."""
+    """One node. `incarnation` is 0 for one that only follows.
+
+    It knows that the process `ended` is gone, if there is one: it has come in its place.
+    """
 
     incarnation: int
     ownership: Ownership = Ownership(heard_ms=LONG_AGO, sent_ms=LONG_AGO)
+    ended: int = 0
 
 
 class World(NamedTuple):
@@ -88,7 +93,8 @@ def _node_moves(world: World, node: Node) -> Iterator[tuple[str, Node, World]]:
     stands = world.stream[own.number] if own.number < len(world.stream) else None
     if own.standing is Standing.FOLLOWING:
         if stands is not None:
-            yield "reads", _with(node, own.received(stands, 0)), world
+            has_ended = bool(node.ended) and stands.incarnation == node.ended
+            yield "reads", _with(node, own.received(stands, 0, has_ended=has_ended)), world
         # The owners are alike: that the first claims first leaves nothing out.
         has_begun = world.stream or world.on_the_way or node is world.nodes[0]
         if node.incarnation and left.claims and has_begun:
@@ -114,6 +120,9 @@ def _node_moves(world: World, node: Node) -> Iterator[tuple[str, Node, World]]:
         yield "answers", node, world._replace(answered=own.durable_number)
     if node.incarnation and left.crashes and own.number:
         yield "crashes", Node(node.incarnation + 10), _spent(world, crashes=1)
+    if node.incarnation and left.successions and own.number:
+        after = Node(node.incarnation + 10, ended=node.incarnation)
+        yield "is succeeded", after, _spent(world, successions=1)
 
 
 def _owner_moves(world: World, node: Node) -> Iterator[tuple[str, Node, World]]:

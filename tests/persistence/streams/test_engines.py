@@ -231,6 +231,20 @@ def test_the_least_that_a_node_needs_is_known(keeping: StreamKeeping) -> None:
     assert keeping.needed_number() == 9
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_node_that_has_read_nothing_holds_everything_back(
+    keeping: StreamKeeping, stream: Stream, number: int
+) -> None:
+    """A purge in JetStream that names sequence 0 would remove all."""
+    _claimed(stream)
+    assert stream.append(2, 1, b"a", is_claim=False)
+    keeping.note_reader("new", number)
+
+    assert keeping.needed_number() == number
+    assert keeping.trim(number, 1) == 0
+    assert _all_from(stream, 1) == [b"claim", b"a"]
+
+
 def test_a_snapshot_counts_when_it_is_whole_and_stays_while_the_next_is_written(
     keeping: StreamKeeping, stream: Stream
 ) -> None:

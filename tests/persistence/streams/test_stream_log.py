@@ -42,9 +42,11 @@ def _log_on(
     clock: SimulatedClock,
     incarnation: int = 1,
     mark: ChainMark | None = None,
+    ended: frozenset[int] = frozenset(),
 ) -> StreamLog:
     return StreamLog(
         stream,
+        ended=ended,
         node=f"n{incarnation}",
         incarnation=incarnation,
         boot_ms=clock.boot_ms,
@@ -554,3 +556,26 @@ def test_what_stands_where_a_frame_was_sent_and_is_no_frame_ends_the_log() -> No
     engine.land = land  # type: ignore[method-assign]
     with pytest.raises(LogFailed, match="it is not what was written"):
         log.append([(0, 1, b"a")], 1)
+
+
+@pytest.mark.parametrize("begins_at_mark", [False, True])
+def test_who_knows_that_the_owner_has_ended_does_not_wait(begins_at_mark: bool) -> None:
+    """It comes in its place; another node has to wait, since nothing was released."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    first = _owner(engine, clock)
+    first.append([LogRecord(0, 1, b"a")], 1)
+    mark = first.mark_before(2)
+    first.close(keeps_ownership=True)
+    assert FrameKind.RELEASED not in _kinds(engine)
+    began_ms = clock.time_ms
+
+    stream = SimulatedStream(engine, Random(2), clock)
+    second = _log_on(stream, clock, 2, mark if begins_at_mark else None, frozenset({1}))
+    if begins_at_mark:
+        second.check_mark("directory", _go_on)
+    records = list(second.take_over(_go_on))
+
+    assert [record.body for _, record in records] == ([] if begins_at_mark else [b"a"])
+    assert second.may_answer()
+    assert clock.time_ms - began_ms < 200
+    assert second.epoch == 2
