@@ -314,6 +314,7 @@ class Server:
             settle_collector()
             sys.setswitchinterval(SWITCH_INTERVAL_S)
             trio.lowlevel.add_instrument(Collector())
+            self.api.may_answer = self.shards.committer.may_answer
             self.api.readiness = Readiness.READY
             self.ready.set()
             if self.shards.committer.may_answer is not None:

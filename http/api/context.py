@@ -6,8 +6,11 @@ from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
+import trio
+
 from troth.core.catalog import Build, Function
 from troth.core.codes import Code
+from troth.core.json_bytes import own_encoder
 from troth.core.limits import RESULT_WAITS_LIMIT_COUNT, STRANGERS_IN_FLIGHT_LIMIT_BYTES
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.audit import AuditLog
@@ -98,6 +101,7 @@ class StreamOpener(Protocol):
         ...
 
 
+_ANSWERABLE_STEP_S: Final = 0.05
 _CUT_OFF: Final = "What keeps the log does not answer. Send the request again shortly."
 
 
@@ -157,6 +161,8 @@ class Api:
     others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     is_cut_off: bool = False
+    may_answer: Callable[[], bool] | None = None
+    """Whether clients may be told now what the state shows; None if always."""
     is_draining: bool = False
     """Whether this process stops, but its shards and other processes still serve."""
     snapshotter: Snapshotter | None = None
@@ -187,6 +193,8 @@ class Api:
     metrics: Metrics = field(init=False)
     scrape: Scrape = field(init=False)
     limits: RequestLimits = field(init=False)
+    dump: Callable[[object], bytes] = field(init=False)
+    """Write an answer as `json_text.dump` does, in the thread of this server's loop."""
 
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
@@ -207,6 +215,7 @@ class Api:
         self.whole = OneProcess(self.shards, self.series)
         self.metrics = Metrics()
         self.scrape = self.metrics.render
+        self.dump = own_encoder("deterministic")
         self.limits = RequestLimits(
             id_limit_bytes=self.settings.id_limit_bytes,
             tags_limit_count=self.settings.tags_limit_count,
@@ -227,6 +236,15 @@ class Api:
         """The placement of executions. Only while the server is ready."""
         assert self.placement is not None, "handlers run only when there is one"
         return self.placement
+
+    async def until_answerable(self) -> None:
+        """Wait until what was read may be told to a client: until the log's lease is renewed.
+
+        Raises ApiError (503) if the server is cut off from its log for long, or stops.
+        """
+        while self.may_answer is not None and not self.may_answer():
+            self.refuse_unless_ready()
+            await trio.sleep(_ANSWERABLE_STEP_S)
 
     def refuse_unless_ready(self, *, may_be_stopping: bool = False) -> None:
         """Raise ApiError (503) while the server starts or stops.

@@ -8,6 +8,7 @@ Every refusal becomes an answer here; every other exception becomes a 500 and a 
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -29,7 +30,7 @@ from .context import VERSION_HEADER_VALUE, Api, Readiness
 from .cors import Cors
 from .hosts import Hosts
 from .router import Match, Router
-from .rows import Call, Endpoint
+from .rows import Call, Endpoint, Handler
 from .session_cookies import UI_HEADER
 from .streams import limited
 
@@ -198,6 +199,8 @@ class Dispatcher:
         if sliced is not None:
             call.body = await _decoded_in_slices(sliced, request.body)
         handler = match.endpoint.handler
+        if self.api.may_answer is not None and match.endpoint.sheltered:
+            handler = partial(_answered_within_lease, handler)
         if not match.endpoint.answers_much:
             return await handler(self.api, call)
         # Many of these at a time would each make megabytes before the first is written.
@@ -267,6 +270,23 @@ class Dispatcher:
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+
+async def _answered_within_lease(handler: Handler, api: Api, call: Call) -> Response:
+    """Return what a handler answers when the lease of the log runs. Raises ApiError.
+
+    Shards wait for that by themselves; what else is in memory does not. What may have been done is
+    answered as it is: instead of anything else there may be a refusal.
+    """
+    try:
+        response = await handler(api, call)
+    except ApiError as error:
+        if error.code.status < 500:
+            await api.until_answerable()
+        raise
+    if call.request.method in _READING_METHODS:
+        await api.until_answerable()
+    return response
 
 
 async def _decoded_in_slices(decoder: BodyDecoder[Any], content: bytes) -> Any:

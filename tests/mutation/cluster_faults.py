@@ -61,6 +61,14 @@ _FAULTS: Final[tuple[Fault, ...]] = (
         _CHAIN,
     ),
     fault(
+        "what is in memory is told although the lease is over",
+        "http/api/dispatch.py",
+        "        if self.api.may_answer is not None and match.endpoint.sheltered:\n",
+        "        if False:\n",
+        "http/bulk/test_bulk.py",
+        is_quick=True,
+    ),
+    fault(
         "a new owner waits as if no clock were wrong",
         "persistence/streams/ownership.py",
         "self.heard_ms + STREAM_TAKEOVER_WAIT_MS",

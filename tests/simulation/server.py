@@ -393,6 +393,10 @@ class Server:
         committer = self.shards.committer
         check_queues(self.shards._shards, committer.pending_bytes, MAILBOX_LIMIT_COUNT)
 
+    def may_answer(self) -> bool:
+        """Whether clients may be told what is in memory; HTTP waits for that."""
+        return True
+
     # How a life ends
 
     @property

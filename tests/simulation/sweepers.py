@@ -142,6 +142,8 @@ class _Sweeper:
 
         async def look(server: Server) -> bool:
             progress = server.bulk.progress(job_id)
+            if not server.may_answer():
+                return False
             require(progress is not None, f"{job_id} was started and is lost")
             assert progress is not None
             if progress.job.state is not BulkState.RUNNING:

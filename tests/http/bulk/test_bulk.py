@@ -9,8 +9,10 @@ from trio.testing import MockClock
 from tests.http.admin.test_accounts import secret_of
 from tests.http.client import NOW_MS, Answer, Outbox, World, running
 from tests.http.questions.world import create_with_task
+from troth.core.codes import Code
 from troth.core.commands import TaskNotSent
 from troth.core.limits import BULK_EXAMPLES_COUNT, BULK_JOBS_KEPT_COUNT, BULK_JOBS_KEPT_MS
+from troth.http.api.context import Readiness
 from troth.shards.shards import Shards
 
 WANTED = {"id": "order-*", "tags[team]": "checkout"}
@@ -347,3 +349,38 @@ async def test_old_jobs_are_forgotten(autojump_clock: MockClock) -> None:
         assert [job["id"] for job in (await world.send("GET", "/bulk")).json["jobs"]] == [
             last["id"]
         ]
+
+
+# --- a server whose log has a lease ---------------------------------------------------------------
+
+
+async def test_what_is_in_memory_waits_for_the_lease_of_the_log(autojump_clock: MockClock) -> None:
+    """Another server may have gone on: a job that this one takes for missing may be there."""
+    async with running() as world:
+        job_id = await start(world)
+        lease_until_s = trio.current_time() + 10
+        world.api.may_answer = lambda: trio.current_time() >= lease_until_s
+
+        answer = await world.send("GET", f"/bulk/{job_id}")
+        assert answer.status == 200
+        assert trio.current_time() >= lease_until_s
+
+        world.api.may_answer = lambda: False
+        with trio.move_on_after(60) as scope:
+            await world.send("GET", f"/bulk/{job_id}")
+        assert scope.cancelled_caught
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cut_off, world)
+            read = await world.send("GET", "/bulk/no-such-job")
+            world.api.readiness = Readiness.READY
+            nursery.start_soon(_cut_off, world)
+            stopped = await world.send("DELETE", "/bulk/no-such-job")
+        for answer in (read, stopped):
+            assert (answer.status, answer.json["error"]["code"]) == (503, Code.STARTING)
+
+
+async def _cut_off(world: World) -> None:
+    """Do what `watch_lease` does."""
+    await trio.sleep(1)
+    world.api.is_cut_off, world.api.readiness = True, Readiness.STARTING

@@ -185,6 +185,10 @@ class NodeServer(Server):
         finally:
             self.is_ended.set()
 
+    def may_answer(self) -> bool:
+        """Whether its lease runs."""
+        return self.stream_storage._log.may_answer()
+
     async def keep(self) -> None:
         """Keep the stream short, as its owner."""
         while True:
