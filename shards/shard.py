@@ -336,15 +336,16 @@ class Shard:
                     step = self._contain(error, command, is_own=entries is self._internal)
                     if asker is not None:
                         answers.pop()
-                if step.again is not None:
+                again = step.again
+                if again is not None:
                     queue = self.waiting if step.waits else self._internal
-                    queue.append((step.again, asker, place, held))
+                    queue.append((again, asker, place, held))
                 elif asker is not None:
                     answers.append((asker, place, step.reply))
                 if step.records or step.has_effects:
                     has_changed = True
                     self._take(step, held, turn)
-                if step.again is not None:  # such steps are long: the time is looked at
+                if again is not None:  # such steps are long: the time is looked at
                     left_count += slice_count - number - 1
                     break
             slice_count = 0

@@ -172,14 +172,14 @@ class ShardState:
     # Promises
 
     def promise_created(self, record: r.PromiseCreated) -> None:
-        promise_id, serial, param = record.id, record.serial, record.param
-        tags, key, trace, seed = record.tags, record.key_for_create, record.trace, record.task
-        promise = Promise(
-            promise_id, serial, PENDING, record.timeout, record.created_on, param, tags, key
-        )
+        promise_id, serial = record.id, record.serial
+        timeout, created_on = record.timeout, record.created_on
+        param, tags, key = record.param, record.tags, record.key_for_create
+        trace, seed = record.trace, record.task
+        promise = Promise(promise_id, serial, PENDING, timeout, created_on, param, tags, key)
         folded = None
         if tags is None and key is None and trace is None and seed is None:
-            folded = fold_plain(promise)
+            folded = fold_plain(serial, timeout, created_on, param)
         elif trace is not None:
             promise = replace(promise, trace=trace)
         if folded is None or promise_id.startswith(RESERVED_PREFIX):

@@ -69,6 +69,7 @@ SERIAL: Final = slice(1, 9)
 TIMEOUT_OFFSET: Final = 9
 _ROW_START_BYTES: Final = _ROW_START.size
 _START_BYTES: Final = _START.size
+_DATA_START_BYTES: Final = _DATA_START.size
 _TIMES_BYTES: Final = _START_BYTES - TIMEOUT_OFFSET
 _NUMBER: Final = tuple(bytes([number]) for number in range(256))
 _DATA_ALONE: Final = 0xC1  # which begins nothing in msgpack
@@ -109,6 +110,7 @@ read_timeout: Final = _TIMEOUT.unpack_from
 _pack: Final = packer()
 _pack_start: Final = _START.pack
 _pack_data_start: Final = _DATA_START.pack
+_unpack_start: Final = _START.unpack_from
 _unpack_row_start: Final = _ROW_START.unpack_from
 _unpack_rest: Final = msgspec.msgpack.Decoder(_Rest).decode
 _unpack_values: Final = msgspec.msgpack.Decoder(_Values).decode
@@ -166,7 +168,7 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     if data is not None and len(data) > DATA_CHARACTERS:
         return None
     if tags is None and key is None and trace is None and headers is None:
-        return fold_plain(promise)
+        return fold_plain(promise.serial, promise.timeout, promise.created_on, param)
     number, promise_id = NO_TAGS, promise.id
     values: list[str | None] | None = None
     if tags is not None:
@@ -189,23 +191,18 @@ def fold(promise: Promise, name_sets: NameSets) -> bytes | None:
     return start + _pack(rest)
 
 
-def fold_plain(promise: Promise) -> bytes | None:
+def fold_plain(serial: int, timeout: int, created_on: int, param: Value) -> bytes | None:
     """Return what stands for a pending promise that has no more than its param.
 
     None if it is to stay an object: it has headers or much data, or memory is short.
     """
-    param = promise.param
     data = param.data
-    if param.headers is not None:
-        return None
-    if data is None:
-        return _pack_start(NO_TAGS, promise.serial, promise.timeout, promise.created_on)
-    if len(data) > DATA_CHARACTERS:
+    if param.headers is not None or (data is not None and len(data) > DATA_CHARACTERS):
         return None
     try:
-        start = _pack_data_start(
-            NO_TAGS, promise.serial, promise.timeout, promise.created_on, _DATA_ALONE
-        )
+        if data is None:
+            return _pack_start(NO_TAGS, serial, timeout, created_on)
+        start = _pack_data_start(NO_TAGS, serial, timeout, created_on, _DATA_ALONE)
         return start + data.encode()
     except MemoryError:
         return None
@@ -218,14 +215,13 @@ def _without(promise_id: str, values: Iterable[str | None]) -> list[str | None]:
 
 def unfold(promise_id: str, folded: bytes, name_sets: NameSets) -> Promise:
     """Return the promise that a shard has folded."""
-    number, serial, timeout, created_on = _START.unpack_from(folded)
-    rest = folded[_START_BYTES:]
-    if not rest:
+    number, serial, timeout, created_on = _unpack_start(folded)
+    if len(folded) == _START_BYTES:
         return Promise(promise_id, serial, PENDING, timeout, created_on)
-    if rest[0] == _DATA_ALONE:
-        param = Value(None, rest[1:].decode())
+    if folded[_START_BYTES] == _DATA_ALONE:
+        param = Value(None, folded[_DATA_START_BYTES:].decode())
         return Promise(promise_id, serial, PENDING, timeout, created_on, param)
-    found = _unpack_rest(rest)
+    found = _unpack_rest(folded[_START_BYTES:])
     data, headers = found.data, found.headers
     return Promise(
         promise_id,

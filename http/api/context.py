@@ -10,6 +10,7 @@ import trio
 
 from troth.core.catalog import Build, Function
 from troth.core.codes import Code
+from troth.core.json_bytes import own_encoder
 from troth.core.limits import RESULT_WAITS_LIMIT_COUNT, STRANGERS_IN_FLIGHT_LIMIT_BYTES
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.audit import AuditLog
@@ -192,6 +193,8 @@ class Api:
     metrics: Metrics = field(init=False)
     scrape: Scrape = field(init=False)
     limits: RequestLimits = field(init=False)
+    dump: Callable[[object], bytes] = field(init=False)
+    """Write an answer as `json_text.dump` does, in the thread of this server's loop."""
 
     def __post_init__(self) -> None:
         """Derive from the settings who are users, and the limits of requests."""
@@ -212,6 +215,7 @@ class Api:
         self.whole = OneProcess(self.shards, self.series)
         self.metrics = Metrics()
         self.scrape = self.metrics.render
+        self.dump = own_encoder("deterministic")
         self.limits = RequestLimits(
             id_limit_bytes=self.settings.id_limit_bytes,
             tags_limit_count=self.settings.tags_limit_count,

@@ -31,6 +31,7 @@ from .lane_streams import LaneStream
 
 PARTIAL_LIMIT_S: Final = 1.0
 _READ_BYTES: Final = 16 * 1024
+_DONT_WAIT: Final = socket.MSG_DONTWAIT
 # A client that pipelines more than this in one go waits for the others' turn.
 _REQUESTS_AT_ONCE_COUNT: Final = 16
 _HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -320,7 +321,7 @@ class LaneConnection:
 
     def _read(self) -> bool:
         try:
-            data = self.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            data = self.socket.recv(_READ_BYTES, _DONT_WAIT)
         except BlockingIOError:
             self._is_readable = False
             return False
@@ -437,7 +438,7 @@ class LaneConnection:
     def _send(self, data: bytes) -> bool:
         """Send something, when all before was; whether the socket has taken all of it."""
         try:
-            sent_bytes = self.socket.send(data, socket.MSG_DONTWAIT)
+            sent_bytes = self.socket.send(data, _DONT_WAIT)
         except BlockingIOError:
             sent_bytes = 0
         except OSError:
@@ -457,7 +458,7 @@ class LaneConnection:
         """Go on with an answer that the client was too slow for."""
         assert self._out is not None, "called only with something to write"
         try:
-            sent_bytes = self.socket.send(self._out, socket.MSG_DONTWAIT)
+            sent_bytes = self.socket.send(self._out, _DONT_WAIT)
         except BlockingIOError:
             return
         except OSError:

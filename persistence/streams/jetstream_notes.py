@@ -14,6 +14,7 @@ from .jetstream_connection import (
     JetStreamConnection,
     JetStreamRefusal,
 )
+from .stream import StreamUnreachable
 
 
 class Note(NamedTuple):
@@ -63,11 +64,12 @@ class Notes:
         )
         keys = [one.removeprefix(self._prefix) for one in found["state"].get("subjects") or {}]
         answers = self._connection.api_each([self._question(key) for key in keys])
-        return {
-            key: _note(answer["message"])
-            for key, answer in zip(keys, answers, strict=True)
-            if "message" in answer
-        }
+        notes = {}
+        for key, answer in zip(keys, answers, strict=True):
+            if "message" not in answer:
+                raise StreamUnreachable(f"the note {key} is listed, and cannot be read")
+            notes[key] = _note(answer["message"])
+        return notes
 
     def write(self, key: str, body: bytes, revision: int | None = None) -> int:
         """Store a value and return its revision.

@@ -3,13 +3,17 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 
 from tests.helpers.repository import LAYERS, ROOT
-from troth.core.json_bytes import encoder
+from troth.core.json_bytes import encoder, own_encoder
+
+MAKERS = (encoder, own_encoder)
+Maker = Callable[..., Callable[[object], bytes]]
 
 SCARCE = """
 import resource, sys
@@ -25,18 +29,20 @@ except MemoryError:
 """
 
 
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("order", [None, "deterministic"])
-def test_it_encodes_as_msgspec_does(order: str | None) -> None:
+def test_it_encodes_as_msgspec_does(make: Maker, order: str | None) -> None:
     value = {"b": [1, "ü\u2028"], "a": None, "text": "x" * 100_000}
-    encode = encoder("deterministic") if order else encoder()
+    encode = make("deterministic") if order else make()
 
     assert encode(value) == msgspec.json.Encoder(order="deterministic" if order else None).encode(
         value
     )
 
 
-def test_a_buffer_that_is_used_again_leaves_nothing_behind() -> None:
-    encode = encoder()
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_buffer_that_is_used_again_leaves_nothing_behind(make: Maker) -> None:
+    encode = make()
     lengths = [*range(600), 70_000, 0, 16_384, 1, 300, 70_000, 2]
 
     assert [encode("x" * length) for length in lengths] == [
@@ -44,8 +50,9 @@ def test_a_buffer_that_is_used_again_leaves_nothing_behind() -> None:
     ]
 
 
-def test_what_cannot_be_encoded_changes_nothing() -> None:
-    encode = encoder()
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_cannot_be_encoded_changes_nothing(make: Maker) -> None:
+    encode = make()
     for value in ("a", ["b" * 1_000, object()], "c", [object()], ["d"]):
         try:
             text = encode(value)

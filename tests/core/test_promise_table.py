@@ -6,6 +6,7 @@ import pytest
 
 from troth.core.limits import FOLD_SLICE_COUNT, INTEGER_MAX
 from troth.core.model import EMPTY_VALUE, PENDING, RESOLVED, Promise, Trace, Value, replace
+from troth.core.records import PromiseCreated
 from troth.core.state.shard_state import ShardState
 from troth.core.tables import folding
 from troth.core.tables.bulk_load import BulkLoad
@@ -195,6 +196,31 @@ def test_a_promise_stays_an_object_while_there_is_no_memory(
         assert table.folded_count == 0
     table.fold(promise)
     assert folded_ids(table) == {"p"}
+
+
+def test_a_new_promise_stays_an_object_while_there_is_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    state = ShardState(0, lambda _: 0)
+    long = Value(None, "x" * (DATA_CHARACTERS + 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(folding, "_pack_start", fail)
+        patch.setattr(folding, "_pack_data_start", fail)
+        for serial, param in enumerate((EMPTY_VALUE, Value(None, "aGVsbG8="))):
+            state.promise_created(PromiseCreated(f"p{serial}", serial, 9, 5, param, *[None] * 4))
+    state.promise_created(PromiseCreated("p2", 2, 9, 5, long, *[None] * 4))
+    assert folded_ids(state.promises) == set()
+    assert state.promises.folded_count == 0
+    assert [one.param for one in state.promises.values()] == [
+        EMPTY_VALUE,
+        Value(None, "aGVsbG8="),
+        long,
+    ]
+    assert state.promises.fold_some(state.promise_index, 2)
+    assert folded_ids(state.promises) == {"p0", "p1"}
 
 
 def test_what_is_old_and_pending_is_folded_in_slices() -> None:

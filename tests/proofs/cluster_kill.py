@@ -1,6 +1,7 @@
 """Proof: the owner of a log is killed or halted under load, and another node goes on with it.
 
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine postgres --seed 1
+    python -m tests.proofs.cluster_kill --nodes 2 --rounds 8 --groups 2 --seed 1
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine nats --seed 1
 
 As `kill.py`, with nodes that have one log in an engine, which the proof starts for itself: a
@@ -13,7 +14,9 @@ what it cannot know, before it goes on. How long there was no owner is reported.
 """
 
 import argparse
+import contextlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -28,6 +31,7 @@ from typing import Final, NamedTuple
 
 from tests.helpers.nats import nats_cluster, nats_server
 from tests.helpers.postgres import postgres_server
+from troth.shards.streams.stream_opening import cluster_book, new_cluster
 
 from .journal import Journal, random_operation
 from .kill import ARGUMENTS, Proof, Victim
@@ -39,6 +43,9 @@ STEP_S: Final = 0.01
 ENDS: Final = ("kill", "halt", "kill with the disk", "stop")
 OUTAGE_S: Final = 2.0
 """How long no majority of the servers of an engine runs."""
+
+_OWNED: Final = re.compile(r"^troth_stream_owner\S* 1\.0$", re.MULTILINE)
+_NO_SNAPSHOT: Final = re.compile(r"^troth_stream_snapshots_total\S* 0\.0$", re.MULTILINE)
 
 STANDS_BY: Final = "standing by until the owner"
 
@@ -56,6 +63,7 @@ class ProofEngine(NamedTuple):
     arguments: Sequence[str]
     own_ends: Mapping[str, Callable[[], None]] = MappingProxyType({})
     mend: Callable[[], None] = _nothing
+    groups_count: int = 1
 
 
 class ClusterProof(Proof):
@@ -70,7 +78,8 @@ class ClusterProof(Proof):
         nodes_count: int,
     ) -> None:
         self._engine = engine
-        arguments = (*ARGUMENTS[:2], *ARGUMENTS[4:], *engine.arguments)
+        shared = ARGUMENTS if engine.groups_count == 1 else _without(ARGUMENTS, "--shards")
+        arguments = (*_without(shared, "--segment-bytes"), *engine.arguments)
         super().__init__(directory / "a", seed, say, arguments)
         names = "abcdefgh"[:nodes_count]
         self._nodes = [Victim(directory / name, *arguments, "--node", name) for name in names]
@@ -107,7 +116,8 @@ class ClusterProof(Proof):
         """Start a node, and wait until it reads what the owner writes."""
         begun_count = _stood_by_count(node)
         node.start_unready()
-        self._wait_until(lambda: _stood_by_count(node) > begun_count, node)
+        expected_count = begun_count + self._engine.groups_count
+        self._wait_until(lambda: _stood_by_count(node) >= expected_count, node)
         with Client(node.url, timeout_s=PATIENCE_S) as http:
             status, answer = http.call("GET", "/promises/any")
             assert (status, answer["error"]["code"]) == (503, 50305), "it answers nothing yet"
@@ -154,17 +164,19 @@ class ClusterProof(Proof):
         asking = threading.Thread(target=ask)
         asking.start()
         time.sleep(0.2)
-        os.kill(owner.process_id, signal.SIGCONT)
+        for process_id in (*owner.child_ids(), owner.process_id):
+            os.kill(process_id, signal.SIGCONT)
         asking.join(PATIENCE_S)
         assert answers, "it got neither an answer nor an end"
         assert answers[0] != 404, "a node has told of the past"
         assert owner.wait(PATIENCE_S) != 0
-        assert "another server has taken over" in owner.log()
+        assert "another server has taken over" in owner.log().lower()
 
     def _end(self, owner: Victim, end: str) -> int | None:
         """End a node; its exit status, if it has stopped in order."""
         if end == "halt":
-            os.kill(owner.process_id, signal.SIGSTOP)
+            for process_id in (owner.process_id, *owner.child_ids()):
+                os.kill(process_id, signal.SIGSTOP)
             return None
         if end == "stop":
             status = owner.terminate()
@@ -200,8 +212,8 @@ class ClusterProof(Proof):
             assert status == 201, (status, answer)
             status, text = http.call("GET", "/metrics")
             assert status == 200
-            assert "\ntroth_stream_owner 1.0\n" in text
-            assert "\ntroth_stream_snapshots_total 0.0\n" not in text
+            assert len(_OWNED.findall(text)) == self._engine.groups_count
+            assert not _NO_SNAPSHOT.search(text)
 
     def _load(self, journal: Journal, random: Random) -> None:
         """Send until the owner is gone."""
@@ -229,6 +241,12 @@ class ClusterProof(Proof):
         return "without an owner: " + "; ".join(parts)
 
 
+def _without(arguments: Sequence[str], option: str) -> tuple[str, ...]:
+    """Return arguments without an option and its value."""
+    place = arguments.index(option)
+    return (*arguments[:place], *arguments[place + 2 :])
+
+
 def _stood_by_count(node: Victim) -> int:
     """Return how often a node has said that it stands by."""
     return node.log_path.read_text().count(STANDS_BY) if node.log_path.exists() else 0
@@ -240,10 +258,16 @@ def _as_operator(node: Victim) -> dict[str, str]:
 
 
 @contextmanager
-def postgres_engine() -> Iterator[ProofEngine]:
-    """Run a PostgreSQL server."""
+def postgres_engine(groups_count: int = 1) -> Iterator[ProofEngine]:
+    """Run a PostgreSQL server, with a cluster in it if there are to be several groups."""
     with postgres_server() as postgres:
-        yield ProofEngine(("--log", postgres.url))
+        url = postgres.url
+        if groups_count == 1:
+            yield ProofEngine(("--log", url))
+            return
+        with contextlib.closing(cluster_book(url)) as book:
+            book.create(new_cluster("proof", groups_count, None, now_ms=1))
+        yield ProofEngine(("--log", url, "--cluster", "proof"), groups_count=groups_count)
 
 
 @contextmanager
@@ -274,13 +298,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=("postgres", "nats"), default="postgres")
+    parser.add_argument("--groups", type=int, default=1, help="of a cluster, in PostgreSQL")
     parser.add_argument("--limit-s", type=float, help="fail if there was no owner for longer")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
-    engines = {"postgres": postgres_engine, "nats": nats_engine}
+    is_nats = arguments.engine == "nats"
+    if is_nats and arguments.groups > 1:
+        parser.error("several groups are in PostgreSQL only")
     with (
         tempfile.TemporaryDirectory(prefix="troth-cluster-") as directory,
-        engines[arguments.engine]() as engine,
+        nats_engine() if is_nats else postgres_engine(arguments.groups) as engine,
     ):
         proof = ClusterProof(Path(directory), arguments.seed, print, engine, arguments.nodes)
         proof.run_all(arguments.rounds)

@@ -179,7 +179,7 @@ async def test_an_answer_is_made_of_the_reserve(
         return answer
 
     async with running() as world:
-        monkeypatch.setattr(promise_endpoints, "dump", dump)
+        monkeypatch.setattr(world.api, "dump", dump)
         assert await way.send(world, "POST", "/promises", BODY) == 201
         assert RESERVE.is_given_away
 
@@ -189,7 +189,7 @@ async def test_without_memory_for_an_answer_the_connection_ends(
 ) -> None:
     async with running() as world:
         with monkeypatch.context() as patched:
-            patched.setattr(promise_endpoints, "dump", no_memory)
+            patched.setattr(world.api, "dump", no_memory)
             assert await way.send(world, "POST", "/promises", BODY) is None
             # Nothing is carried out by reading: that can be said.
             assert await way.send(world, "GET", "/promises/p") == 503
