@@ -83,6 +83,7 @@ _NAMES: Final = (
     "reads are answered although the lease is over",
     "time goes back at a takeover",
     "the lease of an owner is counted from the acknowledgment",
+    "an owner's time is below that of the last frame",
 )
 
 _KNOWN: Final = {one.name: one for one in (*STREAM_FAULTS, *_FAULTS)}

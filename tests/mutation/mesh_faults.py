@@ -92,8 +92,8 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "a process that hangs counts as alive",
         LINK,
-        "if now_s - self._heard_s > LINK_SILENCE_MS / 1000:",
-        "if False:",
+        "if now_s - self._heard_s > LINK_SILENCE_MS / 1000 or self._is_succeeded:",
+        "if self._is_succeeded:",
         QUESTIONS,
     ),
     fault(

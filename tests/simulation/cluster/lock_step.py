@@ -51,8 +51,8 @@ class LockStep:
                 await self._rest(said)
                 talk.go_on.put(self.has_ended)
         except BaseException:
-            self.has_ended = True
             while not isinstance(said, _Done):
+                talk.has_ended = True
                 talk.go_on.put(True)
                 said = talk.said.get()
             raise
@@ -70,6 +70,7 @@ class _Talk:
     def __init__(self, life: LockStep, runner: Any) -> None:
         self.said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.go_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.has_ended = False
         self._life = life
         self._runner = runner
 
@@ -89,7 +90,7 @@ class _Talk:
 
     def wait(self, duration_s: float) -> None:
         """Let time pass. Raises NodeEnded."""
-        if not self._life.has_ended:
+        if not (self.has_ended or self._life.has_ended):
             self.said.put(duration_s)
             if not self.go_on.get():
                 return

@@ -1,6 +1,7 @@
 """The lives of nodes: each starts, stands by, owns the stream for a while, ends, starts again."""
 
 import shutil
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from troth.persistence.errors import LogFailed, PersistenceError
 from troth.persistence.streams.chain import StreamDamaged
 
 from .cluster_world import NAMES, ClusterWorld
-from .lock_step import LockStep
+from .lock_step import LockStep, NodeEnded
 from .node import Node
 from .node_server import NodeServer
 
@@ -71,8 +72,9 @@ class NodeLives(Node):
             world.disk_failures_count += 1
             world.trace.note(self.name, f"stopped: {server.failure}")
         elif server.has_ended_well:
-            await life.run(server.storage.close)
-            self.opened = None
+            with suppress(NodeEnded):  # it was killed after all
+                await life.run(server.storage.close)
+                self.opened = None
         world.crashes_count += not server.has_ended_well
 
     async def _keep(self, server: NodeServer) -> None:
