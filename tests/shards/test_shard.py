@@ -565,11 +565,10 @@ async def test_a_record_is_encoded_with_the_reserve(
     monkeypatch: pytest.MonkeyPatch, reserve: None
 ) -> None:
     """The state has changed by then."""
+    monkeypatch.setattr(shard_module, "own_encoder", lambda: without_memory(encode, 1))
     async with stage() as s:
-        with monkeypatch.context() as patched:
-            patched.setattr(shard_module, "encode", without_memory(encode, 1))
-            asked = s.ask(create("p"))
-            await settle()
+        asked = s.ask(create("p"))
+        await settle()
         s.writer.make_all_durable()
         await settle()
         assert asked.reply is not None
