@@ -17,6 +17,7 @@ from troth.http.sockets import slow_gate
 from troth.http.sockets.connection_room import SHED_IDLE_S
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.listener import SocketListener
+from troth.http.wire.in_flight import STALLED_S
 
 MIB = 1 << 20
 FAR_MS = 4_102_444_800_000
@@ -103,12 +104,13 @@ async def test_bodies_beyond_the_budget_are_refused(lane: bool) -> None:
         streams = [await connect(listener) for _ in range(6)]
         for stream in streams:
             await stream.send_all(post(MIB) + b" " * 700_000)
-        for _ in range(400):
-            if world.api.in_flight.statistics().refused_total_count == 4:
+        for _ in range(400):  # the others make progress until all of theirs has been read
+            statistics = world.api.in_flight.statistics()
+            held_bytes = statistics.held_bytes
+            if statistics.refused_total_count == 4 and held_bytes >= 2 * 700_000:
                 break
             await trio.sleep(0.05)
-        held_bytes = world.api.in_flight.statistics().held_bytes
-        await trio.sleep(1.1)  # the others are stalled from now on
+        await trio.sleep(STALLED_S + 0.1)
         async with await connect(listener) as stream:
             await stream.send_all(post(len(whole)) + whole)
             with trio.fail_after(20):
