@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from statistics import median
 from typing import Final
 
 from troth.core.limits import STREAM_SKEW_LIMIT_MS
@@ -10,13 +9,8 @@ from troth.http.settings.log_kinds import NATS_SCHEMES
 from troth.http.settings.settings import Settings
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 
-from .findings import Finding, failure, note, ok, warning
-
-ASKED_COUNT: Final = 20
-"""How many questions the time of an answer is measured with."""
-
-SLOW_ANSWER_MS: Final = 10.0
-OLD_SNAPSHOT_S: Final = 3 * 3600
+from .findings import Finding, failure, note, warning
+from .log_engines import differing_clock, examine_age, examine_answers
 
 _SHOWN: Final = """
     SELECT
@@ -54,17 +48,12 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
         yield failure("database", found, "check the address, the network and the database")
         return
     try:
-        durations_ms = []
-        for _ in range(ASKED_COUNT):
-            begun_s = time.perf_counter()
-            connection.query("SELECT 1")
-            durations_ms.append((time.perf_counter() - begun_s) * 1000)
-        found = f"{connection.name} answers in {median(durations_ms):.2f} ms"
-        if median(durations_ms) > SLOW_ANSWER_MS:
-            advice = "each write waits for that, and for its disks: have it closer"
-            yield warning("database", found, advice)
-        else:
-            yield ok("database", found)
+        yield examine_answers(
+            "database",
+            connection.name,
+            lambda: connection.query("SELECT 1"),
+            "each write waits for that, and for its disks: have it closer",
+        )
         if not connection.has_standby:
             yield warning(
                 "standby of the database",
@@ -73,11 +62,7 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
             )
         now_s = float(connection.query("SELECT extract(epoch FROM now())").get_value(0, 0) or 0)
         if abs(now_s - time.time()) * 1000 > STREAM_SKEW_LIMIT_MS:
-            yield warning(
-                "clock of the database",
-                f"it differs by {now_s - time.time():+.1f} s from this machine's",
-                "after a takeover timers may be off: synchronize the clocks of all machines",
-            )
+            yield differing_clock("clock of the database", now_s - time.time())
         shown = connection.query(_SHOWN)
         yield from _examine_log([(shown.get_value(0, n) or b"").decode() for n in range(5)])
     except QueryFailed:
@@ -103,11 +88,4 @@ def _examine_log(shown: list[str]) -> Iterator[Finding]:
     of_groups = f" of {groups} groups" if groups not in ("", "0", "1") else ""
     owners = f"{epoch or 0} owners so far"
     found = f"{size} of log and snapshots{of_groups}; {owners}; in use by {nodes or 'none'}"
-    if age_s and float(age_s) > OLD_SNAPSHOT_S:
-        yield warning(
-            "log",
-            f"{found}; the newest snapshot's mark is {float(age_s) / 3600:.0f} h old",
-            "if a server runs, its log says why it takes none; without one, nothing is wrong",
-        )
-    else:
-        yield ok("log", found)
+    yield examine_age(found, float(age_s) if age_s else None)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from statistics import median
 from typing import Any, Final
 
 import orjson
@@ -21,12 +20,8 @@ from troth.persistence.streams.jetstream_url import read_jetstream_url
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 
 from .findings import Finding, failure, note, ok, warning
+from .log_engines import differing_clock, examine_age, examine_answers
 
-ASKED_COUNT: Final = 20
-"""How many questions the time of an answer is measured with."""
-
-SLOW_ANSWER_MS: Final = 10.0
-OLD_SNAPSHOT_MS: Final = 3 * 3_600_000
 _PRESENT_MS: Final = 5 * 60_000  # a server that noted within that time how far it has read
 
 
@@ -38,7 +33,8 @@ def examine_nats(settings: Settings, url: str) -> Iterator[Finding]:
         yield failure("NATS", str(error), "the server would not start")
         return
     try:
-        yield _examine_answers(connection)
+        advice = "each write waits for that, and for disks: have it closer"
+        yield examine_answers("NATS", connection.name, lambda: connection.api("INFO"), advice)
         yield from _examine_servers(settings)
         yield from _examine_streams(connection, read_jetstream_url(url).name)
     except StreamRefused as error:
@@ -50,18 +46,6 @@ def examine_nats(settings: Settings, url: str) -> Iterator[Finding]:
         yield failure("NATS", found, "check the addresses, the network and the servers")
     finally:
         connection.close()
-
-
-def _examine_answers(connection: JetStreamConnection) -> Finding:
-    durations_ms = []
-    for _ in range(ASKED_COUNT):
-        begun_s = time.perf_counter()
-        connection.api("INFO")
-        durations_ms.append((time.perf_counter() - begun_s) * 1000)
-    found = f"{connection.name} answers in {median(durations_ms):.2f} ms"
-    if median(durations_ms) > SLOW_ANSWER_MS:
-        return warning("NATS", found, "each write waits for that, and for disks: have it closer")
-    return ok("NATS", found)
 
 
 def _examine_servers(settings: Settings) -> Iterator[Finding]:
@@ -106,11 +90,7 @@ def _examine_streams(connection: JetStreamConnection, name: str) -> Iterator[Fin
     yield _examine_copies(frames.get("cluster") or {})
     now_ms = written_ms(frames["ts"])
     if abs(now_ms - time.time() * 1000) > STREAM_SKEW_LIMIT_MS:
-        yield warning(
-            "clock of NATS",
-            f"it differs by {now_ms / 1000 - time.time():+.1f} s from this machine's",
-            "after a takeover timers may be off: synchronize the clocks of all machines",
-        )
+        yield differing_clock("clock of NATS", now_ms / 1000 - time.time())
     size_bytes = sum(one["state"]["bytes"] for one in shown)
     yield _examine_notes(Notes(connection, layout.bucket), size_bytes, now_ms)
 
@@ -143,11 +123,5 @@ def _examine_notes(notes: Notes, size_bytes: int, now_ms: int) -> Finding:
     found = (
         f"{size_bytes / 1e6:.0f} MB of log and snapshots; in use by {', '.join(nodes) or 'none'}"
     )
-    if snapshot is not None and now_ms - snapshot.written_ms > OLD_SNAPSHOT_MS:
-        age_h = (now_ms - snapshot.written_ms) / 3_600_000
-        return warning(
-            "log",
-            f"{found}; the newest snapshot's mark is {age_h:.0f} h old",
-            "if a server runs, its log says why it takes none; without one, nothing is wrong",
-        )
-    return ok("log", found)
+    age_s = None if snapshot is None else (now_ms - snapshot.written_ms) / 1000
+    return examine_age(found, age_s)

@@ -226,7 +226,7 @@ class ArrivingStream:
 
 @final
 class LeavingStream:
-    """The end of a stream at the process that has the worker's connection. A `GuardedEnd`.
+    """The end of a stream at the process that has the worker's connection. A `LinkEnd`.
 
     `heard` has what is to be written to the worker, for its owner to take.
     """

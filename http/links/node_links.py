@@ -13,7 +13,7 @@ from typing import final
 
 import trio
 
-from troth.shards.guard.guarded_end import HANDSHAKE_LIMIT_S, Guard, GuardedEnd
+from troth.shards.guard.guarded_end import HANDSHAKE_LIMIT_S, Guard, LinkEnd
 from troth.shards.guard.handshake import (
     AnswererHandshake,
     AskerHandshake,
@@ -27,7 +27,7 @@ from .node_door import NodeDoor, Welcome
 from .strangers import Strangers
 from .tls_end import LinkTls, TlsEnd
 
-Admit = Callable[[Party, Use], GuardedEnd]
+Admit = Callable[[Party, Use], LinkEnd]
 """Gives the end of a link for who has proved to belong; may raise LinkDamaged."""
 
 

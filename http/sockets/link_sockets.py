@@ -22,7 +22,7 @@ from troth.http.links.far_streams import Adopt, ArrivingStream
 from troth.http.links.node_links import NodeLinks
 from troth.http.links.tls_end import TlsEnd
 from troth.http.links.unix_sockets import is_same_user, listen_at, next_connection
-from troth.shards.guard.guarded_end import Guard
+from troth.shards.guard.guarded_end import Guard, LinkEnd
 from troth.shards.guard.handshake import NotTrusted
 from troth.shards.guard.trust import Party, Use
 from troth.shards.mesh.answering import Answering, AskedGroup
@@ -72,34 +72,6 @@ class PassLoop(Protocol):
     @property
     def is_in_pass(self) -> bool:
         """Return whether a pass is going on."""
-        ...  # pragma: no cover
-
-
-class LinkEnd(Protocol):
-    """Either end of a link."""
-
-    def take(self) -> bytes:
-        """Return what is to be sent now."""
-        ...  # pragma: no cover
-
-    def look(self) -> bool:
-        """Look at the time; return whether the connection is still good."""
-        ...  # pragma: no cover
-
-    def closed(self) -> None:
-        """Note that the connection has ended."""
-        ...  # pragma: no cover
-
-
-class _AnsweringEnd(LinkEnd, Protocol):
-    """The end of a link by which another process asks."""
-
-    def received(self, data: bytes) -> bool:
-        """Take what has come; return whether there is something for a turn."""
-        ...  # pragma: no cover
-
-    def say_last(self) -> None:
-        """Say that nothing further is carried out."""
         ...  # pragma: no cover
 
 
@@ -356,8 +328,8 @@ class LinkSockets:
             wake=self._loop.stir,
         )
 
-    async def _serve_answering(self, stream: socket.socket, end: _AnsweringEnd) -> None:
-        await self._serve(stream, end, end.received, say_last=end.say_last)
+    async def _serve_answering(self, stream: socket.socket, end: LinkEnd) -> None:
+        await self._serve(stream, end, say_last=end.say_last)
 
     async def _keep(self, peer: int) -> None:
         """Keep a link to a process."""
@@ -370,14 +342,11 @@ class LinkSockets:
                     await self._news.wait()
                 wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
                 continue
-            stream, end, receive = opened
-            was_up = await self._serve(stream, end, receive, lambda: link.is_up)
+            was_up = await self._serve(*opened, lambda: link.is_up)
             wait_s = _RETRY_FIRST_S if was_up else min(wait_s * 2, _RETRY_LIMIT_S)
             await trio.sleep(wait_s)
 
-    async def _opened(
-        self, peer: int, link: MeshLink
-    ) -> tuple[socket.socket, LinkEnd, Callable[[bytes], bool]] | None:
+    async def _opened(self, peer: int, link: MeshLink) -> tuple[socket.socket, LinkEnd] | None:
         """Return a connection to a process, and what serves it; None if there is none now."""
         if self._nodes is not None:
             owner = self._mesh.owners.of(peer)
@@ -387,8 +356,7 @@ class LinkSockets:
                 stream = await self._nodes.connect(owner, peer)
                 if stream is None:
                     return None
-                guarded = self._nodes.asking_end(owner, peer, lambda *_: _AskingLink(link))
-                return stream, guarded, guarded.received
+                return stream, self._nodes.asking_end(owner, peer, lambda *_: _AskingLink(link))
         stream = _connected_to(self.path_of(peer))
         if stream is None:
             return None
@@ -396,14 +364,12 @@ class LinkSockets:
             _log.error("another user listens instead of a process", peer_process=peer)
             stream.close()
             return None
-        asking = _AskingLink(link)
-        return stream, asking, asking.received
+        return stream, _AskingLink(link)
 
     async def _serve(
         self,
         stream: socket.socket,
         end: LinkEnd,
-        receive: Callable[[bytes], bool],
         is_up: Callable[[], bool] = lambda: True,
         say_last: Callable[[], None] | None = None,
     ) -> bool:
@@ -414,7 +380,7 @@ class LinkSockets:
         def note(data: bytes) -> bool:
             nonlocal was_up
             try:
-                has_work = receive(data)
+                has_work = end.received(data)
             except NotTrusted as error:
                 assert self._nodes is not None, "only there it has to be proved"
                 self._nodes.strangers.refused(str(error))

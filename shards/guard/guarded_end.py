@@ -16,8 +16,8 @@ HANDSHAKE_LIMIT_S: Final = 2.0
 """How long the other end has for its proof; as long as a link may be silent."""
 
 
-class GuardedEnd(Protocol):
-    """What is guarded: either end of a link, with a way to give it what has come."""
+class LinkEnd(Protocol):
+    """Either end of a link: what a connection has to do with it, guarded or not."""
 
     def received(self, data: bytes) -> bool:
         """Take what has come; return whether there is something for a turn.
@@ -54,7 +54,7 @@ class Guard:
     def __init__(
         self,
         handshake: Handshake,
-        admit: Callable[[Party, Use], GuardedEnd],
+        admit: Callable[[Party, Use], LinkEnd],
         *,
         now_s: Callable[[], float],
     ) -> None:
@@ -63,7 +63,7 @@ class Guard:
         self._now_s = now_s
         self._until_s = now_s() + HANDSHAKE_LIMIT_S
         self._outgoing = handshake.begin()
-        self._inner: GuardedEnd | None = None
+        self._inner: LinkEnd | None = None
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
 

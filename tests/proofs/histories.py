@@ -95,31 +95,32 @@ class Recorder:
             kind = random.choice(list(KINDS))
             suffix = f"{kind}-{made_count // REQUESTS_EACH_COUNT}"
             command = renamed(KINDS[kind](random, f"{number}/{made_count}"), suffix)
-            operation = self._ask(command)
+            operation = attempted(urlsplit(self._server.url).netloc, command, timeout_s=5)
             if operation is None:
                 time.sleep(0.02)  # nobody listens: the server is being started again
                 continue
             made_count += 1
             self.histories[kind].append(operation)
 
-    def _ask(self, command: Command) -> Operation[Command, Reply] | None:
-        parts = urlsplit(self._server.url)
-        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=5)
-        with contextlib.closing(connection):
-            try:
-                connection.connect()
-            except OSError:
-                return None
-            called = time.monotonic()
-            try:
-                reply = asked(connection, command)
-            except NO_ANSWER:
-                reply = None
-            except Refused:
-                return None
-            if reply is None:
-                return Operation(called, command)
-            return Operation(called, command, time.monotonic(), reply)
+
+def attempted(place: str, command: Command, timeout_s: float) -> Operation[Command, Reply] | None:
+    """Ask the server at `HOST:PORT`; None if it has certainly not done it."""
+    connection = http.client.HTTPConnection(place, timeout=timeout_s)
+    with contextlib.closing(connection):
+        try:
+            connection.connect()
+        except OSError:
+            return None
+        called = time.monotonic()
+        try:
+            reply = asked(connection, command)
+        except NO_ANSWER:
+            reply = None
+        except Refused:
+            return None
+        if reply is None:
+            return Operation(called, command)
+        return Operation(called, command, time.monotonic(), reply)
 
 
 def renamed(command: Command, suffix: str) -> Command:

@@ -20,7 +20,6 @@ would.
 
 import argparse
 import contextlib
-import http.client
 import itertools
 import os
 import shutil
@@ -40,12 +39,10 @@ from typing import Final
 from tests.helpers.nats import NatsCluster
 from tests.helpers.postgres import PostgresServer, postgres_server
 from tests.helpers.server import SERVE
-from tests.simulation.linearizability import LockModel, Operation, PromiseModel, RootModel, check
+from tests.simulation.linearizability import LockModel, PromiseModel, RootModel, check
 from tests.simulation.test_linearizability import History
-from troth.core.commands import Command
-from troth.core.replies import Reply
 
-from .histories import KINDS, Refused, asked, renamed
+from .histories import KINDS, attempted, renamed
 from .kill import Victim
 from .namespaces import NETWORK, Machines, NotPossible, machines
 from .support import FAR_MS, NO_ANSWER, Client
@@ -338,7 +335,8 @@ class PartitionProof:
                 suffix = f"{kind}-{made_count // REQUESTS_EACH_COUNT}"
                 command = renamed(KINDS[kind](random, f"{number}/{made_count}"), suffix)
                 is_led = random.random() < OF_OWNER_SHARE
-                operation = _ask(self._owner if is_led else random.choice(self._nodes), command)
+                node = self._owner if is_led else random.choice(self._nodes)
+                operation = attempted(f"{node.address}:{PORT}", command, ANSWER_LIMIT_S)
                 if operation is None:
                     time.sleep(0.05)
                     continue
@@ -384,26 +382,6 @@ def status_of(node: PartitionedNode, path: str) -> int:
             return http.call("GET", path)[0]
         except NO_ANSWER:
             return 0
-
-
-def _ask(node: PartitionedNode, command: Command) -> Operation[Command, Reply] | None:
-    """Ask a node; None if it has certainly not done it."""
-    connection = http.client.HTTPConnection(node.address, PORT, timeout=ANSWER_LIMIT_S)
-    with contextlib.closing(connection):
-        try:
-            connection.connect()
-        except OSError:
-            return None
-        called = time.monotonic()
-        try:
-            reply = asked(connection, command)
-        except NO_ANSWER:
-            reply = None
-        except Refused:
-            return None
-        if reply is None:
-            return Operation(called, command)
-        return Operation(called, command, time.monotonic(), reply)
 
 
 @contextmanager

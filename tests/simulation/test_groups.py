@@ -1,11 +1,8 @@
 """The simulation of a server with several groups: some seeds, and what it is able to find."""
 
-import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-import structlog
 
 from tests.helpers.seeds import seeds
 
@@ -18,13 +15,7 @@ BLOCK_COUNT = 5
 STEPS_COUNT = 400
 
 
-@pytest.fixture(autouse=True)
-def _silence() -> Iterator[None]:
-    """The server's warnings about what is injected would cost more time than the runs."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(**before)
+pytestmark = pytest.mark.usefixtures("silence")
 
 
 @pytest.mark.seeds

@@ -1,13 +1,11 @@
 """Some seeds of the simulation, and its own promises: repeatable, shrinkable, able to fail."""
 
-import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import structlog
 
 from tests.twins.simulated_files import SimulatedFile
 from troth.core.machine import Machine
@@ -32,14 +30,7 @@ ONE_RUN_STEPS_COUNT = 300
 # Crashes would mend what was lost.
 NO_CRASHES = {name: 0.0 for name in MOMENTS if name.startswith(("power_cut", "kill", "clean"))}
 
-
-@pytest.fixture(autouse=True)
-def _silence() -> Iterator[None]:
-    """The server's warnings about what is injected would cost more time than the runs."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(**before)
+pytestmark = pytest.mark.usefixtures("silence")
 
 
 @pytest.mark.slow

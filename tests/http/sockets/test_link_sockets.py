@@ -254,8 +254,14 @@ class Talker:
     def look(self) -> bool:
         return True
 
+    def received(self, data: bytes) -> bool:  # noqa: ARG002
+        return False
+
     def closed(self) -> None:
         """Say nothing further."""
+
+    def say_last(self) -> None:
+        """Nor at the end."""
 
 
 async def test_room_is_waited_for_until_all_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +273,8 @@ async def test_room_is_waited_for_until_all_is_sent(monkeypatch: pytest.MonkeyPa
         ours.setblocking(False)
         theirs.setblocking(False)
         loop, said = Heard(), b"x" * 3_000_000
-        link = _LinkSocket(ours, Talker(said), lambda _: False, loop)
+        talker = Talker(said)
+        link = _LinkSocket(ours, talker, talker.received, loop)
         link.flush()
         assert loop.wanted.get(link.number) == "room, too"
         theirs.send(b"ab")

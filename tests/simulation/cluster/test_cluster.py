@@ -1,10 +1,6 @@
 """The simulation of several nodes with one log in a stream: some seeds."""
 
-import logging
-from collections.abc import Iterator
-
 import pytest
-import structlog
 
 from tests.helpers.seeds import RUNS_ALL, seeds
 from tests.simulation.plan import plan_of
@@ -16,13 +12,7 @@ STEPS_COUNT = 400 if RUNS_ALL else 200
 NODES_COUNT = 3
 
 
-@pytest.fixture(autouse=True)
-def _silence() -> Iterator[None]:
-    """The server's warnings about what is injected would cost more time than the runs."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.configure(**before)
+pytestmark = pytest.mark.usefixtures("silence")
 
 
 @pytest.mark.seeds
