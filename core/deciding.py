@@ -138,7 +138,10 @@ class DecisionContext:
         self.activity = Activity()
         """What is counted live; shards of one server share it."""
         self.watch = Watch()
-        self._records: list[r.Record] = []
+        self.records: list[r.Record] = []
+        """What was written down and not taken yet."""
+        self.left_count = 0
+        """How much of it is of earlier commands."""
         self._skipped: list[RunsSkipped] = []
         self.received: tuple[int, int] | None = None
         self.again: Command | None = None
@@ -151,7 +154,7 @@ class DecisionContext:
 
     def emit(self, record: r.Record) -> None:
         """Make a fact true and write it down."""
-        self._records.append(record)
+        self.records.append(record)
         watch = self.watch
         if not watch.is_on:
             APPLY[type(record)](self.state, record)
@@ -163,8 +166,8 @@ class DecisionContext:
 
     @property
     def records_count(self) -> int:
-        """The number of facts that this step has written down so far."""
-        return len(self._records)
+        """The number of facts that this command has written down so far."""
+        return len(self.records) - self.left_count
 
     def note_skipped(self, skipped: RunsSkipped) -> None:
         """Note runs that were left out, for the reader of the step."""

@@ -67,7 +67,7 @@ class Step(Struct, gc=False):
     """
 
     reply: Reply
-    records: Sequence[r.Record]
+    records: Sequence[r.Record] = ()
     promise_timers: Sequence[Promise] = ()
     has_effects: bool = False
     timers: Sequence[tuple[TimerKey, int | None]] = ()
@@ -88,22 +88,46 @@ class Machine(DecisionContext):
     """One shard's state machine."""
 
     def step(self, command: Command, now_ms: int) -> Step:
-        """Carry out one command at the time `now_ms`.
+        """Carry out one command at the time `now_ms`; return all that it led to.
 
         If that is earlier than before, `ResumeTime(was_set_back=True)` comes first, and then
         `RearmTimers` for every timer that was set.
         """
-        kind = type(command)
+        step = self.carry_out(command, now_ms)
+        return self._with_rest(step if isinstance(step, Step) else Step(step))
+
+    def carry_out(self, command: Command, now_ms: int) -> Step | Reply:
+        """Do as `step`, but leave the records and the timers of promises here, for `take_rest`.
+
+        So they are taken once for many commands, after all of them. What nothing else follows from,
+        as from most commands, is told by its reply alone.
+        """
+        self.left_count, kind = len(self.records), type(command)
         reply = DECISIONS[kind](self, command, now_ms)
-        # Nothing follows from most commands; then it need not be looked for.
-        if kind is ReadPromise and not self._records:
-            return Step(reply, ())
         if self.changes_one_promise:
             self.changes_one_promise = False
-            records, self._records = self._records, []
-            promise_timers, self.state.promise_timers = self.state.promise_timers, []
-            return Step(reply, records, promise_timers)
-        return self._finish(reply, now_ms)
+            return reply
+        if kind is ReadPromise and len(self.records) == self.left_count:
+            return reply
+        step = Step(reply)
+        self._finish(step, now_ms)
+        return step if step.has_effects else reply
+
+    def take_rest(self) -> tuple[list[r.Record], list[Promise]]:
+        """Take the records and the timers of promises that `carry_out` has left here."""
+        state = self.state
+        records, self.records, self.left_count = self.records, [], 0
+        promise_timers, state.promise_timers = state.promise_timers, []
+        return records, promise_timers
+
+    @property
+    def is_clean(self) -> bool:
+        """Return whether no record was emitted since a command was begun, as after a failed one."""
+        return not self.records_count
+
+    def _with_rest(self, step: Step) -> Step:
+        step.records, step.promise_timers = self.take_rest()
+        return step
 
     def note(self, command: ExecuteNotSent) -> None:
         """Carry out a command that only changes a note: no step is needed, since nothing follows.
@@ -138,16 +162,14 @@ class Machine(DecisionContext):
         )
         state.begun_completions.extend(state.completions)
         state.messages.extend(state.outbox)
-        step = self._finish(DONE, now_ms)
+        step = Step(DONE)
+        self._finish(step, now_ms)
         step.pending = state.promises.timeouts()
-        return step
+        return self._with_rest(step)
 
-    def _finish(self, reply: Reply, now_ms: int) -> Step:
+    def _finish(self, step: Step, now_ms: int) -> None:
+        """Note what follows from a command, apart from what `take_rest` gives."""
         state = self.state
-        records, self._records = self._records, []
-        step = Step(reply, records)
-        if state.promise_timers:
-            step.promise_timers, state.promise_timers = state.promise_timers, []
         # Dispatching sets timers, so it comes first.
         if (
             state.touched_roots
@@ -174,7 +196,6 @@ class Machine(DecisionContext):
             or self._skipped
         ):
             self._finish_rarely(step)
-        return step
 
     def _finish_rarely(self, step: Step) -> None:
         """Note what few steps lead to: messages to shards, more to do, and what was left out."""
@@ -192,11 +213,6 @@ class Machine(DecisionContext):
             state.begun_completions = []
         step.skipped, self._skipped = self._skipped, []
         step.has_effects = step.has_rare_effects = True
-
-    @property
-    def is_clean(self) -> bool:
-        """Return whether no record was emitted since the last step, as after a failed one."""
-        return not self._records
 
     # Dispatch: which messages go out
 

@@ -8,8 +8,8 @@ still there (I3).
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
 
 import structlog
 import trio
@@ -27,7 +27,8 @@ from troth.core.limits import (
     WHEEL_SLICE_COUNT,
 )
 from troth.core.machine import Machine, Step
-from troth.core.model import PENDING
+from troth.core.model import PENDING, Promise
+from troth.core.records import Record
 from troth.core.replies import Reply
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
@@ -46,6 +47,7 @@ from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
 from .passes import Pass
 from .rearming import Rearming, WheelKey
+from .surveys.shard_statistics import ShardStatistics
 from .together import shared_end_s
 from .turns import Asker, Entry, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel
@@ -59,27 +61,6 @@ NEVER_MS: Final = DEADLINE_MAX_MS + 1  # later than any deadline
 UNANSWERED = Reply(Code.INTERNAL)
 
 log = structlog.get_logger("troth.shards")
-
-
-class ShardStatistics(NamedTuple):
-    """Counts of one shard, now and since the start: of all shards they add up."""
-
-    mailbox_count: int
-    commands_count: int
-    refused_count: int
-    turns_count: int
-    timers_count: int
-    timers_fired_count: int
-    promises_count: int
-    promises_in_memory_count: int
-    callbacks_count: int
-    tasks_count: int
-    tasks_in_memory_count: int
-    schedules_count: int
-    schedules_paused_count: int
-    locks_count: int
-    outbox_count: int
-    entries_count: int
 
 
 @final
@@ -317,8 +298,7 @@ class Shard:
         A pass that is over already has time for one. Raises what a step raises that has left the
         state half changed.
         """
-        step_of = self.machine.step
-        answers = turn.answers
+        carry_out, answers = self.machine.carry_out, turn.answers
         has_changed = False
         slice_count = len(entries)
         if slice_count > 1:
@@ -329,22 +309,27 @@ class Shard:
             for number in range(slice_count):
                 command, asker, place, held = entries.popleft()
                 try:
-                    step = step_of(command, now_ms)
+                    step = carry_out(command, now_ms)
                 except Exception as error:
                     if asker is not None:  # it is told so, if this ends the server
                         answers.append((asker, place, UNANSWERED))
                     step = self._contain(error, command, is_own=entries is self._internal)
+                    self._take_changes(step.records, step.promise_timers, turn)
                     if asker is not None:
                         answers.pop()
+                if isinstance(step, Reply):
+                    if asker is not None:
+                        answers.append((asker, place, step))
+                    continue
                 again = step.again
                 if again is not None:
                     queue = self.waiting if step.waits else self._internal
                     queue.append((again, asker, place, held))
                 elif asker is not None:
                     answers.append((asker, place, step.reply))
-                if step.records or step.has_effects:
+                if step.has_effects:
                     has_changed = True
-                    self._take(step, held, turn)
+                    self._take_effects(step, held, turn)
                 if again is not None:  # such steps are long: the time is looked at
                     left_count += slice_count - number - 1
                     break
@@ -352,6 +337,9 @@ class Shard:
             if entries and left_count and self._has_time(entries):
                 slice_count = min(len(entries), SLICE_COUNT, left_count)
         self._commands_count += BATCH_LIMIT_COUNT - left_count
+        if self.machine.records:
+            has_changed = True
+            self._take_changes(*self.machine.take_rest(), turn)
         return has_changed
 
     def _has_time(self, entries: deque[Entry]) -> bool:
@@ -456,37 +444,47 @@ class Shard:
             log.warning("there was no memory for a command", command=type(command).__name__)
             if is_own:
                 return self.machine.step(command, self._now_ms)
-            return Step(Reply(Code.OVERLOADED), [], [])
+            return Step(Reply(Code.OVERLOADED))
         log.error(
             "a command failed; nothing was changed",
             command=type(command).__name__,
             exc_info=error,
         )
-        return Step(UNANSWERED, [], [])
+        return Step(UNANSWERED)
 
     def _take(self, step: Step, held: HeldMessages | None, turn: Turn) -> None:
         """Sort what a step led to: now, to other shards now, or when durable."""
-        encode = self._encode
-        for record in step.records:
-            self.sequence = sequence = self.sequence + 1
+        self._take_changes(step.records, step.promise_timers, turn)
+        if step.has_effects:
+            self._take_effects(step, held, turn)
+
+    def _take_changes(
+        self, records: Sequence[Record], promise_timers: Sequence[Promise], turn: Turn
+    ) -> None:
+        """Do the same with what most steps lead to, of one or of several."""
+        encode, index, sequence, taken = self._encode, self.index, self.sequence, turn.records
+        for record in records:
+            sequence += 1
             try:
                 body = encode(record)
             except MemoryError:
                 # The state says so already: if the log is not told, the server has to end.
                 RESERVE.give_away()
                 body = encode(record)
-            turn.records.append((self.index, sequence, body))
-        for promise in step.promise_timers:
+            taken.append((index, sequence, body))
+        self.sequence = sequence
+        if not promise_timers:
+            return
+        arm_fixed, near_ms = self.wheel.arm_fixed, max(self._due_from_ms, self._now_ms + 1)
+        for promise in promise_timers:
             timeout = promise.timeout
             if promise.state is PENDING:
-                self.wheel.arm_fixed(promise.id, timeout)
-                if timeout < self._due_from_ms or timeout <= self._now_ms:
+                arm_fixed(promise.id, timeout)
+                if timeout < near_ms:
                     self._note_armed(promise.id, timeout)
             else:
                 self.wheel.cancel_fixed(promise.id, timeout)
                 self._overdue_when_armed.discard(promise.id)
-        if step.has_effects:
-            self._take_effects(step, held, turn)
 
     def _note_armed(self, key: WheelKey, deadline_ms: int) -> None:
         self._due_from_ms = min(self._due_from_ms, deadline_ms)

@@ -43,8 +43,9 @@ from .known_sums import known_counts
 from .passes import Pass
 from .rearming import WheelKey
 from .released import ReleasedMessages
-from .shard import Shard, ShardStatistics
+from .shard import Shard
 from .storage import Recovery, Storage
+from .surveys.shard_statistics import ShardStatistics
 from .turns import Asker, Elsewhere, Outgoing, Seat, Turn, Turns
 from .waiting import Waiter
 

@@ -162,13 +162,16 @@ class TimingWheel(Generic[Key]):
 
         Raises ValueError as `arm` does.
         """
-        slot: dict[Key, int] | None = None
         if self._near_ms <= deadline_ms <= DEADLINE_MAX_MS:
-            # As in `_slot_for`, written out: every promise comes here, at a start all of them.
+            # As in `_slot_for`, written out: every promise comes here.
             shift = _SHIFT_OF[(deadline_ms ^ self._cursor_ms).bit_length()]
-            slot = self._slots[(shift << 5) + (deadline_ms >> shift & _DIGIT)]
-        if not slot:
-            slot = self._slot_for(deadline_ms)
+            open_slot = self._slots[(shift << 5) + (deadline_ms >> shift & _DIGIT)]
+            if open_slot:
+                assert key not in open_slot, "a fixed key is armed once"
+                open_slot[key] = deadline_ms
+                self._fixed_count += 1
+                return
+        slot = self._slot_for(deadline_ms)
         assert key not in slot, "a fixed key is armed once"
         slot[key] = deadline_ms
         self._fixed_count += 1

@@ -187,8 +187,9 @@ class ShardState:
             return
         # As `add_promise`, written out: most creates come here.
         promises = self.promises
-        assert promise_id not in promises.kept, "a promise is created once"
-        promises.kept[promise_id] = folded
+        kept = promises.kept
+        assert promise_id not in kept, "a promise is created once"
+        kept[promise_id] = folded
         promises.folded_count += 1
         self.promises_count += 1
         self.counts.promises[PENDING] += 1
@@ -196,8 +197,7 @@ class ShardState:
         self.promise_index.append(serial, promise_id)
         if self.tracks_changes:
             self.changes.promises.append(promise_id)
-        if serial > self.largest_serial:
-            self.largest_serial = serial
+        self.largest_serial = serial
         self.promise_timers.append(promise)
 
     def add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
@@ -219,8 +219,7 @@ class ShardState:
             tag_index.add(promise_id, serial, promise.tags.items())
         if self.tracks_changes:
             self.changes.promises.append(promise_id)
-        if serial > self.largest_serial:
-            self.largest_serial = serial
+        self.largest_serial = serial
         self.promise_timers.append(promise)
         if seed is None:
             return

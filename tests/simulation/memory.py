@@ -11,8 +11,9 @@ from troth.shards.delivery.shipments import ShipmentState
 from troth.shards.known_sums import KnownSums
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.placement.placement import Placement
-from troth.shards.shard import Shard, ShardStatistics
+from troth.shards.shard import Shard
 from troth.shards.shards import Shards
+from troth.shards.surveys.shard_statistics import ShardStatistics
 
 from .ledger import require
 
