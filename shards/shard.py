@@ -299,7 +299,7 @@ class Shard:
         state half changed.
         """
         carry_out, answers = self.machine.carry_out, turn.answers
-        has_changed = False
+        take, has_changed = entries.popleft, False
         slice_count = len(entries)
         if slice_count > 1:
             slice_count = min(slice_count, SLICE_COUNT) if self._has_time(entries) else 1
@@ -307,7 +307,7 @@ class Shard:
         while slice_count:
             left_count -= slice_count
             for number in range(slice_count):
-                command, asker, place, held = entries.popleft()
+                command, asker, place, held = take()
                 try:
                     step = carry_out(command, now_ms)
                 except Exception as error:

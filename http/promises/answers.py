@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
     EMPTY_VALUE,
+    PENDING,
     RESUME,
     Callback,
     Lock,
@@ -217,7 +218,9 @@ _EMPTY: Final = ValueObject(UNSET, UNSET)
 def value_object(value: Value) -> ValueObject:
     """Return a param or value."""
     headers, data = value.headers, value.data
-    return ValueObject(headers or UNSET, data or UNSET) if headers or data else _EMPTY
+    if headers:
+        return ValueObject(headers, data or UNSET)
+    return ValueObject(UNSET, data) if data else _EMPTY
 
 
 PREVIEW_CHARACTERS_COUNT: Final = 256
@@ -237,8 +240,21 @@ def promise_object(
     promise: Promise, shown: Callable[[Value], ValueObject] = value_object
 ) -> PromiseObject:
     """Return a promise, its param and value as `shown` makes them."""
-    param, value = promise.param, promise.value
-    key_for_create, key_for_complete = promise.key_for_create, promise.key_for_complete
+    param, key_for_create = promise.param, promise.key_for_create
+    if promise.state is PENDING and key_for_create is None:  # most are, so this is written out
+        return PromiseObject(
+            promise.id,
+            PENDING,
+            _EMPTY if param is EMPTY_VALUE else shown(param),
+            _EMPTY,
+            promise.timeout,
+            UNSET,
+            UNSET,
+            promise.tags or UNSET,
+            promise.created_on,
+            UNSET,
+        )
+    value, key_for_complete = promise.value, promise.key_for_complete
     completed_on = promise.completed_on
     return PromiseObject(
         promise.id,
