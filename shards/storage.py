@@ -204,6 +204,10 @@ class OwnedStorage(Protocol):
         """The number of owners that there have been, this one included."""
         ...  # pragma: no cover
 
+    def agree(self, features: int) -> None:
+        """Let what came with `features` be written from here on; in any thread."""
+        ...  # pragma: no cover
+
 
 class MemoryStorage:
     """Nothing is kept: everything is gone when the server stops."""

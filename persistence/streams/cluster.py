@@ -8,12 +8,18 @@ from typing import NamedTuple, Protocol
 
 from troth.persistence.identity import Identity
 
+from .features import FEATURES
+
 
 class ClusterDescription(NamedTuple):
-    """A cluster: its name, and what `troth.json` says of a directory, the same for all groups."""
+    """A cluster: its name, and what `troth.json` says of a directory, the same for all groups.
+
+    `features` says what its members may write (`features.py`).
+    """
 
     name: str
     identity: Identity
+    features: int = FEATURES
 
 
 class ReaderSeen(NamedTuple):
@@ -44,11 +50,15 @@ class GroupSeen(NamedTuple):
 
 
 class MemberSeen(NamedTuple):
-    """A node: where clients reach it, its version, and how long ago it was there, in ms."""
+    """A node: where clients reach it, its version, and how long ago it was there, in ms.
+
+    `features` says what it reads.
+    """
 
     node: str
     address: str
     version: str
+    features: int
     seen_ms: int
 
 
@@ -71,8 +81,15 @@ class ClusterBook(Protocol):
         """Return what cluster is there; None if there is none."""
         ...  # pragma: no cover
 
-    def note_member(self, node: str, address: str, version: str) -> None:
+    def note_member(self, node: str, address: str, version: str, features: int) -> None:
         """Note that a node is there."""
+        ...  # pragma: no cover
+
+    def finalize(self, features: int) -> bool:
+        """Let members write what came with `features`; return whether that was changed.
+
+        Nothing changes if they may already, or if a node that was there within an hour reads less.
+        """
         ...  # pragma: no cover
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
