@@ -205,7 +205,7 @@ class OwnedStorage(Protocol):
         ...  # pragma: no cover
 
     def agree(self, features: int) -> None:
-        """Let what came with `features` be written from here on; in any thread."""
+        """Begin to write what came with `features` too; in any thread."""
         ...  # pragma: no cover
 
 

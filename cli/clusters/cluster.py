@@ -203,7 +203,7 @@ def _found(book: ClusterBook, name: str | None) -> ClusterDescription:
 @_name_argument
 @_log_option
 def finalize_command(name: str, url: str) -> None:
-    """End the upgrade of a cluster, once all nodes have the new version.
+    """End an upgrade, once all nodes have the new version.
 
     Until then nodes write only what the version before can read, so that each of them can go back
     to it. From then on they may write all that they can read, and a server of an older version is

@@ -90,7 +90,7 @@ class ClusterMember:
                 book.note_owner(seat.process, node, self._storage.epoch, seat.incarnation)
                 self._has_noted_owner = True
             if self._is_first:
-                book.note_member(node, self._address, __version__, FEATURES)
+                book.note_member(node, self._address, __version__)
             if self._agreed < FEATURES:
                 found = book.description()
                 self._agreed = 0 if found is None else found.features

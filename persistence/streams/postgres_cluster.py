@@ -10,7 +10,8 @@ from typing import Final, final
 from troth.core.limits import STREAM_READER_GONE_MS
 from troth.persistence.identity import decode_identity, encode_identity
 
-from .cluster import ClusterDescription, GroupSeen, MemberSeen, ReaderSeen
+from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, ReaderSeen
+from .features import FEATURES
 from .postgres_connection import INT8, TEXT, PostgresConnection, QueryFailed, Statement
 from .postgres_tables import GroupTables
 from .stream import StreamRefused, StreamUnreachable
@@ -29,7 +30,7 @@ _CREATION: Final = """
     );
     CREATE TABLE IF NOT EXISTS troth_member (
         node text PRIMARY KEY, address text NOT NULL, version text NOT NULL,
-        features integer NOT NULL, seen timestamptz NOT NULL
+        seen timestamptz NOT NULL, mesh text, features integer NOT NULL
     );
     CREATE TABLE IF NOT EXISTS troth_holder (
         grp integer PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL,
@@ -43,11 +44,11 @@ _CREATION: Final = """
 
 _STATEMENTS: Final[dict[bytes, Statement]] = {
     b"member": (
-        "INSERT INTO troth_member (node, address, version, features, seen) "
-        "VALUES ($1, $2, $3, $4::bigint::integer, now()) "
-        "ON CONFLICT (node) DO UPDATE SET address = excluded.address, "
-        "version = excluded.version, features = excluded.features, seen = excluded.seen",
-        [TEXT, TEXT, TEXT, INT8],
+        "INSERT INTO troth_member (node, address, version, seen, mesh, features) "
+        "VALUES ($1, $2, $3, now(), nullif($4, ''), $5::bigint::integer) "
+        "ON CONFLICT (node) DO UPDATE SET address = excluded.address, version = excluded.version, "
+        "seen = excluded.seen, mesh = excluded.mesh, features = excluded.features",
+        [TEXT, TEXT, TEXT, TEXT, INT8],
     ),
     b"finalize": (
         "UPDATE troth_cluster SET features = $1::bigint::integer WHERE features < $1 "
@@ -67,9 +68,10 @@ _STATEMENTS: Final[dict[bytes, Statement]] = {
 
 _AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
 _MEMBERS: Final = (
-    f"SELECT node, address, version, features, {_AGE.format('seen')} "
+    f"SELECT node, address, version, {_AGE.format('seen')}, mesh, features "
     "FROM troth_member ORDER BY node"
 )
+_HOLDERS: Final = f"SELECT grp, node, epoch, {_AGE.format('since')} FROM troth_holder ORDER BY grp"
 _READERS: Final = (
     f"SELECT grp, node, number, {_AGE.format('seen')} FROM troth_reader ORDER BY grp, node"
 )
@@ -134,9 +136,16 @@ class PostgresCluster:
             name, decode_identity(self.name, bytes.fromhex(identity)), int(features)
         )
 
-    def note_member(self, node: str, address: str, version: str, features: int) -> None:
+    def note_member(
+        self,
+        node: str,
+        address: str,
+        version: str,
+        mesh: str | None = None,
+        features: int = FEATURES,
+    ) -> None:
         """See `ClusterBook.note_member`."""
-        texts = (one.encode() for one in (node, address, version))
+        texts = (one.encode() for one in (node, address, version, mesh or ""))
         self._run(b"member", *texts, _NUMBER.pack(features))
 
     def finalize(self, features: int) -> bool:
@@ -155,16 +164,28 @@ class PostgresCluster:
     def members(self) -> list[MemberSeen]:
         """See `ClusterBook.members`."""
         return [
-            MemberSeen(node, address, version, int(features), int(seen_ms))
-            for node, address, version, features, seen_ms in self._shown(_MEMBERS)
+            MemberSeen(node, address, version, int(seen_ms), mesh or None, int(features))
+            for node, address, version, seen_ms, mesh, features in self._shown(_MEMBERS)
         ]
+
+    def holders(self) -> list[HolderSeen]:
+        """See `ClusterBook.holders`."""
+        return [
+            HolderSeen(int(group), node, int(epoch), int(since_ms))
+            for group, node, epoch, since_ms in self._shown(_HOLDERS)
+        ]
+
+    def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
+        """See `ClusterBook.readers`."""
+        found: dict[int, tuple[ReaderSeen, ...]] = {}
+        for group, node, number, seen_ms in self._shown(_READERS):
+            reader = ReaderSeen(node, int(number), int(seen_ms))
+            found[int(group)] = (*found.get(int(group), ()), reader)
+        return found
 
     def groups(self) -> list[GroupSeen]:
         """See `ClusterBook.groups`."""
-        readers: dict[int, list[ReaderSeen]] = {}
-        for group, node, number, seen_ms in self._shown(_READERS):
-            reader = ReaderSeen(node, int(number), int(seen_ms))
-            readers.setdefault(int(group), []).append(reader)
+        readers = self.readers()
         return [
             GroupSeen(
                 int(group),
@@ -173,7 +194,7 @@ class PostgresCluster:
                 int(incarnation) if incarnation else None,
                 self._last_number(int(group)),
                 int(snapshot_ms) if snapshot_ms else None,
-                tuple(readers.get(int(group), ())),
+                readers.get(int(group), ()),
             )
             for group, epoch, node, incarnation, snapshot_ms in self._shown(_GROUPS)
         ]

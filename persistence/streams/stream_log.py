@@ -168,7 +168,7 @@ class StreamLog:
         return self._own.may_answer(self._boot_ms())
 
     def agree(self, features: int) -> None:
-        """Let what came with `features` be written from here on; for any thread."""
+        """Begin to write what came with `features` too; for any thread."""
         self._withheld = withheld_starts(features)
 
     # Becoming the owner

@@ -458,7 +458,7 @@ class StreamStorage:
         return self._log.epoch
 
     def agree(self, features: int) -> None:
-        """Let what came with `features` be written from here on; in any thread."""
+        """Begin to write what came with `features` too; in any thread."""
         self._log.agree(features)
 
     @property

@@ -56,8 +56,8 @@ def test_a_cluster_is_finalized_when_all_its_nodes_read_more(
 ) -> None:
     later = FEATURES + 1
     assert "so it is not known what they can read" in cluster("finalize", "orders", status=1)
-    book.note_member("a", "http://a", "9.0.0", later)
-    book.note_member("b", "http://b", "0.1.0", FEATURES)
+    book.note_member("a", "http://a", "9.0.0", features=later)
+    book.note_member("b", "http://b", "0.1.0", features=FEATURES)
 
     said = cluster("finalize", "orders", status=1)
 
@@ -97,8 +97,8 @@ def test_a_server_that_is_too_old_for_its_cluster_ends_in_one_line(
         assert first.terminate() == 0
         starting.join()
     assert members == [("a", __version__, FEATURES), ("b", __version__, FEATURES)]
-    book.note_member("a", "http://a", "9.0.0", FEATURES + 1)
-    book.note_member("b", "http://b", "9.0.0", FEATURES + 1)
+    book.note_member("a", "http://a", "9.0.0", features=FEATURES + 1)
+    book.note_member("b", "http://b", "9.0.0", features=FEATURES + 1)
     cluster("finalize", "orders")
     with pytest.raises(ServerDiedError) as caught:
         ServerProcess(tmp_path / "c", *options, "c").start()
