@@ -29,7 +29,7 @@ class Buckets:
         self.sum += value
 
     def add_all(self, values: list[float]) -> None:
-        """Count values, which are sorted on the way: at a quarter of what each costs by itself."""
+        """Count values, sorting them: at a quarter of what one at a time costs."""
         values.sort()
         start = 0
         for place, bound in enumerate(self.bounds):

@@ -215,7 +215,7 @@ class Dispatcher:
     def admit(self, request: Request, match: Match, *, is_whole: bool = True) -> Call:
         """Check and decode a request: what comes before its handler. Raises ApiError.
 
-        The request knows already of which endpoint it is: `_note_endpoint`.
+        The request knows its endpoint already, by `_note_endpoint` or by the lane.
         Unless it `is_whole`, its body is not looked at; and one about many things never is.
         """
         endpoint = match.endpoint
