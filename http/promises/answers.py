@@ -218,9 +218,7 @@ _EMPTY: Final = ValueObject(UNSET, UNSET)
 def value_object(value: Value) -> ValueObject:
     """Return a param or value."""
     headers, data = value.headers, value.data
-    if headers:
-        return ValueObject(headers, data or UNSET)
-    return ValueObject(UNSET, data) if data else _EMPTY
+    return ValueObject(headers or UNSET, data or UNSET) if headers or data else _EMPTY
 
 
 PREVIEW_CHARACTERS_COUNT: Final = 256
@@ -240,25 +238,28 @@ def promise_object(
     promise: Promise, shown: Callable[[Value], ValueObject] = value_object
 ) -> PromiseObject:
     """Return a promise, its param and value as `shown` makes them."""
-    param, key_for_create = promise.param, promise.key_for_create
-    if promise.state is PENDING and key_for_create is None:  # most are, so this is written out
+    param, state, key_for_create = promise.param, promise.state, promise.key_for_create
+    if state is PENDING:  # as below, but with what it cannot have yet
         return PromiseObject(
             promise.id,
-            PENDING,
+            state,
             _EMPTY if param is EMPTY_VALUE else shown(param),
             _EMPTY,
             promise.timeout,
-            UNSET,
+            UNSET if key_for_create is None else key_for_create,
             UNSET,
             promise.tags or UNSET,
             promise.created_on,
             UNSET,
         )
-    value, key_for_complete = promise.value, promise.key_for_complete
-    completed_on = promise.completed_on
+    value, key_for_complete, completed_on = (
+        promise.value,
+        promise.key_for_complete,
+        promise.completed_on,
+    )
     return PromiseObject(
         promise.id,
-        promise.state,
+        state,
         _EMPTY if param is EMPTY_VALUE else shown(param),
         _EMPTY if value is EMPTY_VALUE else shown(value),
         promise.timeout,
