@@ -200,7 +200,7 @@ class LmdbStore:
 
 
 def _put_all(transaction: lmdb.Transaction, database: Any, some: Rows, digest: Digest) -> None:
-    """Put rows, nearly all of which are new, and bring the table's digest up to date."""
+    """Put rows, most of them new, and bring the table's digest up to date."""
     keys, values = some.keys, some.values
     with transaction.cursor(db=database) as cursor:
         # Not to overwrite, which says whether a row was there.

@@ -1,8 +1,8 @@
 """The rows of promises and tasks that a checkpoint writes, in the order of their keys.
 
 There may be hundreds of thousands. So they are made some hundred at a time, table after table,
-which costs half of what each row by itself does. What takes long without letting another thread
-work, as sorting does, is done in parts.
+which costs half as much as row after row. What takes long without letting another thread work, as
+sorting does, is done in parts.
 """
 
 import heapq
