@@ -8,12 +8,18 @@ from typing import NamedTuple, Protocol
 
 from troth.persistence.identity import Identity
 
+from .features import FEATURES
+
 
 class ClusterDescription(NamedTuple):
-    """A cluster: its name, and what `troth.json` says of a directory, the same for all groups."""
+    """A cluster: its name, and what `troth.json` says of a directory, the same for all groups.
+
+    `features` says what its members may write (`features.py`).
+    """
 
     name: str
     identity: Identity
+    features: int = FEATURES
 
 
 class ReaderSeen(NamedTuple):
@@ -44,12 +50,27 @@ class GroupSeen(NamedTuple):
 
 
 class MemberSeen(NamedTuple):
-    """A node: where clients reach it, its version, and how long ago it was there, in ms."""
+    """A node: where clients reach it, its version, and how long ago it was there, in ms.
+
+    `mesh` is where other nodes reach it, `host:port`; None if it shares groups with none.
+    `features` says what it can read (`features.py`).
+    """
 
     node: str
     address: str
     version: str
     seen_ms: int
+    mesh: str | None = None
+    features: int = FEATURES
+
+
+class HolderSeen(NamedTuple):
+    """Who owns a group, as far as it was noted: in which epoch, and since when, in ms ago."""
+
+    group: int
+    node: str
+    epoch: int
+    since_ms: int
 
 
 class ClusterBook(Protocol):
@@ -71,8 +92,22 @@ class ClusterBook(Protocol):
         """Return what cluster is there; None if there is none."""
         ...  # pragma: no cover
 
-    def note_member(self, node: str, address: str, version: str) -> None:
-        """Note that a node is there."""
+    def note_member(
+        self,
+        node: str,
+        address: str,
+        version: str,
+        mesh: str | None = None,
+        features: int = FEATURES,
+    ) -> None:
+        """Note that a node is there; see `MemberSeen`."""
+        ...  # pragma: no cover
+
+    def finalize(self, features: int) -> bool:
+        """Raise what members may write to `features`; return whether that was changed.
+
+        Nothing changes if they may already, or if a node that was there within an hour reads less.
+        """
         ...  # pragma: no cover
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
@@ -81,6 +116,17 @@ class ClusterBook(Protocol):
 
     def members(self) -> list[MemberSeen]:
         """Return all nodes that were there, by name."""
+        ...  # pragma: no cover
+
+    def holders(self) -> list[HolderSeen]:
+        """Return the groups that an owner was noted for, in their order.
+
+        It is asked for some times a second by each process of each node.
+        """
+        ...  # pragma: no cover
+
+    def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
+        """Return how far nodes have read, by group. It is asked for once a second by each."""
         ...  # pragma: no cover
 
     def groups(self) -> list[GroupSeen]:

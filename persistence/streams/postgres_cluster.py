@@ -7,9 +7,11 @@ either all of it is there, or nothing.
 import struct
 from typing import Final, final
 
+from troth.core.limits import STREAM_READER_GONE_MS
 from troth.persistence.identity import decode_identity, encode_identity
 
-from .cluster import ClusterDescription, GroupSeen, MemberSeen, ReaderSeen
+from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, ReaderSeen
+from .features import FEATURES
 from .postgres_connection import INT8, TEXT, PostgresConnection, QueryFailed, Statement
 from .postgres_tables import GroupTables
 from .stream import StreamRefused, StreamUnreachable
@@ -24,28 +26,35 @@ _TAKEN: Final = "23505"
 _CREATION: Final = """
     CREATE TABLE IF NOT EXISTS troth_cluster (
         one boolean PRIMARY KEY CHECK (one), name text NOT NULL, identity bytea NOT NULL,
-        made timestamptz NOT NULL
+        made timestamptz NOT NULL, features integer NOT NULL
     );
     CREATE TABLE IF NOT EXISTS troth_member (
         node text PRIMARY KEY, address text NOT NULL, version text NOT NULL,
-        seen timestamptz NOT NULL
+        seen timestamptz NOT NULL, mesh text, features integer NOT NULL
     );
     CREATE TABLE IF NOT EXISTS troth_holder (
         grp integer PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL,
         incarnation bigint NOT NULL, since timestamptz NOT NULL
     );
-    INSERT INTO troth_cluster (one, name, identity, made)
-        VALUES (true, {name}, {identity}, now());
+    INSERT INTO troth_cluster (one, name, identity, made, features)
+        VALUES (true, {name}, {identity}, now(), {features});
     INSERT INTO troth_owner (grp, epoch, place, identity)
         SELECT grp, 0, 0, {identity} FROM generate_series(0, {last}) AS grp
 """
 
 _STATEMENTS: Final[dict[bytes, Statement]] = {
     b"member": (
-        "INSERT INTO troth_member (node, address, version, seen) VALUES ($1, $2, $3, now()) "
-        "ON CONFLICT (node) DO UPDATE SET address = excluded.address, "
-        "version = excluded.version, seen = excluded.seen",
-        [TEXT, TEXT, TEXT],
+        "INSERT INTO troth_member (node, address, version, seen, mesh, features) "
+        "VALUES ($1, $2, $3, now(), nullif($4, ''), $5::bigint::integer) "
+        "ON CONFLICT (node) DO UPDATE SET address = excluded.address, version = excluded.version, "
+        "seen = excluded.seen, mesh = excluded.mesh, features = excluded.features",
+        [TEXT, TEXT, TEXT, TEXT, INT8],
+    ),
+    b"finalize": (
+        "UPDATE troth_cluster SET features = $1::bigint::integer WHERE features < $1 "
+        "AND NOT EXISTS (SELECT FROM troth_member WHERE features < $1 AND "
+        f"seen > now() - interval '{STREAM_READER_GONE_MS} ms')",
+        [INT8],
     ),
     b"owner": (
         "INSERT INTO troth_holder (grp, node, epoch, incarnation, since) "
@@ -59,8 +68,10 @@ _STATEMENTS: Final[dict[bytes, Statement]] = {
 
 _AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
 _MEMBERS: Final = (
-    f"SELECT node, address, version, {_AGE.format('seen')} FROM troth_member ORDER BY node"
+    f"SELECT node, address, version, {_AGE.format('seen')}, mesh, features "
+    "FROM troth_member ORDER BY node"
 )
+_HOLDERS: Final = f"SELECT grp, node, epoch, {_AGE.format('since')} FROM troth_holder ORDER BY grp"
 _READERS: Final = (
     f"SELECT grp, node, number, {_AGE.format('seen')} FROM troth_reader ORDER BY grp, node"
 )
@@ -93,6 +104,7 @@ class PostgresCluster:
             "name": _text_literal(new.name),
             "identity": f"'\\x{encode_identity(new.identity).hex()}'::bytea",
             "last": groups_count - 1,
+            "features": new.features,
         }
         statements.append(_CREATION.format(**values))
         try:
@@ -112,19 +124,33 @@ class PostgresCluster:
     def description(self) -> ClusterDescription | None:
         """See `ClusterBook.description`."""
         try:
-            rows = self._rows("SELECT name, encode(identity, 'hex') FROM troth_cluster")
+            rows = self._rows("SELECT name, encode(identity, 'hex'), features FROM troth_cluster")
         except QueryFailed as error:
             if error.state == _NO_SUCH_TABLE:
                 return None
             raise StreamRefused(f"{self.name}: {error}.") from error
         if not rows:
             return None
-        name, identity = rows[0]
-        return ClusterDescription(name, decode_identity(self.name, bytes.fromhex(identity)))
+        name, identity, features = rows[0]
+        return ClusterDescription(
+            name, decode_identity(self.name, bytes.fromhex(identity)), int(features)
+        )
 
-    def note_member(self, node: str, address: str, version: str) -> None:
+    def note_member(
+        self,
+        node: str,
+        address: str,
+        version: str,
+        mesh: str | None = None,
+        features: int = FEATURES,
+    ) -> None:
         """See `ClusterBook.note_member`."""
-        self._run(b"member", node.encode(), address.encode(), version.encode())
+        texts = (one.encode() for one in (node, address, version, mesh or ""))
+        self._run(b"member", *texts, _NUMBER.pack(features))
+
+    def finalize(self, features: int) -> bool:
+        """See `ClusterBook.finalize`."""
+        return self._run(b"finalize", _NUMBER.pack(features)) > 0
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
         """See `ClusterBook.note_owner`."""
@@ -138,16 +164,28 @@ class PostgresCluster:
     def members(self) -> list[MemberSeen]:
         """See `ClusterBook.members`."""
         return [
-            MemberSeen(node, address, version, int(seen_ms))
-            for node, address, version, seen_ms in self._shown(_MEMBERS)
+            MemberSeen(node, address, version, int(seen_ms), mesh or None, int(features))
+            for node, address, version, seen_ms, mesh, features in self._shown(_MEMBERS)
         ]
+
+    def holders(self) -> list[HolderSeen]:
+        """See `ClusterBook.holders`."""
+        return [
+            HolderSeen(int(group), node, int(epoch), int(since_ms))
+            for group, node, epoch, since_ms in self._shown(_HOLDERS)
+        ]
+
+    def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
+        """See `ClusterBook.readers`."""
+        found: dict[int, tuple[ReaderSeen, ...]] = {}
+        for group, node, number, seen_ms in self._shown(_READERS):
+            reader = ReaderSeen(node, int(number), int(seen_ms))
+            found[int(group)] = (*found.get(int(group), ()), reader)
+        return found
 
     def groups(self) -> list[GroupSeen]:
         """See `ClusterBook.groups`."""
-        readers: dict[int, list[ReaderSeen]] = {}
-        for group, node, number, seen_ms in self._shown(_READERS):
-            reader = ReaderSeen(node, int(number), int(seen_ms))
-            readers.setdefault(int(group), []).append(reader)
+        readers = self.readers()
         return [
             GroupSeen(
                 int(group),
@@ -156,7 +194,7 @@ class PostgresCluster:
                 int(incarnation) if incarnation else None,
                 self._last_number(int(group)),
                 int(snapshot_ms) if snapshot_ms else None,
-                tuple(readers.get(int(group), ())),
+                readers.get(int(group), ()),
             )
             for group, epoch, node, incarnation, snapshot_ms in self._shown(_GROUPS)
         ]
@@ -186,9 +224,10 @@ class PostgresCluster:
         except QueryFailed as error:
             raise StreamUnreachable(str(error)) from error
 
-    def _run(self, name: bytes, *parameters: bytes) -> None:
+    def _run(self, name: bytes, *parameters: bytes) -> int:
+        """Run a statement; return how many rows it has changed. Raises StreamUnreachable."""
         try:
-            self._connection.run(name, parameters)
+            return self._connection.run(name, parameters).command_tuples or 0
         except QueryFailed as error:
             raise StreamUnreachable(str(error)) from error
 

@@ -9,8 +9,30 @@ ENGINES = "persistence/streams/test_engines.py"
 JETSTREAM = "persistence/streams/test_jetstream_stream.py"
 STORAGE = "shards/streams/test_stream_storage.py"
 GROUPS = "shards/streams/test_groups_of_streams.py"
+FINALIZE = "streams/test_finalize.py"
 
 STREAM_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a kind of record is written before all members read it",
+        "persistence/streams/stream_log.py",
+        "if self._withheld and any(",
+        "if False and any(",
+        LOG,
+    ),
+    fault(
+        "a cluster is finalized though a member reads less",
+        "persistence/streams/postgres_cluster.py",
+        "SELECT FROM troth_member WHERE features < $1 AND ",
+        "SELECT FROM troth_member WHERE features < 0 AND ",
+        FINALIZE,
+    ),
+    fault(
+        "a server that is too old for its cluster starts",
+        "shards/streams/stream_opening.py",
+        "    refuse_later(book.name, found.features)\n",
+        "",
+        FINALIZE,
+    ),
     fault(
         "a new owner does not wait for the lease of the old one",
         "persistence/streams/ownership.py",
