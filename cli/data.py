@@ -1,4 +1,4 @@
-"""`troth data`: what a data directory holds, and converting one of an older format."""
+"""`troth data`: what a data directory holds, converting one of an older format, moving one."""
 
 import dataclasses
 import json
@@ -18,6 +18,7 @@ from troth.persistence.placement import PlacementRule
 
 from .errors import errors_shown
 from .log import data_option
+from .moving import move_command
 from .options import OrderedGroup
 from .output import emit, fields, moment, now_ms, visible
 from .retention import retention_command
@@ -25,12 +26,13 @@ from .retention import retention_command
 
 @click.group(cls=OrderedGroup)
 def data() -> None:
-    """Inspect a data directory, or convert it.
+    """Inspect a data directory, convert or move it.
 
     \b
     Examples:
       troth data stats --data /var/lib/troth
       troth data convert /var/lib/troth
+      troth data move /var/lib/troth --log postgresql://troth@db.example/troth
     """
 
 
@@ -209,4 +211,5 @@ def _converted_text(converted: Converted) -> str:
     )
 
 
+data.add_command(move_command)
 data.add_command(retention_command)
