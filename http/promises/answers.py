@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
     EMPTY_VALUE,
+    PENDING,
     RESUME,
     Callback,
     Lock,
@@ -237,12 +238,28 @@ def promise_object(
     promise: Promise, shown: Callable[[Value], ValueObject] = value_object
 ) -> PromiseObject:
     """Return a promise, its param and value as `shown` makes them."""
-    param, value = promise.param, promise.value
-    key_for_create, key_for_complete = promise.key_for_create, promise.key_for_complete
-    completed_on = promise.completed_on
+    param, state, key_for_create = promise.param, promise.state, promise.key_for_create
+    if state is PENDING:  # as below, but with what it cannot have yet
+        return PromiseObject(
+            promise.id,
+            state,
+            _EMPTY if param is EMPTY_VALUE else shown(param),
+            _EMPTY,
+            promise.timeout,
+            UNSET if key_for_create is None else key_for_create,
+            UNSET,
+            promise.tags or UNSET,
+            promise.created_on,
+            UNSET,
+        )
+    value, key_for_complete, completed_on = (
+        promise.value,
+        promise.key_for_complete,
+        promise.completed_on,
+    )
     return PromiseObject(
         promise.id,
-        promise.state,
+        state,
         _EMPTY if param is EMPTY_VALUE else shown(param),
         _EMPTY if value is EMPTY_VALUE else shown(value),
         promise.timeout,

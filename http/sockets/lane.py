@@ -310,23 +310,22 @@ class Lane:
         self._began_s = time.perf_counter()
         self._shards.look_at_log()  # what is durable is answered before new things are begun
         connections = self._connections
+        if self._stirred is not None and any(number in connections for number, _ in events):
+            self._stir_check(self._stirred)
+        connection_of = connections.get
         is_any_to_accept = False
         for number, mask in events:
-            if number == self._bell:
-                os.eventfd_read(number)
-                self._is_rung = False
-                continue
-            connection = connections.get(number)
-            if connection is None:
-                if self._links is None or not self._links.on_event(number, mask):
-                    is_any_to_accept = True
-            else:
-                if self._stirred is not None:
-                    self._stir_check(self._stirred)
+            connection = connection_of(number)
+            if connection is not None:
                 try:
                     connection.on_event(mask)
                 except Exception:
                     self._give_up(connection)
+            elif number == self._bell:
+                os.eventfd_read(number)
+                self._is_rung = False
+            elif self._links is None or not self._links.on_event(number, mask):
+                is_any_to_accept = True
         # After the events of others: a new connection may have the number of one that has ended.
         if is_any_to_accept and self._acceptor is not None:
             if self._stirred is not None:
@@ -389,7 +388,7 @@ class Lane:
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         """Make the exchange for a request. Raises NotServed."""
         # Called through names of their own: as methods, attributes cost more.
-        hold, new_id = self._hold, self._new_id
+        hold, new_id, dispatcher = self._hold, self._new_id, self._dispatcher
         head = parsed.head
         match = head.match
         if match is None:
@@ -397,9 +396,13 @@ class Lane:
         self._requests_count += 1
         endpoint, fields = match.endpoint, head.fields
         headers, is_plain = fields.headers, fields.is_plain
-        if is_plain is None:
-            fields.is_plain = is_plain = self._dispatcher.is_plain_head(headers)
-        given = None if is_plain else headers.get(b"request-id")
+        if is_plain:
+            identifier = new_id()
+        else:
+            if is_plain is None:
+                fields.is_plain = is_plain = dispatcher.is_plain_head(headers)
+            given = headers.get(b"request-id")
+            identifier = request_id(given) if given else new_id()
         held = hold()
         request = Request(
             head.method,
@@ -409,14 +412,13 @@ class Lane:
             parsed.body,
             held,
             connection.peer,
-            request_id(given) if given else new_id(),
+            identifier,
             fields.repeated,
             is_plain,
             endpoint.name,
             endpoint.refused,
         )
-        began_s = self._began_s
-        return Exchange(self, self._dispatcher, request, held, match, connection, began_s)
+        return Exchange(self, dispatcher, request, held, match, connection, self._began_s)
 
     def _match_served(self, head: Head) -> Match:
         """Find what a head asks for. Raises NotServed if that is not served here."""

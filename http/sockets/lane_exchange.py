@@ -22,7 +22,7 @@ from troth.core.replies import Reply
 from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher, no_memory
 from troth.http.api.router import Match
-from troth.http.api.rows import Call, Renewals
+from troth.http.api.rows import Call, HalvedHandler, Renewals
 from troth.http.tracing.requests import trace_fields
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, InFlight
@@ -137,37 +137,47 @@ class Exchange(Struct, eq=False):
         if self.questions.in_flight.is_full and _is_large(reply):
             self.questions.defer(self, reply)
             return
-        try:
-            try:
-                status, answer = self._rendered(reply)
-            except MemoryError:
-                if not RESERVE.give_away():
-                    raise
-                status, answer = self._rendered(reply)
-            self._end(status, answer)
-        except MemoryError as error:
-            self._lose(error)
-
-    def _rendered(self, reply: Reply) -> tuple[int, bytes]:
-        """Return status and bytes of the answer. Raises MemoryError."""
-        dispatcher = self.dispatcher
+        dispatcher, request = self.dispatcher, self.request
         handler, call = self.match.endpoint.in_halves, self.call
         assert handler is not None, "the others do not ask this way"
         assert call is not None, "it was made when the question was asked"
         try:
-            if reply.claimed is not None:
-                reply = dispatcher.api.shards.with_leaf(reply)
-            status, body = handler.rendered(dispatcher.api, call, reply)
+            try:
+                if reply.claimed is not None:
+                    reply = dispatcher.api.shards.with_leaf(reply)
+                status, body = handler.rendered(dispatcher.api, call, reply)
+                if body and dispatcher.is_plain and not request.principal.session_id:
+                    answer = render_json(status, body, request.id)
+                else:
+                    answer = self._with_headers(status, body)
+            except MemoryError:
+                if not RESERVE.give_away():
+                    raise
+                status, answer = self._rendered_again(handler, call, reply)
+            except Exception as error:
+                response = self._refusal(error)
+                status, answer = response.status, render(response)
+            self._end(status, answer)
+        except MemoryError as error:
+            self._lose(error)
+
+    def _with_headers(self, status: int, body: bytes) -> bytes:
+        """Return the bytes of an answer that has not only the headers that every one has."""
+        response = json_response(status, body) if body else Response(status)
+        return render(self.dispatcher.finish(self.request, response))
+
+    def _rendered_again(
+        self, handler: HalvedHandler, call: Call, reply: Reply
+    ) -> tuple[int, bytes]:
+        """Return status and bytes of the answer, now that there is memory. Raises MemoryError."""
+        try:
+            status, body = handler.rendered(self.dispatcher.api, call, reply)
+            return status, self._with_headers(status, body)
         except MemoryError:
             raise
         except Exception as error:
             response = self._refusal(error)
-        else:
-            if body and dispatcher.is_plain and not self.request.principal.session_id:
-                return status, render_json(status, body, self.request.id)
-            response = json_response(status, body) if body else Response(status)
-            response = dispatcher.finish(self.request, response)
-        return response.status, render(response)
+            return response.status, render(response)
 
     def _lose(self, error: MemoryError) -> None:
         """End the connection: no answer that can be made would be true, so its client asks again.
@@ -257,7 +267,7 @@ class Exchange(Struct, eq=False):
         duration_s = perf_counter() - self.started_s
         api, request = self.dispatcher.api, self.request
         requests = api.metrics.requests
-        requests.count(request.endpoint, status, duration_s)
+        requests.answered(request.endpoint, status, duration_s)
         if not request.is_plain and b"traceparent" in request.headers:
             requests.note_trace(
                 request.endpoint, status, duration_s, request.headers[b"traceparent"]
@@ -297,7 +307,10 @@ def render_json(status: int, body: bytes, request_id: str) -> bytes:
     """
     size_bytes = len(body)
     before = _BEFORE_IDS[size_bytes] if size_bytes < _PREPARED_BYTES else _BEFORE_ID % size_bytes
-    return b"".join((STATUS_LINES[status], before, request_id.encode(), _date.after_id(), body))
+    date = _date
+    if not date.begins_s <= time() < date.ends_s:
+        date.renew()
+    return b"".join((STATUS_LINES[status], before, request_id.encode(), date.after_id, body))
 
 
 def render(response: Response) -> bytes:
@@ -331,23 +344,26 @@ def render_head(response: Response) -> bytes:
 class _Date:
     """The time for the header Date, which changes once a second."""
 
+    __slots__ = ("_text", "after_id", "begins_s", "ends_s")
+
     def __init__(self) -> None:
-        self._begins_s = self._ends_s = 0.0
-        self._text = self._after_id = b""
+        self.begins_s = self.ends_s = 0.0
+        """While the time is between these, nothing changes."""
+        self.after_id = self._text = b""
+        """What comes between the id and the body of a JSON answer."""
 
     def text(self) -> bytes:
         """Return the present time, as HTTP writes it."""
-        self.after_id()
+        if not self.begins_s <= time() < self.ends_s:
+            self.renew()
         return self._text
 
-    def after_id(self) -> bytes:
-        """Return what comes between the id and the body of a JSON answer."""
-        if not self._begins_s <= time() < self._ends_s:
-            second = int(time())
-            self._begins_s, self._ends_s = float(second), second + 1.0
-            self._text = formatdate(second, usegmt=True).encode()
-            self._after_id = b"%b%b\r\n\r\n" % (_AFTER_ID, self._text)
-        return self._after_id
+    def renew(self) -> None:
+        """Take the present time."""
+        second = int(time())
+        self.begins_s, self.ends_s = float(second), second + 1.0
+        self._text = formatdate(second, usegmt=True).encode()
+        self.after_id = b"%b%b\r\n\r\n" % (_AFTER_ID, self._text)
 
 
 _date: Final = _Date()
