@@ -79,7 +79,7 @@ def data(tmp_path: Path) -> Iterator[Path]:
         for number in range(25):
             done = {"state": "RESOLVED", "value": {"data": "YWI="}}
             assert server.request("PATCH", f"/promises/p{number}", done)[0] == 201
-        assert server.terminate() == 0
+        assert server.terminate() == 0, server.log()
         yield server.data
 
 
@@ -101,7 +101,7 @@ def test_a_server_goes_on_in_the_engine_with_all_that_was_in_the_directory(
     token = troth("token", "create", "ops", *scopes, "--data", str(data)).split()[0]
     entities = read_statistics(RealFiles(), data)
 
-    said = json.loads(troth("data", "move", str(data), *place, "--json"))
+    said = json.loads(troth("data", "move", str(data), *place, "--json").splitlines()[0])
 
     assert (said["groups"], said["shards"]) == (1, entities.shard_count)
     assert said["entities"] >= 50
