@@ -2,7 +2,7 @@
 
 First the place in the engine is taken: its streams are made, if there are none, and claimed under a
 name that no node has. From then on a server that is started there is refused, until there is a
-snapshot of each group. Then all of the directory is dealt out to the groups, in checkpoints beside
+snapshot of each group. Then all of the directory is dealt out to the groups, in checkpoints next to
 it, as by `troth data convert`; and these become the snapshots that nodes begin with, each of them
 read back before it counts. At last the directory's `troth.json` gets another name, so that the
 directory cannot be served any more.
@@ -99,7 +99,7 @@ def move(
             wanted = replace(wanted, data_id=random_bytes(DATA_ID_BYTES))
             identity = _taken(target, wanted)
             places = [
-                closing.enter_context(_Place.opened(target, group, identity))
+                closing.enter_context(_ClaimedPlace.opened(target, group, identity))
                 for group in range(identity.groups_count)
             ]
             with marked(building, MARK):
@@ -159,7 +159,7 @@ def _not_empty(name: str) -> StreamRefused:
     )
 
 
-class _Place:
+class _ClaimedPlace:
     """The place of one group in the engine, claimed for the move."""
 
     def __init__(self, log: StreamLog, keeping: StreamKeeping, group: int, name: str) -> None:
@@ -170,7 +170,9 @@ class _Place:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, target: MoveTarget, group: int, identity: Identity) -> Iterator["_Place"]:
+    def opened(
+        cls, target: MoveTarget, group: int, identity: Identity
+    ) -> Iterator["_ClaimedPlace"]:
         """Claim a group's stream, which no node may have used; release it at the end.
 
         Raises a PersistenceError or StreamUnreachable.

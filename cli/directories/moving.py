@@ -5,12 +5,11 @@ from pathlib import Path
 
 import click
 
+from troth.cli.clusters.cluster import DEFAULT_GROUPS_COUNT, log_option, node_name
+from troth.cli.errors import errors_shown
+from troth.cli.output import emit, fields, now_ms, visible
 from troth.core.limits import CLUSTER_GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
 from troth.http.settings.log_kinds import NATS_SCHEMES
-
-from .clusters.cluster import DEFAULT_GROUPS_COUNT, log_option, node_name
-from .errors import errors_shown
-from .output import emit, fields, now_ms, visible
 
 
 @click.command("move", cls=click.Command)

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import click
 
+from troth.cli.errors import errors_shown
+from troth.cli.log import data_option
+from troth.cli.options import OrderedGroup
+from troth.cli.output import emit, fields, moment, now_ms, visible
 from troth.core.limits import GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
 from troth.persistence.conversion.convert import Converted, NewPlacement, convert
 from troth.persistence.files import RealFiles
@@ -16,11 +20,7 @@ from troth.persistence.inspection.data_statistics import (
 )
 from troth.persistence.placement import PlacementRule
 
-from .errors import errors_shown
-from .log import data_option
 from .moving import move_command
-from .options import OrderedGroup
-from .output import emit, fields, moment, now_ms, visible
 from .retention import retention_command
 
 
