@@ -402,6 +402,8 @@ class Parts:
         lanes = {}
         for (name, door), endpoints in zip(self._ports, self.tables, strict=False):
             lanes[name] = door.listener.lane = Lane(self.api, endpoints, door.listener.limits)
+        for lane in lanes.values():
+            lane.neighbors = [other for other in lanes.values() if other is not lane]
         self.api.metrics.add(
             LANES, lambda: {name: lane.statistics() for name, lane in lanes.items()}
         )

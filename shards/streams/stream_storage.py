@@ -44,6 +44,7 @@ from troth.persistence.errors import (
 from troth.persistence.files import DIRECTORY_MODE, LockedDirectory, RealFiles
 from troth.persistence.identity import (
     IDENTITY_NAME,
+    MOVED_NAME,
     Identity,
     decode_identity,
     encode_identity,
@@ -63,6 +64,7 @@ from troth.persistence.streams.stream import (
     StreamRefused,
     StreamUnreachable,
 )
+from troth.persistence.streams.stream_frames import decode_stream_frame
 from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
@@ -75,6 +77,8 @@ from .times import MACHINE_TIMES, Answer, Times, asked
 
 CACHE_NAME: Final = "stream.json"
 CHECKPOINTS_NAME: Final = "checkpoints"
+MOVER: Final = "troth data move"
+"""Who claims streams to which a directory is moved (`moving.py`); no node has this name."""
 _FETCHES_COUNT: Final = 3
 
 log = structlog.get_logger("troth.shards.streams")
@@ -234,7 +238,19 @@ class StreamStorage:
                 return
         if first_number > 1:
             raise StreamDamaged(stream.name, first_number, "what was before it is not there")
+        if first_number == 1:
+            self._refuse_while_moved(stream)
         self.noted = None  # everything is read
+
+    def _refuse_while_moved(self, stream: Stream) -> None:
+        """Raise StreamRefused if a directory is being moved here: not all of it has come yet."""
+        shown = self._asked(lambda: stream.read(1))
+        decoded = decode_stream_frame(shown[0][1]) if shown else None
+        if decoded is not None and decoded[0].payload == MOVER.encode():
+            raise StreamRefused(
+                f"{stream.name}: a data directory is being moved here, and not all of it has come "
+                "yet. Nothing was changed. Run `troth data move` again, as it was run before."
+            )
 
     def _begin_with(self, snapshot: SnapshotDescription) -> None:
         """Replace the checkpoints by a snapshot. Raises StreamUnreachable or as it is unusable."""
@@ -540,12 +556,13 @@ def _make_directories(*paths: Path) -> None:
 
 def refuse_own_log(directory: Path, name: str) -> None:
     """Raise DataDirectoryUnreadable if a directory holds a log, which is not in the engine."""
-    if (directory / IDENTITY_NAME).exists():
-        raise DataDirectoryUnreadable(
-            str(directory),
-            f"holds a server's own log ({IDENTITY_NAME}), which is not in {name}",
-            "Choose another directory with --data.",
-        )
+    for file in (IDENTITY_NAME, MOVED_NAME):
+        if (directory / file).exists():
+            raise DataDirectoryUnreadable(
+                str(directory),
+                f"holds a server's own log ({file}), which is not in {name}",
+                "Choose another directory with --data.",
+            )
 
 
 def _write_durably(path: Path, content: bytes) -> None:
