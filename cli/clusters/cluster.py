@@ -16,7 +16,7 @@ from troth.core.limits import (
     STREAM_READER_GONE_MS,
 )
 from troth.http.settings.kinds import NodeName, SettingRefused
-from troth.http.settings.log_kinds import NATS_SCHEMES, LogUrl
+from troth.http.settings.log_kinds import LogUrl
 from troth.persistence.streams.cluster import (
     ClusterBook,
     ClusterDescription,
@@ -46,7 +46,8 @@ def cluster() -> None:
     """
 
 
-def _name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+def node_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """Return the name of a cluster; a callback of click. Raises click.BadParameter."""
     kind = NodeName()
     if text is None:
         return None
@@ -62,13 +63,13 @@ def _log(_context: click.Context, _parameter: click.Parameter, text: str) -> str
         url = kind.from_text(text)
     except SettingRefused as error:
         raise click.BadParameter(f"must be {error}") from error
-    if url is None or url.startswith(NATS_SCHEMES):
-        raise click.BadParameter("must be a database of PostgreSQL: postgresql://…")
+    if url is None:
+        raise click.BadParameter("must say where: postgresql://… or nats://…")
     return url
 
 
-_name_argument: Final = click.argument("name", callback=_name)
-_log_option: Final = click.option(
+_name_argument: Final = click.argument("name", callback=node_name)
+log_option: Final = click.option(
     "--log",
     "url",
     required=True,
@@ -96,7 +97,7 @@ def _opened(url: str) -> Iterator[ClusterBook]:
 
 @cluster.command("create", cls=click.Command)
 @_name_argument
-@_log_option
+@log_option
 @click.option(
     "--groups",
     "groups_count",
@@ -145,8 +146,8 @@ def create_command(name: str, url: str, groups_count: int, shard_count: int | No
 
 
 @cluster.command("status", cls=click.Command)
-@click.argument("name", callback=_name, required=False)
-@_log_option
+@click.argument("name", callback=node_name, required=False)
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def status_command(name: str | None, url: str, as_json: bool) -> None:
     """Show the groups of a cluster, their owners, and its nodes.
@@ -201,7 +202,7 @@ def _found(book: ClusterBook, name: str | None) -> ClusterDescription:
 
 @cluster.command("finalize", cls=click.Command)
 @_name_argument
-@_log_option
+@log_option
 def finalize_command(name: str, url: str) -> None:
     """End an upgrade, once all nodes have the new version.
 

@@ -17,12 +17,13 @@ from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
 from troth.persistence.streams.cluster import ClusterBook, ClusterDescription
 from troth.persistence.streams.features import refuse_later
+from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.shards.storage import GroupPlace
 
 from .stream_storage import StreamGroup, StreamStorage
-from .times import asked
+from .times import MACHINE_TIMES, asked
 
 log = structlog.get_logger("troth.shards.streams")
 
@@ -48,7 +49,7 @@ def open_stream(
 
     Without a name, the node has that of its machine and directory.
     """
-    clients = _clients(url, 0, nats)
+    clients = clients_of(url, 0, nats)
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, shard_count, node=node)
     try:
@@ -68,12 +69,20 @@ def open_group(
     incarnation: int,
     may_claim: Callable[[], bool],
     ended: frozenset[int],
+    is_shared: bool = False,
 ) -> StreamStorage:
-    """Open the storage of one group of a cluster, for one of several processes. Raises as above."""
+    """Open the storage of one group of a cluster, for one of several processes. Raises as above.
+
+    `is_shared`: nodes share the groups, so this one claims when it is its turn.
+    """
     cluster = cluster_at(url, name)
-    clients = _clients(url, place.group, NatsOptions())
+    clients = clients_of(url, place.group, NatsOptions())
     directory = Path(place.path)
-    group = StreamGroup(place, cluster.identity, incarnation, may_claim, ended, cluster.features)
+    turn = ClaimTurn(MACHINE_TIMES.boot_ms) if is_shared else None
+    may_claim = may_claim if turn is None else turn.may_claim
+    group = StreamGroup(
+        place, cluster.identity, incarnation, may_claim, ended, cluster.features, turn
+    )
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
     if place.group == 0:  # once a node
@@ -129,7 +138,7 @@ def cluster_book(url: str) -> ClusterBook:
     return PostgresCluster(url)
 
 
-class _Clients(NamedTuple):
+class Clients(NamedTuple):
     """What a group's stream is reached through.
 
     `look` warns of what is less safe than it could be; call it once it was connected. It returns
@@ -141,7 +150,7 @@ class _Clients(NamedTuple):
     look: Callable[[], bool]
 
 
-def _clients(url: str, group: int, nats: NatsOptions) -> _Clients:
+def clients_of(url: str, group: int, nats: NatsOptions) -> Clients:
     """Return the clients for a group's stream. Raises StreamRefused."""
     if url.startswith(POSTGRES_SCHEME):
         return _postgres_clients(url, group)
@@ -151,10 +160,10 @@ def _clients(url: str, group: int, nats: NatsOptions) -> _Clients:
         raise StreamRefused(
             "NATS's client is not installed. Install it: pip install 'troth[nats]'."
         ) from error
-    return _Clients(*nats_clients(url, group, nats.replicas_count, nats.monitor, nats.unsafe_fsync))
+    return Clients(*nats_clients(url, group, nats.replicas_count, nats.monitor, nats.unsafe_fsync))
 
 
-def _postgres_clients(url: str, group: int) -> _Clients:
+def _postgres_clients(url: str, group: int) -> Clients:
     try:
         from troth.persistence.streams.postgres_keeping import PostgresKeeping
         from troth.persistence.streams.postgres_stream import PostgresStream
@@ -170,7 +179,7 @@ def _postgres_clients(url: str, group: int) -> _Clients:
             )
         return False
 
-    return _Clients(stream, PostgresKeeping(url, group), look)
+    return Clients(stream, PostgresKeeping(url, group), look)
 
 
 def _not_installed() -> StreamRefused:
