@@ -26,7 +26,7 @@ from troth.core.replies import Reply
 from troth.core.workflows import WorkflowFence
 from troth.shards.hashing import home_of
 
-_step: Final = Machine.step
+_carry_out: Final = Machine.carry_out
 
 PASS_IS_OVER: Final = Reply(Code.INTERNAL)
 """The reply to a command that was not carried out, since its pass had run out."""
@@ -137,34 +137,37 @@ class GroupMachine(Machine):
     passes: GivenPasses
     now_s: Callable[[], float]
 
-    def step(self, command: Command, now_ms: int) -> Step:
+    def carry_out(self, command: Command, now_ms: int) -> Step | Reply:
         """Carry out a command, or leave it for later while a pass says so."""
         kind = type(command)
         if self.passes.given and self._has_to_wait(kind, command, now_ms):
-            return Step(DONE, (), (), again=command, waits=True)
+            return Step(DONE, again=command, waits=True)
         if kind in _WITH_FENCE and command.fence is not None:  # type: ignore[attr-defined]
-            return self._step_with_fence(command, command.fence, now_ms)  # type: ignore[attr-defined]
-        return _step(self, command, now_ms)
+            return self._carry_out_with_fence(command, command.fence, now_ms)  # type: ignore[attr-defined]
+        return _carry_out(self, command, now_ms)
 
-    def _step_with_fence(self, command: Command, fence: Fence | WorkflowFence, now_ms: int) -> Step:
+    def _carry_out_with_fence(
+        self, command: Command, fence: Fence | WorkflowFence, now_ms: int
+    ) -> Step | Reply:
         """Carry out a command on behalf of a task, or the question whether that is held."""
         if isinstance(fence, PassedFence | PassedWorkflowFence):
-            return self._step_fenced(command, fence, now_ms)
-        step = _step(self, command, now_ms)
-        if isinstance(command, c.CheckFence | w.CheckWorkflowFence) and step.reply.code is Code.OK:
-            self.passes.give(home_of(command), command.pass_id, step.reply.count, now_ms)
+            return self._carry_out_fenced(command, fence, now_ms)
+        step = _carry_out(self, command, now_ms)
+        reply = step.reply if isinstance(step, Step) else step
+        if isinstance(command, c.CheckFence | w.CheckWorkflowFence) and reply.code is Code.OK:
+            self.passes.give(home_of(command), command.pass_id, reply.count, now_ms)
         return step
 
-    def _step_fenced(
+    def _carry_out_fenced(
         self, command: Command, fence: PassedFence | PassedWorkflowFence, now_ms: int
-    ) -> Step:
+    ) -> Step | Reply:
         """Carry out a command whose fence another group has judged, within the pass."""
         if fence.is_over is None:
-            return _step(self, command, now_ms)
+            return _carry_out(self, command, now_ms)
         if self.now_s() >= fence.until_s:
             fence.is_over()
-            return Step(PASS_IS_OVER, (), ())
-        step = _step(self, command, now_ms)
+            return PASS_IS_OVER
+        step = _carry_out(self, command, now_ms)
         fence.is_over()
         return step
 

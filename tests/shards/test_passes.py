@@ -23,7 +23,7 @@ from troth.core.commands import (
 from troth.core.limits import SLICE_COUNT, WHEEL_SLICE_COUNT
 from troth.core.machine import Machine, Step
 from troth.core.model import PromiseState
-from troth.core.replies import Message
+from troth.core.replies import Message, Reply
 from troth.core.workflow_commands import CreateWorkflow
 from troth.shards.errors import StorageFailed
 from troth.shards.held import HeldMessages
@@ -64,15 +64,15 @@ def make_costly(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> list[
     Only a test that asks for the mock clock itself runs by it.
     """
     stepped: list[str] = []
-    step: Callable[[Machine, Command, int], Step] = Machine.step
+    carry_out: Callable[[Machine, Command, int], Step | Reply] = Machine.carry_out
 
-    def slow_step(self: Machine, command: Command, now_ms: int) -> Step:
+    def slow_step(self: Machine, command: Command, now_ms: int) -> Step | Reply:
         assert trio.lowlevel.current_clock() is mock_clock, "the test names no mock_clock"
         mock_clock.jump(COST_S)
         stepped.append(type(command).__name__)
-        return step(self, command, now_ms)
+        return carry_out(self, command, now_ms)
 
-    monkeypatch.setattr(Machine, "step", slow_step)
+    monkeypatch.setattr(Machine, "carry_out", slow_step)
     return stepped
 
 

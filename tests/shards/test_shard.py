@@ -518,7 +518,7 @@ async def test_a_command_that_changed_nothing_for_want_of_memory_is_overload(
 ) -> None:
     async with stage() as s:
         with monkeypatch.context() as patched:
-            patched.setattr(Machine, "step", without_memory(Machine.step, 1))
+            patched.setattr(Machine, "carry_out", without_memory(Machine.carry_out, 1))
             asked = s.ask(create("p"))
             await settle()
         assert asked.reply is not None
@@ -531,16 +531,16 @@ async def test_the_servers_own_command_is_not_lost_for_want_of_memory(
     kind: type[Command], monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """Nobody would repeat it."""
-    step = Machine.step
+    carry_out = Machine.carry_out
     missed: list[Command] = []
 
-    def miss(machine: Machine, command: Command, now_ms: int) -> Step:
+    def miss(machine: Machine, command: Command, now_ms: int) -> Step | Reply:
         if isinstance(command, kind) and not missed:
             missed.append(command)
             raise MemoryError
-        return step(machine, command, now_ms)
+        return carry_out(machine, command, now_ms)
 
-    monkeypatch.setattr(Machine, "step", miss)
+    monkeypatch.setattr(Machine, "carry_out", miss)
     async with stage() as s:
         machine = s.shards._shards[0].machine
         machine.options = replace(machine.options, completion_slice_count=1)

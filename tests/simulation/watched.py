@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from troth.core.commands import Command
 from troth.core.machine import Machine, Step
-from troth.core.replies import Message
+from troth.core.replies import Message, Reply
 from troth.persistence.wal.log import LogRecord, NewRecord
 from troth.shards.committer import Committer
 from troth.shards.mesh.passes import PassedFence, PassedWorkflowFence
@@ -53,19 +53,20 @@ def watch_committer(committer: Committer, watch: Watch, group: int = 0) -> None:
 
 def watch_machine(machine: Machine, watch: Watch) -> None:
     """Show each step of a machine to the watch."""
-    step = machine.step
+    carry_out = machine.carry_out
 
-    def stepped(command: Command, now_ms: int) -> Step:
+    def carried_out(command: Command, now_ms: int) -> Step | Reply:
         fence = getattr(command, "fence", None)
-        result = step(command, now_ms)
-        is_done = result.reply.code.status < 300
+        result = carry_out(command, now_ms)
+        reply = result.reply if isinstance(result, Step) else result
+        is_done = reply.code.status < 300
         if is_done and isinstance(fence, PassedFence | PassedWorkflowFence):
             try:
                 watch.fenced(fence)
             except BrokenPromise as error:
                 watch.broken = watch.broken or error  # a shard would take it for a defect
-        if result.has_effects and result.sends:
+        if isinstance(result, Step) and result.sends:
             watch.stepped(machine.state, result)
         return result
 
-    machine.step = stepped  # type: ignore[method-assign]
+    machine.carry_out = carried_out  # type: ignore[method-assign]
