@@ -1,10 +1,10 @@
 """The state machine of one shard: commands go in, replies and effects come out.
 
-`Machine.step(command, now_ms)` is the only way in; `carry_out` is the same for many commands in turn.
-It is deterministic: no clock, no I/O, no randomness (invariant I4). What a command does is decided
-by the function that `table.py` names for its type. It works with a `DecisionContext`
-(`deciding.py`) and emits records, which `apply.py` applies. After that the step says what follows:
-tasks to send, timers, messages for other shards.
+`Machine.step(command, now_ms)` is the only way in; `carry_out` is the same for many in turn. It is
+deterministic: no clock, no I/O, no randomness (invariant I4). What a command does is decided by the
+function that `table.py` names for its type. It works with a `DecisionContext` (`deciding.py`) and
+emits records, which `apply.py` applies. After that the step says what follows: tasks to send,
+timers, messages for other shards.
 """
 
 from collections.abc import Iterator, Sequence
