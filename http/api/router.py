@@ -124,8 +124,7 @@ class Router:
         start = raw_path.find(b"/", 1) + 1
         alone = self._alone.get((method, raw_path[:start]))
         if alone is not None and b"%" not in raw_path and raw_path.isascii():
-            endpoint, name = alone
-            return Match(endpoint, {name: raw_path[start:].decode()})
+            return Match(alone[0], {alone[1]: raw_path[start:].decode()})
         found = self._as_written.get((method, raw_path))
         if found is not None:
             return found

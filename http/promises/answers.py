@@ -235,15 +235,22 @@ def preview_object(value: Value, shown_count: int) -> ValueObject:
 
 
 def promise_object(
-    promise: Promise, shown: Callable[[Value], ValueObject] = value_object
+    promise: Promise, shown: Callable[[Value], ValueObject] | None = None
 ) -> PromiseObject:
-    """Return a promise, its param and value as `shown` makes them."""
+    """Return a promise, its param and value as `shown` makes them, or else whole."""
     param, state, key_for_create = promise.param, promise.state, promise.key_for_create
+    if shown is not None:
+        shown_param = shown(param)
+    elif param is EMPTY_VALUE:
+        shown_param = _EMPTY
+    else:  # as `value_object`
+        headers, data = param.headers, param.data
+        shown_param = ValueObject(headers or UNSET, data or UNSET) if headers or data else _EMPTY
     if state is PENDING:  # as below, but with what it cannot have yet
         return PromiseObject(
             promise.id,
             state,
-            _EMPTY if param is EMPTY_VALUE else shown(param),
+            shown_param,
             _EMPTY,
             promise.timeout,
             UNSET if key_for_create is None else key_for_create,
@@ -260,8 +267,8 @@ def promise_object(
     return PromiseObject(
         promise.id,
         state,
-        _EMPTY if param is EMPTY_VALUE else shown(param),
-        _EMPTY if value is EMPTY_VALUE else shown(value),
+        shown_param,
+        _EMPTY if value is EMPTY_VALUE else (shown or value_object)(value),
         promise.timeout,
         UNSET if key_for_create is None else key_for_create,
         UNSET if key_for_complete is None else key_for_complete,

@@ -384,7 +384,17 @@ class Lane:
         head = parsed.head
         match = head.match
         if match is None:
-            match = self._match_served(head)
+            match_of = self._match
+            try:
+                # All rows take part in matching, so that a path means the same here as there.
+                match = match_of(head.method, head.path)
+            except ApiError:
+                raise NotServed(ENDPOINT) from None
+            endpoint = match.endpoint
+            if endpoint.name not in self._served or (head.is_last and may_be_stream(endpoint)):
+                self._leave_unless_at_home(match, head)
+            else:
+                head.match = match
         self._requests_count += 1
         endpoint, fields = match.endpoint, head.fields
         headers, is_plain = fields.headers, fields.is_plain
@@ -411,21 +421,6 @@ class Lane:
             endpoint.refused,
         )
         return Exchange(self, dispatcher, request, held, match, connection, self._began_s)
-
-    def _match_served(self, head: Head) -> Match:
-        """Find what a head asks for. Raises NotServed if that is not served here."""
-        match_of = self._match
-        try:
-            # All rows take part in matching, so that a path means the same here as there.
-            match = match_of(head.method, head.path)
-        except ApiError:
-            raise NotServed(ENDPOINT) from None
-        endpoint = match.endpoint
-        if endpoint.name not in self._served or (head.is_last and may_be_stream(endpoint)):
-            self._leave_unless_at_home(match, head)
-        else:
-            head.match = match
-        return match
 
     def _leave_unless_at_home(self, match: Match, head: Head) -> None:
         """Raise NotServed, unless this is for a stream whose home is this process."""
@@ -569,7 +564,7 @@ class Lane:
         os.eventfd_read(self._bell)
         self.is_rung = False
 
-    # What the shards need: `committer.Listener`
+    # What the shards need: `committer.BellListener`
 
     def listen(self, number: int, hear: Callable[[], None]) -> None:
         """Call `hear` in a pass when this descriptor can be read."""

@@ -166,18 +166,19 @@ class LaneConnection:
                     return
         if self._out is not None and mask & _ROOM:
             self._write()
-        self.work()
+        if self._stream is not None or self._step():
+            self.work()
 
     def work(self) -> None:
         """Read and begin a request, as far as it goes now; or go on with a stream."""
         if self._stream is not None:
             self._is_to_work = False
             self._go_on_with(self._stream)
-        elif self._request is None and self._out is None and not self.is_closed and self._step():
-            for _ in range(_STEPS_LIMIT_COUNT):
-                if not self._step():
-                    return
-            self._lane.again(self)
+            return
+        for _ in range(_STEPS_LIMIT_COUNT):
+            if not self._step():
+                return
+        self._lane.again(self)
 
     def check(self, now: float, keep_alive_timeout_s: float, write_timeout_s: float) -> None:
         """Lose patience, if it is time."""
@@ -258,6 +259,8 @@ class LaneConnection:
 
         What comes behind it is looked at when it has been answered.
         """
+        if self._request is not None or self._out is not None or self.is_closed:
+            return False
         received = self.received
         if not received:
             if self._is_at_end:
@@ -291,11 +294,11 @@ class LaneConnection:
                 self.received = rest = received[parsed.end :]
                 if rest:
                     self.partial_since = self._lane.now
-                if self._hold is not None:
+                if self._hold is not None:  # it has not come in one piece
                     self._hold.pin()
+                    self._is_continued = False
                 if self._is_hung_up:
                     self._request.leave()
-                self._is_continued = False
                 exchange.run()
                 return False
             self.received = received
@@ -413,7 +416,9 @@ class LaneConnection:
             self._keep(data, sent_bytes)
             self._held = held
             return
-        held.release()
+        held.is_released = True
+        if held.messages is not None:
+            held.release()
         # Nearly always there is nothing more to do: it is not looked for in a call.
         if self._is_stopping or self.received or self._is_readable or self._is_at_end:
             self._after_answer()

@@ -101,21 +101,21 @@ class Exchange(Struct, eq=False):
 
         A task, too, for a long body: others get their turn between looking at it and writing it.
         """
-        match, request, questions = self.match, self.request, self.questions
-        handler = match.endpoint.in_halves
-        if handler is None or len(request.body) > LONG_BODY_BYTES:
-            questions.start(self)
+        match, request = self.match, self.request
+        handler, body = match.endpoint.in_halves, request.body
+        if handler is None or (body and len(body) > LONG_BODY_BYTES):
+            self.questions.start(self)
             return
         dispatcher = self.dispatcher
         try:
             self.call = call = dispatcher.admit(request, match)
             asked = handler.question(dispatcher.api, call)
             if isinstance(asked, Command):
-                questions.submit(asked, self.held, self)
+                self.questions.submit(asked, self.held, self)
             elif asked is None:
-                questions.start(self)
+                self.questions.start(self)
             else:
-                self.awaited_count = questions.submit_renewals(asked, self.held, self)
+                self.awaited_count = self.questions.submit_renewals(asked, self.held, self)
         except Overloaded as error:
             self._fail_unless_waits(error)
         except ApiError as error:
@@ -147,7 +147,17 @@ class Exchange(Struct, eq=False):
                     reply = dispatcher.api.shards.with_leaf(reply)
                 status, body = handler.rendered(dispatcher.api, call, reply)
                 if body and dispatcher.is_plain and not request.principal.session_id:
-                    answer = render_json(status, body, request.id)
+                    # As `_with_headers`, but with nothing to choose.
+                    size_bytes, date = len(body), _date
+                    if not date.begins_s <= time() < date.ends_s:
+                        date.renew()
+                    before = (
+                        _BEFORE_IDS[size_bytes]
+                        if size_bytes < _PREPARED_BYTES
+                        else _BEFORE_ID % size_bytes
+                    )
+                    parts = STATUS_LINES[status], before, request.id.encode(), date.after_id, body
+                    answer = b"".join(parts)
                 else:
                     answer = self._with_headers(status, body)
             except MemoryError:
@@ -266,10 +276,9 @@ class Exchange(Struct, eq=False):
         self.client.answered(answer, self.held)
         duration_s = perf_counter() - self.started_s
         api, request = self.dispatcher.api, self.request
-        requests = api.metrics.requests
-        requests.answered(request.endpoint, status, duration_s)
+        api.metrics.requests.answered(request.endpoint, status, duration_s)
         if not request.is_plain and b"traceparent" in request.headers:
-            requests.note_trace(
+            api.metrics.requests.note_trace(
                 request.endpoint, status, duration_s, request.headers[b"traceparent"]
             )
         if status >= 400 or duration_s > api.request_log.above_s:
@@ -298,19 +307,6 @@ _BEFORE_IDS: Final = [_BEFORE_ID % size_bytes for size_bytes in range(_PREPARED_
 
 _WITHOUT_LENGTH: Final = frozenset({204, 304})
 """Statuses without a body: 304 would otherwise say that what the client has is empty."""
-
-
-def render_json(status: int, body: bytes, request_id: str) -> bytes:
-    """Return the bytes of a JSON answer with the headers that every answer has, and no others.
-
-    As `render` of what `Dispatcher.finish` makes of `json_response`.
-    """
-    size_bytes = len(body)
-    before = _BEFORE_IDS[size_bytes] if size_bytes < _PREPARED_BYTES else _BEFORE_ID % size_bytes
-    date = _date
-    if not date.begins_s <= time() < date.ends_s:
-        date.renew()
-    return b"".join((STATUS_LINES[status], before, request_id.encode(), date.after_id, body))
 
 
 def render(response: Response) -> bytes:
