@@ -1,4 +1,4 @@
-"""What the tests of `deploy/cluster/` share: its files as data, and what they say run on loopback."""
+"""What the tests of `deploy/cluster/` share: its files as data, and programs on loopback."""
 
 import contextlib
 import re
@@ -57,8 +57,9 @@ def variables(path: Path) -> dict[str, str]:
 
 def parsed(words: list[str]) -> list[str]:
     """Return the names of the commands that words are; fail if `troth` does not take them."""
-    context, names = troth.make_context("troth", ["version"]), []
+    context = troth.make_context("troth", ["version"])
     command: Any = troth
+    names: list[str] = []
     while hasattr(command, "get_command"):
         name, *words = words
         command = command.get_command(context, name)
@@ -72,9 +73,9 @@ def troth_commands(path: Path) -> list[list[str]]:
     """Return the words of each command of `troth` in a file's comments."""
     found = []
     for line in comment_commands(path):
-        _, is_there, rest = f" {line}".partition(" troth ")
-        if is_there and not line.startswith("podman build"):
-            found.append(shlex.split(rest))
+        called = re.search(r"(?:^|\s)troth ((?:account|cluster|data|token) .*)", line)
+        if called is not None and not line.startswith("kubectl -n troth create"):
+            found.append(shlex.split(called[1]))
     return found
 
 

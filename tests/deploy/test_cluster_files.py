@@ -6,12 +6,13 @@ loopback: the same settings for three nodes, PostgreSQL or three NATS servers, H
 
 import base64
 import contextlib
-import json
 import re
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -33,15 +34,17 @@ from tests.deploy.cluster_world import (
     variables,
 )
 from tests.deploy.containerfile import Stage, read
+from tests.deploy.proxies import replaced
 from tests.deploy.test_containers import IMAGE, manifest_problems
 from tests.deploy.test_systemd import UNITS
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.repository import ROOT
-from tests.helpers.server import ServerProcess, http_json
+from tests.helpers.server import ServerProcess, free_ports, http_json
 from tests.helpers.tools import tool
 from troth.cli import command
 from troth.core.limits import SHUTDOWN_TIMEOUT_MS
 from troth.http.documents.table import API_ENDPOINTS
+from troth.http.links.cluster_secret import read_cluster_secret
 from troth.http.settings.settings import Settings
 from troth.http.settings.sources import load
 
@@ -99,6 +102,11 @@ def test_compose_names_what_there_is(name: str, image: Stage, tmp_path: Path) ->
         assert (settings.node, settings.cluster) == (node, "orders")
         assert hosts_of(settings) <= set(services)
         assert settings.basic_auth.keys() == {"ops"}
+        assert settings.mesh_listen is not None
+        assert settings.mesh_listen.host == node
+        (secret,) = service["secrets"]
+        assert str(settings.cluster_secret_file) == f"/run/secrets/{secret}"
+        read_cluster_secret(tmp_path / "cluster" / compose["secrets"][secret]["file"])
         assert service["volumes"] == [f"{node}:{image.last('VOLUME').text}"]
     create = services["create"]
     environment = {**files[create["env_file"]], **create.get("environment", {})}
@@ -123,11 +131,10 @@ def test_the_proxy_and_nats_are_of_the_services() -> None:
     [path for path in sorted(CLUSTER.rglob("*")) if path.suffix in {".yaml", ".env", ".conf"}],
     ids=lambda path: path.relative_to(CLUSTER).as_posix(),
 )
-def test_the_commands_in_comments_exist(path: Path) -> None:
-    text = path.read_text()
+def test_the_commands_in_comments_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TROTH_LOG", "postgresql://where.commands/run")
     found = [" ".join(parsed(words)) for words in troth_commands(path)]
 
-    assert len(found) == len(re.findall(r"^#.* troth (?:cluster|account|data)", text, re.MULTILINE))
     if path.name in {*COMPOSED, "troth.yaml"}:
         assert {"account add", "cluster status"} <= set(found)
     if path.suffix == ".env":
@@ -147,6 +154,8 @@ def test_settings_of_machines_exist(name: str) -> None:
 
     assert settings.cluster == create[2]
     assert settings.is_only_for_this_machine is False
+    assert settings.mesh_listen is not None
+    assert f"{settings.cluster_secret_file})" in path.read_text()
     assert settings.basic_auth
     assert hosts_of(settings) == hosts_of(load(None, {"TROTH_LOG": create[4]}, {}))
 
@@ -169,8 +178,6 @@ def test_systemd_has_nothing_to_say(tmp_path: Path) -> None:
 
     said = [line for line in done.stderr.splitlines() if "troth" in line or "nats" in line]
     assert (done.returncode, said) == (0, [])
-    unit = (CLUSTER / "systemd" / "nats.service").read_text()
-    assert f"--config /etc/{CLUSTER.joinpath('nats.conf').name.replace('.', '/', 0)}" not in unit
     shown = subprocess.run(
         [analyze, "security", "--offline=yes", "--no-pager", str(tmp_path / "nats.service")],
         capture_output=True,
@@ -205,7 +212,9 @@ def test_kubernetes_would_take_the_manifests(manifests: list[dict[str, Any]]) ->
             assert port["port"] == ports[port.get("targetPort", port["name"])]
     claims = [one["metadata"]["name"] for one in spec.get("volumeClaimTemplates", [])]
     volumes = {one["name"] for one in spec["template"]["spec"]["volumes"]}
-    assert {mount["name"] for mount in container["volumeMounts"]} == {*claims, *volumes}
+    every = [container, *spec["template"]["spec"].get("initContainers", [])]
+    mounted = {mount["name"] for one in every for mount in one["volumeMounts"]}
+    assert mounted == {*claims, *volumes}
 
 
 def test_the_pods_are_nodes_of_the_cluster_that_the_job_makes(image: Stage) -> None:
@@ -215,7 +224,10 @@ def test_the_pods_are_nodes_of_the_cluster_that_the_job_makes(image: Stage) -> N
     (container,) = pod["containers"]
     (create,) = by_kind["Job"]["spec"]["template"]["spec"]["containers"]
     paths = {endpoint.path for endpoint in API_ENDPOINTS if endpoint.public}
-    environment = {one["name"]: one.get("value", "troth-0") for one in container["env"]}
+    environment = {
+        one["name"]: one.get("value", "troth-0").replace("$(TROTH_NODE)", "troth-0")
+        for one in container["env"]
+    }
     logs = re.findall(r"TROTH_LOG=(\S+)", text)
     monitor = re.search(r"TROTH_NATS_MONITOR=(\S+)", text)
     assert monitor is not None
@@ -230,7 +242,18 @@ def test_the_pods_are_nodes_of_the_cluster_that_the_job_makes(image: Stage) -> N
     for probe in ("readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["path"] in paths
     used = {one["secretRef"]["name"] for one in [*container["envFrom"], *create["envFrom"]]}
-    assert used == set(re.findall(r"create secret generic (\S+)", text))
+    assert {*used, "troth-cluster"} == set(re.findall(r"create secret generic (\S+)", text))
+    nodes = next(
+        one
+        for one in yaml.safe_load_all(text)
+        if one["metadata"]["name"] == by_kind["StatefulSet"]["spec"]["serviceName"]
+    )
+    mesh = settings.mesh_listen
+    assert mesh is not None
+    assert mesh.host == f"troth-0.{nodes['metadata']['name']}.troth.svc.cluster.local"
+    assert [port["port"] for port in nodes["spec"]["ports"]] == [mesh.port]
+    (copying,) = pod["initContainers"]
+    assert copying["command"][-1] == str(settings.cluster_secret_file)
     user = int(image.last("USER").text.partition(":")[0])
     assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == user
     assert pod["terminationGracePeriodSeconds"] * 1000 > 2 * SHUTDOWN_TIMEOUT_MS
@@ -255,20 +278,42 @@ def test_nats_of_kubernetes_is_set_up_as_everywhere() -> None:
 
 @contextlib.contextmanager
 def running_nodes(
-    directory: Path, settings: Mapping[str, str], other: Mapping[str, str]
+    directory: Path, settings: Mapping[str, str], log: Mapping[str, str]
 ) -> Iterator[dict[str, ServerProcess]]:
-    """Make three nodes with settings, of which the first is started; kill them at the end."""
+    """Run three nodes with settings, but for addresses and passwords; kill them at the end."""
+    secret = directory / "cluster.secret"
+    (line,) = (
+        line for line in comment_commands(CLUSTER / "systemd" / "nats.env") if "openssl" in line
+    )
+    subprocess.run(
+        ["bash", "-euc", replaced(line, {"/etc/troth": str(directory), "chown troth": "ls"})],
+        check=True,
+    )
     kept = {
-        key: settings[key] for key in settings if key not in {"TROTH_LISTEN", "TROTH_POLL_LISTEN"}
+        key: text
+        for key, text in {**settings, **log}.items()
+        if key[:6] == "TROTH_" and key not in {"TROTH_LISTEN", "TROTH_POLL_LISTEN"}
+    }
+    kept |= {
+        "TROTH_BASIC_AUTH": f"ops={PASSWORD}",
+        "TROTH_CLUSTER_SECRET_FILE": str(secret),
     }
     nodes = {
-        name: ServerProcess(directory / name, environment={**kept, **other, "TROTH_NODE": name})
-        for name in NODES
+        name: ServerProcess(
+            directory / name,
+            environment={
+                **kept,
+                "TROTH_NODE": name,
+                "TROTH_MESH_LISTEN": f"127.0.0.1:{port}",
+            },
+        )
+        for name, port in zip(NODES, free_ports(len(NODES)), strict=True)
     }
-    with contextlib.ExitStack() as closing:
+    with contextlib.ExitStack() as closing, ThreadPoolExecutor() as starting:
         for node in nodes.values():
             closing.callback(node.__exit__, None, None, None)
-        nodes["one"].start()
+        for started in [starting.submit(node.start) for node in nodes.values()]:
+            started.result()
         yield nodes
 
 
@@ -288,7 +333,9 @@ def _wait_for(url: str, path: str) -> None:
         time.sleep(0.1)
 
 
-def _lives_on(directory: Path, nodes: Mapping[str, ServerProcess], lose: Any) -> None:
+def _lives_on(
+    directory: Path, nodes: Mapping[str, ServerProcess], lose: Callable[[], None]
+) -> None:
     """Create promises through the proxy, lose a node and more, and find them again."""
     ports = {
         name: (urlsplit(node.url).port or 0, urlsplit(node.poll_url).port or 0)
@@ -305,3 +352,39 @@ def _lives_on(directory: Path, nodes: Mapping[str, ServerProcess], lose: Any) ->
         nodes["one"].kill9()
         for name in made:
             _wait_for(api, f"/promises/{name}")
+
+
+def _create(path: Path, url: str) -> None:
+    """Make the cluster as a file says, in another place and with fewer groups."""
+    (words,) = troth_commands(path)
+    assert words[3:5] == ["--log", words[4]]
+    words[words.index("--groups") + 1] = "3"
+    assert command.run([*words[:3], "--log", url, *words[5:]]) == 0
+
+
+@pytest.mark.slow
+def test_three_nodes_with_postgresql_live_on_without_one(
+    tmp_path: Path, postgres_server_of_session: PostgresServer
+) -> None:
+    postgres_server_of_session.query("CREATE DATABASE deployed")
+    url = postgres_server_of_session.url.replace("///postgres", "///deployed")
+    path = CLUSTER / "systemd" / "postgres.env"
+    _create(path, url)
+    with running_nodes(tmp_path, variables(path), {"TROTH_LOG": url}) as nodes:
+        _lives_on(tmp_path, nodes, lambda: None)
+
+
+@pytest.mark.slow
+def test_three_nodes_with_nats_live_on_without_one_and_a_nats_server(tmp_path: Path) -> None:
+    path, names = CLUSTER / "systemd" / "nats.env", ("nats-1", "nats-2", "nats-3")
+    with nats_servers(tmp_path, (CLUSTER / "nats.conf").read_text(), names) as servers:
+        addresses = {one.name: one.address for one in servers}
+        monitors = {f"http://{one.name}:8222": one.monitor_url for one in servers}
+        found = variables(path)
+        log = {
+            "TROTH_LOG": replaced(found["TROTH_LOG"], {**addresses, "change-this": PASSWORD}),
+            "TROTH_NATS_MONITOR": replaced(found["TROTH_NATS_MONITOR"], monitors),
+        }
+        _create(path, log["TROTH_LOG"])
+        with running_nodes(tmp_path, found, log) as nodes:
+            _lives_on(tmp_path, nodes, lambda: servers[0].stop(signal.SIGKILL))
