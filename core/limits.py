@@ -263,6 +263,7 @@ STREAM_SNAPSHOT_INTERVAL_MS: Final = 3_600_000
 STREAM_SNAPSHOT_LOG_BYTES: Final = 1 << 30  # of the log since the last snapshot: one is due sooner
 STREAM_PIECE_BYTES: Final = 512 * 1024  # of a snapshot
 JETSTREAM_MESSAGE_LIMIT_BYTES: Final = 1024 * 1024  # what a NATS server takes by default
+JETSTREAM_COPIES_LIMIT_COUNT: Final = 5  # of a stream; NATS has no more
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"

@@ -1,4 +1,4 @@
-"""`troth cluster`: makes a cluster in a database, and shows what it is and who serves it."""
+"""`troth cluster`: makes a cluster in an engine, and shows what it is and who serves it."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,11 @@ import click
 from troth.cli.errors import errors_shown
 from troth.cli.options import OrderedGroup
 from troth.cli.output import emit, fields, now_ms, span, table
-from troth.core.limits import CLUSTER_GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
+from troth.core.limits import (
+    CLUSTER_GROUPS_LIMIT_COUNT,
+    JETSTREAM_COPIES_LIMIT_COUNT,
+    SHARDS_LIMIT_COUNT,
+)
 from troth.http.settings.kinds import NodeName, SettingRefused
 from troth.http.settings.log_kinds import NATS_SCHEMES, LogUrl
 from troth.persistence.streams.cluster import ClusterBook, GroupSeen, MemberSeen
@@ -23,15 +27,15 @@ PRESENT_MS: Final = 30_000
 
 @click.group(cls=OrderedGroup)
 def cluster() -> None:
-    """Make a cluster in a PostgreSQL database, or show one.
+    """Make a cluster in a PostgreSQL database or in NATS JetStream, or show one.
 
-    A cluster is several groups of shards, each with a log in the database and a process of its own
-    (`troth serve --cluster`). Servers on several machines can serve it: one does, the others stand
-    by.
+    A cluster is several groups of shards, each with a log there and a process of its own (`troth
+    serve --cluster`). Servers on several machines can serve it: one does, the others stand by.
 
     \b
     Examples:
       troth cluster create orders --log postgresql://troth@db.example/troth
+      troth cluster create orders --log nats://one,two,three/orders
       troth cluster status orders --log postgresql://troth@db.example/troth
     """
 
@@ -52,8 +56,8 @@ def _log(_context: click.Context, _parameter: click.Parameter, text: str) -> str
         url = kind.from_text(text)
     except SettingRefused as error:
         raise click.BadParameter(f"must be {error}") from error
-    if url is None or url.startswith(NATS_SCHEMES):
-        raise click.BadParameter("must be a database of PostgreSQL: postgresql://…")
+    if url is None:
+        raise click.BadParameter("must say where: postgresql://… or nats://…")
     return url
 
 
@@ -65,17 +69,17 @@ _log_option: Final = click.option(
     callback=_log,
     envvar="TROTH_LOG",
     metavar="URL",
-    help="The database, as given to `troth serve` [environment: TROTH_LOG].",
+    help="Where it is, as given to `troth serve` [environment: TROTH_LOG].",
 )
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[ClusterBook]:
-    """Open what a database keeps of a cluster; end the command with status 1 if it cannot be."""
+def _opened(url: str, replicas_count: int | None = None) -> Iterator[ClusterBook]:
+    """Open what an engine keeps of a cluster; end the command with status 1 if it cannot be."""
     from troth.shards.streams.stream_opening import cluster_book
 
     with errors_shown():
-        book = cluster_book(url)
+        book = cluster_book(url, replicas_count)
         try:
             yield book
         except StreamUnreachable as error:
@@ -103,24 +107,44 @@ def _opened(url: str) -> Iterator[ClusterBook]:
     metavar="NUMBER",
     help="Shards of all groups together [default: 16, or as many as there are groups].",
 )
-def create_command(name: str, url: str, groups_count: int, shard_count: int | None) -> None:
-    """Make the cluster NAME in an empty database.
+@click.option(
+    "--replicas",
+    "replicas_count",
+    type=click.IntRange(1, JETSTREAM_COPIES_LIMIT_COUNT),
+    metavar="NUMBER",
+    help="NATS servers that have a copy of each log: 3 or 5, or 1 if there is one [default: 3].",
+)
+def create_command(
+    name: str,
+    url: str,
+    groups_count: int,
+    shard_count: int | None,
+    replicas_count: int | None,
+) -> None:
+    """Make the cluster NAME in an empty database, or in NATS.
 
     Name and shape are fixed then. A second run with the same ones changes nothing; with others it
-    is refused.
+    is refused. In NATS, the end of the URL names the streams, and each of these names can have one
+    cluster; a run that was interrupted is finished by the next.
 
     \b
-    Example:
+    Examples:
       troth cluster create orders --log postgresql://troth@db.example/troth --groups 4
+      troth cluster create orders --log nats://one,two,three/orders --replicas 3
     """
     from troth.shards.streams.stream_opening import new_cluster
 
+    is_nats = url.startswith(NATS_SCHEMES)
+    if replicas_count is not None and not is_nats:
+        raise click.BadParameter(
+            "is for NATS only: PostgreSQL has its own", param_hint="--replicas"
+        )
     if shard_count is not None and shard_count < groups_count:
         raise click.BadParameter(
             f"must be at least {groups_count}: each group needs one", param_hint="--shards"
         )
     new = new_cluster(name, groups_count, shard_count, now_ms=now_ms())
-    with _opened(url) as book:
+    with _opened(url, replicas_count) as book:
         found = book.create(new)
         identity = found.identity
         shape = f"{identity.groups_count} groups, {identity.shard_count} shards"
@@ -129,9 +153,10 @@ def create_command(name: str, url: str, groups_count: int, shard_count: int | No
             raise click.ClickException(
                 f"{book.name} has the cluster {found.name} already ({shape}). Nothing was changed."
             )
-    was_there = "" if found is new else " was there already"
+    was_there = "" if found == new else " was there already"
     emit(f"{name}: {shape}, in {book.name}{was_there}")
-    emit(f"Next, on each node: troth serve --cluster {name} --log URL --node NAME --data DIR")
+    engine = "--log URL --nats-monitor URLS" if is_nats else "--log URL"
+    emit(f"Next, on each node: troth serve --cluster {name} {engine} --node NAME --data DIR")
 
 
 @cluster.command("status", cls=click.Command)
@@ -141,9 +166,9 @@ def create_command(name: str, url: str, groups_count: int, shard_count: int | No
 def status_command(name: str | None, url: str, as_json: bool) -> None:
     """Show the groups of a cluster, their owners, and its nodes.
 
-    It asks the database, not the nodes; NAME only makes sure that it is the right one. BEHIND is
-    how many frames of the log a node would read if it were started now; nodes tell it every half a
-    minute. A node that has said nothing for half a minute is away.
+    It asks the database or NATS, not the nodes; NAME only makes sure that it is the right one.
+    BEHIND is how many frames of the log a node would read if it were started now; nodes tell it
+    every half a minute. A node that has said nothing for half a minute is away.
 
     \b
     Example:

@@ -9,7 +9,7 @@ same. Imported only when it is used.
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 
 import orjson
@@ -29,6 +29,8 @@ WRONG_LAST_SEQUENCE: Final = 10071
 NO_MESSAGE_FOUND: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
 
+ANOTHER_OWNS: Final = "another node owns the stream"
+
 _CLOSE_LIMIT_S: Final = 0.5
 _PENDING_LIMIT_BYTES: Final = 256 << 20  # of what a subscription has received
 
@@ -41,6 +43,16 @@ class JetStreamRefusal(Exception):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.number = number
+
+
+@contextlib.contextmanager
+def unreachable() -> Iterator[None]:
+    """Raise StreamUnreachable for what JetStream refuses."""
+    try:
+        yield
+    except JetStreamRefusal as error:
+        problem = ANOTHER_OWNS if error.number == WRONG_LAST_SEQUENCE else str(error)
+        raise StreamUnreachable(problem) from error
 
 
 @final

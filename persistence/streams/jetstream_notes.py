@@ -4,13 +4,14 @@
 read, which is how an owner that was deposed is kept from changing what the next one has written.
 """
 
-from base64 import b64decode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, final
 
 from .jetstream_connection import (
     NO_MESSAGE_FOUND,
+    WRONG_LAST_SEQUENCE,
     JetStreamConnection,
     JetStreamRefusal,
 )
@@ -82,6 +83,24 @@ class Notes:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         return self._connection.publish(f"{self._prefix}{key}", body, headers)
 
+    def write_first(self, key: str, body: bytes) -> bytes:
+        """Store a value unless the key has one; return the one that it has then."""
+        noted = self.read(key)
+        if noted is None:
+            try:
+                self.write(key, body, 0)
+            except JetStreamRefusal as error:
+                if error.number != WRONG_LAST_SEQUENCE:
+                    raise  # else another was first
+            noted = self.read(key)
+        if noted is None:
+            raise StreamUnreachable("what was just written is not shown")
+        return noted.body
+
+    def now_ms(self) -> int:
+        """Return the time of day of the server that leads the bucket, in ms since 1970."""
+        return written_ms(self._connection.api(f"STREAM.INFO.{self._stream}")["ts"])
+
     def _question(self, key: str) -> tuple[str, dict[str, Any]]:
         return f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": f"{self._prefix}{key}"}
 
@@ -89,6 +108,11 @@ class Notes:
 def _note(message: Mapping[str, Any]) -> Note:
     body = b64decode(message.get("data", ""))
     return Note(body, int(message["seq"]), written_ms(message["time"]))
+
+
+def node_key(node: str) -> str:
+    """Return the part of a key that is a node's, whose name may have any characters."""
+    return urlsafe_b64encode(node.encode()).decode()
 
 
 def written_ms(time: str) -> int:
