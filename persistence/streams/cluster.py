@@ -44,12 +44,25 @@ class GroupSeen(NamedTuple):
 
 
 class MemberSeen(NamedTuple):
-    """A node: where clients reach it, its version, and how long ago it was there, in ms."""
+    """A node: where clients reach it, its version, and how long ago it was there, in ms.
+
+    `mesh` is where other nodes reach it, `host:port`; None if it shares groups with none.
+    """
 
     node: str
     address: str
     version: str
     seen_ms: int
+    mesh: str | None = None
+
+
+class HolderSeen(NamedTuple):
+    """Who owns a group, as far as it was noted: in which epoch, and since when, in ms ago."""
+
+    group: int
+    node: str
+    epoch: int
+    since_ms: int
 
 
 class ClusterBook(Protocol):
@@ -71,8 +84,8 @@ class ClusterBook(Protocol):
         """Return what cluster is there; None if there is none."""
         ...  # pragma: no cover
 
-    def note_member(self, node: str, address: str, version: str) -> None:
-        """Note that a node is there."""
+    def note_member(self, node: str, address: str, version: str, mesh: str | None = None) -> None:
+        """Note that a node is there; see `MemberSeen`."""
         ...  # pragma: no cover
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
@@ -81,6 +94,17 @@ class ClusterBook(Protocol):
 
     def members(self) -> list[MemberSeen]:
         """Return all nodes that were there, by name."""
+        ...  # pragma: no cover
+
+    def holders(self) -> list[HolderSeen]:
+        """Return the groups that an owner was noted for, in their order.
+
+        It is asked for some times a second by each process of each node.
+        """
+        ...  # pragma: no cover
+
+    def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
+        """Return how far nodes have read, by group. It is asked for once a second by each."""
         ...  # pragma: no cover
 
     def groups(self) -> list[GroupSeen]:

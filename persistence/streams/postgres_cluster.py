@@ -9,7 +9,7 @@ from typing import Final, final
 
 from troth.persistence.identity import decode_identity, encode_identity
 
-from .cluster import ClusterDescription, GroupSeen, MemberSeen, ReaderSeen
+from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, ReaderSeen
 from .postgres_connection import INT8, TEXT, PostgresConnection, QueryFailed, Statement
 from .postgres_tables import GroupTables
 from .stream import StreamRefused, StreamUnreachable
@@ -28,7 +28,7 @@ _CREATION: Final = """
     );
     CREATE TABLE IF NOT EXISTS troth_member (
         node text PRIMARY KEY, address text NOT NULL, version text NOT NULL,
-        seen timestamptz NOT NULL
+        seen timestamptz NOT NULL, mesh text
     );
     CREATE TABLE IF NOT EXISTS troth_holder (
         grp integer PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL,
@@ -42,10 +42,11 @@ _CREATION: Final = """
 
 _STATEMENTS: Final[dict[bytes, Statement]] = {
     b"member": (
-        "INSERT INTO troth_member (node, address, version, seen) VALUES ($1, $2, $3, now()) "
+        "INSERT INTO troth_member (node, address, version, seen, mesh) "
+        "VALUES ($1, $2, $3, now(), nullif($4, '')) "
         "ON CONFLICT (node) DO UPDATE SET address = excluded.address, "
-        "version = excluded.version, seen = excluded.seen",
-        [TEXT, TEXT, TEXT],
+        "version = excluded.version, seen = excluded.seen, mesh = excluded.mesh",
+        [TEXT, TEXT, TEXT, TEXT],
     ),
     b"owner": (
         "INSERT INTO troth_holder (grp, node, epoch, incarnation, since) "
@@ -59,8 +60,9 @@ _STATEMENTS: Final[dict[bytes, Statement]] = {
 
 _AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
 _MEMBERS: Final = (
-    f"SELECT node, address, version, {_AGE.format('seen')} FROM troth_member ORDER BY node"
+    f"SELECT node, address, version, {_AGE.format('seen')}, mesh FROM troth_member ORDER BY node"
 )
+_HOLDERS: Final = f"SELECT grp, node, epoch, {_AGE.format('since')} FROM troth_holder ORDER BY grp"
 _READERS: Final = (
     f"SELECT grp, node, number, {_AGE.format('seen')} FROM troth_reader ORDER BY grp, node"
 )
@@ -122,9 +124,9 @@ class PostgresCluster:
         name, identity = rows[0]
         return ClusterDescription(name, decode_identity(self.name, bytes.fromhex(identity)))
 
-    def note_member(self, node: str, address: str, version: str) -> None:
+    def note_member(self, node: str, address: str, version: str, mesh: str | None = None) -> None:
         """See `ClusterBook.note_member`."""
-        self._run(b"member", node.encode(), address.encode(), version.encode())
+        self._run(b"member", *(one.encode() for one in (node, address, version, mesh or "")))
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
         """See `ClusterBook.note_owner`."""
@@ -138,16 +140,28 @@ class PostgresCluster:
     def members(self) -> list[MemberSeen]:
         """See `ClusterBook.members`."""
         return [
-            MemberSeen(node, address, version, int(seen_ms))
-            for node, address, version, seen_ms in self._shown(_MEMBERS)
+            MemberSeen(node, address, version, int(seen_ms), mesh or None)
+            for node, address, version, seen_ms, mesh in self._shown(_MEMBERS)
         ]
+
+    def holders(self) -> list[HolderSeen]:
+        """See `ClusterBook.holders`."""
+        return [
+            HolderSeen(int(group), node, int(epoch), int(since_ms))
+            for group, node, epoch, since_ms in self._shown(_HOLDERS)
+        ]
+
+    def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
+        """See `ClusterBook.readers`."""
+        found: dict[int, tuple[ReaderSeen, ...]] = {}
+        for group, node, number, seen_ms in self._shown(_READERS):
+            reader = ReaderSeen(node, int(number), int(seen_ms))
+            found[int(group)] = (*found.get(int(group), ()), reader)
+        return found
 
     def groups(self) -> list[GroupSeen]:
         """See `ClusterBook.groups`."""
-        readers: dict[int, list[ReaderSeen]] = {}
-        for group, node, number, seen_ms in self._shown(_READERS):
-            reader = ReaderSeen(node, int(number), int(seen_ms))
-            readers.setdefault(int(group), []).append(reader)
+        readers = self.readers()
         return [
             GroupSeen(
                 int(group),
@@ -156,7 +170,7 @@ class PostgresCluster:
                 int(incarnation) if incarnation else None,
                 self._last_number(int(group)),
                 int(snapshot_ms) if snapshot_ms else None,
-                tuple(readers.get(int(group), ())),
+                readers.get(int(group), ()),
             )
             for group, epoch, node, incarnation, snapshot_ms in self._shown(_GROUPS)
         ]
