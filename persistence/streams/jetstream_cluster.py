@@ -142,7 +142,7 @@ class JetStreamCluster:
             self._notes.write(f"member.{node_key(node)}", orjson.dumps(fields))
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
-        """See `ClusterBook.note_owner`. Another that notes itself meanwhile is looked at again."""
+        """See `ClusterBook.note_owner`. Another that was noted in between is looked at."""
         key = f"holder.{group}"
         fields = {"node": node, "epoch": epoch, "incarnation": incarnation}
         with unreachable():
