@@ -204,6 +204,10 @@ class OwnedStorage(Protocol):
         """The number of owners that there have been, this one included."""
         ...  # pragma: no cover
 
+    def agree(self, features: int) -> None:
+        """Begin to write what came with `features` too; in any thread."""
+        ...  # pragma: no cover
+
 
 class MemoryStorage:
     """Nothing is kept: everything is gone when the server stops."""

@@ -1,4 +1,4 @@
-"""`troth cluster`: makes a cluster in an engine, and shows what it is and who serves it."""
+"""`troth cluster`: makes a cluster in an engine, shows who serves it, ends its upgrades."""
 
 import json
 from collections.abc import Iterator
@@ -14,10 +14,16 @@ from troth.core.limits import (
     CLUSTER_GROUPS_LIMIT_COUNT,
     JETSTREAM_COPIES_LIMIT_COUNT,
     SHARDS_LIMIT_COUNT,
+    STREAM_READER_GONE_MS,
 )
 from troth.http.settings.kinds import NodeName, SettingRefused
 from troth.http.settings.log_kinds import NATS_SCHEMES, LogUrl
-from troth.persistence.streams.cluster import ClusterBook, GroupSeen, MemberSeen
+from troth.persistence.streams.cluster import (
+    ClusterBook,
+    ClusterDescription,
+    GroupSeen,
+    MemberSeen,
+)
 from troth.persistence.streams.stream import StreamUnreachable
 
 DEFAULT_GROUPS_COUNT: Final = 4
@@ -27,7 +33,7 @@ PRESENT_MS: Final = 30_000
 
 @click.group(cls=OrderedGroup)
 def cluster() -> None:
-    """Make a cluster in a PostgreSQL database or in NATS JetStream, or show one.
+    """Make a cluster in PostgreSQL or NATS, or show one.
 
     A cluster is several groups of shards, each with a log there and a process of its own (`troth
     serve --cluster`). Servers on several machines can serve it: one does, the others stand by.
@@ -37,6 +43,7 @@ def cluster() -> None:
       troth cluster create orders --log postgresql://troth@db.example/troth
       troth cluster create orders --log nats://one,two,three/orders
       troth cluster status orders --log postgresql://troth@db.example/troth
+      troth cluster finalize orders --log postgresql://troth@db.example/troth
     """
 
 
@@ -168,21 +175,20 @@ def status_command(name: str | None, url: str, as_json: bool) -> None:
 
     It asks the database or NATS, not the nodes; NAME only makes sure that it is the right one.
     BEHIND is how many frames of the log a node would read if it were started now; nodes tell it
-    every half a minute. A node that has said nothing for half a minute is away.
+    every half a minute. A node that has said nothing for half a minute is away. FEATURES is what
+    the cluster's nodes may write, and what each of them can read: see `troth cluster finalize`.
 
     \b
     Example:
       troth cluster status orders --log postgresql://troth@db.example/troth
     """
     with _opened(url) as book:
-        found = book.description()
-        if found is None or name not in (None, found.name):
-            there = "no cluster" if found is None else f"the cluster {found.name}"
-            raise click.ClickException(f"{book.name} has {there}.")
+        found = _found(book, name)
         groups, members = book.groups(), book.members()
     if as_json:
         shown = {
             "name": found.name,
+            "features": found.features,
             "groups": [
                 {**one._asdict(), "readers": [reader._asdict() for reader in one.readers]}
                 for one in groups
@@ -196,13 +202,63 @@ def status_command(name: str | None, url: str, as_json: bool) -> None:
         ("groups", str(identity.groups_count)),
         ("shards", str(identity.shard_count)),
         ("placement", str(identity.placement)),
+        ("features", str(found.features)),
     ]
     emit(fields(found.name, shape))
     emit("")
     columns = ("group", "owner", "epoch", "last frame", "snapshot", "behind")
     emit(table(columns, map(_group_row, groups)))
     emit("")
-    emit(table(("node", "address", "version", "seen"), map(_member_row, members)))
+    emit(table(("node", "address", "version", "features", "seen"), map(_member_row, members)))
+
+
+def _found(book: ClusterBook, name: str | None) -> ClusterDescription:
+    """Return what cluster is there. Raises click.ClickException unless it has this name."""
+    found = book.description()
+    if found is None or name not in (None, found.name):
+        there = "no cluster" if found is None else f"the cluster {found.name}"
+        raise click.ClickException(f"{book.name} has {there}.")
+    return found
+
+
+@cluster.command("finalize", cls=click.Command)
+@_name_argument
+@_log_option
+def finalize_command(name: str, url: str) -> None:
+    """End an upgrade, once all nodes have the new version.
+
+    Until then nodes write only what the version before can read, so that each of them can go back
+    to it. From then on they may write all that they can read, and a server of an older version is
+    refused: the way back is a snapshot. It is refused while nodes differ in what they can read; one
+    that has said nothing for an hour does not count. Most upgrades change nothing here.
+
+    
+    Example:
+      troth cluster finalize orders --log postgresql://troth@db.example/troth
+    """
+    with _opened(url) as book:
+        found = _found(book, name)
+        members = [one for one in book.members() if one.seen_ms <= STREAM_READER_GONE_MS]
+        if not members:
+            raise click.ClickException(
+                f"no node of {name} was there within the hour, so it is not known what they can "
+                "read. Nothing was changed. Start them first."
+            )
+        newest = max(one.features for one in members)
+        older = [one for one in members if one.features < newest]
+        if older:
+            texts = (f"{one.node} ({one.version}, features {one.features})" for one in older)
+            raise click.ClickException(
+                f"not all nodes of {name} can read features {newest}. Nothing was changed. "
+                f"Upgrade these first, or wait until they have been away for an hour: "
+                f"{', '.join(texts)}"
+            )
+        if not book.finalize(newest) and found.features < newest:
+            raise click.ClickException(f"{name} is changing at the moment. Try again.")
+    if found.features >= newest:
+        emit(f"{name}: nothing to do, its nodes write all that they can read (features {newest})")
+    else:
+        emit(f"{name}: finalized. Features {newest}; servers that cannot read them are refused.")
 
 
 def _group_row(group: GroupSeen) -> tuple[str, ...]:
@@ -223,4 +279,10 @@ def _group_row(group: GroupSeen) -> tuple[str, ...]:
 def _member_row(member: MemberSeen) -> tuple[str, ...]:
     seen = f"{span(max(member.seen_ms, 0))} ago"
     is_away = member.seen_ms > PRESENT_MS
-    return member.node, member.address, member.version, f"{seen}, away" if is_away else seen
+    return (
+        member.node,
+        member.address,
+        member.version,
+        str(member.features),
+        f"{seen}, away" if is_away else seen,
+    )

@@ -4,7 +4,9 @@ A node leads that owns group 0. Its other processes try to own their groups only
 have one node, and one that stands by takes over all of them. The supervisor passes that on.
 
 What is noted in the engine is for people, and for those who look for the owner of a group. If it
-cannot be noted, that is tried again; nothing depends on it.
+cannot be noted, that is tried again. `troth cluster finalize` goes by what nodes say that they
+read, those that stand by too; as long as this version reads more than what members may write, each
+process looks whether that has changed.
 """
 
 from typing import Final, final
@@ -17,6 +19,7 @@ from troth.http.settings.settings import Settings
 from troth.http.supervision.seat import OWNER
 from troth.http.supervision.seated import Seated
 from troth.persistence.streams.cluster import ClusterBook
+from troth.persistence.streams.features import FEATURES
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.storage import OwnedStorage, Storage
 from troth.shards.threads import in_thread
@@ -41,8 +44,11 @@ class ClusterMember:
         self._storage = storage
         self._book = book
         self._address = address
+        self._noting = trio.Lock()
         self._has_noted_owner = False
         self._has_warned = False
+        self._agreed = 0
+        """What members may write, as far as it is known."""
 
     @property
     def _is_first(self) -> bool:
@@ -51,7 +57,11 @@ class ClusterMember:
     async def watch_owner(self) -> None:
         """Tell the supervisor for whom this process waits, until it owns group 0 itself."""
         told_epoch = 0
+        noted_at_s = float("-inf")
         while self._is_first and not self._storage.is_owned:
+            if trio.current_time() >= noted_at_s + NOTE_S:
+                await self._note()
+                noted_at_s = trio.current_time()
             owner, epoch = self._storage.waits_for, self._storage.epoch
             if owner is not None and epoch > told_epoch:
                 told_epoch = epoch
@@ -63,20 +73,28 @@ class ClusterMember:
         if self._is_first:
             self._seated.leading(self._storage.epoch)
         try:
-            while self._is_first or not self._has_noted_owner:
-                await in_thread(self._note)
+            while self._is_first or not self._has_noted_owner or self._agreed < FEATURES:
+                await self._note()
                 await trio.sleep(NOTE_S)
         finally:
             self._book.close()
 
-    def _note(self) -> None:
-        seat, node = self._seated.seat, self._storage.node
+    async def _note(self) -> None:
+        async with self._noting:
+            await in_thread(self._note_now)
+
+    def _note_now(self) -> None:
+        seat, node, book = self._seated.seat, self._storage.node, self._book
         try:
-            if not self._has_noted_owner:
-                self._book.note_owner(seat.process, node, self._storage.epoch, seat.incarnation)
+            if self._storage.is_owned and not self._has_noted_owner:
+                book.note_owner(seat.process, node, self._storage.epoch, seat.incarnation)
                 self._has_noted_owner = True
             if self._is_first:
-                self._book.note_member(node, self._address, __version__)
+                book.note_member(node, self._address, __version__)
+            if self._agreed < FEATURES:
+                found = book.description()
+                self._agreed = 0 if found is None else found.features
+                self._storage.agree(self._agreed)
         except (StreamUnreachable, StreamRefused) as error:
             if not self._has_warned:
                 _log.warning("it is not noted that this node is there", problem=str(error))

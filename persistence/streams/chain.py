@@ -11,7 +11,7 @@ from troth.persistence.errors import DataDirectoryError
 from troth.persistence.wal.frames import split_records
 from troth.persistence.wal.log import LogRecord
 
-from .stream_frames import FrameKind, StreamFrame, decode_stream_frame
+from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, is_of_later_version
 
 
 class StreamDamaged(DataDirectoryError):
@@ -23,6 +23,16 @@ class StreamDamaged(DataDirectoryError):
             "backup that has all that was acknowledged, or from a replica."
         )
         self.number = number
+
+
+class StreamOfLaterVersion(DataDirectoryError):
+    """A stream holds a frame that only later versions of Troth can read."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(
+            f"{name}, frame {number}: a later version of Troth has written it. Nothing was "
+            "changed. Install the version that its other servers have."
+        )
 
 
 def another_history(name: str, number: int, directory: str) -> StreamDamaged:
@@ -77,9 +87,11 @@ class Chain:
     def read(self, number: int, data: bytes) -> tuple[StreamFrame, list[LogRecord]]:
         """Take the next frame; return it, and the records of the batch that it completes.
 
-        Raises StreamDamaged; then nothing has changed.
+        Raises StreamDamaged or StreamOfLaterVersion; then nothing has changed.
         """
         decoded = decode_stream_frame(data)
+        if decoded is None and is_of_later_version(data):
+            raise StreamOfLaterVersion(self.name, number)
         if decoded is None:
             raise StreamDamaged(self.name, number, "its bytes are not those that were written")
         frame, checksum = decoded

@@ -8,12 +8,18 @@ from typing import NamedTuple, Protocol
 
 from troth.persistence.identity import Identity
 
+from .features import FEATURES
+
 
 class ClusterDescription(NamedTuple):
-    """A cluster: its name, and what `troth.json` says of a directory, the same for all groups."""
+    """A cluster: its name, and what `troth.json` says of a directory, the same for all groups.
+
+    `features` says what its members may write (`features.py`).
+    """
 
     name: str
     identity: Identity
+    features: int = FEATURES
 
 
 class ReaderSeen(NamedTuple):
@@ -47,6 +53,7 @@ class MemberSeen(NamedTuple):
     """A node: where clients reach it, its version, and how long ago it was there, in ms.
 
     `mesh` is where other nodes reach it, `host:port`; None if it shares groups with none.
+    `features` says what it can read (`features.py`).
     """
 
     node: str
@@ -54,6 +61,7 @@ class MemberSeen(NamedTuple):
     version: str
     seen_ms: int
     mesh: str | None = None
+    features: int = FEATURES
 
 
 class HolderSeen(NamedTuple):
@@ -84,8 +92,22 @@ class ClusterBook(Protocol):
         """Return what cluster is there; None if there is none."""
         ...  # pragma: no cover
 
-    def note_member(self, node: str, address: str, version: str, mesh: str | None = None) -> None:
+    def note_member(
+        self,
+        node: str,
+        address: str,
+        version: str,
+        mesh: str | None = None,
+        features: int = FEATURES,
+    ) -> None:
         """Note that a node is there; see `MemberSeen`."""
+        ...  # pragma: no cover
+
+    def finalize(self, features: int) -> bool:
+        """Raise what members may write to `features`; return whether that was changed.
+
+        Nothing changes if they may already, or if a node that was there within an hour reads less.
+        """
         ...  # pragma: no cover
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Final, final
 
 import orjson
 
-from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS
+from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS, STREAM_READER_GONE_MS
 from troth.persistence.identity import decode_identity, encode_identity
 
-from .cluster import ClusterDescription, GroupSeen, MemberSeen, ReaderSeen
+from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, ReaderSeen
+from .features import FEATURES
 from .jetstream_connection import (
     WRONG_LAST_SEQUENCE,
     JetStreamConnection,
@@ -30,12 +31,15 @@ from .jetstream_layout import (
     make,
     refused,
 )
-from .jetstream_notes import Note, Notes, node_key
+from .jetstream_notes import Note, Notes, node_key, read_all_of
 from .jetstream_url import read_jetstream_url
 from .stream import StreamRefused, StreamUnreachable
 
 CREATE_LIMIT_MS: Final = 20_000
 """To make a stream takes longer than to append a frame: its servers choose who leads it."""
+
+_TRIES_COUNT: Final = 500
+"""All processes of a node may note together what they own: a try fails if another's succeeds."""
 
 
 @final
@@ -58,6 +62,7 @@ class JetStreamCluster:
         self._bucket = f"{self._url.name}_cluster"
         self._notes = Notes(self._connection, self._bucket)
         self._replicas_count = replicas_count
+        self._groups_count = 0  # until it is known
 
     def create(self, new: ClusterDescription) -> ClusterDescription:
         """See `ClusterBook.create`. One that was begun and has the same shape is made whole."""
@@ -127,7 +132,7 @@ class JetStreamCluster:
     def _read(self, body: bytes) -> ClusterDescription:
         fields = orjson.loads(body)
         identity = decode_identity(self.name, fields["identity"].encode())
-        return ClusterDescription(fields["name"], identity)
+        return ClusterDescription(fields["name"], identity, fields["features"])
 
     def description(self) -> ClusterDescription | None:
         """See `ClusterBook.description`."""
@@ -135,69 +140,136 @@ class JetStreamCluster:
             begun = self._begun(self._connection)
             return None if begun is None or self._notes.read("whole") is None else begun
 
-    def note_member(self, node: str, address: str, version: str) -> None:
+    def note_member(
+        self,
+        node: str,
+        address: str,
+        version: str,
+        mesh: str | None = None,
+        features: int = FEATURES,
+    ) -> None:
         """See `ClusterBook.note_member`."""
-        fields = {"node": node, "address": address, "version": version}
+        fields = {"address": address, "version": version, "mesh": mesh, "features": features}
         with unreachable():
-            self._notes.write(f"member.{node_key(node)}", orjson.dumps(fields))
+            self._notes.write(f"member.{node_key(node)}", orjson.dumps({"node": node, **fields}))
+
+    def finalize(self, features: int) -> bool:
+        """See `ClusterBook.finalize`."""
+        with unreachable():
+            note = self._notes.read("description")
+        if note is None:
+            return False
+        found = self._read(note.body)
+        present = (one for one in self.members() if one.seen_ms <= STREAM_READER_GONE_MS)
+        if found.features >= features or any(one.features < features for one in present):
+            return False
+        return self._changed("description", _encode(found._replace(features=features)), note)
+
+    def _changed(self, key: str, body: bytes, noted: Note | None) -> bool:
+        """Write a value unless the key has another than was read; return whether it was written."""
+        with unreachable():
+            try:
+                self._notes.write(key, body, 0 if noted is None else noted.revision)
+            except JetStreamRefusal as error:
+                if error.number != WRONG_LAST_SEQUENCE:
+                    raise
+                return False
+        return True
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
-        """See `ClusterBook.note_owner`. Another that was noted in between is looked at."""
-        key = f"holder.{group}"
-        fields = {"node": node, "epoch": epoch, "incarnation": incarnation}
+        """See `ClusterBook.note_owner`. What others have noted in between is looked at again."""
+        for _ in range(_TRIES_COUNT):
+            noted, held = self._held()
+            if str(group) in held and held[str(group)]["epoch"] >= epoch:
+                return
+            with unreachable():
+                since_ms = self._notes.now_ms()
+            held[str(group)] = {
+                "node": node,
+                "epoch": epoch,
+                "incarnation": incarnation,
+                "since_ms": since_ms,
+            }
+            if self._changed("holders", orjson.dumps(held), noted):
+                return
+        raise StreamUnreachable("others note at the same time what they own")
+
+    def _held(self) -> tuple[Note | None, dict[str, dict[str, Any]]]:
+        """Return the note about owners, and what is in it, by group."""
         with unreachable():
-            noted = self._notes.read(key)
-            while noted is None or _fields(noted)["epoch"] < epoch:
-                revision = 0 if noted is None else noted.revision
-                try:
-                    self._notes.write(key, orjson.dumps(fields), revision)
-                except JetStreamRefusal as error:
-                    if error.number != WRONG_LAST_SEQUENCE:
-                        raise
-                    noted = self._notes.read(key)
-                    if noted is None or noted.revision == revision:
-                        raise StreamUnreachable("what was just written is not shown") from error
-                else:
-                    return
+            noted = self._notes.read("holders")
+        return noted, {} if noted is None else _fields(noted)
 
     def members(self) -> list[MemberSeen]:
         """See `ClusterBook.members`."""
         with unreachable():
             noted = self._notes.read_all("member.").values()
             now_ms = self._notes.now_ms()
-        return sorted(MemberSeen(**_fields(one), seen_ms=_age_ms(one, now_ms)) for one in noted)
+        found = [MemberSeen(**_fields(one), seen_ms=_age_ms(one, now_ms)) for one in noted]
+        return sorted(found, key=lambda one: one.node)
 
-    def groups(self) -> list[GroupSeen]:
-        """See `ClusterBook.groups`."""
-        found = self.description()
-        if found is None:
+    def holders(self) -> list[HolderSeen]:
+        """See `ClusterBook.holders`."""
+        _, held = self._held()
+        if not held:
             return []
         with unreachable():
             now_ms = self._notes.now_ms()
-            return [self._group(group, now_ms) for group in range(found.identity.groups_count)]
+        found = (
+            HolderSeen(int(group), one["node"], one["epoch"], max(now_ms - one["since_ms"], 0))
+            for group, one in held.items()
+        )
+        return sorted(found)
 
-    def _group(self, group: int, now_ms: int) -> GroupSeen:
-        layout = JetStreamLayout(self._url.name, group)
-        notes = Notes(self._connection, layout.bucket)
-        number, epoch = layout.last_frame(self._connection)
-        noted = self._notes.read(f"holder.{group}")
-        holder = None if noted is None else _fields(noted)
-        if holder is not None and holder["epoch"] != epoch:
-            holder = None
-        snapshot = notes.read("snapshot")
-        readers = sorted(
-            ReaderSeen(**_fields(one), seen_ms=_age_ms(one, now_ms))
-            for one in notes.read_all("reader.").values()
-        )
-        return GroupSeen(
-            group,
-            epoch,
-            None if holder is None else holder["node"],
-            None if holder is None else holder["incarnation"],
-            number,
-            _age_ms(snapshot, now_ms) if snapshot is not None and newest_of(snapshot)[0] else None,
-            tuple(readers),
-        )
+    def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
+        """See `ClusterBook.readers`."""
+        with unreachable():
+            buckets = [Notes(self._connection, one.bucket) for one in self._layouts()]
+            found = read_all_of(self._connection, buckets, "reader.")
+            now_ms = self._notes.now_ms()
+        return {
+            group: tuple(
+                sorted(
+                    ReaderSeen(**_fields(one), seen_ms=_age_ms(one, now_ms))
+                    for one in noted.values()
+                )
+            )
+            for group, noted in enumerate(found)
+            if noted
+        }
+
+    def _layouts(self) -> list[JetStreamLayout]:
+        """Return the streams of all groups; none if there is no cluster. Their number is fixed."""
+        if not self._groups_count:
+            found = self.description()
+            self._groups_count = 0 if found is None else found.identity.groups_count
+        return [JetStreamLayout(self._url.name, group) for group in range(self._groups_count)]
+
+    def groups(self) -> list[GroupSeen]:
+        """See `ClusterBook.groups`."""
+        readers = self.readers()
+        _, held = self._held()
+        found = []
+        for group, layout in enumerate(self._layouts()):
+            with unreachable():
+                number, epoch = layout.last_frame(self._connection)
+                snapshot = Notes(self._connection, layout.bucket).read("snapshot")
+                now_ms = self._notes.now_ms()
+            holder = held.get(str(group), {})
+            is_known = holder.get("epoch") == epoch
+            has_snapshot = newest_of(snapshot)[0] is not None
+            found.append(
+                GroupSeen(
+                    group,
+                    epoch,
+                    holder["node"] if is_known else None,
+                    holder["incarnation"] if is_known else None,
+                    number,
+                    _age_ms(snapshot, now_ms) if snapshot is not None and has_snapshot else None,
+                    readers.get(group, ()),
+                )
+            )
+        return found
 
     def close(self) -> None:
         """Close the connection."""
@@ -205,7 +277,8 @@ class JetStreamCluster:
 
 
 def _encode(new: ClusterDescription) -> bytes:
-    return orjson.dumps({"name": new.name, "identity": encode_identity(new.identity).decode()})
+    identity = encode_identity(new.identity).decode()
+    return orjson.dumps({"name": new.name, "identity": identity, "features": new.features})
 
 
 def _fields(note: Note) -> dict[str, Any]:

@@ -82,7 +82,11 @@ class JetStreamConnection:
         """Return JetStream's answers to calls that are sent together; an error is one as well."""
 
         async def all_of_them() -> list[dict[str, Any]]:
-            asked = (self._answer(_api_subject(call), orjson.dumps(one)) for call, one in calls)
+            client = await self._connected()  # what breaks it off ends all other tasks
+            asked = (
+                self._answer_of(client, _api_subject(call), orjson.dumps(one))
+                for call, one in calls
+            )
             return [orjson.loads(message.data) for message in await asyncio.gather(*asked)]
 
         return self._run(all_of_them())
@@ -178,7 +182,11 @@ class JetStreamConnection:
     async def _answer(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> Msg:
-        client = await self._connected()
+        return await self._answer_of(await self._connected(), subject, body, headers)
+
+    async def _answer_of(
+        self, client: Client, subject: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Msg:
         given = None if headers is None else dict(headers)
         try:
             return await client.request(subject, body, timeout=self._answer_limit_s, headers=given)

@@ -7,9 +7,11 @@ either all of it is there, or nothing.
 import struct
 from typing import Final, final
 
+from troth.core.limits import STREAM_READER_GONE_MS
 from troth.persistence.identity import decode_identity, encode_identity
 
 from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, ReaderSeen
+from .features import FEATURES
 from .postgres_connection import INT8, TEXT, PostgresConnection, QueryFailed, Statement
 from .postgres_tables import GroupTables
 from .stream import StreamRefused, StreamUnreachable
@@ -24,29 +26,35 @@ _TAKEN: Final = "23505"
 _CREATION: Final = """
     CREATE TABLE IF NOT EXISTS troth_cluster (
         one boolean PRIMARY KEY CHECK (one), name text NOT NULL, identity bytea NOT NULL,
-        made timestamptz NOT NULL
+        made timestamptz NOT NULL, features integer NOT NULL
     );
     CREATE TABLE IF NOT EXISTS troth_member (
         node text PRIMARY KEY, address text NOT NULL, version text NOT NULL,
-        seen timestamptz NOT NULL, mesh text
+        seen timestamptz NOT NULL, mesh text, features integer NOT NULL
     );
     CREATE TABLE IF NOT EXISTS troth_holder (
         grp integer PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL,
         incarnation bigint NOT NULL, since timestamptz NOT NULL
     );
-    INSERT INTO troth_cluster (one, name, identity, made)
-        VALUES (true, {name}, {identity}, now());
+    INSERT INTO troth_cluster (one, name, identity, made, features)
+        VALUES (true, {name}, {identity}, now(), {features});
     INSERT INTO troth_owner (grp, epoch, place, identity)
         SELECT grp, 0, 0, {identity} FROM generate_series(0, {last}) AS grp
 """
 
 _STATEMENTS: Final[dict[bytes, Statement]] = {
     b"member": (
-        "INSERT INTO troth_member (node, address, version, seen, mesh) "
-        "VALUES ($1, $2, $3, now(), nullif($4, '')) "
-        "ON CONFLICT (node) DO UPDATE SET address = excluded.address, "
-        "version = excluded.version, seen = excluded.seen, mesh = excluded.mesh",
-        [TEXT, TEXT, TEXT, TEXT],
+        "INSERT INTO troth_member (node, address, version, seen, mesh, features) "
+        "VALUES ($1, $2, $3, now(), nullif($4, ''), $5::bigint::integer) "
+        "ON CONFLICT (node) DO UPDATE SET address = excluded.address, version = excluded.version, "
+        "seen = excluded.seen, mesh = excluded.mesh, features = excluded.features",
+        [TEXT, TEXT, TEXT, TEXT, INT8],
+    ),
+    b"finalize": (
+        "UPDATE troth_cluster SET features = $1::bigint::integer WHERE features < $1 "
+        "AND NOT EXISTS (SELECT FROM troth_member WHERE features < $1 AND "
+        f"seen > now() - interval '{STREAM_READER_GONE_MS} ms')",
+        [INT8],
     ),
     b"owner": (
         "INSERT INTO troth_holder (grp, node, epoch, incarnation, since) "
@@ -60,7 +68,8 @@ _STATEMENTS: Final[dict[bytes, Statement]] = {
 
 _AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
 _MEMBERS: Final = (
-    f"SELECT node, address, version, {_AGE.format('seen')}, mesh FROM troth_member ORDER BY node"
+    f"SELECT node, address, version, {_AGE.format('seen')}, mesh, features "
+    "FROM troth_member ORDER BY node"
 )
 _HOLDERS: Final = f"SELECT grp, node, epoch, {_AGE.format('since')} FROM troth_holder ORDER BY grp"
 _READERS: Final = (
@@ -95,6 +104,7 @@ class PostgresCluster:
             "name": _text_literal(new.name),
             "identity": f"'\\x{encode_identity(new.identity).hex()}'::bytea",
             "last": groups_count - 1,
+            "features": new.features,
         }
         statements.append(_CREATION.format(**values))
         try:
@@ -114,19 +124,33 @@ class PostgresCluster:
     def description(self) -> ClusterDescription | None:
         """See `ClusterBook.description`."""
         try:
-            rows = self._rows("SELECT name, encode(identity, 'hex') FROM troth_cluster")
+            rows = self._rows("SELECT name, encode(identity, 'hex'), features FROM troth_cluster")
         except QueryFailed as error:
             if error.state == _NO_SUCH_TABLE:
                 return None
             raise StreamRefused(f"{self.name}: {error}.") from error
         if not rows:
             return None
-        name, identity = rows[0]
-        return ClusterDescription(name, decode_identity(self.name, bytes.fromhex(identity)))
+        name, identity, features = rows[0]
+        return ClusterDescription(
+            name, decode_identity(self.name, bytes.fromhex(identity)), int(features)
+        )
 
-    def note_member(self, node: str, address: str, version: str, mesh: str | None = None) -> None:
+    def note_member(
+        self,
+        node: str,
+        address: str,
+        version: str,
+        mesh: str | None = None,
+        features: int = FEATURES,
+    ) -> None:
         """See `ClusterBook.note_member`."""
-        self._run(b"member", *(one.encode() for one in (node, address, version, mesh or "")))
+        texts = (one.encode() for one in (node, address, version, mesh or ""))
+        self._run(b"member", *texts, _NUMBER.pack(features))
+
+    def finalize(self, features: int) -> bool:
+        """See `ClusterBook.finalize`."""
+        return self._run(b"finalize", _NUMBER.pack(features)) > 0
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
         """See `ClusterBook.note_owner`."""
@@ -140,8 +164,8 @@ class PostgresCluster:
     def members(self) -> list[MemberSeen]:
         """See `ClusterBook.members`."""
         return [
-            MemberSeen(node, address, version, int(seen_ms), mesh or None)
-            for node, address, version, seen_ms, mesh in self._shown(_MEMBERS)
+            MemberSeen(node, address, version, int(seen_ms), mesh or None, int(features))
+            for node, address, version, seen_ms, mesh, features in self._shown(_MEMBERS)
         ]
 
     def holders(self) -> list[HolderSeen]:
@@ -200,9 +224,10 @@ class PostgresCluster:
         except QueryFailed as error:
             raise StreamUnreachable(str(error)) from error
 
-    def _run(self, name: bytes, *parameters: bytes) -> None:
+    def _run(self, name: bytes, *parameters: bytes) -> int:
+        """Run a statement; return how many rows it has changed. Raises StreamUnreachable."""
         try:
-            self._connection.run(name, parameters)
+            return self._connection.run(name, parameters).command_tuples or 0
         except QueryFailed as error:
             raise StreamUnreachable(str(error)) from error
 

@@ -72,6 +72,16 @@ def encode_stream_frame(frame: StreamFrame) -> tuple[bytes, int]:
     return b"".join((_START.pack(STREAM_MAGIC, checksum), rest, frame.payload)), checksum
 
 
+def is_of_later_version(data: bytes) -> bool:
+    """Return whether `data` is whole, but of a format or kind that this version does not know."""
+    if len(data) < STREAM_HEADER_BYTES or not data.startswith(STREAM_MAGIC):
+        return False
+    _, checksum = _START.unpack_from(data)
+    version, kind, *_ = _REST.unpack_from(data, _START.size)
+    is_later = version > STREAM_FORMAT_VERSION or kind > max(FrameKind)
+    return is_later and bool(checksum == google_crc32c.value(data[_START.size :]))
+
+
 def decode_stream_frame(data: bytes) -> tuple[StreamFrame, int] | None:
     """Return the frame that `data` is, and its checksum; None if it is not a valid one."""
     if len(data) < STREAM_HEADER_BYTES or not data.startswith(STREAM_MAGIC):

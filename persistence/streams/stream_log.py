@@ -30,6 +30,7 @@ from troth.persistence.wal.log import (
 )
 
 from .chain import Chain, ChainMark, StreamDamaged, StreamTrimmed, another_history
+from .features import FEATURES, withheld_starts
 from .ownership import Ownership, Standing
 from .stream import Stream, StreamUnreachable
 from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, encode_stream_frame
@@ -65,7 +66,8 @@ class StreamLog:
     `boot_ms` counts durations and never steps; `now_ms` is the time of day. `node` is what others
     are told of this one. `mark` is where to begin reading. As long as `may_claim` says no, the node
     only follows, even if no node owns the stream. `ended` are the incarnations of processes that
-    are known to be gone: for those, nothing has to be waited for.
+    are known to be gone: for those, nothing has to be waited for. `features` says what may be
+    written (`features.py`).
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class StreamLog:
         silence_ms: int = STREAM_SILENCE_MS,
         may_claim: Callable[[], bool] = lambda: True,
         ended: frozenset[int] = frozenset(),
+        features: int = FEATURES,
     ) -> None:
         """Begin nothing yet; an owner that says nothing for `silence_ms` is replaced."""
         self._silence_ms = silence_ms
         self._stream = stream
         self._may_claim = may_claim
         self._ended = ended
+        self.agree(features)
         self._node = node
         self._incarnation = incarnation
         self._boot_ms = boot_ms
@@ -162,6 +166,10 @@ class StreamLog:
     def may_answer(self) -> bool:
         """Return whether clients may be answered now from the state that the log has led to."""
         return self._own.may_answer(self._boot_ms())
+
+    def agree(self, features: int) -> None:
+        """Begin to write what came with `features` too; for any thread."""
+        self._withheld = withheld_starts(features)
 
     # Becoming the owner
 
@@ -255,6 +263,8 @@ class StreamLog:
         self._check_usable()
         if not batch:
             raise ValueError("a batch holds at least one record")
+        if self._withheld and any(body.startswith(self._withheld) for _, _, body in batch):
+            raise ValueError("a batch holds a kind of record that not all nodes can read")
         if expected_sequence != self.next_sequence:
             raise LogConflict(expected_sequence, self.next_sequence)
         last = self._chain.shard_sequences

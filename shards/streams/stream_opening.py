@@ -16,6 +16,7 @@ from troth.persistence.data_directory import SECRET_BYTES
 from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
 from troth.persistence.streams.cluster import ClusterBook, ClusterDescription
+from troth.persistence.streams.features import refuse_later
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.shards.storage import GroupPlace
@@ -67,10 +68,10 @@ def open_group(
     ended: frozenset[int],
 ) -> StreamStorage:
     """Open the storage of one group of a cluster, for one of several processes. Raises as above."""
-    identity = cluster_at(url, name).identity
+    cluster = cluster_at(url, name)
     clients = _clients(url, place.group, nats, may_make=False)
     directory = Path(place.path)
-    group = StreamGroup(place, identity, incarnation, may_claim, ended)
+    group = StreamGroup(place, cluster.identity, incarnation, may_claim, ended, cluster.features)
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
     return _looked_at(storage, clients)
@@ -94,7 +95,7 @@ def node_name(node: str | None, directory: Path) -> str:
 def cluster_at(url: str, name: str) -> ClusterDescription:
     """Return what a cluster is, waiting for the engine if need be.
 
-    Raises StreamRefused if it is not there, or is another one.
+    Raises StreamRefused if it is not there, or is another one, or one of later versions.
     """
     book = cluster_book(url)
     try:
@@ -108,6 +109,7 @@ def cluster_at(url: str, name: str) -> ClusterDescription:
         )
     if found.name != name:
         raise StreamRefused(f"{book.name} has the cluster {found.name}, not {name}.")
+    refuse_later(book.name, found.features)
     return found
 
 

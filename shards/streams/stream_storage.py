@@ -54,6 +54,7 @@ from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.snapshot_file import Batch, SnapshotError
 from troth.persistence.snapshots.snapshots import Cut, make_cut
 from troth.persistence.streams.chain import ChainMark, StreamDamaged, another_history
+from troth.persistence.streams.features import FEATURES
 from troth.persistence.streams.stream import (
     SnapshotDescription,
     Stream,
@@ -84,7 +85,8 @@ class StreamGroup:
 
     `place` is its directory. `identity` is that of the cluster. `incarnation` tells this process
     from all others; `may_claim` says whether it may try to own the stream now, if it is free.
-    `ended` are those that had the group here before, and are gone.
+    `ended` are those that had the group here before, and are gone. `features` is the cluster's
+    number (`persistence/streams/features.py`).
     """
 
     place: GroupPlace
@@ -92,6 +94,7 @@ class StreamGroup:
     incarnation: int
     may_claim: Callable[[], bool]
     ended: frozenset[int] = frozenset()
+    features: int = FEATURES
 
 
 class StreamStorage:
@@ -158,6 +161,7 @@ class StreamStorage:
                 silence_ms=times.silence_ms,
                 may_claim=_always if group is None else group.may_claim,
                 ended=frozenset() if group is None else group.ended,
+                features=FEATURES if group is None else group.features,
             )
         except BaseException:
             if "_checkpoints" in self.__dict__:  # they were opened
@@ -452,6 +456,10 @@ class StreamStorage:
     def epoch(self) -> int:
         """The number of owners that the stream has had, this server included."""
         return self._log.epoch
+
+    def agree(self, features: int) -> None:
+        """Begin to write what came with `features` too; in any thread."""
+        self._log.agree(features)
 
     @property
     def waits_for(self) -> str | None:

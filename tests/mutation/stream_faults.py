@@ -10,8 +10,30 @@ JETSTREAM = "persistence/streams/test_jetstream_stream.py"
 BOOKS = "persistence/streams/test_cluster_books.py"
 STORAGE = "shards/streams/test_stream_storage.py"
 GROUPS = "shards/streams/test_groups_of_streams.py"
+FINALIZE = "streams/test_finalize.py"
 
 STREAM_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "a kind of record is written before all members read it",
+        "persistence/streams/stream_log.py",
+        "if self._withheld and any(",
+        "if False and any(",
+        LOG,
+    ),
+    fault(
+        "a cluster is finalized though a member reads less",
+        "persistence/streams/postgres_cluster.py",
+        "SELECT FROM troth_member WHERE features < $1 AND ",
+        "SELECT FROM troth_member WHERE features < 0 AND ",
+        FINALIZE,
+    ),
+    fault(
+        "a server that is too old for its cluster starts",
+        "shards/streams/stream_opening.py",
+        "    refuse_later(book.name, found.features)\n",
+        "",
+        FINALIZE,
+    ),
     fault(
         "a new owner does not wait for the lease of the old one",
         "persistence/streams/ownership.py",
@@ -289,6 +311,22 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "persistence/streams/test_jetstream_connection.py",
     ),
     fault(
+        "questions to JetStream that are sent together connect one by one, and end one another",
+        "persistence/streams/jetstream_connection.py",
+        "            client = await self._connected()  # what breaks it off ends all other tasks\n"
+        "            asked = (\n"
+        "                self._answer_of(client, _api_subject(call)",
+        "            asked = (\n                self._answer(_api_subject(call)",
+        "persistence/streams/test_jetstream_connection.py",
+    ),
+    fault(
+        "a cluster in JetStream is finalized though a member reads less",
+        "persistence/streams/jetstream_cluster.py",
+        "any(one.features < features for one in present)",
+        "False",
+        BOOKS,
+    ),
+    fault(
         "a stream of a cluster in JetStream that was deleted is made again",
         "persistence/streams/jetstream_layout.py",
         "            if not may_make:\n",
@@ -319,8 +357,8 @@ STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
         "an owner in JetStream that was deposed is shown as the owner",
         "persistence/streams/jetstream_cluster.py",
-        "self._notes.write(key, orjson.dumps(fields), revision)",
-        "self._notes.write(key, orjson.dumps(fields))",
+        "self._notes.write(key, body, 0 if noted is None else noted.revision)",
+        "self._notes.write(key, body)",
         BOOKS,
     ),
 )

@@ -6,7 +6,7 @@ from typing import Any
 import google_crc32c
 import pytest
 
-from troth.persistence.streams.chain import Chain, StreamDamaged
+from troth.persistence.streams.chain import Chain, StreamDamaged, StreamOfLaterVersion
 from troth.persistence.streams.stream_frames import (
     STREAM_MAGIC,
     FrameKind,
@@ -111,3 +111,17 @@ def test_bytes_that_are_no_frame_of_this_version_are_refused() -> None:
     assert decode_stream_frame(resealed(good + b"x")) is None
     with pytest.raises(StreamDamaged, match="not those that were written"):
         chain.read(3, resealed(good + b"x"))
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 2), (9, 6)])
+def test_a_frame_of_a_later_version_is_not_taken_for_damage(offset: int, value: int) -> None:
+    """Its format, or its kind, is one that this version does not know."""
+    chain = after_a_claim()
+    data = bytearray(following(chain))
+    data[offset] = value
+
+    with pytest.raises(StreamDamaged, match="not those that were written"):
+        chain.read(3, bytes(data))
+    with pytest.raises(StreamOfLaterVersion, match="frame 3: a later version of Troth has"):
+        chain.read(3, resealed(bytes(data)))
+    assert chain.number == 2

@@ -3,6 +3,7 @@
 Below that is what only JetStream has to do, since nothing spans two of its streams.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ import pytest
 from tests.helpers.nats import NatsServer
 from tests.helpers.postgres import PostgresServer
 from troth.persistence.identity import encode_identity
+from troth.persistence.streams import jetstream_cluster
 from troth.persistence.streams.chain import ChainMark
-from troth.persistence.streams.cluster import ClusterBook, ClusterDescription
+from troth.persistence.streams.cluster import ClusterBook, ClusterDescription, MemberSeen
+from troth.persistence.streams.features import FEATURES
 from troth.persistence.streams.jetstream_cluster import JetStreamCluster
 from troth.persistence.streams.jetstream_connection import JetStreamConnection
 from troth.persistence.streams.jetstream_keeping import JetStreamKeeping
 from troth.persistence.streams.jetstream_layout import JetStreamLayout
-from troth.persistence.streams.jetstream_notes import Notes
+from troth.persistence.streams.jetstream_notes import Note, Notes
 from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
 from troth.persistence.streams.postgres_cluster import PostgresCluster
@@ -36,10 +39,14 @@ _AGE_LIMIT_MS = 60_000
 
 @dataclass
 class Place:
-    """Where there is no cluster yet; how to reach what is kept of one, and its groups."""
+    """Where there is no cluster yet; how to reach what is kept of one, and its groups.
+
+    `put_back` makes it look as if a node had not been there for two hours.
+    """
 
     book: Callable[[], ClusterBook]
     group: Callable[[int], RealEngine]
+    put_back: Callable[[str], object]
 
 
 def _empty_database(server: PostgresServer) -> str:
@@ -51,11 +58,32 @@ def _empty_database(server: PostgresServer) -> str:
 @pytest.fixture(params=["postgres", "jetstream"])
 def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "postgres":
-        url = _empty_database(request.getfixturevalue("postgres_server_of_session"))
-        return Place(lambda: PostgresCluster(url), lambda group: postgres_engine(url, group))
+        postgres: PostgresServer = request.getfixturevalue("postgres_server_of_session")
+        url = _empty_database(postgres)
+        past = "UPDATE troth_member SET seen = now() - interval '2 hours' WHERE node = '{}'"
+        return Place(
+            lambda: PostgresCluster(url),
+            lambda group: postgres_engine(url, group),
+            lambda node: postgres.query(past.format(node), url),
+        )
     nats: NatsServer = request.getfixturevalue("nats_server_of_session")
     url = f"{nats.url}/books{next(_names)}"
-    return Place(lambda: _jetstream_book(url), lambda group: jetstream_engine(url, group))
+    return Place(
+        lambda: _jetstream_book(url),
+        lambda group: jetstream_engine(url, group),
+        lambda node: _age(request.getfixturevalue("monkeypatch"), node),
+    )
+
+
+def _age(monkeypatch: pytest.MonkeyPatch, node: str) -> None:
+    """Let a note of a node seem two hours old."""
+    age_ms = jetstream_cluster._age_ms
+
+    def later_ms(note: Note, now_ms: int) -> int:
+        is_its = bool(json.loads(note.body).get("node") == node)
+        return age_ms(note, now_ms) + 2 * 3_600_000 * is_its
+
+    monkeypatch.setattr(jetstream_cluster, "_age_ms", later_ms)
 
 
 def _jetstream_book(url: str) -> JetStreamCluster:
@@ -134,18 +162,87 @@ def test_all_groups_have_the_identity_of_the_cluster(place: Place, book: Cluster
 
 def test_nodes_are_known_by_their_names(book: ClusterBook) -> None:
     book.create(_new())
-    assert book.members() == []
-    book.note_member("b", "http://b:8001", "1.0.0")
+    assert (book.members(), book.holders(), book.readers()) == ([], [], {})
+    book.note_member("b", "http://b:8001", "1.0.0", "b:8003")
     book.note_member("host:/var/cache/it's a", "http://a:8001", "1.0.0")
-    book.note_member("b", "http://b:9001", "1.0.1")
+    book.note_member("b", "http://b:9001", "1.0.1", "b:9003", FEATURES + 1)
 
     members = book.members()
 
-    assert [member[:3] for member in members] == [
-        ("b", "http://b:9001", "1.0.1"),
-        ("host:/var/cache/it's a", "http://a:8001", "1.0.0"),
+    assert [one._replace(seen_ms=0) for one in members] == [
+        MemberSeen("b", "http://b:9001", "1.0.1", 0, "b:9003", FEATURES + 1),
+        MemberSeen("host:/var/cache/it's a", "http://a:8001", "1.0.0", 0, None, FEATURES),
     ]
     assert all(0 <= member.seen_ms < _AGE_LIMIT_MS for member in members)
+    book.note_member("b", "http://b:9001", "1.0.2")
+    assert book.members()[0].mesh is None
+
+
+def test_members_may_write_more_when_all_that_are_there_read_it(
+    place: Place, book: ClusterBook
+) -> None:
+    new = book.create(_new())
+    later = FEATURES + 1
+    book.note_member("a", "http://a", "9.0.0", features=later)
+    book.note_member("b", "http://b", "0.1.0")
+    assert not book.finalize(later)
+    assert book.description() == new
+    place.put_back("b")
+
+    assert book.finalize(later)
+
+    assert book.description() == new._replace(features=later)
+    assert not book.finalize(later), "they may already"
+    assert not book.finalize(FEATURES)
+    assert book.create(_new()) == new._replace(features=later)
+
+
+def test_how_far_nodes_have_read_is_known_by_group(place: Place, book: ClusterBook) -> None:
+    book.create(_new())
+    for group, node, number in ((1, "b", 6), (1, "a", 5), (2, "a", 9), (1, "a", 7)):
+        keeping = place.group(group).keeping()
+        keeping.note_reader(node, number)
+        keeping.close()
+
+    found = book.readers()
+
+    assert {group: [one[:2] for one in readers] for group, readers in found.items()} == {
+        1: [("a", 7), ("b", 6)],
+        2: [("a", 9)],
+    }
+    assert all(0 <= one.seen_ms < _AGE_LIMIT_MS for one in (*found[1], *found[2]))
+    assert book.groups()[1].readers[0].number == 7
+
+
+def test_owners_are_known_also_before_anything_is_in_their_streams(book: ClusterBook) -> None:
+    book.create(_new())
+    for node, epoch in (("a", 3), ("b", 2), ("c", 4)):  # what comes late counts for nothing
+        book.note_owner(2, node, epoch, 7)
+    book.note_owner(0, "a", 1, 8)
+
+    found = book.holders()
+
+    assert [one[:3] for one in found] == [(0, "a", 1), (2, "c", 4)]
+    assert all(0 <= one.since_ms < _AGE_LIMIT_MS for one in found)
+
+
+def test_owners_that_note_themselves_together_are_all_known(
+    place: Place, book: ClusterBook
+) -> None:
+    book.create(_new(groups_count=8))
+
+    def note(group: int) -> None:
+        other = place.book()
+        other.note_owner(group, "a", 1, 7)
+        other.close()
+
+    threads = [Thread(target=note, args=(group,)) for group in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [one.group for one in book.holders()] == [*range(8)]
 
 
 def test_an_owner_is_shown_with_what_its_group_has(place: Place, book: ClusterBook) -> None:

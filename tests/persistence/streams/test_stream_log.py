@@ -15,8 +15,9 @@ from troth.core.limits import (
     STREAM_TAKEOVER_WAIT_MS,
 )
 from troth.persistence.errors import LogConflict, LogFailed
-from troth.persistence.streams import stream_log
+from troth.persistence.streams import features, stream_log
 from troth.persistence.streams.chain import ChainMark, StreamDamaged, StreamTrimmed
+from troth.persistence.streams.features import FEATURES
 from troth.persistence.streams.ownership import Standing
 from troth.persistence.streams.stream_frames import FrameKind, decode_stream_frame
 from troth.persistence.streams.stream_log import Deposed, StreamLog
@@ -579,3 +580,18 @@ def test_who_knows_that_the_owner_has_ended_does_not_wait(begins_at_mark: bool) 
     assert second.may_answer()
     assert clock.time_ms - began_ms < 200
     assert second.epoch == 2
+
+
+def test_what_not_all_nodes_can_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind of record that came with a later version waits until the cluster is finalized."""
+    later = FEATURES + 1
+    monkeypatch.setattr(features, "RECORD_FEATURES", {"thing-happened/1": later})
+    log = _owner(SimulatedEngine(), SimulatedClock())
+    known, new = b'["promise-created/1","p"]', b'["thing-happened/1","p"]'
+
+    assert log.append([(0, 1, known)], 1) == 1
+    with pytest.raises(ValueError, match="a kind of record that not all nodes can read"):
+        log.append([(0, 2, known), (1, 1, new)], 2)
+    assert log.next_sequence == 2
+    log.agree(later)
+    assert log.append([(1, 1, new)], 2) == 2
