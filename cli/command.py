@@ -110,7 +110,9 @@ COMMANDS: Final = {
         "troth.cli.log:log", "Read, verify and repair the log of a data directory."
     ),
     "snapshot": CommandPlace("troth.cli.snapshots:snapshot", "Back up all data, and restore it."),
-    "data": CommandPlace("troth.cli.data:data", "Inspect a data directory, or convert it."),
+    "data": CommandPlace(
+        "troth.cli.directories.data:data", "Inspect a data directory, convert or move it."
+    ),
     "export": CommandPlace(
         "troth.cli.export_promises:export", "Write all promises and schedules to FILE."
     ),

@@ -43,7 +43,7 @@ from .errors import (
     ShardCountMismatch,
 )
 from .files import FileLock, Files
-from .identity import IDENTITY_NAME, Identity, decode_identity, encode_identity
+from .identity import IDENTITY_NAME, MOVED_NAME, Identity, decode_identity, encode_identity
 from .placement import dealt_shards
 
 SECRET_BYTES = 32
@@ -409,6 +409,13 @@ def _read_identity(files: Files, path: str) -> Identity | None:
     try:
         if files.exists(identity_path):
             return decode_identity(identity_path, files.read(identity_path))
+        if files.exists(f"{path}/{MOVED_NAME}"):
+            raise DataDirectoryUnreadable(
+                path,
+                "was moved to where --log says, with `troth data move`",
+                f"Serve that. The way back to what was here then: rename {MOVED_NAME} to "
+                f"{IDENTITY_NAME}.",
+            )
         _check_nothing_to_lose(files, path)
     except OSError as error:
         raise DataDirectoryUnreadable(

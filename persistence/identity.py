@@ -14,6 +14,8 @@ from .placement import DEFAULT_RULE, PlacementRule
 
 FORMAT_VERSION: Final = 2
 IDENTITY_NAME: Final = "troth.json"
+MOVED_NAME: Final = "troth.json.moved"
+"""What `troth.json` is called where all of the directory was moved elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,18 @@ class BatchWriter(Protocol):
         ...  # pragma: no cover
 
 
+class BellListener(Protocol):
+    """What waits for several descriptors together in the event loop: the hot lane."""
+
+    def listen(self, number: int, hear: Callable[[], None]) -> None:
+        """Call `hear` whenever this descriptor can be read, until `listen_no_more`."""
+        ...  # pragma: no cover
+
+    def listen_no_more(self, number: int) -> None:
+        """Forget the descriptor: it is closed next."""
+        ...  # pragma: no cover
+
+
 @dataclass(frozen=True, slots=True)
 class CommitterStatistics:
     """Positions are log sequences; `pending_bytes` is appended and not yet durable."""
@@ -95,6 +107,7 @@ class ThreadWriter:
         committer.look = self.look
         self._durable_position = committer.durable_position
         self._failure: PersistenceError | None = None
+        self._is_closed = False
         self._listens_on, self._rings_on = os.pipe()
         os.set_blocking(self._listens_on, False)
         os.set_blocking(self._rings_on, False)
@@ -111,6 +124,10 @@ class ThreadWriter:
         # Joining the thread takes as long as the last sync.
         await in_thread(self._writer.close)
         self._report()
+        if self._committer.listener is not None:
+            self._committer.listener.listen_no_more(self._listens_on)
+        self._is_closed = True
+        self._committer.let_hear(None)
         trio.lowlevel.notify_closing(self._listens_on)
         os.close(self._listens_on)
         os.close(self._rings_on)
@@ -136,11 +153,18 @@ class ThreadWriter:
             self._report()
 
     async def _listen(self) -> None:
+        committer = self._committer
+        if committer.listener is not None:
+            committer.listener.listen(self._listens_on, self._hear)
+            await committer.is_unheard.wait()
         with contextlib.suppress(trio.ClosedResourceError):
-            while True:
+            while not self._is_closed:
                 await trio.lowlevel.wait_readable(self._listens_on)
-                os.read(self._listens_on, _RINGS_COUNT)
-                self._report()
+                self._hear()
+
+    def _hear(self) -> None:
+        os.read(self._listens_on, _RINGS_COUNT)
+        self._report()
 
     def _report(self) -> None:
         # A failure is noted after everything that was durable before it.
@@ -168,6 +192,9 @@ class Committer:
         """Whether clients may be answered now, for a log that has a lease; None if always."""
         self.look: Callable[[], None] = _look_nowhere
         """Hear what the writer has said by now, for who is awake anyway: its ring costs more."""
+        self.listener: BellListener | None = None
+        self.is_unheard = trio.Event()
+        """Set when the listener hears the bell no longer."""
         self._on_durable = on_durable
         self._pending: list[NewRecord] = []
         self._pending_bytes = 0
@@ -184,6 +211,19 @@ class Committer:
         self._enough_bytes = trio.Event()
         self._watched_position = sys.maxsize
         self._enough_records = trio.Event()
+
+    def let_hear(self, listener: BellListener | None) -> bool:
+        """Leave the bell of the writer that is made next to a listener; return whether it is so.
+
+        The first one stays until None says that it hears no more: then a task does.
+        """
+        if listener is not None and self.listener is not None:
+            return False
+        self.listener = listener
+        if listener is None:
+            self.is_unheard.set()
+            self.is_unheard = trio.Event()
+        return listener is not None
 
     def is_answerable(self, position: int) -> bool:
         """Return whether what the log shows up to a position may be told to clients now."""

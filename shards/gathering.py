@@ -37,9 +37,10 @@ from troth.core.workflows import WorkflowState, WorkflowView
 from troth.persistence.placement import ShardOf
 
 from . import gather
-from .committer import Committer
+from .committer import BellListener, Committer
 from .errors import Overloaded, StorageFailed
 from .held import HeldMessages
+from .passes import Pass
 from .turns import Asker, Elsewhere, Seat
 from .waiting import CountsWaiter
 
@@ -75,6 +76,7 @@ class Gathering(ABC):
     _count: int
     _at: Sequence[Seat]
     _elsewhere: Elsewhere | None
+    _pass: Pass
     _submitted: dict[int, Seat]
     shard_of: ShardOf
     """Finds the shard that a promise lives in."""
@@ -98,6 +100,14 @@ class Gathering(ABC):
     def look_at_log(self) -> None:
         """Release what has become durable by now, for who is awake anyway."""
         self.committer.look()
+
+    def let_hear(self, listener: BellListener | None) -> bool:
+        """Leave the log's bell to a listener, or none, as `Committer`; return whether it is so."""
+        return self.committer.let_hear(listener)
+
+    def begin_pass(self) -> None:
+        """Begin a pass of the loop: who calls this has waited for what comes itself."""
+        self._pass.after_io_wait(0.0)
 
     @property
     def own_indexes(self) -> Sequence[int]:

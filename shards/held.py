@@ -31,7 +31,8 @@ class HeldMessages(Struct, eq=False, gc=False):
     send: Callable[[Sequence[Message | Notice]], None]
     will_hold: bool = False
     """Whether something is going to be added; known before the request is answered."""
-    _messages: list[Message | Notice] | None = None  # most requests cause none
+    messages: list[Message | Notice] | None = None
+    """What is held: most requests cause nothing. Not to be changed from outside."""
     is_released: bool = False
     """Whether the request has been answered."""
 
@@ -39,15 +40,15 @@ class HeldMessages(Struct, eq=False, gc=False):
         """Hold these messages; send them immediately if the answer has been written already."""
         if self.is_released:
             self.send(messages)
-        elif self._messages is None:
-            self._messages = list(messages)
+        elif self.messages is None:
+            self.messages = list(messages)
         else:
-            self._messages.extend(messages)
+            self.messages.extend(messages)
 
     def release(self) -> None:
         """Send everything that is held, and immediately what is added later. May be repeated."""
         self.is_released = True
-        if self._messages is None:
+        if self.messages is None:
             return
-        messages, self._messages = self._messages, None
+        messages, self.messages = self.messages, None
         self.send(messages)

@@ -47,7 +47,8 @@ def cluster() -> None:
     """
 
 
-def _name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+def node_name(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """Return the name of a cluster; a callback of click. Raises click.BadParameter."""
     kind = NodeName()
     if text is None:
         return None
@@ -68,8 +69,8 @@ def _log(_context: click.Context, _parameter: click.Parameter, text: str) -> str
     return url
 
 
-_name_argument: Final = click.argument("name", callback=_name)
-_log_option: Final = click.option(
+_name_argument: Final = click.argument("name", callback=node_name)
+log_option: Final = click.option(
     "--log",
     "url",
     required=True,
@@ -97,7 +98,7 @@ def _opened(url: str, replicas_count: int | None = None) -> Iterator[ClusterBook
 
 @cluster.command("create", cls=click.Command)
 @_name_argument
-@_log_option
+@log_option
 @click.option(
     "--groups",
     "groups_count",
@@ -167,8 +168,8 @@ def create_command(
 
 
 @cluster.command("status", cls=click.Command)
-@click.argument("name", callback=_name, required=False)
-@_log_option
+@click.argument("name", callback=node_name, required=False)
+@log_option
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def status_command(name: str | None, url: str, as_json: bool) -> None:
     """Show the groups of a cluster, their owners, and its nodes.
@@ -223,7 +224,7 @@ def _found(book: ClusterBook, name: str | None) -> ClusterDescription:
 
 @cluster.command("finalize", cls=click.Command)
 @_name_argument
-@_log_option
+@log_option
 def finalize_command(name: str, url: str) -> None:
     """End an upgrade, once all nodes have the new version.
 

@@ -153,6 +153,7 @@ class Dispatcher:
             match = self.router.match(request.method, request.raw_path)
         except ApiError:
             return None
+        _note_endpoint(request, match.endpoint)
         self.admit(request, match, is_whole=False)
         _refuse_encoded(request)
         endpoint = match.endpoint
@@ -190,6 +191,7 @@ class Dispatcher:
         Otherwise as `carry_out`.
         """
         if call is None:
+            _note_endpoint(request, match.endpoint)
             if match.endpoint.awaits_start and self.api.readiness is Readiness.STARTING:
                 await self._started()
             call = self.admit(request, match)
@@ -213,22 +215,20 @@ class Dispatcher:
     def admit(self, request: Request, match: Match, *, is_whole: bool = True) -> Call:
         """Check and decode a request: what comes before its handler. Raises ApiError.
 
+        The request knows its endpoint already, by `_note_endpoint` or by the lane.
         Unless it `is_whole`, its body is not looked at; and one about many things never is.
         """
         endpoint = match.endpoint
-        if request.endpoint is not endpoint.name:  # the lane has said so already
-            request.endpoint = endpoint.name
-            request.refused = endpoint.refused
-        if not request.is_plain:
+        api, is_plain = self.api, request.is_plain
+        if not is_plain:
             self._judge_sender(request, endpoint)
-        api = self.api
         # Otherwise the principal stays what every request has at first: anonymous.
         if not (endpoint.public or (endpoint.is_open and api.credentials.is_open)):
             request.principal = authenticate(api, request, endpoint)
         if endpoint.sheltered and api.readiness is not _READY:
             api.refuse_unless_ready(may_be_stopping=endpoint.waits or api.is_draining)
         headers = NO_HEADERS
-        if not (request.is_plain or endpoint.reads_raw.isdisjoint(request.headers)):
+        if not (is_plain or endpoint.reads_raw.isdisjoint(request.headers)):
             headers = _call_headers(endpoint, request)
         body = None
         if endpoint.body is not None and is_whole:
@@ -270,6 +270,11 @@ class Dispatcher:
         if not self.is_plain:
             response.headers += self._cors.headers(request.headers)
         return _marked(request, response)
+
+
+def _note_endpoint(request: Request, endpoint: Endpoint) -> None:
+    """Note what a request is for, as the lane does in making it."""
+    request.endpoint, request.refused = endpoint.name, endpoint.refused
 
 
 async def _answered_within_lease(handler: Handler, api: Api, call: Call) -> Response:

@@ -51,7 +51,7 @@ def _of_change(command: c.UpdateSchedule) -> Named:
     return command.id, templates.beginning(template, command.id)
 
 
-_by_id: Final[Callable[[Any], Named]] = attrgetter("id")
+_by_id: Final[Callable[[Any], str]] = attrgetter("id")
 
 
 def _by_task(command: Any) -> Named:
@@ -124,7 +124,12 @@ def refuse_unless_permitted(principal: Principal, command: c.Command) -> None:
     """Raise ApiError (403) if a command names an id that its sender may not name."""
     kind = type(command)
     names = NAMED.get(kind)
-    if names is not None:
+    named: Named
+    if names is _by_id:  # as below, written out for the commonest
+        named = identifier = _by_id(command)
+        if identifier.startswith(RESERVED_PREFIX):
+            raise ApiError(Code.RESERVED_ID)
+    elif names is not None:
         named = names(command)
         if type(named) is str:
             if named.startswith(RESERVED_PREFIX):

@@ -56,6 +56,10 @@ class _Template:
         """Return whether a path may have this first segment (None: one that no template names)."""
         return self._first == first or "{" in self._first
 
+    def name_behind(self, beginning: str) -> str:
+        """Return the name of the parameter that is all that follows, or else an empty text."""
+        return self._name if self._fixed == beginning else ""
+
     def match(self, path: str) -> Mapping[str, str] | None:
         """Return the values of the parameters, or None if the path is another."""
         fixed = self._fixed
@@ -100,6 +104,14 @@ class Router:
                 having = [template for template in possible if method in template.methods]
                 self._templates_with[first, method] = having
                 self._templates_by_bytes[first.encode(), method] = having
+        # Of these the only ones, with nothing fixed behind them, by what paths begin with.
+        self._alone: dict[tuple[str, bytes], tuple[Endpoint, str]] = {}
+        for (first, method), having in self._templates_with.items():
+            beginning = f"/{first}/"
+            name = having[0].name_behind(beginning)
+            exact = [path for path, methods in self._exact.items() if method in methods]
+            if name and len(having) == 1 and not any(one.startswith(beginning) for one in exact):
+                self._alone[method, beginning.encode()] = having[0].methods[method], name
         self.allow = _listed({name for methods in by_template.values() for name in methods})
         """What the header `Allow` says of the whole server."""
         self._templates_of_others = [
@@ -108,11 +120,16 @@ class Router:
 
     def match(self, method: str, raw_path: bytes) -> Match:
         """Find the endpoint. Raises ApiError: 400 bad escape, 404, or 405 with `Allow`."""
+        # Nearly always: nothing to decode, and no choice.
+        start = raw_path.find(b"/", 1) + 1
+        alone = self._alone.get((method, raw_path[:start]))
+        if alone is not None and b"%" not in raw_path and raw_path.isascii():
+            return Match(alone[0], {alone[1]: raw_path[start:].decode()})
         found = self._as_written.get((method, raw_path))
         if found is not None:
             return found
         if b"%" not in raw_path and raw_path.isascii() and raw_path.startswith(b"/"):
-            # Nearly always: nothing to decode, and no template without parameters has this path.
+            # Nothing to decode, and no template without parameters has this path.
             templates = self._templates_by_bytes.get((raw_path.split(b"/", 2)[1], method))
             if templates is not None:
                 path = raw_path.decode("ascii")

@@ -19,6 +19,7 @@ from troth.core.state.watching import Watch
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request
+from troth.shards.committer import BellListener
 from troth.shards.errors import ShardsError
 from troth.shards.gathering import UNBOUNDED, EntryKind, SearchBounds
 from troth.shards.held import HeldMessages
@@ -45,6 +46,10 @@ class ShardsPort(Protocol):
     async def wait_shown(self) -> None: ...
 
     def look_at_log(self) -> None: ...
+
+    def let_hear(self, listener: BellListener | None) -> bool: ...
+
+    def begin_pass(self) -> None: ...
 
     async def ask(self, command: Command, held: HeldMessages | None = None) -> Reply: ...
 

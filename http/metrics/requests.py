@@ -4,7 +4,6 @@ As prometheus_client's own counters, but at a tenth of their cost. Those take lo
 labels each time; these are only ever touched in the event loop.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final, final
@@ -22,14 +21,27 @@ _BUCKETS_S: Final = (
 )
 
 
-class _Answered:
-    """Requests of one endpoint with one status: how long they took; streams have no duration."""
+_NOTED_LIMIT_COUNT: Final = 256
+"""So many durations are counted together."""
 
-    __slots__ = ("durations", "streams_count")
+
+class _Answered:
+    """Requests of one endpoint with one status: how long they took; streams have no duration.
+
+    `noted` are durations that are not counted yet.
+    """
+
+    __slots__ = ("durations", "noted", "streams_count")
 
     def __init__(self) -> None:
         self.durations = Buckets(_BUCKETS_S)
         self.streams_count = 0
+        self.noted: list[float] = []
+
+    def settle(self) -> None:
+        """Count what was noted."""
+        self.durations.add_all(self.noted)
+        self.noted.clear()
 
 
 @final
@@ -37,26 +49,45 @@ class AnsweredRequests:
     """The requests of one server since its start."""
 
     def __init__(self) -> None:
-        self._answered: dict[tuple[str, int], _Answered] = {}
+        self._settled: dict[tuple[str, int], _Answered] = {}
+        self._noted: dict[tuple[str, int], list[float]] = {}
         self._refusals: Counter[Code] = Counter()
 
     def count(self, endpoint: str, status: int, duration_s: float | None) -> None:
         """Note one answered request; without a duration if it was a stream."""
-        try:
-            answered = self._answered[endpoint, status]
-        except KeyError:
-            answered = self._answered[endpoint, status] = _Answered()
         if duration_s is None:
-            answered.streams_count += 1
-            return
-        durations = answered.durations
-        durations.counts[bisect_left(_BUCKETS_S, duration_s)] += 1
-        durations.sum += duration_s
+            self._of(endpoint, status).streams_count += 1
+        else:
+            self.answered(endpoint, status, duration_s)
+
+    def answered(self, endpoint: str, status: int, duration_s: float) -> None:
+        """Note one answered request that was no stream."""
+        try:
+            noted = self._noted[endpoint, status]
+        except KeyError:
+            noted = self._of(endpoint, status).noted
+        noted.append(duration_s)
+        if len(noted) >= _NOTED_LIMIT_COUNT:
+            self._settled[endpoint, status].settle()
+
+    def _of(self, endpoint: str, status: int) -> _Answered:
+        found = self._settled.get((endpoint, status))
+        if found is None:
+            found = self._settled[endpoint, status] = _Answered()
+            self._noted[endpoint, status] = found.noted
+        return found
+
+    @property
+    def _answered(self) -> Mapping[tuple[str, int], _Answered]:
+        """Return all that was noted, by endpoint and status."""
+        for one in self._settled.values():
+            one.settle()
+        return self._settled
 
     def note_trace(self, endpoint: str, status: int, duration_s: float, traceparent: bytes) -> None:
         """Note the trace of a request that was counted, if it was sampled."""
         trace = Trace(traceparent.decode("latin-1"))
-        note_trace(self._answered[endpoint, status].durations, duration_s, trace)
+        note_trace(self._settled[endpoint, status].durations, duration_s, trace)
 
     def refused(self, code: Code) -> None:
         """Note why a request was refused."""

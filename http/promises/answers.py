@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from troth.core.model import (
     EMPTY_VALUE,
+    PENDING,
     RESUME,
     Callback,
     Lock,
@@ -234,17 +235,40 @@ def preview_object(value: Value, shown_count: int) -> ValueObject:
 
 
 def promise_object(
-    promise: Promise, shown: Callable[[Value], ValueObject] = value_object
+    promise: Promise, shown: Callable[[Value], ValueObject] | None = None
 ) -> PromiseObject:
-    """Return a promise, its param and value as `shown` makes them."""
-    param, value = promise.param, promise.value
-    key_for_create, key_for_complete = promise.key_for_create, promise.key_for_complete
-    completed_on = promise.completed_on
+    """Return a promise, its param and value as `shown` makes them, or else whole."""
+    param, state, key_for_create = promise.param, promise.state, promise.key_for_create
+    if shown is not None:
+        shown_param = shown(param)
+    elif param is EMPTY_VALUE:
+        shown_param = _EMPTY
+    else:  # as `value_object`
+        headers, data = param.headers, param.data
+        shown_param = ValueObject(headers or UNSET, data or UNSET) if headers or data else _EMPTY
+    if state is PENDING:  # as below, but with what it cannot have yet
+        return PromiseObject(
+            promise.id,
+            state,
+            shown_param,
+            _EMPTY,
+            promise.timeout,
+            UNSET if key_for_create is None else key_for_create,
+            UNSET,
+            promise.tags or UNSET,
+            promise.created_on,
+            UNSET,
+        )
+    value, key_for_complete, completed_on = (
+        promise.value,
+        promise.key_for_complete,
+        promise.completed_on,
+    )
     return PromiseObject(
         promise.id,
-        promise.state,
-        _EMPTY if param is EMPTY_VALUE else shown(param),
-        _EMPTY if value is EMPTY_VALUE else shown(value),
+        state,
+        shown_param,
+        _EMPTY if value is EMPTY_VALUE else (shown or value_object)(value),
         promise.timeout,
         UNSET if key_for_create is None else key_for_create,
         UNSET if key_for_complete is None else key_for_complete,

@@ -56,9 +56,9 @@ from .values import receiver, string_map, value
 
 
 def _promise(api: Api, reply: Reply) -> bytes:
-    promise, dump_answer = reply.promise, api.dump  # called as a method, an attribute costs more
-    assert promise is not None
-    return dump_answer(promise_object(promise))
+    assert reply.promise is not None
+    dump_answer = api.dump  # called as a method, an attribute costs more
+    return dump_answer(promise_object(reply.promise))
 
 
 def _create(_api: Api, call: Call) -> Command:

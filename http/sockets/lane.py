@@ -47,45 +47,21 @@ from .departures import ENDPOINT, HOME, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import Head, KnownHeads, NotServed, Parsed, Parser
+from .lane_served import STREAM_GROUPS, is_served, may_be_stream
+from .lane_waiting import CHECK_INTERVAL_S, patience_s, quiet_interval_s
 from .link_sockets import LinkSockets
 from .stream_homes import StreamHomes
-
-LANE_GROUPS: Final = frozenset(
-    {
-        *("Promises", "Tasks", "Schedules", "Locks", "Function tasks", "Node work"),
-        *("Envelope protocol", "Questions", "Bulk jobs", "Sessions"),
-    }
-)
-"""Groups of endpoints that answer in one piece, most of them with what the shards say.
-
-In the other groups only what is read as JSON is served here: by the web UI, on the connections that
-have its stream of events, and by programs that watch a server.
-"""
-
-LANE_PAGES: Final = frozenset({"ui", "uiStart", "start"})
-"""The web UI's pages and files, with which a browser's connections begin."""
-
-LANE_FEEDS: Final = frozenset({"events", "streamWork"})
-"""Endpoints whose answers are streams, too, in groups that the lane does not serve."""
-
-STREAM_GROUPS: Final = frozenset({"Workers"})
-"""Groups whose answers are streams that the lane can write: `requests.ReadyStream`."""
-
-_OTHERS: Final = frozenset({"openapi"})
-"""Long documents, which clients seldom ask for."""
 
 _EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _EVENTS_AND_ROOM: Final = _EVENTS | select.EPOLLOUT
 # Other tasks run between passes: what is ready beyond this waits for the next one.
 _EVENTS_LIMIT_COUNT: Final = 256
-_FEW_EVENTS_COUNT: Final = 2
-"""After a pass of more, what comes next has a pass of its own: batches would be smaller."""
+_FEW_COUNT: Final = 2
+"""So many requests or events are few."""
 _ROUNDS_LIMIT_COUNT: Final = 8
 _SHORT_PASS_S: Final = 0.001
-_CHECK_INTERVAL_S: Final = 0.25
-_QUIET_CHECK_INTERVAL_S: Final = 1.0
-"""While nothing comes in there is no need to look more often, unless a limit is short."""
-_CHECKS_A_LIMIT_COUNT: Final = 10
+_STAY_S: Final = 0.004
+"""How long the lane waits itself for what comes next, while little is asked."""
 _DEFERRED_AT_ONCE_COUNT: Final = 2  # each may take milliseconds to write down
 _PARSERS_KEPT_COUNT: Final = 64
 """Of connections that have ended: the next ones are often of clients that say the same."""
@@ -124,6 +100,8 @@ class Lane:
         self._served = frozenset(row.name for row in endpoints if is_served(row))
         self._streams = frozenset(row.name for row in endpoints if row.group in STREAM_GROUPS)
         self._homes: StreamHomes | None = None
+        self.neighbors: Sequence[Lane] = ()
+        """The lanes of other ports."""
         self._match = self._dispatcher.router.match
         self._new_id = RequestIds().new
         self._connections: dict[int, LaneConnection] = {}
@@ -134,6 +112,7 @@ class Lane:
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._bell, select.EPOLLIN)
+        self._bells: dict[int, Callable[[], None]] = {self._bell: self._hear}
         self._nursery: trio.Nursery | None = None
         self._acceptor: Acceptor | None = None
         self._links: LinkSockets | None = None
@@ -142,11 +121,10 @@ class Lane:
         self._is_stopping = False
         self._is_over = False
         self._in_pass = False
-        self._is_rung = False
+        self.is_rung = False
         self._has_submitted = False
-        self._has_changed = False  # in this pass: a connection has come, or gone
         self.now = self._began_s = 0.0
-        self._passes_count = 0
+        self._passes_count = self._events_count = self._asked_count = 0
         self._requests_count = 0
         self._handed_over_counts = dict.fromkeys(REASONS, 0)
         self._failed_count = 0
@@ -179,7 +157,6 @@ class Lane:
 
         def leave() -> None:
             self._epoll.unregister(number)
-            self._has_changed = True
             del self._connections[number]
             if len(self._parsers) < _PARSERS_KEPT_COUNT:
                 self._parsers.append(parser)
@@ -198,7 +175,6 @@ class Lane:
             connection.begin_with(received)
         self._epoll.register(number, _EVENTS)
         self._connections[number] = connection
-        self._has_changed = True
         if not self._occupied.is_set():
             self._occupied.set()
         try:
@@ -266,6 +242,7 @@ class Lane:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until canceled."""
+        is_listener = self._shards.let_hear(self)
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._check)
@@ -275,58 +252,71 @@ class Lane:
                         await trio.lowlevel.checkpoint()
                     else:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    self._has_changed = False
                     events = self._epoll.poll(0, _EVENTS_LIMIT_COUNT)
                     self._pass(events)
-                    if self._links is not None or (
-                        self._has_changed and len(events) <= _FEW_EVENTS_COUNT
-                    ):
+                    if self._is_little_asked or self._links is not None:
                         self._go_on()
         finally:
             self.cut()
             self._is_over = True
+            if is_listener:
+                self._shards.let_hear(None)
             self._epoll.close()
             os.close(self._bell)
 
     def _go_on(self) -> None:
-        """Serve what has become ready in a short pass, too: what processes say to each other is.
+        """Serve what comes next, too: the way through trio costs as much as two requests.
 
-        So is the request of a connection that was accepted before it came, and the connection that
-        a client makes when it has closed another. The way through trio to the next pass costs as
-        much as two requests.
+        While little is asked it is waited for: the log's thread, and the next request of a client
+        that asks one thing after the other. What processes say to each other is there already.
         """
-        ends_s = self._began_s + _SHORT_PASS_S
-        while not (self._again or self._has_submitted) and time.perf_counter() < ends_s:
-            events = self._epoll.poll(0, _EVENTS_LIMIT_COUNT)
+        began_s = self._began_s
+        while not (self._again or self._has_submitted):
+            is_little = self._is_little_asked
+            if not is_little and self._links is None:
+                break  # what comes next has a pass of its own: batches would be smaller
+            ends_s = began_s + (_STAY_S if is_little else _SHORT_PASS_S)
+            left_s = ends_s - time.perf_counter()
+            if left_s <= 0:
+                break
+            wait_s = patience_s(left_s, self.neighbors) if is_little else 0
+            events = self._epoll.poll(wait_s, _EVENTS_LIMIT_COUNT)
             if not events:
                 break
+            if wait_s:
+                self._shards.begin_pass()
             self._pass(events)
+
+    @property
+    def _is_little_asked(self) -> bool:
+        """Return whether the last pass with requests had few, and the last pass few events."""
+        return self._asked_count <= _FEW_COUNT and self._events_count <= _FEW_COUNT
 
     def _pass(self, events: Sequence[tuple[int, int]]) -> None:
         """Serve everything that is ready."""
         self._passes_count += 1
         self._in_pass = True
+        self._events_count = len(events)
+        before_count = self._requests_count
         self.now = trio.current_time()
         self._began_s = time.perf_counter()
         self._shards.look_at_log()  # what is durable is answered before new things are begun
         connections = self._connections
+        if self._stirred is not None and any(number in connections for number, _ in events):
+            self._stir_check(self._stirred)
+        connection_of = connections.get
         is_any_to_accept = False
         for number, mask in events:
-            if number == self._bell:
-                os.eventfd_read(number)
-                self._is_rung = False
-                continue
-            connection = connections.get(number)
-            if connection is None:
-                if self._links is None or not self._links.on_event(number, mask):
-                    is_any_to_accept = True
-            else:
-                if self._stirred is not None:
-                    self._stir_check(self._stirred)
+            connection = connection_of(number)
+            if connection is not None:
                 try:
                     connection.on_event(mask)
                 except Exception:
                     self._give_up(connection)
+            elif number in self._bells:
+                self._bells[number]()
+            elif self._links is None or not self._links.on_event(number, mask):
+                is_any_to_accept = True
         # After the events of others: a new connection may have the number of one that has ended.
         if is_any_to_accept and self._acceptor is not None:
             if self._stirred is not None:
@@ -349,6 +339,7 @@ class Lane:
                 break
         if self._links is not None:
             self._links.flush()
+        self._asked_count = (self._requests_count - before_count) or self._asked_count
         self._in_pass = False
 
     def _stir_check(self, stirred: trio.Event) -> None:
@@ -376,7 +367,7 @@ class Lane:
             self._stirred = stirred = trio.Event()
             with trio.move_on_at(shared_end_s(quiet_s)):
                 await stirred.wait()
-                await trio.sleep(_CHECK_INTERVAL_S)
+                await trio.sleep(CHECK_INTERVAL_S)
             self._stirred = None
             self.now = now = trio.current_time()
             for connection in list(self._connections.values()):
@@ -389,17 +380,31 @@ class Lane:
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         """Make the exchange for a request. Raises NotServed."""
         # Called through names of their own: as methods, attributes cost more.
-        hold, new_id = self._hold, self._new_id
+        hold, new_id, dispatcher = self._hold, self._new_id, self._dispatcher
         head = parsed.head
         match = head.match
         if match is None:
-            match = self._match_served(head)
+            match_of = self._match
+            try:
+                # All rows take part in matching, so that a path means the same here as there.
+                match = match_of(head.method, head.path)
+            except ApiError:
+                raise NotServed(ENDPOINT) from None
+            endpoint = match.endpoint
+            if endpoint.name not in self._served or (head.is_last and may_be_stream(endpoint)):
+                self._leave_unless_at_home(match, head)
+            else:
+                head.match = match
         self._requests_count += 1
         endpoint, fields = match.endpoint, head.fields
         headers, is_plain = fields.headers, fields.is_plain
-        if is_plain is None:
-            fields.is_plain = is_plain = self._dispatcher.is_plain_head(headers)
-        given = None if is_plain else headers.get(b"request-id")
+        if is_plain:
+            identifier = new_id()
+        else:
+            if is_plain is None:
+                fields.is_plain = is_plain = dispatcher.is_plain_head(headers)
+            given = headers.get(b"request-id")
+            identifier = request_id(given) if given else new_id()
         held = hold()
         request = Request(
             head.method,
@@ -409,29 +414,13 @@ class Lane:
             parsed.body,
             held,
             connection.peer,
-            request_id(given) if given else new_id(),
+            identifier,
             fields.repeated,
             is_plain,
             endpoint.name,
             endpoint.refused,
         )
-        began_s = self._began_s
-        return Exchange(self, self._dispatcher, request, held, match, connection, began_s)
-
-    def _match_served(self, head: Head) -> Match:
-        """Find what a head asks for. Raises NotServed if that is not served here."""
-        match_of = self._match
-        try:
-            # All rows take part in matching, so that a path means the same here as there.
-            match = match_of(head.method, head.path)
-        except ApiError:
-            raise NotServed(ENDPOINT) from None
-        endpoint = match.endpoint
-        if endpoint.name not in self._served or (head.is_last and may_be_stream(endpoint)):
-            self._leave_unless_at_home(match, head)
-        else:
-            head.match = match
-        return match
+        return Exchange(self, dispatcher, request, held, match, connection, self._began_s)
 
     def _leave_unless_at_home(self, match: Match, head: Head) -> None:
         """Raise NotServed, unless this is for a stream whose home is this process."""
@@ -567,30 +556,27 @@ class Lane:
 
     def _ring(self) -> None:
         """See to it that there will be a pass; who rings before it comes need not ring again."""
-        if not self._is_rung:
-            self._is_rung = True
+        if not self.is_rung:
+            self.is_rung = True
             os.eventfd_write(self._bell, 1)
+
+    def _hear(self) -> None:
+        os.eventfd_read(self._bell)
+        self.is_rung = False
+
+    # What the shards need: `committer.BellListener`
+
+    def listen(self, number: int, hear: Callable[[], None]) -> None:
+        """Call `hear` in a pass when this descriptor can be read."""
+        self._bells[number] = hear
+        self._epoll.register(number, select.EPOLLIN)
+
+    def listen_no_more(self, number: int) -> None:
+        """Do so no longer: it is closed next."""
+        del self._bells[number]
+        self._epoll.unregister(number)
 
     def start(self, exchange: Exchange) -> None:
         """Start a task that carries out an exchange."""
         assert self._nursery is not None, "exchanges begin only while the lane runs"
         self._nursery.start_soon(exchange.carry_out)
-
-
-def is_served(row: Endpoint) -> bool:
-    """Return whether the lane serves the requests of a row."""
-    if row.group in LANE_GROUPS or row.name in LANE_PAGES or may_be_stream(row):
-        return True
-    is_json = all(success.media_type == "application/json" for success in row.successes)
-    return row.method == "GET" and is_json and row.name not in _OTHERS
-
-
-def may_be_stream(row: Endpoint) -> bool:
-    """Return whether the lane answers with a stream, which needs chunks: HTTP/1.0 has none."""
-    return row.group in STREAM_GROUPS or row.name in LANE_FEEDS
-
-
-def quiet_interval_s(*limits_s: float) -> float:
-    """Return how often connections are looked at while nothing comes in, given their limits."""
-    wanted_s = min(limits_s) / _CHECKS_A_LIMIT_COUNT
-    return min(max(wanted_s, _CHECK_INTERVAL_S), _QUIET_CHECK_INTERVAL_S)

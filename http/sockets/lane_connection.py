@@ -32,10 +32,11 @@ from .lane_streams import LaneStream
 PARTIAL_LIMIT_S: Final = 1.0
 _READ_BYTES: Final = 16 * 1024
 _DONT_WAIT: Final = socket.MSG_DONTWAIT
-# A client that pipelines more than this in one go waits for the others' turn.
-_REQUESTS_AT_ONCE_COUNT: Final = 16
+# A client whose request comes in more pieces than this in one go waits for the others' turn.
+_STEPS_LIMIT_COUNT: Final = 16
 _HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _INCOMING: Final = select.EPOLLIN | _HANG_UP
+_ROOM: Final = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 _HEAD_END: Final = b"\r\n\r\n"
 _CLOSING_HEAD_END: Final = b"\r\nConnection: close\r\n\r\n"
 
@@ -87,14 +88,12 @@ class LaneConnection:
         "_hold",
         "_idle_since",
         "_is_at_end",
-        "_is_busy",
         "_is_continued",
         "_is_hung_up",
         "_is_last",
         "_is_readable",
         "_is_stopping",
         "_is_to_work",
-        "_is_working",
         "_lane",
         "_out",
         "_parser",
@@ -137,15 +136,13 @@ class LaneConnection:
         self._out: memoryview | None = None
         self._held: HeldMessages | None = None
         self._hold: Hold | None = None
-        self._is_busy = False
-        self._request: Request | None = None
+        self._request: Request | None = None  # the one in flight
         self._is_readable = False
         self._is_hung_up = False
-        self._is_last = False  # the request in flight: its client wants an end after it
+        self._is_last = False  # its client wants an end after it
         self._is_at_end = False
         self._is_stopping = False
-        self._is_working = False
-        self._is_to_work = False
+        self._is_to_work = False  # the stream
         self._is_continued = False  # its client was told to send the body of the next request
         self._stream: LaneStream | None = None
 
@@ -167,25 +164,20 @@ class LaneConnection:
                 if self._stream is not None:
                     self.close()
                     return
-        if self._out is not None and mask & (select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP):
+        if self._out is not None and mask & _ROOM:
             self._write()
-        self.work()
+        if self._stream is not None or self._step():
+            self.work()
 
     def work(self) -> None:
-        """Read and begin requests, as far as it goes now; or go on with a stream."""
-        self._is_to_work = False
+        """Read and begin a request, as far as it goes now; or go on with a stream."""
         if self._stream is not None:
+            self._is_to_work = False
             self._go_on_with(self._stream)
             return
-        self._is_working = True
-        try:
-            for _ in range(_REQUESTS_AT_ONCE_COUNT):
-                if self._is_busy or self.is_closed or self._out is not None:
-                    return
-                if not self._step():
-                    return
-        finally:
-            self._is_working = False
+        for _ in range(_STEPS_LIMIT_COUNT):
+            if not self._step():
+                return
         self._lane.again(self)
 
     def check(self, now: float, keep_alive_timeout_s: float, write_timeout_s: float) -> None:
@@ -196,7 +188,7 @@ class LaneConnection:
         elif self._stream is not None:
             if self._stream.is_due(now):
                 self._work_soon()
-        elif self._is_busy:
+        elif self._request is not None:
             return
         elif self.received:
             if now - self.partial_since > PARTIAL_LIMIT_S:
@@ -209,9 +201,14 @@ class LaneConnection:
     @property
     def waits_since(self) -> float | None:
         """Since when a request has been waited for; None if one is being answered."""
-        if self._is_busy or self._out is not None or self._stream is not None or self.is_closed:
+        if self._is_occupied or self._stream is not None:
             return None
         return self._idle_since
+
+    @property
+    def _is_occupied(self) -> bool:
+        """Return whether no request can begin: one is being answered, or it is over."""
+        return self._request is not None or self._out is not None or self.is_closed
 
     def stop(self, *, may_begin: bool = False) -> None:
         """End as soon as the request in flight has been answered; immediately if there is none.
@@ -225,11 +222,11 @@ class LaneConnection:
         if self._stream is not None:
             self._stream.stop()
             return
-        if self._is_busy or self._out is not None or self.is_closed:
+        if self._is_occupied:
             return
         self._is_readable = True
         self.work()
-        if self._is_busy or self._out is not None or self.is_closed:
+        if self._is_occupied:
             return
         if self.received:
             self._hand_over(UNFINISHED)
@@ -258,17 +255,33 @@ class LaneConnection:
     # Reading
 
     def _step(self) -> bool:
-        """Take one request, reading if need be; whether there may be more to do."""
+        """Take one request, reading if need be; whether there may be more to do until it is whole.
+
+        What comes behind it is looked at when it has been answered.
+        """
+        if self._request is not None or self._out is not None or self.is_closed:
+            return False
         received = self.received
         if not received:
             if self._is_at_end:
                 self.close()
                 return False
-            if not self._is_readable or not self._read():
+            if not self._is_readable:
                 return False
-            received = self.received
+            # As `_read`, written out: most requests come in one piece.
+            try:
+                received = self.socket.recv(_READ_BYTES, _DONT_WAIT)
+            except BlockingIOError:
+                self._is_readable = False
+                return False
+            except OSError:
+                self.close()
+                return False
+            self._is_readable = len(received) == _READ_BYTES or self._is_hung_up
             if not received:
+                self._is_at_end = True
                 return True
+            self.partial_since = self._lane.now
         try:
             parsed = self._parser.parse(received)
             if parsed is not None:
@@ -277,23 +290,23 @@ class LaneConnection:
                         raise NotServed(FIELDS)
                     self._is_last = True
                 exchange = self._lane.exchange(self, parsed)
-                self.received = received[parsed.end :]
-                self.partial_since = self._lane.now
-                self._is_busy = True
-                if self._hold is not None:
-                    self._hold.pin()
                 self._request = exchange.request
+                self.received = rest = received[parsed.end :]
+                if rest:
+                    self.partial_since = self._lane.now
+                if self._hold is not None:  # it has not come in one piece
+                    self._hold.pin()
+                    self._is_continued = False
                 if self._is_hung_up:
                     self._request.leave()
-                self._is_continued = False
                 exchange.run()
-                return not self._is_busy
+                return False
+            self.received = received
             if self._parser.is_waited_for and not self._is_continued:
                 self._ask_for_body(received)
         except NotServed as why:
-            rest = without_empty_lines(received)
+            self.received = rest = without_empty_lines(received)
             if len(rest) < len(received):
-                self.received = rest
                 return True
             self.home = why.home
             self._hand_over(why.reason)
@@ -320,6 +333,7 @@ class LaneConnection:
             self.close()  # it takes nothing, not even this
 
     def _read(self) -> bool:
+        """Read more of a request; whether that may be enough."""
         try:
             data = self.socket.recv(_READ_BYTES, _DONT_WAIT)
         except BlockingIOError:
@@ -330,16 +344,13 @@ class LaneConnection:
             return False
         if not data:
             self._is_at_end = True
-        elif self.received:
-            if not self._may_collect(len(data)):
+        else:
+            may_collect = self._may_collect(len(data))
+            self.received += data
+            if not may_collect:
                 # There it is judged, and answered, with what was read.
-                self.received += data
                 self._hand_over(ROOM if self._hold is not None else CREDENTIALS)
                 return False
-            self.received += data
-        else:
-            self.received = data
-            self.partial_since = self._lane.now
         # Less than asked for means that there was no more; but an end is not announced again.
         self._is_readable = len(data) == _READ_BYTES or self._is_hung_up
         return True
@@ -383,7 +394,6 @@ class LaneConnection:
 
     def answered(self, data: bytes, held: HeldMessages) -> None:
         """Write the answer to the request in flight, and go on."""
-        self._is_busy = False
         self._request = None
         self._idle_since = self._lane.now
         if self._hold is not None:
@@ -394,15 +404,24 @@ class LaneConnection:
         if self._is_last:
             data = data.replace(_HEAD_END, _CLOSING_HEAD_END, 1)
             self._is_stopping = True
-        if self._send(data):
+        try:
+            sent_bytes = self.socket.send(data, _DONT_WAIT)
+        except BlockingIOError:
+            sent_bytes = 0
+        except OSError:
+            self.close()
             held.release()
-            # Nearly always there is nothing more to do: it is not looked for in a call.
-            if self._is_stopping or self.received or self._is_readable or self._is_at_end:
-                self._after_answer()
-        elif self.is_closed:
-            held.release()
-        else:
+            return
+        if sent_bytes < len(data):
+            self._keep(data, sent_bytes)
             self._held = held
+            return
+        held.is_released = True
+        if held.messages is not None:
+            held.release()
+        # Nearly always there is nothing more to do: it is not looked for in a call.
+        if self._is_stopping or self.received or self._is_readable or self._is_at_end:
+            self._after_answer()
 
     def streams(self, stream: LaneStream) -> None:
         """Answer the request in flight with a stream, and go on after its end."""
@@ -412,6 +431,7 @@ class LaneConnection:
             return
         self._request = None
         self._stream = stream
+        self._is_to_work = False
         stream.when_ready(self._work_soon)
         if self._is_stopping:
             stream.stop()
@@ -428,7 +448,6 @@ class LaneConnection:
             if data is None:
                 self._stream = None
                 stream.close()
-                self._is_busy = False
                 self._idle_since = self._lane.now
                 self._after_answer()
                 return
@@ -445,14 +464,18 @@ class LaneConnection:
             self.close()
             return False
         if sent_bytes < len(data):
-            self._write_since = self._lane.now
-            self._out = memoryview(data)[sent_bytes:]
-            self._lane.await_room(self.socket.fileno())
-            if len(data) > SMALL_BYTES:
-                self._hold = self._lane.in_flight.hold(self.close)
-                self._hold.grow_anyway(len(data))
+            self._keep(data, sent_bytes)
             return False
         return True
+
+    def _keep(self, data: bytes, sent_bytes: int) -> None:
+        """Keep what the socket has not taken until it has room."""
+        self._write_since = self._lane.now
+        self._out = memoryview(data)[sent_bytes:]
+        self._lane.await_room(self.socket.fileno())
+        if len(data) > SMALL_BYTES:
+            self._hold = self._lane.in_flight.hold(self.close)
+            self._hold.grow_anyway(len(data))
 
     def _write(self) -> None:
         """Go on with an answer that the client was too slow for."""
@@ -486,7 +509,7 @@ class LaneConnection:
     def _after_answer(self) -> None:
         if self._is_stopping:
             self.close()
-        elif not self._is_working and (self.received or self._is_readable or self._is_at_end):
+        elif self.received or self._is_readable or self._is_at_end:
             self._lane.again(self)
 
     def _release(self) -> None:

@@ -22,7 +22,7 @@ from troth.core.replies import Reply
 from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.dispatch import Dispatcher, no_memory
 from troth.http.api.router import Match
-from troth.http.api.rows import Call, Renewals
+from troth.http.api.rows import Call, HalvedHandler, Renewals
 from troth.http.tracing.requests import trace_fields
 from troth.http.wire.errors import ApiError
 from troth.http.wire.in_flight import SMALL_BYTES, InFlight
@@ -101,21 +101,21 @@ class Exchange(Struct, eq=False):
 
         A task, too, for a long body: others get their turn between looking at it and writing it.
         """
-        match, request, questions = self.match, self.request, self.questions
-        handler = match.endpoint.in_halves
-        if handler is None or len(request.body) > LONG_BODY_BYTES:
-            questions.start(self)
+        match, request = self.match, self.request
+        handler, body = match.endpoint.in_halves, request.body
+        if handler is None or (body and len(body) > LONG_BODY_BYTES):
+            self.questions.start(self)
             return
         dispatcher = self.dispatcher
         try:
             self.call = call = dispatcher.admit(request, match)
             asked = handler.question(dispatcher.api, call)
             if isinstance(asked, Command):
-                questions.submit(asked, self.held, self)
+                self.questions.submit(asked, self.held, self)
             elif asked is None:
-                questions.start(self)
+                self.questions.start(self)
             else:
-                self.awaited_count = questions.submit_renewals(asked, self.held, self)
+                self.awaited_count = self.questions.submit_renewals(asked, self.held, self)
         except Overloaded as error:
             self._fail_unless_waits(error)
         except ApiError as error:
@@ -137,37 +137,57 @@ class Exchange(Struct, eq=False):
         if self.questions.in_flight.is_full and _is_large(reply):
             self.questions.defer(self, reply)
             return
-        try:
-            try:
-                status, answer = self._rendered(reply)
-            except MemoryError:
-                if not RESERVE.give_away():
-                    raise
-                status, answer = self._rendered(reply)
-            self._end(status, answer)
-        except MemoryError as error:
-            self._lose(error)
-
-    def _rendered(self, reply: Reply) -> tuple[int, bytes]:
-        """Return status and bytes of the answer. Raises MemoryError."""
-        dispatcher = self.dispatcher
+        dispatcher, request = self.dispatcher, self.request
         handler, call = self.match.endpoint.in_halves, self.call
         assert handler is not None, "the others do not ask this way"
         assert call is not None, "it was made when the question was asked"
         try:
-            if reply.claimed is not None:
-                reply = dispatcher.api.shards.with_leaf(reply)
-            status, body = handler.rendered(dispatcher.api, call, reply)
+            try:
+                if reply.claimed is not None:
+                    reply = dispatcher.api.shards.with_leaf(reply)
+                status, body = handler.rendered(dispatcher.api, call, reply)
+                if body and dispatcher.is_plain and not request.principal.session_id:
+                    # As `_with_headers`, but with nothing to choose.
+                    size_bytes, date = len(body), _date
+                    if not date.begins_s <= time() < date.ends_s:
+                        date.renew()
+                    before = (
+                        _BEFORE_IDS[size_bytes]
+                        if size_bytes < _PREPARED_BYTES
+                        else _BEFORE_ID % size_bytes
+                    )
+                    parts = STATUS_LINES[status], before, request.id.encode(), date.after_id, body
+                    answer = b"".join(parts)
+                else:
+                    answer = self._with_headers(status, body)
+            except MemoryError:
+                if not RESERVE.give_away():
+                    raise
+                status, answer = self._rendered_again(handler, call, reply)
+            except Exception as error:
+                response = self._refusal(error)
+                status, answer = response.status, render(response)
+            self._end(status, answer)
+        except MemoryError as error:
+            self._lose(error)
+
+    def _with_headers(self, status: int, body: bytes) -> bytes:
+        """Return the bytes of an answer that has not only the headers that every one has."""
+        response = json_response(status, body) if body else Response(status)
+        return render(self.dispatcher.finish(self.request, response))
+
+    def _rendered_again(
+        self, handler: HalvedHandler, call: Call, reply: Reply
+    ) -> tuple[int, bytes]:
+        """Return status and bytes of the answer, now that there is memory. Raises MemoryError."""
+        try:
+            status, body = handler.rendered(self.dispatcher.api, call, reply)
+            return status, self._with_headers(status, body)
         except MemoryError:
             raise
         except Exception as error:
             response = self._refusal(error)
-        else:
-            if body and dispatcher.is_plain and not self.request.principal.session_id:
-                return status, render_json(status, body, self.request.id)
-            response = json_response(status, body) if body else Response(status)
-            response = dispatcher.finish(self.request, response)
-        return response.status, render(response)
+            return response.status, render(response)
 
     def _lose(self, error: MemoryError) -> None:
         """End the connection: no answer that can be made would be true, so its client asks again.
@@ -256,10 +276,9 @@ class Exchange(Struct, eq=False):
         self.client.answered(answer, self.held)
         duration_s = perf_counter() - self.started_s
         api, request = self.dispatcher.api, self.request
-        requests = api.metrics.requests
-        requests.count(request.endpoint, status, duration_s)
+        api.metrics.requests.answered(request.endpoint, status, duration_s)
         if not request.is_plain and b"traceparent" in request.headers:
-            requests.note_trace(
+            api.metrics.requests.note_trace(
                 request.endpoint, status, duration_s, request.headers[b"traceparent"]
             )
         if status >= 400 or duration_s > api.request_log.above_s:
@@ -288,16 +307,6 @@ _BEFORE_IDS: Final = [_BEFORE_ID % size_bytes for size_bytes in range(_PREPARED_
 
 _WITHOUT_LENGTH: Final = frozenset({204, 304})
 """Statuses without a body: 304 would otherwise say that what the client has is empty."""
-
-
-def render_json(status: int, body: bytes, request_id: str) -> bytes:
-    """Return the bytes of a JSON answer with the headers that every answer has, and no others.
-
-    As `render` of what `Dispatcher.finish` makes of `json_response`.
-    """
-    size_bytes = len(body)
-    before = _BEFORE_IDS[size_bytes] if size_bytes < _PREPARED_BYTES else _BEFORE_ID % size_bytes
-    return b"".join((STATUS_LINES[status], before, request_id.encode(), _date.after_id(), body))
 
 
 def render(response: Response) -> bytes:
@@ -331,23 +340,26 @@ def render_head(response: Response) -> bytes:
 class _Date:
     """The time for the header Date, which changes once a second."""
 
+    __slots__ = ("_text", "after_id", "begins_s", "ends_s")
+
     def __init__(self) -> None:
-        self._begins_s = self._ends_s = 0.0
-        self._text = self._after_id = b""
+        self.begins_s = self.ends_s = 0.0
+        """While the time is between these, nothing changes."""
+        self.after_id = self._text = b""
+        """What comes between the id and the body of a JSON answer."""
 
     def text(self) -> bytes:
         """Return the present time, as HTTP writes it."""
-        self.after_id()
+        if not self.begins_s <= time() < self.ends_s:
+            self.renew()
         return self._text
 
-    def after_id(self) -> bytes:
-        """Return what comes between the id and the body of a JSON answer."""
-        if not self._begins_s <= time() < self._ends_s:
-            second = int(time())
-            self._begins_s, self._ends_s = float(second), second + 1.0
-            self._text = formatdate(second, usegmt=True).encode()
-            self._after_id = b"%b%b\r\n\r\n" % (_AFTER_ID, self._text)
-        return self._after_id
+    def renew(self) -> None:
+        """Take the present time."""
+        second = int(time())
+        self.begins_s, self.ends_s = float(second), second + 1.0
+        self._text = formatdate(second, usegmt=True).encode()
+        self.after_id = b"%b%b\r\n\r\n" % (_AFTER_ID, self._text)
 
 
 _date: Final = _Date()

@@ -27,6 +27,9 @@ BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 """Longer bodies are not collected here: reading them dominates their cost anyway."""
 
 _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.([01])")
+_LINE_LIMIT_BYTES: Final = 2 * 1024
+_PLAIN_LINE: Final = re.compile(rb"GET (/[!->@-~]{0,%d}) HTTP/1\.1" % (_LINE_LIMIT_BYTES - 14))
+"""The beginning of most requests that have no body, without what follows a `?`."""
 _VALUE_BYTES: Final = rb"[\t\x20-\x7e\x80-\xff]*"
 _VALUE: Final = re.compile(_VALUE_BYTES)
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _VALUE_BYTES + rb"\r\n)+")
@@ -158,11 +161,15 @@ class Parser:
 
     Clients repeat themselves. What was found out about a head is used again when it is, byte for
     byte, that of the request before, or one with POST that another request had; about its fields
-    alone, when another request had the same. Of one of the last few kinds of requests, with as many
+    alone, when another request had the same. All that there is to a GET like the one before is the
+    path that it has instead. Of one of the last few kinds of requests, with as many
     fields of the same names, only those are read whose values have changed.
     """
 
-    __slots__ = ("_body_limit_bytes", "_head", "_head_limit_bytes", "_kinds", "_known", "_text")
+    __slots__ = (
+        *("_body_limit_bytes", "_head_limit_bytes", "_may_be_long", "_kinds", "_known"),
+        *("_head", "_text", "_fields", "_fields_text"),
+    )
 
     def __init__(
         self, head_limit_bytes: int, body_limit_bytes: int, known: KnownHeads | None = None
@@ -172,9 +179,14 @@ class Parser:
         `known` is what several parsers know, and fill together.
         """
         self._head_limit_bytes = head_limit_bytes
+        self._may_be_long = head_limit_bytes >= _LINE_LIMIT_BYTES + _HEAD_KEPT_BYTES
         self._body_limit_bytes = min(body_limit_bytes, BODY_KEPT_LIMIT_BYTES)
-        self._text = b""  # of the head that was read last
+        # Of the head that was read last; nothing begins, or ends, with an empty tuple.
+        self._text: bytes | tuple[()] = ()
         self._head = _NO_HEAD
+        # Of the last request that had no body, and was not the last one.
+        self._fields_text: bytes | tuple[()] = ()
+        self._fields = _NO_HEAD.fields
         self._kinds: dict[int, _KnownFields] = {}  # by the number of fields
         self._known = known or KnownHeads()
 
@@ -183,13 +195,21 @@ class Parser:
 
         Raises NotServed, as soon as that is certain.
         """
-        head_end = buffer.find(b"\r\n\r\n")
-        if head_end < 0:
-            self._refuse_hopeless(buffer)
-            return None
-        body_start = head_end + 4
-        text = buffer[:body_start]
-        head = self._head if text == self._text else self._find_head(text)
+        if buffer.startswith(self._text):
+            head, body_start = self._head, len(self._text)
+        else:
+            fields_text = self._fields_text
+            if buffer.endswith(fields_text):
+                line = _PLAIN_LINE.fullmatch(buffer, 0, len(buffer) - len(fields_text))
+                if line is not None:
+                    head = Head("GET", line[1], b"", False, False, self._fields)
+                    return Parsed(head, b"", len(buffer))
+            head_end = buffer.find(b"\r\n\r\n")
+            if head_end < 0:
+                self._refuse_hopeless(buffer)
+                return None
+            body_start = head_end + 4
+            head = self._find_head(buffer[:body_start])
         fields = head.fields
         if fields.is_chunked:
             if head.is_old:
@@ -248,7 +268,7 @@ class Parser:
 
     def _find_head(self, text: bytes) -> Head:
         """Return what a head says that is not that of the request before. Raises NotServed."""
-        head = self._known.heads.get(text)
+        head = self._known.heads.get(text) if text.startswith(b"POST") else None
         if head is None:
             head = self._read_head(text)
         self._text, self._head = text, head
@@ -265,12 +285,21 @@ class Parser:
         method, target, version = found.groups()
         path, _, query = target.partition(b"?")
         fields = self._known.fields.get(rest)
+        is_known = fields is not None
         if fields is None:
             fields = self._find_fields(rest)
         is_old = version == b"0"
-        head = Head(_METHODS[method], path, query, is_old, is_old or fields.is_last, fields)
-        if method == b"POST" and _is_to_be_kept(text, fields):
-            _keep(self._known.heads, text, head)
+        is_last = is_old or fields.is_last
+        head = Head(_METHODS[method], path, query, is_old, is_last, fields)
+        if method == b"POST":
+            if _is_to_be_kept(text, fields):
+                _keep(self._known.heads, text, head)
+        elif (
+            is_known
+            and self._may_be_long
+            and not (is_last or fields.length_bytes or fields.is_chunked)
+        ):
+            self._fields_text, self._fields = b"\r\n" + rest, fields
         return head
 
     def _find_fields(self, text: bytes) -> Fields:

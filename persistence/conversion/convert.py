@@ -52,14 +52,6 @@ _NOT_COPIED: Final = frozenset(
 )
 """What a conversion makes itself, or has no use for."""
 
-_WRITTEN_ONCE: Final = frozenset(
-    {
-        *(rows.PROMISES, rows.PROMISE_IDS, rows.TASKS, rows.TASK_IDS),
-        *(rows.BY_SERIAL, rows.BY_STATE, rows.BY_END, rows.BY_TAG),
-    }
-)
-"""Tables whose rows are dealt once. Others, as those of headers, get some in each commit."""
-
 _AS_IT_WAS: Final = (
     "The old directory is as it was. Free space or check the disk and the permissions, then try "
     "again."
@@ -116,11 +108,11 @@ def convert(
     before = data.with_name(data.name + BEFORE_SUFFIX)
     try:
         _finish_renaming(data, building, before)
-        with _locked(data):
+        with locked(data):
             version, identity = read_identity(data)
-            made = _new_identity(version, identity, wanted)
+            made = new_identity(version, identity, wanted)
             entities_count = None
-            if made is not None:
+            if made != identity or version < FORMAT_VERSION:
                 _refuse_to_lose(data, before, remove_old=remove_old)
                 identity = replace(made, data_id=random_bytes(DATA_ID_BYTES))
                 with marked(building, MARK):
@@ -170,8 +162,8 @@ def _finish_renaming(data: Path, building: Path, before: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Lock the old directory, so that no server starts on it."""
+def locked(data: Path) -> Iterator[None]:
+    """Lock the old directory, so that no server starts on it. Raises a PersistenceError."""
     try:
         lock = RealFiles().lock(str(data))
     except BlockingIOError as error:
@@ -182,8 +174,8 @@ def _locked(data: Path) -> Iterator[None]:
         yield
 
 
-def _new_identity(version: int, old: Identity, wanted: NewPlacement) -> Identity | None:
-    """Return what the new directory is to be, or None if the old one is that already."""
+def new_identity(version: int, old: Identity, wanted: NewPlacement) -> Identity:
+    """Return what a new directory is to be, with the old one's data id. Raises ConversionError."""
     placement, shard_count = wanted.placement, wanted.shard_count or old.shard_count
     groups_count = wanted.groups_count or old.groups_count
     if not 1 <= shard_count <= SHARDS_LIMIT_COUNT:
@@ -198,8 +190,7 @@ def _new_identity(version: int, old: Identity, wanted: NewPlacement) -> Identity
         )
     if placement is None:
         placement = old.placement if version == FORMAT_VERSION else PlacementRule.ORIGIN
-    made = replace(old, placement=placement, group_shards=dealt_shards(shard_count, groups_count))
-    return None if version == FORMAT_VERSION and made == old else made
+    return replace(old, placement=placement, group_shards=dealt_shards(shard_count, groups_count))
 
 
 def _refuse_to_lose(data: Path, before: Path, *, remove_old: bool) -> None:
@@ -221,14 +212,33 @@ def _build(
 ) -> int:
     """Write all of the new directory, its identity last; how many entities it has."""
     files = RealFiles()
+    for group in range(identity.groups_count):
+        write_new_log(files, str(building), identity.data_id, group=group)
+    entities_count = deal_out(data, building, identity, now_ms, progress)
+    _copy_others(data, building)
+    write_identity(files, str(building), identity)
+    return entities_count
+
+
+def deal_out(
+    data: Path,
+    building: Path,
+    identity: Identity,
+    now_ms: int,
+    progress: EntitiesDone = lambda _: None,
+) -> int:
+    """Write the checkpoints of all groups, with everything that is in a directory.
+
+    They are below `building`, which has the directories of the groups, and what the log of the
+    directory holds is in them. Return how many entities there are. Raises a PersistenceError.
+    """
     with contextlib.ExitStack() as closing:
         old = closing.enter_context(contextlib.closing(OldData(data, now_ms)))
         _refuse_running_jobs(data, old)
         new = []
         for group in range(identity.groups_count):
-            write_new_log(files, str(building), identity.data_id, group=group)
             path = building / checkpoints_name(group)
-            store = LmdbStore(path, rows.TABLES, written_once=_WRITTEN_ONCE)
+            store = LmdbStore(path, rows.TABLES)
             checkpoints = Checkpoints(store, identity.data_id, identity.shards_of(group))
             new.append(closing.enter_context(contextlib.closing(checkpoints)))
         dealer = Dealer(new, identity.placement, identity.group_shards, old.states)
@@ -250,9 +260,7 @@ def _build(
             checkpoints.verify()
             for index in identity.shards_of(group):
                 checkpoints.load(index)  # what is counted is there
-    _copy_others(data, building)
-    write_identity(files, str(building), identity)
-    return dealer.entities_count
+        return dealer.entities_count
 
 
 def _refuse_running_jobs(data: Path, old: OldData) -> None:

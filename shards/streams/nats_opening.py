@@ -65,7 +65,7 @@ def _check(name: str, found: FoundServers, unsafe_fsync: bool) -> None:
 
 
 class Look:
-    """Looks at the servers that have a copy, and warns; see `stream_opening._Clients`."""
+    """Looks at the servers that have a copy, and warns; see `stream_opening.Clients`."""
 
     def __init__(
         self, stream: JetStreamStream, found: FoundServers | None, unsafe_fsync: bool

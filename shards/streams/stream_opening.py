@@ -17,12 +17,13 @@ from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
 from troth.persistence.streams.cluster import ClusterBook, ClusterDescription
 from troth.persistence.streams.features import refuse_later
+from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.shards.storage import GroupPlace
 
 from .stream_storage import StreamGroup, StreamStorage
-from .times import asked
+from .times import MACHINE_TIMES, asked
 
 log = structlog.get_logger("troth.shards.streams")
 
@@ -50,7 +51,7 @@ def open_stream(
 
     Without a name, the node has that of its machine and directory.
     """
-    clients = _clients(url, 0, nats)
+    clients = clients_of(url, 0, nats)
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, shard_count, node=node)
     return _looked_at(storage, clients)
@@ -66,18 +67,26 @@ def open_group(
     incarnation: int,
     may_claim: Callable[[], bool],
     ended: frozenset[int],
+    is_shared: bool = False,
 ) -> StreamStorage:
-    """Open the storage of one group of a cluster, for one of several processes. Raises as above."""
+    """Open the storage of one group of a cluster, for one of several processes. Raises as above.
+
+    `is_shared`: nodes share the groups, so this one claims when it is its turn.
+    """
     cluster = cluster_at(url, name)
-    clients = _clients(url, place.group, nats, may_make=False)
+    clients = clients_of(url, place.group, nats, may_make=False)
     directory = Path(place.path)
-    group = StreamGroup(place, cluster.identity, incarnation, may_claim, ended, cluster.features)
+    turn = ClaimTurn(MACHINE_TIMES.boot_ms) if is_shared else None
+    may_claim = may_claim if turn is None else turn.may_claim
+    group = StreamGroup(
+        place, cluster.identity, incarnation, may_claim, ended, cluster.features, turn
+    )
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
     return _looked_at(storage, clients)
 
 
-def _looked_at(storage: StreamStorage, clients: "_Clients") -> StreamStorage:
+def _looked_at(storage: StreamStorage, clients: "Clients") -> StreamStorage:
     """Return a storage whose engine was looked at. Raises StreamRefused."""
     try:
         storage.is_fsync_unsafe = clients.look()
@@ -145,7 +154,7 @@ def cluster_book(url: str, replicas_count: int | None = None) -> ClusterBook:
     return JetStreamCluster(url, replicas_count=replicas_count)
 
 
-class _Clients(NamedTuple):
+class Clients(NamedTuple):
     """What a group's stream is reached through.
 
     `look` warns of what is less safe than it could be; call it once it was connected. It returns
@@ -157,7 +166,7 @@ class _Clients(NamedTuple):
     look: Callable[[], bool]
 
 
-def _clients(url: str, group: int, nats: NatsOptions, *, may_make: bool = True) -> _Clients:
+def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True) -> Clients:
     """Return the clients for a group's stream. Raises StreamRefused."""
     if url.startswith(POSTGRES_SCHEME):
         return _postgres_clients(url, group)
@@ -165,10 +174,10 @@ def _clients(url: str, group: int, nats: NatsOptions, *, may_make: bool = True) 
         from .nats_opening import nats_clients
     except ImportError as error:
         raise _not_installed(*_NATS) from error
-    return _Clients(*nats_clients(url, group, *nats, may_make=may_make))
+    return Clients(*nats_clients(url, group, *nats, may_make=may_make))
 
 
-def _postgres_clients(url: str, group: int) -> _Clients:
+def _postgres_clients(url: str, group: int) -> Clients:
     try:
         from troth.persistence.streams.postgres_keeping import PostgresKeeping
         from troth.persistence.streams.postgres_stream import PostgresStream
@@ -184,7 +193,7 @@ def _postgres_clients(url: str, group: int) -> _Clients:
             )
         return False
 
-    return _Clients(stream, PostgresKeeping(url, group), look)
+    return Clients(stream, PostgresKeeping(url, group), look)
 
 
 def _not_installed(engine: str, extra: str) -> StreamRefused:

@@ -44,6 +44,7 @@ from troth.persistence.errors import (
 from troth.persistence.files import DIRECTORY_MODE, LockedDirectory, RealFiles
 from troth.persistence.identity import (
     IDENTITY_NAME,
+    MOVED_NAME,
     Identity,
     decode_identity,
     encode_identity,
@@ -55,6 +56,7 @@ from troth.persistence.snapshots.snapshot_file import Batch, SnapshotError
 from troth.persistence.snapshots.snapshots import Cut, make_cut
 from troth.persistence.streams.chain import ChainMark, StreamDamaged, another_history
 from troth.persistence.streams.features import FEATURES
+from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import (
     SnapshotDescription,
     Stream,
@@ -62,6 +64,7 @@ from troth.persistence.streams.stream import (
     StreamRefused,
     StreamUnreachable,
 )
+from troth.persistence.streams.stream_frames import decode_stream_frame
 from troth.persistence.streams.stream_log import StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
@@ -74,6 +77,8 @@ from .times import MACHINE_TIMES, Answer, Times, asked
 
 CACHE_NAME: Final = "stream.json"
 CHECKPOINTS_NAME: Final = "checkpoints"
+MOVER: Final = "troth data move"
+"""Who claims streams to which a directory is moved (`moving.py`); no node has this name."""
 _FETCHES_COUNT: Final = 3
 
 log = structlog.get_logger("troth.shards.streams")
@@ -86,7 +91,8 @@ class StreamGroup:
     `place` is its directory. `identity` is that of the cluster. `incarnation` tells this process
     from all others; `may_claim` says whether it may try to own the stream now, if it is free.
     `ended` are those that had the group here before, and are gone. `features` is the cluster's
-    number (`persistence/streams/features.py`).
+    number (`persistence/streams/features.py`). `turn` is there if nodes share the groups: then
+    `may_claim` is its, and a node that stands by says once a second that it does.
     """
 
     place: GroupPlace
@@ -95,6 +101,7 @@ class StreamGroup:
     may_claim: Callable[[], bool]
     ended: frozenset[int] = frozenset()
     features: int = FEATURES
+    turn: ClaimTurn | None = None
 
 
 class StreamStorage:
@@ -126,6 +133,7 @@ class StreamStorage:
         self.make_checkpoint: MakeCheckpoint | None = None
         self.node = node
         self.group = 0 if group is None else group.place.group
+        self.turn = None if group is None else group.turn
         self._home = Path(path)
         self._path = self._home if group is None else self._home / group_name(self.group)
         self.is_fsync_unsafe = False
@@ -230,7 +238,19 @@ class StreamStorage:
                 return
         if first_number > 1:
             raise StreamDamaged(stream.name, first_number, "what was before it is not there")
+        if first_number == 1:
+            self._refuse_while_moved(stream)
         self.noted = None  # everything is read
+
+    def _refuse_while_moved(self, stream: Stream) -> None:
+        """Raise StreamRefused if a directory is being moved here: not all of it has come yet."""
+        shown = self._asked(lambda: stream.read(1))
+        decoded = decode_stream_frame(shown[0][1]) if shown else None
+        if decoded is not None and decoded[0].payload == MOVER.encode():
+            raise StreamRefused(
+                f"{stream.name}: a data directory is being moved here, and not all of it has come "
+                "yet. Nothing was changed. Run `troth data move` again, as it was run before."
+            )
 
     def _begin_with(self, snapshot: SnapshotDescription) -> None:
         """Replace the checkpoints by a snapshot. Raises StreamUnreachable or as it is unusable."""
@@ -308,6 +328,8 @@ class StreamStorage:
             following.tell()
             if following.is_due():
                 self._catch_up()
+            elif self.turn is not None and following.is_to_be_seen():
+                self._note_reader()
 
         shards = self.identity.shards_of(self.group)
         mark = self._log.mark
@@ -330,10 +352,13 @@ class StreamStorage:
             self.make_checkpoint(position)
         self.trim(self._checkpoints.position + 1)
         if self.noted is not None:
-            try:
-                self.keeping.note_reader(self.node, self.noted.number)
-            except StreamUnreachable as error:  # less is trimmed, until the next time
-                log.warning("how far this server has read is not noted", problem=str(error))
+            self._note_reader()
+
+    def _note_reader(self) -> None:
+        try:
+            self.keeping.note_reader(self.node, _number_of(self.noted))
+        except StreamUnreachable as error:  # less is trimmed, until the next time
+            log.warning("how far this server has read is not noted", problem=str(error))
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         committer.may_answer = self._log.may_answer
@@ -531,12 +556,13 @@ def _make_directories(*paths: Path) -> None:
 
 def refuse_own_log(directory: Path, name: str) -> None:
     """Raise DataDirectoryUnreadable if a directory holds a log, which is not in the engine."""
-    if (directory / IDENTITY_NAME).exists():
-        raise DataDirectoryUnreadable(
-            str(directory),
-            f"holds a server's own log ({IDENTITY_NAME}), which is not in {name}",
-            "Choose another directory with --data.",
-        )
+    for file in (IDENTITY_NAME, MOVED_NAME):
+        if (directory / file).exists():
+            raise DataDirectoryUnreadable(
+                str(directory),
+                f"holds a server's own log ({file}), which is not in {name}",
+                "Choose another directory with --data.",
+            )
 
 
 def _write_durably(path: Path, content: bytes) -> None:

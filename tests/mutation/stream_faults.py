@@ -11,6 +11,7 @@ BOOKS = "persistence/streams/test_cluster_books.py"
 STORAGE = "shards/streams/test_stream_storage.py"
 GROUPS = "shards/streams/test_groups_of_streams.py"
 FINALIZE = "streams/test_finalize.py"
+MOVING = "streams/test_moving.py"
 
 STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -26,6 +27,27 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "SELECT FROM troth_member WHERE features < $1 AND ",
         "SELECT FROM troth_member WHERE features < 0 AND ",
         FINALIZE,
+    ),
+    fault(
+        "a server begins with half a directory that is being moved",
+        "shards/streams/stream_storage.py",
+        "            self._refuse_while_moved(stream)\n",
+        "            pass\n",
+        MOVING,
+    ),
+    fault(
+        "a directory that was moved can still be served",
+        "shards/streams/moving.py",
+        "                (data / IDENTITY_NAME).rename(data / MOVED_NAME)\n",
+        "",
+        MOVING,
+    ),
+    fault(
+        "a directory is moved to where others have written",
+        "shards/streams/moving.py",
+        "            if is_others or ",
+        "            if ",
+        MOVING,
     ),
     fault(
         "a server that is too old for its cluster starts",

@@ -1,6 +1,7 @@
 """Group commit: one batch a turn, positions, room, and the end after a failure."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -215,6 +216,57 @@ async def test_who_is_awake_hears_of_it_without_the_ring() -> None:
     await writer.close()
 
     assert durable == [2]
+
+
+class Ear:
+    """Who hears the log's bell in the thread's place."""
+
+    def __init__(self) -> None:
+        self.bells: dict[int, Callable[[], None]] = {}
+
+    def listen(self, number: int, hear: Callable[[], None]) -> None:
+        self.bells[number] = hear
+
+    def listen_no_more(self, number: int) -> None:
+        del self.bells[number]
+
+
+async def test_a_listener_hears_the_bell_until_it_says_that_it_does_no_longer() -> None:
+    durable: list[int] = []
+    committer = committer_with(durable)
+    ear = Ear()
+    assert committer.let_hear(ear)
+    assert not committer.let_hear(Ear()), "one hears it"
+    writer = ThreadWriter(MemoryLog(), committer)
+    await trio.testing.wait_all_tasks_blocked()
+    committer.append(entries(1, 1))
+    committer.flush(writer)
+    ((bell, hear),) = ear.bells.items()
+    with trio.fail_after(60):
+        await trio.lowlevel.wait_readable(bell)
+    assert durable == [], "no task hears it"
+    hear()
+    assert durable == [2]
+
+    committer.let_hear(None)
+    committer.append(entries(1))
+    committer.flush(writer)
+    with trio.fail_after(60):
+        while durable != [2, 3]:
+            await trio.lowlevel.checkpoint()
+    await writer.close()
+
+
+async def test_a_bell_that_is_closed_is_heard_no_more() -> None:
+    committer = committer_with([])
+    ear = Ear()
+    committer.let_hear(ear)
+    writer = ThreadWriter(MemoryLog(), committer)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(ear.bells) == 1
+    await writer.close()
+
+    assert ear.bells == {}
 
 
 async def test_the_thread_reports_a_failure() -> None:

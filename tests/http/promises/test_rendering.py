@@ -15,19 +15,25 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 MAPS = st.none() | st.dictionaries(TEXTS, TEXTS, max_size=4)
 VALUES = st.builds(Value, MAPS, st.none() | TEXTS)
 INTEGERS = st.integers(INTEGER_MIN, INTEGER_MAX)
-PROMISES = st.builds(
-    Promise,
-    id=TEXTS,
-    serial=INTEGERS,
-    state=st.sampled_from(PromiseState),
-    timeout=INTEGERS,
-    created_on=INTEGERS,
-    param=VALUES,
-    tags=MAPS,
-    key_for_create=st.none() | TEXTS,
-    value=VALUES,
-    key_for_complete=st.none() | TEXTS,
-    completed_on=st.none() | INTEGERS,
+BEGUN: dict[str, Any] = {
+    "id": TEXTS,
+    "serial": INTEGERS,
+    "timeout": INTEGERS,
+    "created_on": INTEGERS,
+    "param": VALUES,
+    "tags": MAPS,
+    "key_for_create": st.none() | TEXTS,
+}
+PROMISES = st.one_of(
+    st.builds(Promise, **BEGUN, state=st.just(PromiseState.PENDING)),
+    st.builds(
+        Promise,
+        **BEGUN,
+        state=st.sampled_from(PromiseState).filter(lambda state: state != PromiseState.PENDING),
+        value=VALUES,
+        key_for_complete=st.none() | TEXTS,
+        completed_on=st.none() | INTEGERS,
+    ),
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tests.proofs.corpus import wrong_fields
 from troth.http.documents.table import API_ENDPOINTS
-from troth.http.sockets.lane import LANE_GROUPS
+from troth.http.sockets.lane_served import LANE_GROUPS
 from troth.http.wire.fields import example
 
 CHOOSING: Final = frozenset({"Bulk jobs", "Sessions"})

@@ -365,6 +365,66 @@ def test_what_a_parser_remembers_is_little() -> None:
     assert max(sum(map(len, kind.lines)) for kind in kept) <= _HEAD_KEPT_BYTES
 
 
+LIKE_THE_ONE_BEFORE = b"GET %b HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LIKE_THE_ONE_BEFORE % b"/promises/b",
+        LIKE_THE_ONE_BEFORE % b"/promises/a",
+        LIKE_THE_ONE_BEFORE % b"/a?b=/c",
+        LIKE_THE_ONE_BEFORE % b"/a?",
+        LIKE_THE_ONE_BEFORE % b"a",
+        LIKE_THE_ONE_BEFORE % b"/a b",
+        LIKE_THE_ONE_BEFORE % b"/\xff",
+        LIKE_THE_ONE_BEFORE % (b"/" + b"a" * 3_000),
+        LIKE_THE_ONE_BEFORE % (b"/" + b"a" * 70_000),
+        LIKE_THE_ONE_BEFORE % b"/a" + LIKE_THE_ONE_BEFORE % b"/b",
+        (LIKE_THE_ONE_BEFORE % b"/a").replace(b"1.1", b"1.0"),
+        (LIKE_THE_ONE_BEFORE % b"/a").replace(b"GET", b"DELETE"),
+        (LIKE_THE_ONE_BEFORE % b"/a").replace(b"A: 1", b"A: 2"),
+        (LIKE_THE_ONE_BEFORE % b"/a").replace(b"A: 1", b"Content-Length: 1"),
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n" + LIKE_THE_ONE_BEFORE % b"/",
+        b"\r\nHost: x\r\nA: 1\r\n\r\n",
+    ],
+)
+def test_what_looks_like_the_request_before_means_what_it_says(content: bytes) -> None:
+    parser = new_parser()
+    for place in (b"/1", b"/2", b"/3"):
+        parsed = parser.parse(LIKE_THE_ONE_BEFORE % place)
+        assert parsed is not None
+        assert parsed.head.path == place
+    try:
+        found = parser.parse(content)
+    except NotServed:
+        found = None
+    assert found == parse(content)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Host: x\r\nConnection: close\r\n",
+        b"Host: x\r\nContent-Length: 2\r\n",
+        b"Host: x\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+def test_what_ends_a_connection_or_has_a_body_never_looks_like_one_without(fields: bytes) -> None:
+    parser = new_parser()
+    for place in (b"/1", b"/2", b"/3"):
+        content = b"GET " + place + b" HTTP/1.1\r\n" + fields + b"\r\n"
+        assert parser.parse(content) == parse(content)
+
+
+def test_a_gets_fields_are_read_and_looked_up_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = new_parser()
+    for place in (b"/1", b"/2"):
+        parser.parse(LIKE_THE_ONE_BEFORE % place)
+    monkeypatch.setattr(Parser, "_find_head", None)
+    assert parser.parse(LIKE_THE_ONE_BEFORE % b"/3") is not None
+
+
 @pytest.mark.parametrize("method", [b"POST", b"GET"])
 def test_the_heads_of_many_connections_are_read_once(
     method: bytes, monkeypatch: pytest.MonkeyPatch

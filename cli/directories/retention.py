@@ -2,9 +2,9 @@
 
 import click
 
-from .operator_session import administrator_command
-from .options import TEXT, ServerCommand, Session
-from .output import span, table
+from troth.cli.operator_session import administrator_command
+from troth.cli.options import TEXT, ServerCommand, Session
+from troth.cli.output import span, table
 
 
 @click.command("retention", cls=ServerCommand)

@@ -1,4 +1,4 @@
-"""`troth data`: what a data directory holds, and converting one of an older format."""
+"""`troth data`: what a data directory holds, converting one of an older format, moving one."""
 
 import dataclasses
 import json
@@ -6,6 +6,10 @@ from pathlib import Path
 
 import click
 
+from troth.cli.errors import errors_shown
+from troth.cli.log import data_option
+from troth.cli.options import OrderedGroup
+from troth.cli.output import emit, fields, moment, now_ms, visible
 from troth.core.limits import GROUPS_LIMIT_COUNT, SHARDS_LIMIT_COUNT
 from troth.persistence.conversion.convert import Converted, NewPlacement, convert
 from troth.persistence.files import RealFiles
@@ -16,21 +20,19 @@ from troth.persistence.inspection.data_statistics import (
 )
 from troth.persistence.placement import PlacementRule
 
-from .errors import errors_shown
-from .log import data_option
-from .options import OrderedGroup
-from .output import emit, fields, moment, now_ms, visible
+from .moving import move_command
 from .retention import retention_command
 
 
 @click.group(cls=OrderedGroup)
 def data() -> None:
-    """Inspect a data directory, or convert it.
+    """Inspect a data directory, convert or move it.
 
     \b
     Examples:
       troth data stats --data /var/lib/troth
       troth data convert /var/lib/troth
+      troth data move /var/lib/troth --log postgresql://troth@db.example/troth
     """
 
 
@@ -209,4 +211,5 @@ def _converted_text(converted: Converted) -> str:
     )
 
 
+data.add_command(move_command)
 data.add_command(retention_command)

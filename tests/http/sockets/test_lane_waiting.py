@@ -1,0 +1,101 @@
+"""The lane waits for what comes next itself, but keeps nothing of trio's waiting."""
+
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+import trio
+import trio.testing
+
+from troth.http.settings.settings import Settings
+from troth.http.sockets import lane
+from troth.http.sockets.lane_waiting import patience_s
+
+from .test_bounded_memory import listening
+
+LIMIT_S: Final = 0.004
+STAY_S: Final = 2.0
+READS_COUNT: Final = 20
+
+
+@dataclass(frozen=True)
+class OtherLane:
+    """A lane of another port."""
+
+    is_rung: bool = False
+
+
+class LoopPasses(trio.abc.Instrument):
+    """Counts the passes of trio's loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name
+        self.count += 1
+
+
+async def test_the_lane_waits_as_long_as_it_may() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    assert patience_s(LIMIT_S, [OtherLane()]) == LIMIT_S
+
+
+async def test_it_does_not_wait_beyond_a_deadline(nursery: trio.Nursery) -> None:
+    nursery.start_soon(trio.sleep, 60)
+    await trio.testing.wait_all_tasks_blocked()
+    assert patience_s(1000, []) <= 60
+    nursery.cancel_scope.cancel()
+
+
+async def test_it_does_not_wait_while_a_task_could_run(nursery: trio.Nursery) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(trio.lowlevel.checkpoint)
+    assert patience_s(LIMIT_S, []) == 0
+
+
+async def test_it_does_not_wait_while_another_lane_is_rung() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    assert patience_s(LIMIT_S, [OtherLane(), OtherLane(is_rung=True)]) == 0
+
+
+async def test_requests_one_after_the_other_need_no_pass_of_trio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane, "_STAY_S", STAY_S)
+    passes = LoopPasses()
+
+    def ask(port: int) -> int:
+        """Return how many passes there were from the first answer to the last."""
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(b"GET /promises/none HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+            before_count = passes.count
+            for _ in range(READS_COUNT):
+                connection.sendall(b"GET /promises/none HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+            return passes.count - before_count
+
+    async with listening(Settings(), lane=True) as (listener, _):
+        trio.lowlevel.add_instrument(passes)
+        assert await trio.to_thread.run_sync(ask, listener.port) < READS_COUNT / 2
+        trio.lowlevel.remove_instrument(passes)
+
+
+async def test_other_tasks_go_on_beside_a_client_that_never_pauses() -> None:
+    is_over = False
+
+    def ask(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            while not is_over:
+                connection.sendall(b"GET /promises/none HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+
+    async with listening(Settings(), lane=True) as (listener, _), trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, ask, listener.port)
+        with trio.fail_after(60):
+            async with await trio.open_tcp_stream("127.0.0.1", listener.port) as stream:
+                # It is not served by the lane.
+                await stream.send_all(b"GET /docs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert await stream.receive_some(4096)
+        is_over = True
