@@ -1,6 +1,6 @@
 """What an engine keeps of a cluster, for those who look at it through a server.
 
-The engine is asked at most every few seconds, however many look, and only while somebody does.
+The engine is asked at most every few seconds, however many look, and only while they do.
 """
 
 import time
