@@ -13,7 +13,7 @@ from troth.persistence.streams.cluster import ClusterBook, WholeCluster, whole_c
 from troth.shards.threads import in_thread
 
 FRESH_S: Final = 5.0
-"""For so long what was found is shown again."""
+"""How long what was found is shown again."""
 
 
 @final
