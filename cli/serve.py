@@ -25,7 +25,6 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "nats_monitor",
         "replicas",
         "unsafe_fsync",
-        "cluster",
         "node",
         "shards",
         "segment_bytes",
@@ -33,6 +32,14 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "convert",
         "checkpoint_interval_ms",
         "checkpoint_log_bytes",
+    ),
+    "Cluster": (
+        "cluster",
+        "mesh_listen",
+        "cluster_secret_file",
+        "mesh_tls_cert",
+        "mesh_tls_key",
+        "mesh_tls_ca",
     ),
     "Retention": ("retain", "retention_interval_ms"),
     "Snapshots and archive": (

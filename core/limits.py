@@ -258,10 +258,17 @@ STREAM_TABLE_BYTES: Final = 64 * 1024 * 1024  # of one of the tables that are em
 STREAM_UPKEEP_MS: Final = 30_000  # how often an owner looks what can be trimmed
 STREAM_READER_GONE_MS: Final = 3_600_000  # a node that is gone for longer holds no frame back
 STREAM_READ_CHECKPOINT_BYTES: Final = 8 * 1024 * 1024  # after so much, a node that reads makes one
+STREAM_SEEN_MS: Final = 1_000  # how often a node that stands by says so, if others share the groups
 STREAM_SKEW_LIMIT_MS: Final = 1_000  # between the clocks of nodes; beyond it there is a warning
 STREAM_SNAPSHOT_INTERVAL_MS: Final = 3_600_000
 STREAM_SNAPSHOT_LOG_BYTES: Final = 1 << 30  # of the log since the last snapshot: one is due sooner
 STREAM_PIECE_BYTES: Final = 512 * 1024  # of a snapshot
+CLUSTER_NOTE_MS: Final = 500  # how often a node that shares groups says that it is there
+CLUSTER_LIVING_MS: Final = 2_500  # one that has not said so for longer counts as gone
+CLUSTER_STANDING_BY_MS: Final = 2_500  # as long may be since it has said that it reads a group
+CLUSTER_CLAIM_STEP_MS: Final = 300  # how much later the next node claims a group that is free
+CLUSTER_MOVE_INTERVAL_MS: Final = 1_000  # after a group has got an owner, before the next moves
+CLUSTER_STAY_MS: Final = 5_000  # how long a group stays where it is before it moves on
 JETSTREAM_MESSAGE_LIMIT_BYTES: Final = 1024 * 1024  # what a NATS server takes by default
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
@@ -281,6 +288,8 @@ assert BULK_RATE_COUNT <= BULK_RATE_LIMIT_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 assert STREAM_ALIVE_MS * 2 < STREAM_LEASE_MS < STREAM_TAKEOVER_WAIT_MS < STREAM_SILENCE_MS
+assert CLUSTER_NOTE_MS * 4 < CLUSTER_LIVING_MS < STREAM_SILENCE_MS
+assert STREAM_SEEN_MS * 2 < CLUSTER_STANDING_BY_MS
 assert STREAM_FRAME_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES
 assert STREAM_FRAME_LIMIT_BYTES + 4096 < JETSTREAM_MESSAGE_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES
 assert STREAM_PIECE_BYTES + 4096 < JETSTREAM_MESSAGE_LIMIT_BYTES

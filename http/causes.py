@@ -62,6 +62,16 @@ def problem_of(error: BaseException) -> str | None:
     return None
 
 
+def is_succeeded(error: BaseException) -> bool:
+    """Return whether a process of a cluster ended only because it lags behind another node."""
+    # Only here: other servers need none of it.
+    from troth.persistence.streams.chain import StreamTrimmed
+    from troth.persistence.streams.stream_log import Deposed
+
+    raised = [one for one in _leaves(error) if isinstance(one, DataDirectoryError | LogFailed)]
+    return bool(raised) and all(isinstance(one, Deposed | StreamTrimmed) for one in raised)
+
+
 @contextmanager
 def keeping_the_cause(doing: str) -> Iterator[None]:
     """Log an error of cleaning up instead of raising it, for use while another one is raised."""

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import trio
+
 from troth.core import limits
 from troth.core.commands import Command
 from troth.core.deciding import Options
@@ -25,6 +27,7 @@ from troth.http.envelope import messages
 from troth.http.executions.calls import FunctionCalls
 from troth.http.functions.builder import Builder
 from troth.http.identity.audit import AuditLog
+from troth.http.identity.spreading import CredentialsOwner
 from troth.http.metrics.loop_lag import LoopLag
 from troth.http.monitoring.process_metrics import BUILDS, CLOCK, FUNCTION_CALLS, PLACEMENT
 from troth.http.monitoring.sources import add_sources
@@ -47,6 +50,8 @@ from troth.http.processes.forwarding import ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.registration import register
 from troth.http.processes.shared_credentials import share_credentials
+from troth.http.processes.sharing_member import SharingMember
+from troth.http.processes.waiting_room import WaitingRoom
 from troth.http.promises.large_messages import LargeMessages
 from troth.http.promises.rendering import render_message
 from troth.http.settings.local_zone import local_zone
@@ -92,6 +97,7 @@ from troth.shards.shards import Shards
 from troth.shards.storage import (
     DirectoryStorage,
     FollowedStorage,
+    OwnedStorage,
     Storage,
     UpkeepStatistics,
 )
@@ -319,9 +325,9 @@ class Parts:
         metrics.add(GATE, self.gate.statistics)
         metrics.add(TRACES, tracing.queue.statistics if tracing is not None else lambda: NO_SPANS)
         metrics.add(PORTS, lambda: {name: door.listener.statistics() for name, door in self._ports})
-        self.cluster: ClusterMember | None = None
+        self.cluster: ClusterMember | SharingMember | None = None
         if member is not None and settings.cluster is not None:
-            self.cluster = make_cluster_member(settings, member.seated, storage, self.url)
+            self.cluster = make_cluster_member(settings, member, storage, self.url)
         self._upkeep_statistics: Callable[[], UpkeepStatistics] = UpkeepStatistics  # none yet
         if isinstance(storage, FollowedStorage):
             look = storage.stream_statistics
@@ -402,6 +408,21 @@ class Parts:
             LANES, lambda: {name: lane.statistics() for name, lane in lanes.items()}
         )
         return list(lanes.values())
+
+    def make_waiting_room(self, ready: trio.Event) -> WaitingRoom:
+        """Make what answers clients as long as no process of this node serves."""
+        assert self.member is not None, "this is one process of several"
+        return WaitingRoom(self.member.seated, self.api, self.shares, self.tables[0], ready)
+
+    def own_group(self) -> None:
+        """Learn that this process owns its group of a cluster, before it says anything."""
+        storage, member = self.storage, self.member
+        assert isinstance(storage, OwnedStorage), "a cluster is in an engine"
+        if member is None or self.settings.mesh_listen is None:
+            return
+        member.owned(storage.epoch)
+        if isinstance(self.shared, CredentialsOwner):
+            self.shared.epoch = storage.epoch
 
     def make_checkpointer(self) -> Checkpointer | None:
         """Make what writes checkpoints, once the shards run; None if nothing is kept on disk."""

@@ -56,7 +56,7 @@ from troth.shards.upkeep.place import watch_place
 from troth.shards.upkeep.tag_reader import read_tags
 
 from .announcement import announce
-from .causes import keeping_the_cause, problem_of
+from .causes import is_succeeded, keeping_the_cause, problem_of
 from .log_output import configure_logging, say_failed
 from .parts import Parts
 
@@ -91,6 +91,9 @@ def serve(
         manager = seated or taken()
         trio.run(_serve, settings, manager, when_ready, strict_exception_groups=True)
     except BaseException as error:
+        if settings.mesh_listen is not None and is_succeeded(error):
+            _log.warning("another node owns the group of this process by now")
+            return EXIT_FAILED  # its supervisor starts it again, to stand by
         problem = problem_of(error)
         if problem is None:
             raise
@@ -280,6 +283,8 @@ class Server:
             else:
                 parts.member.bring_streams(self.listeners, self.api)
                 nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
+                if self._is_shared:
+                    nursery.start_soon(parts.make_waiting_room(self.ready).run)
             if parts.cluster is not None:
                 nursery.start_soon(parts.cluster.watch_owner)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
@@ -289,6 +294,7 @@ class Server:
                     lambda: self.shards.recover(self.storage, trio.from_thread.check_cancelled)
                 )
             if parts.cluster is not None:
+                parts.own_group()
                 nursery.start_soon(parts.cluster.run)
             parts.continue_clock()
             parts.placement.withhold(None)  # until it is known who is disabled
@@ -325,7 +331,7 @@ class Server:
                 await self._start(nursery, running, door.listener)
             if parts.member is not None:
                 await self._answers.wait()
-                await nursery.start(parts.member.streams.run, self.listeners)
+                await nursery.start(parts.member.take_streams, self.listeners)
             if not self._is_stopping:
                 announce(parts, recovery, is_one_of_several=self._seated is not None)
                 nursery.start_soon(load_soon)
@@ -411,6 +417,11 @@ class Server:
         await nursery.start(parts.make_builder().run)
 
     @property
+    def _is_shared(self) -> bool:
+        """Return whether other nodes have some of the groups."""
+        return self.settings.mesh_listen is not None and self._parts.member is not None
+
+    @property
     def _is_stopping(self) -> bool:
         return self.api.readiness is Readiness.STOPPING
 
@@ -427,7 +438,7 @@ class Server:
 
         Until then connections wait in its sockets, which its supervisor keeps, or go to others.
         """
-        with trio.move_on_after(HELD_S):
+        with trio.move_on_after(float("inf") if self._is_shared else HELD_S):
             await self.ready.wait()
         if not self._is_stopping:
             await self._start(nursery, running, listener)
@@ -484,5 +495,6 @@ class Server:
             await self.shards.stop()
             if self._parts.member is not None:
                 self._parts.member.say_last()
-            if self.checkpointer is not None:
+            is_left = self._seated is not None and self._seated.is_left
+            if self.checkpointer is not None and not is_left:  # another node waits for the group
                 await self.checkpointer.checkpoint()

@@ -52,8 +52,8 @@ class BatchWriter(Protocol):
         ...  # pragma: no cover
 
 
-class Listener(Protocol):
-    """Who waits for several things at once in the event loop; the hot lane is one."""
+class BellListener(Protocol):
+    """What waits for several descriptors together in the event loop: the hot lane."""
 
     def listen(self, number: int, hear: Callable[[], None]) -> None:
         """Call `hear` whenever this descriptor can be read, until `listen_no_more`."""
@@ -192,7 +192,7 @@ class Committer:
         """Whether clients may be answered now, for a log that has a lease; None if always."""
         self.look: Callable[[], None] = _look_nowhere
         """Hear what the writer has said by now, for who is awake anyway: its ring costs more."""
-        self.listener: Listener | None = None
+        self.listener: BellListener | None = None
         self.is_unheard = trio.Event()
         """Set when the listener hears the bell no longer."""
         self._on_durable = on_durable
@@ -212,8 +212,8 @@ class Committer:
         self._watched_position = sys.maxsize
         self._enough_records = trio.Event()
 
-    def let_hear(self, listener: Listener | None) -> bool:
-        """Let a listener hear the bell of the writer that is made next; whether it will.
+    def let_hear(self, listener: BellListener | None) -> bool:
+        """Leave the bell of the writer that is made next to a listener; return whether it is so.
 
         The first one stays until None says that it hears no more: then a task does.
         """

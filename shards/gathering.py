@@ -37,7 +37,7 @@ from troth.core.workflows import WorkflowState, WorkflowView
 from troth.persistence.placement import ShardOf
 
 from . import gather
-from .committer import Committer, Listener
+from .committer import BellListener, Committer
 from .errors import Overloaded, StorageFailed
 from .held import HeldMessages
 from .passes import Pass
@@ -101,8 +101,8 @@ class Gathering(ABC):
         """Release what has become durable by now, for who is awake anyway."""
         self.committer.look()
 
-    def let_hear(self, listener: Listener | None) -> bool:
-        """Let a listener hear the log's bell, or none; whether it does. See `Committer`."""
+    def let_hear(self, listener: BellListener | None) -> bool:
+        """Leave the log's bell to a listener, or none, as `Committer`; return whether it is so."""
         return self.committer.let_hear(listener)
 
     def begin_pass(self) -> None:

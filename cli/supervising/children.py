@@ -27,7 +27,7 @@ class Child:
         only, which then says what is to be done.
         """
         self.seat = seat
-        self.has_loaded = self.has_drained = self.is_owning = False
+        self.has_loaded = self.has_drained = self.is_owning = self.is_standing_by = False
         self.problem: str | None = None
         """What it has said of its end that concerns all."""
         self._lines = Lines()
@@ -38,7 +38,7 @@ class Child:
                 command,
                 stdin=subprocess.DEVNULL,
                 env={**environment, VARIABLE: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(), seat.lock, *seat.api, *seat.poll),
+                pass_fds=tuple({theirs.fileno(), *seat.descriptors}),
                 start_new_session=True,
             )
         except BaseException:

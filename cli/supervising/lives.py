@@ -164,6 +164,11 @@ class Lives:
         return all(life.stage is LifeStage.READY and life.is_up for life in self.lives)
 
     @property
+    def is_any_ready(self) -> bool:
+        """Return whether at least one serves."""
+        return any(life.stage is LifeStage.READY and life.is_up for life in self.lives)
+
+    @property
     def are_gone(self) -> bool:
         """Return whether none is left, nor comes again."""
         return all(life.stage is LifeStage.GONE for life in self.lives)

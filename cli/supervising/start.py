@@ -43,6 +43,10 @@ SOCKET_NAME_LIMIT_BYTES: Final = 20
 _log = structlog.get_logger("troth.supervisor")
 
 
+class MeshRefused(Exception):
+    """What links to other nodes need cannot be used. `str()` is one line for an operator."""
+
+
 def cores_count() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -79,8 +83,9 @@ def supervise(
         with ExitStack() as closing:
             manager = take_environment()
             handed_over = manager.handed_over
+            mesh, mesh_address, secret = _open_mesh(settings, closing)
             (api, listen), (poll, poll_listen) = (
-                _open_port(*port, processes_count, closing)
+                _open_port(*port, processes_count, closing, is_one=mesh_address is not None)
                 for port in (
                     (settings.listen, handed_over.api, "API", "--listen"),
                     (settings.poll_listen, handed_over.poll, "poll streams", "--poll-listen"),
@@ -101,7 +106,7 @@ def supervise(
             assert isinstance(lock, LockedDirectory), "locked by these files"
             run_directory = _make_run_directory(path, lock)
             closing.callback(_empty, Path(path) / RUN_NAME)
-            operator_key.provide(Path(path))  # once, and not by each process
+            _provide_key(Path(path), settings.cluster, secret)  # once, and not by each process
             if processes_count > cores_count():
                 _log.warning("there are more processes than cores", **_counts(processes_count))
             plan = ServerPlan(
@@ -117,9 +122,11 @@ def supervise(
                 drain_s=settings.shutdown_timeout_ms / 1000,
                 served_at=settings.url or _url_of(listen),
                 cluster=settings.cluster,
+                mesh=mesh,
+                mesh_address=mesh_address,
             )
             ended = Supervisor(plan, TimedNotices(manager.address, manager.watchdog_s)).run()
-    except (ListenError, HandedOverRefused, PersistenceError) as error:
+    except (ListenError, HandedOverRefused, MeshRefused, PersistenceError) as error:
         say_failed(str(error), settings.log_format)
         return EXIT_FAILED
     if ended.problem is not None:
@@ -172,8 +179,19 @@ def _open_port(
     flag: str,
     processes_count: int,
     closing: ExitStack,
+    *,
+    is_one: bool = False,
 ) -> tuple[Sockets, ListenAddress | None]:
-    """Return the sockets of each process for a port, and its address. Raises ListenError."""
+    """Return the sockets of each process for a port, and its address. Raises ListenError.
+
+    With `is_one` all have the same ones: those that stand by leave connections to the others.
+    """
+    if is_one and given:
+        closing.callback(close_all, [[*given]])
+        return [[*given]] * processes_count, address_of(given)
+    if is_one:
+        one, listen = _open_port(address, (), name, flag, 1, closing)
+        return one * processes_count, listen
     sockets: Sockets = [[] for _ in range(processes_count)]
     if given:
         _log.warning(
@@ -188,6 +206,41 @@ def _open_port(
         address = ListenAddress(address.host, sockets[0][0].getsockname()[1])
     closing.callback(close_all, sockets)
     return sockets, address
+
+
+def _open_mesh(
+    settings: Settings, closing: ExitStack
+) -> tuple[list[socket.socket], tuple[str, int] | None, bytes]:
+    """Listen for other nodes of the cluster, if there are to be any.
+
+    Returns sockets, their address, and the cluster's secret. Raises ListenError or MeshRefused.
+    """
+    address = settings.mesh_listen
+    if address is None:
+        return [], None, b""
+    # Only here: other servers need none of it.
+    from troth.http.links.cluster_secret import ClusterSecretRefused
+    from troth.http.links.tls_end import LinkTlsRefused
+    from troth.http.processes.mesh_files import read_mesh_files
+
+    try:
+        secret, _ = read_mesh_files(settings)
+    except (ClusterSecretRefused, LinkTlsRefused) as error:
+        raise MeshRefused(f"Cannot serve: {error}.") from error
+    (sockets,) = opened = open_shared(address, 1, "other nodes", "--mesh-listen")
+    closing.callback(close_all, opened)
+    return sockets, (address.host, sockets[0].getsockname()[1]), secret
+
+
+def _provide_key(directory: Path, cluster: str | None, secret: bytes) -> None:
+    """See to it that the directory has the operator's key. Raises OperatorKeyError.
+
+    Nodes that have a secret have the same key.
+    """
+    if cluster is None or not secret:
+        operator_key.provide(directory)
+    else:
+        operator_key.put(directory, operator_key.derived(secret, cluster))
 
 
 def _make_run_directory(path: str, lock: LockedDirectory) -> str:

@@ -16,7 +16,8 @@ second server is refused until the last process has gone, even if the supervisor
 - A restart (`troth restart`) replaces one process after the other (`rolling.py`).
 - In a cluster, process 0 says when it owns group 0: this node leads, and the other processes may
   own theirs. If another node owns group 0 later, the whole server ends, to stand by when it is
-  started again.
+  started again. Where nodes share the groups, each process owns its group or stands by; one whose
+  group is to go to another node ends, and is started again to stand by (`leaving.py`).
 """
 
 import contextlib
@@ -34,6 +35,7 @@ import structlog
 from troth.http.supervision.seat import OWNER, Message, ProcessSeat
 
 from .children import Child, end_words
+from .leaving import Leaving
 from .lives import Act, Life, LifeStage, Lives
 from .notices import TimedNotices
 from .requests import ControlRequest, ControlSocket
@@ -72,7 +74,8 @@ class ServerPlan:
 
     `command` starts a process. `drain_s` is how long one may take to finish what clients have in
     flight. `run_directory` is for the sockets of processes; `served_at` is for people. `cluster` is
-    the name of the cluster whose groups these processes have, if they have those of one.
+    the name of the cluster whose groups these processes have, if they have those of one. `mesh` are
+    the sockets for other nodes, which share the groups, at `mesh_address`.
     """
 
     command: Sequence[str]
@@ -87,6 +90,13 @@ class ServerPlan:
     drain_s: float
     served_at: str
     cluster: str | None = None
+    mesh: Sequence[socket.socket] = ()
+    mesh_address: tuple[str, int] | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether other nodes own some of the groups."""
+        return self.mesh_address is not None
 
     @property
     def processes_count(self) -> int:
@@ -129,11 +139,12 @@ class Supervisor:
         self._lives = Lives.of(plan.processes_count, now_s())
         self._children: dict[int, Child] = {}
         self._rolling: Rolling | None = None
+        self._leaving: Leaving | None = None
         self._incarnation = 0
         self._phase = Phase.SERVING
         self._phase_ends_s = float("inf")
         self._told_peers: dict[int, int] = {}
-        self._told_are_ready = False
+        self._told_serving = (False, False)
         self._told_unowned_s = float("-inf")
         self._is_announced = False
         self._leads = False
@@ -174,6 +185,8 @@ class Supervisor:
             self._look(life, now_s)
         if self._rolling is not None:
             self._rolling.go_on(now_s)
+        if self._leaving is not None:
+            self._leaving.go_on(now_s)
         self._end_phase(now_s)
         self._tell_peers()
         self._tell_unowned(now_s)
@@ -202,6 +215,9 @@ class Supervisor:
                 request.answer({"processes": self._shown()}, is_last=True)
             case "restart" if self._phase is not Phase.SERVING:
                 request.answer({"refused": "the server is stopping"}, is_last=True)
+            case "restart" if self._plan.is_shared:
+                text = "this node shares the groups with others: stop it and start it"
+                request.answer({"refused": text}, is_last=True)
             case "restart" if self._plan.cluster is not None and not self._leads:
                 text = "this node of the cluster stands by: stop it and start it"
                 request.answer({"refused": text}, is_last=True)
@@ -251,6 +267,12 @@ class Supervisor:
                 case "ready" if is_current:
                     life.became_ready(now_s)
                     self._announce()
+                case "stands_by" if is_current:
+                    child.is_standing_by = True
+                    self._announce()
+                case "leaves" if is_current and self._may_leave(life):
+                    _log.info("a group goes to another node", process=life.process)
+                    self._leaving = Leaving(child, life, now_s + self._plan.drain_s)
                 case "drained":
                     child.has_drained = True
                     self._end_unasked(child)
@@ -272,11 +294,24 @@ class Supervisor:
         """Tell a process to end that began to stop by a signal of its own: it waits for that."""
         rolling = self._rolling
         is_asked = rolling is not None and rolling.process == child.seat.process
+        is_asked |= self._leaving is not None and self._leaving.child is child
         if self._phase is Phase.SERVING and not is_asked:
             child.tell({"tell": "stop"})
 
+    def _may_leave(self, life: Life) -> bool:
+        """Return whether the group of a process may go to another node now: one at a time."""
+        is_free = self._leaving is None and self._phase is Phase.SERVING
+        return is_free and self._plan.is_shared and life.stage is LifeStage.READY
+
+    def _is_in_place(self, life: Life) -> bool:
+        """Return whether a process serves, or stands by where other nodes may serve its group."""
+        child = self._children.get(life.process)
+        is_standing_by = self._plan.is_shared and child is not None and child.is_standing_by
+        return is_standing_by or (life.stage is LifeStage.READY and life.is_up)
+
     def _announce(self) -> None:
-        if not self._lives.are_ready or self._is_announced or self._phase is not Phase.SERVING:
+        are_ready = all(map(self._is_in_place, self._lives.lives))
+        if not are_ready or self._is_announced or self._phase is not Phase.SERVING:
             return
         self._is_announced = True
         count = self._plan.processes_count
@@ -306,6 +341,8 @@ class Supervisor:
 
     def _ended(self, life: Life, child: Child, status: int, now_s: float) -> None:
         process = life.process
+        if self._leaving is not None and self._leaving.child is child:
+            self._leaving = None
         if process == OWNER and self._leads:
             self._lead(leads=False)
         if child.problem is not None:
@@ -341,6 +378,7 @@ class Supervisor:
             return
         self._phase, self._phase_ends_s = Phase.DRAINING, self._now_s() + self._plan.drain_s
         self._notices.stopping()
+        self._leaving = None  # as all others do
         if self._rolling is not None:
             self._rolling.give_up("the server is stopping")
         for life in self._lives.lives:
@@ -388,7 +426,7 @@ class Supervisor:
         life.started(now_s, child.seat.incarnation)
         self._children[life.process] = child
         child.tell({"tell": "go", "ended": life.gone})
-        if self._plan.cluster is not None:
+        if self._plan.cluster is not None and not self._plan.is_shared:
             child.tell(self._lead_told())
         child.tell(self._peers_told())
 
@@ -407,6 +445,8 @@ class Supervisor:
             api_address=plan.api_address,
             poll_address=plan.poll_address,
             mesh_directory=plan.run_directory,
+            mesh=tuple(one.fileno() for one in plan.mesh),
+            mesh_address=plan.mesh_address,
         )
         child = Child(seat, plan.command, plan.environment)
         child.send_more()
@@ -429,17 +469,22 @@ class Supervisor:
 
     def _peers_told(self) -> Message:
         up = [[*pair] for pair in self._lives.peers().items()]
-        return {"tell": "peers", "up": up, "are_ready": self._lives.are_ready}
+        return {
+            "tell": "peers",
+            "up": up,
+            "are_ready": self._lives.are_ready,
+            "is_serving": self._lives.is_any_ready,
+        }
 
     def _tell_peers(self) -> None:
-        """Tell all processes which are up, and whether all serve, if that is new."""
-        peers, are_ready = self._lives.peers(), self._lives.are_ready
-        if peers == self._told_peers and are_ready == self._told_are_ready:
+        """Tell all processes which are up, and whether all serve, or any, if that is new."""
+        peers, serving = self._lives.peers(), (self._lives.are_ready, self._lives.is_any_ready)
+        if peers == self._told_peers and serving == self._told_serving:
             return
         gone = self._told_peers.keys() - peers.keys()
         for process in sorted(gone) if self._phase is Phase.SERVING else ():
             _log.warning("a process is down", process=process)
-        self._told_peers, self._told_are_ready = peers, are_ready
+        self._told_peers, self._told_serving = peers, serving
         for child in self._children.values():
             child.tell(self._peers_told())
 

@@ -19,7 +19,7 @@ from troth.core.state.watching import Watch
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request
-from troth.shards.committer import Listener
+from troth.shards.committer import BellListener
 from troth.shards.errors import ShardsError
 from troth.shards.gathering import UNBOUNDED, EntryKind, SearchBounds
 from troth.shards.held import HeldMessages
@@ -47,7 +47,7 @@ class ShardsPort(Protocol):
 
     def look_at_log(self) -> None: ...
 
-    def let_hear(self, listener: Listener | None) -> bool: ...
+    def let_hear(self, listener: BellListener | None) -> bool: ...
 
     def begin_pass(self) -> None: ...
 

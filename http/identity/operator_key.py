@@ -3,8 +3,10 @@ server.
 
 `admin.key` holds 32 random bytes in hexadecimal, readable by the server's user alone. The server
 makes it when there is none. It is not part of snapshots, so a restored directory gets a new one.
+Nodes that share the groups of a cluster have the same one, which follows from their secret.
 """
 
+import hmac
 import os
 import re
 import secrets
@@ -35,7 +37,7 @@ def provide(directory: Path) -> str:
     path = directory / FILE_NAME
     try:
         if not path.exists():
-            _make(path)
+            _make(path, new_key())
         mode = path.stat().st_mode
         if mode & _OTHERS:
             _log.warning("others could read the operator's key; now they cannot", file=str(path))
@@ -61,13 +63,28 @@ def new_key() -> str:
     return secrets.token_hex(_BYTES)
 
 
-def _make(path: Path) -> None:
+def derived(secret: bytes, cluster: str) -> str:
+    """Return the key of a cluster whose nodes have a secret."""
+    return hmac.digest(secret, b"troth operator 1 " + cluster.encode(), "sha256").hex()
+
+
+def put(directory: Path, key: str) -> None:
+    """Write a key into a data directory that is locked for us. Raises OperatorKeyError."""
+    path = directory / FILE_NAME
+    try:
+        if not path.exists() or provide(directory) != key:
+            _make(path, key)
+    except OSError as error:
+        raise OperatorKeyError(f"{path}: cannot be made ({error.strerror}).") from error
+
+
+def _make(path: Path, key: str) -> None:
     """Write the file under another name first, so that there is never half a key."""
     unfinished = path.with_suffix(".key.tmp")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "w") as file:
-        file.write(new_key() + "\n")
+        file.write(key + "\n")
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

@@ -108,7 +108,8 @@ class CredentialsOwner:
     ) -> None:
         self._credentials = credentials
         self._calls = calls
-        self._epoch = epoch
+        self.epoch = epoch
+        """It changes only before `begin`."""
         self._now_s = now_s
         self._now_ms = now_ms
         self._version = 0
@@ -141,7 +142,7 @@ class CredentialsOwner:
     def _tell(self, change: Change) -> None:
         self._version += 1
         self._changes.append(change)
-        self._calls.note_all(CHANGED, ToldChange(self._epoch, self._version, change))
+        self._calls.note_all(CHANGED, ToldChange(self.epoch, self._version, change))
 
     async def spread(self) -> None:
         """Wait until no copy that counts as current is without the changes so far."""
@@ -159,7 +160,7 @@ class CredentialsOwner:
                 await self._news.wait()
 
     def _note_taken(self, process: int, taken: TakenVersion) -> None:
-        if taken.epoch == self._epoch and taken.version > self._taken.get(process, _NOTHING):
+        if taken.epoch == self.epoch and taken.version > self._taken.get(process, _NOTHING):
             self._taken[process] = taken.version
             self._news.set()
             self._news = trio.Event()
@@ -170,11 +171,11 @@ class CredentialsOwner:
         self._note_used(asked)
         self._note_taken(process, TakenVersion(asked.epoch, asked.version))
         behind_count = self._version - asked.version
-        if asked.epoch != self._epoch or asked.offset or behind_count > len(self._changes):
+        if asked.epoch != self.epoch or asked.offset or behind_count > len(self._changes):
             return self._page(process, asked)
         self._leases[process] = self._now_s() + _LEASE_S
         changes = tuple(self._changes)
-        return Renewed(self._epoch, self._version, changes[len(changes) - behind_count :])
+        return Renewed(self.epoch, self._version, changes[len(changes) - behind_count :])
 
     def _page(self, process: int, asked: Renewal) -> Renewed:
         """Return a page of all there is; what changes in the meantime is asked for after it."""
@@ -189,7 +190,7 @@ class CredentialsOwner:
         following = end if end < len(found) else None
         if following is None:
             del self._pages[process]
-        return Renewed(self._epoch, version, tuple(found[start:end]), start, following)
+        return Renewed(self.epoch, version, tuple(found[start:end]), start, following)
 
     def _note_used(self, asked: Renewal) -> None:
         self._credentials.note_used(asked.used_tokens)

@@ -9,7 +9,7 @@ proves nothing: the process that gets the connection has the handshake before it
 
 import socket
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -38,12 +38,12 @@ Welcome = Callable[[socket.socket, Callable[[], None]], Awaitable[None]]
 class NodeDoor:
     """The door of the process that serves `group`, of those whose sockets are in `directory`.
 
-    `listening` listens at the node's address; other processes of the node have it, too.
+    `listening` listen at the node's address; other processes of the node have them, too.
     """
 
     def __init__(
         self,
-        listening: socket.socket,
+        listening: Sequence[socket.socket],
         group: int,
         directory: Path,
         strangers: Strangers,
@@ -57,12 +57,13 @@ class NodeDoor:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take in who connects, until canceled. Raises OSError: cannot listen, or no longer."""
-        self._listening.setblocking(False)
-        outside = trio.SocketListener(trio.socket.from_stdlib_socket(self._listening))
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as inside:
             await listen_at(inside, self._path_of(self._group), _BACKLOG_COUNT)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._accept, nursery, outside)
+                for one in self._listening:
+                    one.setblocking(False)
+                    outside = trio.SocketListener(trio.socket.from_stdlib_socket(one))
+                    nursery.start_soon(self._accept, nursery, outside)
                 nursery.start_soon(self._accept_passed_on, nursery, inside)
                 task_status.started()
 

@@ -6,7 +6,7 @@ and what stands between a connection and the end of a link.
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -36,14 +36,14 @@ Admit = Callable[[Party, Use], LinkEnd]
 class NodeLinks:
     """What process `own` has for links with other nodes; `now_s` is a monotonic clock.
 
-    `listening` listens at its node's door, and `directory` has the sockets of the processes there.
+    `listening` listen at its node's door, and `directory` has the sockets of the processes there.
     Without `tls`, what crosses can be read on its way.
     """
 
     trust: ClusterTrust
     own: Party
     owners: Owners
-    listening: socket.socket
+    listening: Sequence[socket.socket]
     directory: Path
     tls: LinkTls | None
     strangers: Strangers

@@ -1,7 +1,8 @@
 """What a process tells of itself in a cluster: that its node leads, owns a group, is there.
 
 A node leads that owns group 0. Its other processes try to own their groups only then, so all groups
-have one node, and one that stands by takes over all of them. The supervisor passes that on.
+have one node, and one that stands by takes over all of them. The supervisor passes that on. Where
+nodes share the groups, `sharing_member.py` takes the place of all that.
 
 What is noted in the engine is for people, and for those who look for the owner of a group. If it
 cannot be noted, that is tried again. `troth cluster finalize` goes by what nodes say that they
@@ -15,6 +16,7 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.supervision.seat import OWNER
 from troth.http.supervision.seated import Seated
@@ -23,6 +25,9 @@ from troth.persistence.streams.features import FEATURES
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.storage import OwnedStorage, Storage
 from troth.shards.threads import in_thread
+
+from .mesh_member import MeshMember
+from .sharing_member import SharingMember
 
 LOOK_S: Final = 0.25
 """How often it is looked for whom this node stands by."""
@@ -102,11 +107,18 @@ class ClusterMember:
 
 
 def make_cluster_member(
-    settings: Settings, seated: Seated, storage: Storage, address: str
-) -> ClusterMember:
+    settings: Settings, member: MeshMember, storage: Storage, address: str
+) -> ClusterMember | SharingMember:
     """Make the part of a process whose log is in an engine."""
     from troth.shards.streams.stream_opening import cluster_book
+    from troth.shards.streams.stream_storage import StreamStorage
 
     assert settings.log is not None, "a cluster is in an engine"
-    assert isinstance(storage, OwnedStorage)
-    return ClusterMember(seated, storage, cluster_book(settings.log), address)
+    assert isinstance(storage, StreamStorage)
+    book, seated = cluster_book(settings.log), member.seated
+    if seated.seat.mesh_address is None:
+        return ClusterMember(seated, storage, book, address)
+    assert storage.turn is not None, "nodes share the groups"
+    mesh = ListenAddress(*seated.seat.mesh_address)
+    owners = member.mesh.owners
+    return SharingMember(seated, storage, storage.turn, book, owners, address=address, mesh=mesh)

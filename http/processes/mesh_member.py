@@ -5,8 +5,10 @@ Nothing of this is made for a server of one process. `parts.py` gives the mesh t
 be reached has its group, and one that serves can reach the others, or says that it cannot.
 """
 
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final, TypeVar, final
 
 import structlog
@@ -14,6 +16,9 @@ import trio
 
 from troth.core.commands import Command
 from troth.http.api.context import Api
+from troth.http.links.node_links import NodeLinks
+from troth.http.links.strangers import Strangers
+from troth.http.links.stream_carrier import StreamCarrier
 from troth.http.settings.settings import Settings
 from troth.http.sockets.lane import Lane
 from troth.http.sockets.link_sockets import LinkSockets
@@ -24,12 +29,16 @@ from troth.http.supervision.seated import Seated
 from troth.shards.delivery.polls import Polls
 from troth.shards.errors import LinkBroken, OutOfReach
 from troth.shards.gathered.cuts import GroupStorage
+from troth.shards.guard.trust import ClusterTrust, Party
 from troth.shards.mesh.dialect_notes import DialectNotes
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
 from troth.shards.shards import Shards
+from troth.shards.storage import OwnedStorage
 from troth.shards.turns import Outgoing
+
+from .mesh_files import read_mesh_files
 
 HELD_S: Final = 2.0
 """How long connections to a process that starts wait for it before they are told that it does."""
@@ -49,6 +58,8 @@ class MeshMember:
     def __init__(self, seated: Seated, storage: GroupStorage, settings: Settings) -> None:
         seat = seated.seat
         self.seated = seated
+        self._settings = settings
+        self._storage = storage
         self._lane: Lane | None = None
         self._links: LinkSockets | None = None
         self.place = ProcessPlace(
@@ -85,6 +96,33 @@ class MeshMember:
         for number, listener in enumerate(listeners):
             listener.bring_streams(self.streams, number)
 
+    def owned(self, epoch: int) -> None:
+        """Learn in which epoch this process owns its group; before anything is said.
+
+        It is the process's incarnation where nodes share groups: there no supervisor knows all.
+        """
+        self.place.incarnation = epoch
+        self.homes.owned(epoch)
+
+    def _node_links(self) -> NodeLinks | None:
+        """Return what leads to other nodes, if those have some of the groups."""
+        settings = self._settings
+        if settings.mesh_listen is None:
+            return None
+        assert isinstance(self._storage, OwnedStorage), "its log is in an engine"
+        assert settings.cluster is not None, "checked with the settings"
+        secret, tls = read_mesh_files(settings)
+        return NodeLinks(
+            trust=ClusterTrust(settings.cluster, secret),
+            own=Party(self._storage.node, self.place.process, self.place.incarnation),
+            owners=self.mesh.owners,
+            listening=self.seated.mesh,
+            directory=Path(self.place.links_directory),
+            tls=tls,
+            strangers=Strangers(time.monotonic),
+            now_s=time.monotonic,
+        )
+
     async def run(
         self,
         shards: Shards,
@@ -99,7 +137,8 @@ class MeshMember:
         self._lane = lane
         # What others hear of accounts, and of all else, has to be true when they hear it.
         self.mesh.calls.may_answer = shards.committer.may_answer
-        self._links = links = LinkSockets(self.mesh, shards, lane)
+        nodes = self._node_links()
+        self._links = links = LinkSockets(self.mesh, shards, lane, nodes)
         lane.serve_links(links)
         self.mesh.when_let_go = links.let_go
         self.seated.on_peers.append(links.try_now)
@@ -108,8 +147,26 @@ class MeshMember:
             await nursery.start(self.mesh.calls.run)
             await nursery.start(self.homes.run)
             await nursery.start(links.run)
+            if nodes is not None:
+                self.streams.carrier = carrier = StreamCarrier(nodes)
+                await nursery.start(carrier.run)
             self.seated.listening()
             task_status.started()
+
+    async def take_streams(
+        self,
+        listeners: Sequence[SocketListener],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Take streams whose home is here, from all others, until canceled."""
+
+        def adopt(number: int, connected: socket.socket, peer: str | None, received: bytes) -> None:
+            listeners[number].adopt(connected, peer, received)
+
+        assert self._links is not None, "links come first"
+        self._links.adopt_stream = adopt
+        await self.streams.run(listeners, task_status=task_status)
 
     def say_last(self) -> None:
         """Tell the others that the group has stopped: what they ask waits for the next process."""
@@ -125,8 +182,13 @@ class MeshMember:
             self._links.hurry()
 
     def are_ready(self) -> bool:
-        """Return whether all processes of the server serve, as far as this one knows."""
-        return self.seated.are_ready
+        """Return whether all processes of the server serve, as far as this one knows.
+
+        Where nodes share the groups: whether there is one for each, wherever.
+        """
+        if self._settings.mesh_listen is None:
+            return self.seated.are_ready
+        return all(link.is_up for link in self.mesh.links.values())
 
     async def until_all_answer(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         """Ask all processes something, again and again until each of them answers."""

@@ -34,6 +34,7 @@ def open_storage(settings: Settings, seated: Seated | None = None) -> Storage:
             incarnation=seated.seat.incarnation,
             may_claim=seated.may_claim,
             ended=seated.ended,
+            is_shared=settings.mesh_listen is not None,
         )
     return DirectoryStorage(
         settings.data,

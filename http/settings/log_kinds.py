@@ -1,9 +1,11 @@
 """Kinds of settings about a log that is not in the data directory. Passwords are never shown."""
 
+import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from .kinds import SettingKind, SettingRefused, web_host
+from .kinds import Listen, ListenAddress, SettingKind, SettingRefused, web_host
 
 NATS_SCHEMES: Final = ("nats://", "tls://")
 _LOG_SCHEMES: Final = ("postgresql://", *NATS_SCHEMES)
@@ -67,6 +69,46 @@ class NatsMonitor(SettingKind):
         if value is None:
             return "none"
         return ",".join(map(_without_secrets, str(value).split(",")))
+
+
+@dataclass(frozen=True)
+class NodeAddress(Listen):
+    """A `host:port` to listen on, by which others reach it too."""
+
+    @property
+    def allowed(self) -> str:
+        return (
+            "host:port, such as one.example:8003, by which other nodes reach this one: 0.0.0.0 or "
+            "[::] would tell them nothing"
+        )
+
+    def from_text(self, text: str) -> ListenAddress:
+        address = super().from_text(text)
+        try:
+            is_all = ipaddress.ip_address(address.host).is_unspecified
+        except ValueError:
+            return address  # a name
+        if is_all:
+            raise SettingRefused(self.allowed)
+        return address
+
+
+@dataclass(frozen=True)
+class FilePath(SettingKind):
+    """A path to a file. Relative: to where the server was started."""
+
+    @property
+    def allowed(self) -> str:
+        return "a path to a file, without NUL characters"
+
+    @property
+    def placeholder(self) -> str:
+        return "FILE"
+
+    def from_text(self, text: str) -> Path:
+        if not text or "\0" in text:
+            raise SettingRefused(self.allowed)
+        return Path(text)
 
 
 def _without_secrets(url: str) -> str:

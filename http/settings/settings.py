@@ -40,7 +40,7 @@ from .kinds import (
     Users,
     WordOr,
 )
-from .log_kinds import LogUrl, NatsMonitor
+from .log_kinds import FilePath, LogUrl, NatsMonitor, NodeAddress
 from .retention import RetentionRules
 
 _KIB: Final = 1024
@@ -109,6 +109,33 @@ class Settings:
         WordOr({"none": None}, NodeName()),
         "Name of this server among those with the same log, for people and for what is kept for "
         "it; by default that of the machine and the data directory.",
+    )
+    mesh_listen: ListenAddress | None = _setting(
+        None,
+        WordOr({"none": None}, NodeAddress()),
+        "Address for the other servers of the cluster, by which they reach this one. All that have "
+        "it share the groups, and any of them takes any request; without it one server has all "
+        "groups.",
+    )
+    cluster_secret_file: Path | None = _setting(
+        None,
+        WordOr({"none": None}, FilePath()),
+        "File with the secret by which servers of the cluster know one another: 32 bytes or more, "
+        "the same on all, for the server's user alone. Needed with mesh_listen.",
+    )
+    mesh_tls_cert: Path | None = _setting(
+        None,
+        WordOr({"none": None}, FilePath()),
+        "Certificate of this server for TLS between servers of a cluster (PEM), for the host in "
+        "mesh_listen. Without it, what they say to one another can be read on its way.",
+    )
+    mesh_tls_key: Path | None = _setting(
+        None, WordOr({"none": None}, FilePath()), "The key of mesh_tls_cert (PEM, not encrypted)."
+    )
+    mesh_tls_ca: Path | None = _setting(
+        None,
+        WordOr({"none": None}, FilePath()),
+        "Certificate of the authority that has signed those of all servers of the cluster (PEM).",
     )
     shards: int | None = _setting(
         None,

@@ -235,6 +235,18 @@ def _unknown(source: str, key: str, known: Iterable[str]) -> SettingsError:
     return SettingsError(source, key, key, "the name of a setting", f"is not a setting{hint}")
 
 
+_TOGETHER: Final = (
+    ("mesh_listen", "cluster"),
+    ("mesh_listen", "cluster_secret_file"),
+    ("cluster_secret_file", "mesh_listen"),
+    ("mesh_tls_cert", "mesh_listen"),
+    ("mesh_tls_cert", "mesh_tls_key"),
+    ("mesh_tls_key", "mesh_tls_ca"),
+    ("mesh_tls_ca", "mesh_tls_cert"),
+)
+"""Settings that say nothing without another one."""
+
+
 def _check_together(settings: Settings) -> None:
     """Check the rules between settings. Raises `SettingsError`."""
 
@@ -282,6 +294,9 @@ def _check_together(settings: Settings) -> None:
     ):
         if settings.cluster is not None and not is_default:
             raise refuse(name, allowed)
+    for name, other in _TOGETHER:
+        if getattr(settings, name) is not None and getattr(settings, other) is None:
+            raise refuse(name, f"none, unless {other} is given")
     for name in ("nats_monitor", "replicas", "unsafe_fsync"):
         if getattr(settings, name) and not (settings.log or "").startswith(NATS_SCHEMES):
             raise refuse(name, "as it is by default, unless log is in NATS")

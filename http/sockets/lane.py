@@ -564,7 +564,7 @@ class Lane:
         os.eventfd_read(self._bell)
         self.is_rung = False
 
-    # What the shards need: `committer.Listener`
+    # What the shards need: `committer.BellListener`
 
     def listen(self, number: int, hear: Callable[[], None]) -> None:
         """Call `hear` in a pass when this descriptor can be read."""

@@ -7,17 +7,19 @@ whose socket ends has lost its supervisor, and stops in good order.
 
 From the supervisor: `go` (open the group and serve; `ended` are the incarnations of those that had
 the seat before), `peers` (the processes that are up, with their
-incarnations, and whether all serve), `unowned` (some times a second, while no process owns the
-accounts: at `at_s`, a time of the machine's monotonic clock, the one that did had ended, and the
-next had not begun), `lead` (whether group 0 of a cluster is this node's, so that the other groups
-may be, too), `drain` (finish what clients have in flight), `stop` (end the group too;
-`is_replaced` if the next process is about to take the seat). From a process: `alive` (several times
+incarnations, whether all serve, and whether any does), `unowned` (some times a second, while no
+process owns the accounts: at `at_s`, a time of the machine's monotonic clock, the one that did had
+ended, and the next had not begun), `lead` (whether group 0 of a cluster is this node's, so that the
+other groups may be, too), `drain` (finish what clients have in flight), `stop` (end the group too;
+`is_replaced` if the next process is about to take the seat, `is_left` if another node is about to
+take the group). From a process: `alive` (several times
 a second, by the loop that serves), `loaded` (it waits for `go`),
 `leading` (it has come to own group 0 of a cluster, in `epoch`), `follows` (it stands by for the
 owner of that epoch, `node`, which may be its own earlier life),
 `listening` (others may connect to it), `owning` (it is about to own the accounts), `ready`,
-`drained`, `status` (one line for people), and `fatal`: what ended it concerns all, and says for an
-operator why the whole server stops.
+`stands_by` (it follows a group that another node may own), `leaves` (its group is to go to another
+node), `drained`, `status` (one line for people), and `fatal`: what ended it concerns all, and says
+for an operator why the whole server stops.
 """
 
 import json
@@ -50,7 +52,9 @@ class ProcessSeat:
     descriptor of the data directory that carries its lock, and `data` the directory's real path.
     `api` and `poll` are descriptors of listening sockets of its own, and the addresses are those
     of the server. `mesh_directory` is for the
-    sockets that processes talk to one another through; no other user can enter it.
+    sockets that processes talk to one another through; no other user can enter it. `mesh` listens
+    for processes of other nodes, at `mesh_address`, if groups are shared with those; all processes
+    of the node have the same one.
     """
 
     process: int
@@ -63,6 +67,13 @@ class ProcessSeat:
     api_address: tuple[str, int]
     poll_address: tuple[str, int] | None
     mesh_directory: str
+    mesh: tuple[int, ...] = ()
+    mesh_address: tuple[str, int] | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that the process inherits."""
+        return (self.lock, *self.api, *self.poll, *self.mesh)
 
 
 class SeatRefused(Exception):
@@ -109,7 +120,7 @@ def take(environment: MutableMapping[str, str] = os.environ) -> tuple[ProcessSea
         control = socket.socket(fileno=int(text))
         control.set_inheritable(False)
         seat = _read_seat(control)
-        for descriptor in (seat.lock, *seat.api, *seat.poll):
+        for descriptor in seat.descriptors:
             os.set_inheritable(descriptor, False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         if control is not None:

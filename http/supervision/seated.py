@@ -41,6 +41,8 @@ class Seated:
         """The processes that the supervisor counts as up, with their incarnations."""
         self.are_ready = False
         """Whether all processes serve."""
+        self.is_node_serving = False
+        """Whether any process of this node serves."""
         self.on_peers: list[Callable[[], None]] = []
         """Called after each change of `peers`."""
         self.on_unowned: list[Callable[[float], None]] = []
@@ -50,6 +52,8 @@ class Seated:
         """The incarnations of those that had this seat before, and are gone."""
         self.is_replaced = False
         """Whether this process ends for the next one to take its seat, which knows of that."""
+        self.is_left = False
+        """Whether this process ends for another node to take its group."""
         self.handed_over = GivenSockets(
             tuple(socket.socket(fileno=one) for one in seat.api),
             tuple(socket.socket(fileno=one) for one in seat.poll),
@@ -57,6 +61,8 @@ class Seated:
             api_address=seat.api_address,
             poll_address=seat.poll_address,
         )
+        self.mesh = tuple(socket.socket(fileno=one) for one in seat.mesh)
+        """Where processes of other nodes connect; all processes of this one listen there."""
         self._control = control
         control.setblocking(False)
         self._lines = Lines()
@@ -102,6 +108,14 @@ class Seated:
     def follows(self, node: str, epoch: int) -> None:
         """Say that this process stands by for the owner of group 0, and in which epoch that is."""
         self._say({"say": "follows", "node": node, "epoch": epoch})
+
+    def stands_by(self) -> None:
+        """Say that this process follows its group, which another node may own."""
+        self._say({"say": "stands_by"})
+
+    def leaves(self) -> None:
+        """Say that the group of this process is to go to another node."""
+        self._say({"say": "leaves"})
 
     async def owning(self) -> None:
         """Say that this process is about to own the accounts; return when that has been sent.
@@ -173,6 +187,7 @@ class Seated:
         match message["tell"]:
             case "peers":
                 self.peers, self.are_ready = dict(message["up"]), message["are_ready"]
+                self.is_node_serving = message["is_serving"]
                 for changed in self.on_peers:
                     changed()
             case "lead":
@@ -184,6 +199,7 @@ class Seated:
                 self.drain.set()
             case "stop":
                 self.is_replaced = message.get("is_replaced", False)
+                self.is_left = message.get("is_left", False)
                 self.drain.set()
                 self.stop.set()
 

@@ -181,6 +181,10 @@ class MessageHomes:
         self._tell = tell
         self._shard_of = shard_of
 
+    def owned(self, epoch: int) -> None:
+        """Learn in which epoch this process owns its group: that is its incarnation."""
+        self._parcels.incarnation = epoch
+
     # What this group sends (`turns.Outgoing`)
 
     def send(self, message: Message) -> None:

@@ -111,7 +111,8 @@ class Parcels(Generic[Content]):
         limit_bytes: int = PARCELS_LIMIT_BYTES,
     ) -> None:
         self._calls = calls
-        self._incarnation = incarnation
+        self.incarnation = incarnation
+        """That of this process; it changes only before anything is handed over."""
         self._decode = content_decoder(list[tuple[int, int, int, bool, kind | None]])
         self._take_content = take
         self._when_room = when_room
@@ -148,7 +149,7 @@ class Parcels(Generic[Content]):
 
     def _put(self, process: int, way: _Outbound, content: Content | None) -> None:
         number = way.number + 1
-        parcel = self._incarnation, way.series, number, way.is_after_loss, content
+        parcel = self.incarnation, way.series, number, way.is_after_loss, content
         if process in self._linked:
             size_bytes = self._calls.parcel(process, parcel)
         else:
@@ -219,7 +220,7 @@ class Parcels(Generic[Content]):
 
     def _received(self, process: int, receipt: _Receipt) -> None:
         way = self._outbound[process]
-        if receipt.incarnation != self._incarnation or receipt.series != way.series:
+        if receipt.incarnation != self.incarnation or receipt.series != way.series:
             return
         if way.has_lost:  # and it listens
             self._begin(process, way)

@@ -20,9 +20,11 @@ from .owners import Owners
 PROTOCOL_VERSION: Final = 3
 
 
-class ProcessPlace(Struct, frozen=True, dict=True):
+class ProcessPlace(Struct, dict=True):
     """One process of a server: its number, which is that of its group, and what all of them share.
 
+    Only `incarnation` changes, before anything is said: where nodes share groups, it is the epoch
+    in which this process owns its group.
     `group_shards` says how many shards each group has; those of a group follow one another.
     `links_directory` is where the sockets of links are; only this user may enter it.
     """

@@ -7,6 +7,7 @@ import structlog
 
 from troth.core.limits import (
     STREAM_READ_CHECKPOINT_BYTES,
+    STREAM_SEEN_MS,
     STREAM_SKEW_LIMIT_MS,
     STREAM_UPKEEP_MS,
 )
@@ -26,6 +27,7 @@ class Following:
         self._has_warned = False
         self._due_ms = self._boot_ms() + STREAM_UPKEEP_MS
         self._due_bytes = STREAM_READ_CHECKPOINT_BYTES
+        self._seen_ms = 0
 
     def tell(self) -> None:
         """Log what an operator should know, once."""
@@ -41,6 +43,16 @@ class Following:
                 skew_ms=skew_ms,
                 owner=owner,
             )
+
+    def is_to_be_seen(self) -> bool:
+        """Return whether it is time to say that this node is there, and has read all there is."""
+        if not self._log.is_following or self._log.waits_for is None:
+            return False
+        now_ms = self._boot_ms()
+        if now_ms < self._seen_ms + STREAM_SEEN_MS:
+            return False
+        self._seen_ms = now_ms
+        return True
 
     def is_due(self) -> bool:
         """Return whether it is time to catch up; not while this node is about to take over."""

@@ -17,12 +17,13 @@ from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
 from troth.persistence.streams.cluster import ClusterBook, ClusterDescription
 from troth.persistence.streams.features import refuse_later
+from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.shards.storage import GroupPlace
 
 from .stream_storage import StreamGroup, StreamStorage
-from .times import asked
+from .times import MACHINE_TIMES, asked
 
 log = structlog.get_logger("troth.shards.streams")
 
@@ -68,12 +69,20 @@ def open_group(
     incarnation: int,
     may_claim: Callable[[], bool],
     ended: frozenset[int],
+    is_shared: bool = False,
 ) -> StreamStorage:
-    """Open the storage of one group of a cluster, for one of several processes. Raises as above."""
+    """Open the storage of one group of a cluster, for one of several processes. Raises as above.
+
+    `is_shared`: nodes share the groups, so this one claims when it is its turn.
+    """
     cluster = cluster_at(url, name)
     clients = clients_of(url, place.group, NatsOptions())
     directory = Path(place.path)
-    group = StreamGroup(place, cluster.identity, incarnation, may_claim, ended, cluster.features)
+    turn = ClaimTurn(MACHINE_TIMES.boot_ms) if is_shared else None
+    may_claim = may_claim if turn is None else turn.may_claim
+    group = StreamGroup(
+        place, cluster.identity, incarnation, may_claim, ended, cluster.features, turn
+    )
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
     if place.group == 0:  # once a node

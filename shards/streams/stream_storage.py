@@ -56,6 +56,7 @@ from troth.persistence.snapshots.snapshot_file import Batch, SnapshotError
 from troth.persistence.snapshots.snapshots import Cut, make_cut
 from troth.persistence.streams.chain import ChainMark, StreamDamaged, another_history
 from troth.persistence.streams.features import FEATURES
+from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import (
     SnapshotDescription,
     Stream,
@@ -90,7 +91,8 @@ class StreamGroup:
     `place` is its directory. `identity` is that of the cluster. `incarnation` tells this process
     from all others; `may_claim` says whether it may try to own the stream now, if it is free.
     `ended` are those that had the group here before, and are gone. `features` is the cluster's
-    number (`persistence/streams/features.py`).
+    number (`persistence/streams/features.py`). `turn` is there if nodes share the groups: then
+    `may_claim` is its, and a node that stands by says once a second that it does.
     """
 
     place: GroupPlace
@@ -99,6 +101,7 @@ class StreamGroup:
     may_claim: Callable[[], bool]
     ended: frozenset[int] = frozenset()
     features: int = FEATURES
+    turn: ClaimTurn | None = None
 
 
 class StreamStorage:
@@ -130,6 +133,7 @@ class StreamStorage:
         self.make_checkpoint: MakeCheckpoint | None = None
         self.node = node
         self.group = 0 if group is None else group.place.group
+        self.turn = None if group is None else group.turn
         self._home = Path(path)
         self._path = self._home if group is None else self._home / group_name(self.group)
         self.is_fsync_unsafe = False
@@ -324,6 +328,8 @@ class StreamStorage:
             following.tell()
             if following.is_due():
                 self._catch_up()
+            elif self.turn is not None and following.is_to_be_seen():
+                self._note_reader()
 
         shards = self.identity.shards_of(self.group)
         mark = self._log.mark
@@ -346,10 +352,13 @@ class StreamStorage:
             self.make_checkpoint(position)
         self.trim(self._checkpoints.position + 1)
         if self.noted is not None:
-            try:
-                self.keeping.note_reader(self.node, self.noted.number)
-            except StreamUnreachable as error:  # less is trimmed, until the next time
-                log.warning("how far this server has read is not noted", problem=str(error))
+            self._note_reader()
+
+    def _note_reader(self) -> None:
+        try:
+            self.keeping.note_reader(self.node, _number_of(self.noted))
+        except StreamUnreachable as error:  # less is trimmed, until the next time
+            log.warning("how far this server has read is not noted", problem=str(error))
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         committer.may_answer = self._log.may_answer

@@ -20,7 +20,7 @@ PATIENCE_S: Final = 60.0
 _INSTALLED: Final = Path("/usr/lib/postgresql")
 _SETTINGS: Final = (
     "listen_addresses=",
-    "max_connections=30",
+    "max_connections=90",
     "shared_buffers=16MB",
     "autovacuum=off",
 )

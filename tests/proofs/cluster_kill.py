@@ -2,6 +2,7 @@
 
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine postgres --seed 1
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 8 --groups 2 --seed 1
+    python -m tests.proofs.cluster_kill --nodes 3 --rounds 8 --groups 4 --shared --seed 1
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine nats --seed 1
 
 As `kill.py`, with nodes that have one log in an engine, which the proof starts for itself: a
@@ -76,13 +77,18 @@ class ClusterProof(Proof):
         say: Callable[[str], object],
         engine: ProofEngine,
         nodes_count: int,
+        own_arguments: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
+        """Start nothing yet. `own_arguments` are those of nodes by their names."""
         self._engine = engine
         shared = ARGUMENTS if engine.groups_count == 1 else _without(ARGUMENTS, "--shards")
         arguments = (*_without(shared, "--segment-bytes"), *engine.arguments)
         super().__init__(directory / "a", seed, say, arguments)
         names = "abcdefgh"[:nodes_count]
-        self._nodes = [Victim(directory / name, *arguments, "--node", name) for name in names]
+        self._nodes = [
+            Victim(directory / name, *arguments, "--node", name, *own_arguments.get(name, ()))
+            for name in names
+        ]
         self._server = self._nodes[0]
         self.away_s: dict[str, list[float]] = {}
         """How long there was no owner that answered, by the way in which the last one ended."""
@@ -152,6 +158,14 @@ class ClusterProof(Proof):
         body = {"id": name, "timeout": FAR_MS}
         with Client(self._server.url, timeout_s=PATIENCE_S) as http:
             assert http.call("POST", "/promises", body)[0] == 201
+        answers = self._asked_going_on(owner, name)
+        assert answers, "it got neither an answer nor an end"
+        assert answers[0] != 404, "a node has told of the past"
+        assert owner.wait(PATIENCE_S) != 0
+        assert "another server has taken over" in owner.log().lower()
+
+    def _asked_going_on(self, owner: Victim, name: str) -> list[int | str]:
+        """Let a node go on, with a question for a promise in its socket; what it answers."""
         answers: list[int | str] = []
 
         def ask() -> None:
@@ -167,10 +181,7 @@ class ClusterProof(Proof):
         for process_id in (*owner.child_ids(), owner.process_id):
             os.kill(process_id, signal.SIGCONT)
         asking.join(PATIENCE_S)
-        assert answers, "it got neither an answer nor an end"
-        assert answers[0] != 404, "a node has told of the past"
-        assert owner.wait(PATIENCE_S) != 0
-        assert "another server has taken over" in owner.log().lower()
+        return answers
 
     def _end(self, owner: Victim, end: str) -> int | None:
         """End a node; its exit status, if it has stopped in order."""
@@ -299,17 +310,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=("postgres", "nats"), default="postgres")
     parser.add_argument("--groups", type=int, default=1, help="of a cluster, in PostgreSQL")
+    parser.add_argument("--shared", action="store_true", help="all nodes serve some of the groups")
     parser.add_argument("--limit-s", type=float, help="fail if there was no owner for longer")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     is_nats = arguments.engine == "nats"
     if is_nats and arguments.groups > 1:
         parser.error("several groups are in PostgreSQL only")
+    from .shared_kill import SharedProof
+
+    kind = SharedProof if arguments.shared else ClusterProof
     with (
         tempfile.TemporaryDirectory(prefix="troth-cluster-") as directory,
         nats_engine() if is_nats else postgres_engine(arguments.groups) as engine,
     ):
-        proof = ClusterProof(Path(directory), arguments.seed, print, engine, arguments.nodes)
+        proof = kind(Path(directory), arguments.seed, print, engine, arguments.nodes)
         proof.run_all(arguments.rounds)
     print(f"nothing lost, nothing doubled: {proof.report}")
     print(proof.costs())

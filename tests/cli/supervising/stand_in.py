@@ -2,9 +2,11 @@
 
 A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight until then), `hold` (in
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
-STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`; after `only K` any of these, for process k.
+STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K` any of these, for
+process k.
 Other files there, `NAME-k`, say how process k starts: `no-load` (it ends before it has loaded),
-`no-start` (after it).
+`no-start` (after it), `stands-by` (it serves nothing). A process whose group went to another node
+leaves a file `left-k`.
 """
 
 import json
@@ -42,9 +44,13 @@ class StandIn:
                 trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets
             ]
             self.seated.listening()
-            if self.seated.seat.process == OWNER:
-                await self.seated.owning()
-            self.seated.ready("serving")
+            if (Path(self.seated.seat.data) / f"stands-by-{self.seated.seat.process}").exists():
+                self.seated.stands_by()
+                listeners = []
+            else:
+                if self.seated.seat.process == OWNER:
+                    await self.seated.owning()
+                self.seated.ready("serving")
             nursery.start_soon(self.accept, listeners, nursery)
             await self.seated.drain.wait()
             self.accepting.cancel()
@@ -52,6 +58,8 @@ class StandIn:
                 await trio.sleep(0.01)
             self.seated.drained()
             await self.seated.stop.wait()
+            if self.seated.is_left:
+                (Path(self.seated.seat.data) / f"left-{self.seated.seat.process}").touch()
             nursery.cancel_scope.cancel()
 
     async def accept(self, listeners: list[trio.SocketListener], nursery: trio.Nursery) -> None:
@@ -91,6 +99,8 @@ class StandIn:
             self.seated.leading(int(rest))
         if word == "follows":
             self.seated.follows("b", int(rest))
+        if word == "leaves":
+            self.seated.leaves()
         if word == "hold":
             # At most this long: a test that has failed leaves no process behind.
             with trio.move_on_after(120):
@@ -104,6 +114,8 @@ class StandIn:
             "incarnation": seat.incarnation,
             "pid": os.getpid(),
             "peers": sorted(self.seated.peers),
+            "is_node_serving": self.seated.is_node_serving,
+            "mesh": self.seated.seat.mesh_address,
             "unowned": self.unowned_s,
             "ended": sorted(self.seated.ended),
             "may_claim": self.seated.may_claim(),

@@ -56,7 +56,7 @@ class Cluster:
                 trust=ClusterTrust("shop", secret),
                 own=Party(node, group, epoch),
                 owners=process.mesh.owners,
-                listening=listening,
+                listening=[listening],
                 directory=self._directory / node,
                 tls=self._tls,
                 strangers=self.strangers,

@@ -47,7 +47,7 @@ async def node(directory: Path, *groups: int) -> AsyncIterator[tuple[int, list[P
         doors = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in groups]
         async with trio.open_nursery() as nursery:
             for listening, one in zip(doors, processes, strict=True):
-                door = NodeDoor(listening, one.group, directory, one.strangers, one.welcome)
+                door = NodeDoor([listening], one.group, directory, one.strangers, one.welcome)
                 await nursery.start(door.run)
             yield doors[0].getsockname()[1], processes
             nursery.cancel_scope.cancel()

@@ -115,7 +115,9 @@ async def test_signs_of_life_and_what_is_heard(
         while {"say": "ready", "status": "serving"} not in found:
             found += await trio.to_thread.run_sync(said, supervisor, lines)
         assert {"say": "listening"} in found
-        supervisor.sendall(encode({"tell": "peers", "up": [[0, 5], [2, 9]], "are_ready": True}))
+        supervisor.sendall(
+            encode({"tell": "peers", "up": [[0, 5], [2, 9]], "are_ready": True, "is_serving": True})
+        )
         supervisor.sendall(encode({"tell": "drain"}))
         with trio.fail_after(30):
             await seated.drain.wait()

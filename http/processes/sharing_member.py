@@ -1,0 +1,190 @@
+"""What a process does in a cluster whose nodes share the groups: it finds out who is there.
+
+It looks at what the engine keeps of the cluster (`ClusterBook`) some times a second:
+
+- Who owns the other groups, and where that node is, is what links go by (`shards/mesh/owners.py`).
+- Whose turn it is to claim this process's group, if it is free (`persistence/streams/sharing.py`).
+- Whether its group is to go to another node, which stands by for it: then the supervisor ends this
+  process, and starts it again to stand by. All nodes look at the same, and only the first group in
+  their order that can go does, when the one before has its owner: one at a time, and at most one in
+  `CLUSTER_MOVE_INTERVAL_MS`.
+
+It also notes that its node is there, unless another process of it has just done so. Nothing of this
+decides who may write. What is out of date, or could not be had, costs time and nothing else.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, final
+
+import structlog
+import trio
+
+from troth import __version__
+from troth.core.limits import (
+    CLUSTER_LIVING_MS,
+    CLUSTER_MOVE_INTERVAL_MS,
+    CLUSTER_NOTE_MS,
+    CLUSTER_STANDING_BY_MS,
+    CLUSTER_STAY_MS,
+)
+from troth.http.settings.kinds import Listen, ListenAddress
+from troth.http.supervision.seated import Seated
+from troth.persistence.streams.cluster import ClusterBook, HolderSeen, MemberSeen, ReaderSeen
+from troth.persistence.streams.features import FEATURES
+from troth.persistence.streams.sharing import ClaimTurn, Sharing
+from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
+from troth.shards.mesh.owners import Owner, Owners
+from troth.shards.storage import OwnedStorage
+from troth.shards.threads import in_thread
+
+LOOK_S: Final = 0.25
+"""How often it is looked who owns the groups."""
+
+_LOOKS_A_ROUND_COUNT: Final = 2
+"""After so many looks also at who is there, and who stands by."""
+_NEXT_PROCESS_MS: Final = 200
+"""How much longer each further process waits before it notes that the node is there."""
+
+_log = structlog.get_logger("troth.processes")
+
+
+class SeenCluster(NamedTuple):
+    """What was found: who owns groups, which nodes are there, and who reads a group's stream."""
+
+    holders: Sequence[HolderSeen] = ()
+    members: Sequence[MemberSeen] = ()
+    readers: Mapping[int, tuple[ReaderSeen, ...]] = {}
+
+    def living(self, node: str) -> frozenset[str]:
+        """Return the nodes that share groups and live, `node` among them: that is the one here."""
+        found = {one.node for one in self.members if one.mesh and one.seen_ms <= CLUSTER_LIVING_MS}
+        return frozenset(found | {node})
+
+    def stands_by(self, node: str, group: int) -> bool:
+        """Return whether a node reads all that the owner of a group writes."""
+        return any(
+            one.node == node and one.seen_ms <= CLUSTER_STANDING_BY_MS
+            for one in self.readers.get(group, ())
+        )
+
+
+def next_to_go(seen: SeenCluster, sharing: Sharing) -> int | None:
+    """Return the group that its owner is to leave now; None if none is."""
+    if len(seen.holders) < sharing.groups_count:
+        return None  # some have no owner yet
+    for one in seen.holders:
+        if one.node not in sharing.living or one.since_ms < CLUSTER_MOVE_INTERVAL_MS:
+            return None
+    since_ms = {one.group: one.since_ms for one in seen.holders}
+    for group, target in sharing.moves():
+        if since_ms[group] >= CLUSTER_STAY_MS and seen.stands_by(target, group):
+            return group
+    return None
+
+
+@final
+class SharingMember:
+    """This process in its cluster.
+
+    `address` is where clients reach the node, `mesh` where other nodes do. `turn` says when the
+    group may be claimed, and `owners` what links go by; both learn what is found.
+    """
+
+    def __init__(
+        self,
+        seated: Seated,
+        storage: OwnedStorage,
+        turn: ClaimTurn,
+        book: ClusterBook,
+        owners: Owners,
+        *,
+        address: str,
+        mesh: ListenAddress,
+    ) -> None:
+        self._seated = seated
+        self._storage = storage
+        self._turn = turn
+        self._book = book
+        self._owners = owners
+        self._address = address
+        self._mesh = str(mesh)
+        self._seen = SeenCluster()
+        self._looks_count = 0
+        self._agreed = 0
+        """What members may write, as far as it is known."""
+        self._asking = trio.Lock()
+        self._has_warned = False
+
+    @property
+    def _group(self) -> int:
+        return self._seated.seat.process
+
+    async def watch_owner(self) -> None:
+        """Look who is there and who owns what, and do what follows from it, until canceled."""
+        is_standing_by = False
+        try:
+            while True:
+                if not is_standing_by and self._storage.waits_for is not None:
+                    is_standing_by = True
+                    self._seated.stands_by()
+                if await self._ask(self._look):
+                    self._learn()
+                await trio.sleep(LOOK_S)
+        finally:
+            self._book.close()
+
+    async def run(self) -> None:
+        """Note that this process owns its group."""
+        epoch, seat = self._storage.epoch, self._seated.seat
+
+        def note() -> None:
+            self._book.note_owner(seat.process, self._storage.node, epoch, seat.incarnation)
+
+        while not await self._ask(note):  # noqa: ASYNC110  the engine tells of nothing
+            await trio.sleep(LOOK_S)
+
+    async def _ask(self, act: Callable[[], None]) -> bool:
+        """Do something with the book, in a thread; return whether it could be done."""
+        async with self._asking:
+            try:
+                await in_thread(act)
+            except (StreamUnreachable, StreamRefused) as error:
+                if not self._has_warned:
+                    _log.warning("it is not known which nodes are there", problem=str(error))
+                self._has_warned = True
+                return False
+        self._has_warned = False
+        return True
+
+    def _look(self) -> None:
+        book, seen, node = self._book, self._seen, self._storage.node
+        is_whole = self._looks_count % _LOOKS_A_ROUND_COUNT == 0
+        self._looks_count += 1
+        if not is_whole:
+            self._seen = seen._replace(holders=book.holders())
+            return
+        self._seen = SeenCluster(book.holders(), book.members(), book.readers())
+        last_ms = min((one.seen_ms for one in self._seen.members if one.node == node), default=None)
+        due_ms = CLUSTER_NOTE_MS - LOOK_S * 1000 + self._group * _NEXT_PROCESS_MS
+        if last_ms is None or last_ms >= due_ms:
+            book.note_member(node, self._address, __version__, self._mesh)
+        if self._agreed < FEATURES:
+            found = book.description()
+            self._agreed = 0 if found is None else found.features
+            self._storage.agree(self._agreed)
+
+    def _learn(self) -> None:
+        seen, node, group = self._seen, self._storage.node, self._group
+        places = {one.node: Listen().from_text(one.mesh) for one in seen.members if one.mesh}
+        for one in seen.holders:
+            place = places.get(one.node)
+            if place is not None:
+                owner = Owner(one.node, place.host, place.port, one.epoch)
+                self._owners.learn(one.group, owner)
+        holders = {one.group: one.node for one in seen.holders}
+        groups_count = self._seated.seat.processes_count
+        sharing = Sharing(groups_count, holders, seen.living(node))
+        self._turn.rank = sharing.claimers(group, node).index(node)
+        is_owner = self._storage.is_owned and holders.get(group) == node
+        if is_owner and next_to_go(seen, sharing) == group:
+            self._seated.leaves()

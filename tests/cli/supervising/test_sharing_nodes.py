@@ -1,0 +1,76 @@
+"""The supervisor of a node that shares the groups of a cluster with others."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.supervising.running import Supervised, until
+from tests.helpers.shared_nodes import write_secret
+from troth.cli.supervising.restart import asked
+from troth.http.identity.operator_key import FILE_NAME, derived
+
+
+def _settings(secret: Path) -> dict[str, Any]:
+    return {
+        "log": "postgresql://h/d",
+        "cluster": "orders",
+        "mesh_listen": "127.0.0.1:0",
+        "cluster_secret_file": str(secret),
+    }
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Supervised]:
+    """Process 0 serves, the others stand by."""
+    data = tmp_path / "data"
+    data.mkdir(0o700)
+    for process in (1, 2):
+        (data / f"stands-by-{process}").touch()
+    with Supervised(tmp_path, **_settings(write_secret(tmp_path))) as running:
+        yield running.wait_ready()
+
+
+def test_those_that_serve_get_all_connections(node: Supervised) -> None:
+    assert {node.ask()["process"] for _ in range(20)} == {0}
+    shown = until(lambda: (one := node.ask())["is_node_serving"] and one, "it is told")
+    host, port = shown["mesh"]
+    assert (host, port > 0) == ("127.0.0.1", True)
+    assert shown["may_claim"], "as process 0 always may; where groups are shared it has its turn"
+    (refused,) = asked(node.data, {"ask": "restart"})
+    assert "shares the groups" in refused["refused"]
+    key = node.data / FILE_NAME
+    secret = (node.data.parent / "cluster.secret").read_bytes()
+    assert key.read_text().strip() == derived(secret, "orders")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert node.end() == 0
+
+
+def test_a_process_whose_group_goes_to_another_node_is_started_again(node: Supervised) -> None:
+    first = node.ask("leaves")
+    until((node.data / "left-0").exists, "its end")
+    until(lambda: node.processes()[0]["starts"] == 2, "the next one")
+    assert node.ask()["incarnation"] > first["incarnation"]
+    assert not node.logged("a process has ended")
+    assert len(node.logged("a group goes to another node")) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "reason"),
+    [
+        (0o644, "x" * 40, "others than its owner can use it"),
+        (0o600, "short", "a cluster's secret has 32"),
+    ],
+)
+def test_a_secret_that_is_none_is_refused(
+    tmp_path: Path, mode: int, text: str, reason: str
+) -> None:
+    secret = tmp_path / "cluster.secret"
+    secret.write_text(text)
+    secret.chmod(mode)
+    with Supervised(tmp_path, **_settings(secret)) as running:
+        assert running.process.wait(60) == 1
+        assert reason in running.log_path.read_text()
+        assert not running.data.exists(), "nothing was made"

@@ -1,0 +1,98 @@
+"""Nodes of a cluster that share its groups: real servers on one machine, with one database."""
+
+import contextlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.helpers.server import ServerProcess, free_ports
+from troth.shards.streams.stream_opening import cluster_book, new_cluster
+
+NAME: Final = "shared"
+PATIENCE_S: Final = 90.0
+HOST: Final = "127.0.0.1"
+_STEP_S: Final = 0.05
+
+
+def write_secret(directory: Path) -> Path:
+    """Write a cluster's secret, as an operator does."""
+    file = directory / "cluster.secret"
+    file.touch(0o600)
+    file.write_text(secrets.token_hex(32))
+    return file
+
+
+def node_arguments(url: str, secret: Path, name: str, port: int) -> tuple[str, ...]:
+    """Return the arguments of a node that shares groups with others."""
+    return (
+        *("--log", url, "--cluster", NAME, "--node", name),
+        *("--mesh-listen", f"{HOST}:{port}", "--cluster-secret-file", str(secret)),
+    )
+
+
+class SharedNodes:
+    """Nodes by name; they are started by those who use them."""
+
+    def __init__(self, directory: Path, url: str, names: str, groups_count: int) -> None:
+        self.groups_count = groups_count
+        self._book = cluster_book(url)
+        self._book.create(new_cluster(NAME, groups_count, None, now_ms=1))
+        secret = write_secret(directory)
+        self.nodes = {
+            name: ServerProcess(directory / name, *node_arguments(url, secret, name, port))
+            for name, port in zip(names, free_ports(len(names)), strict=True)
+        }
+
+    def close(self) -> None:
+        """End all that run."""
+        for node in self.nodes.values():
+            node.__exit__(None, None, None)
+        self._book.close()
+
+    def owners(self) -> dict[int, str]:
+        """Return the nodes that own groups, as far as it is noted."""
+        return {one.group: one.node for one in self._book.holders()}
+
+    def until_spread(self, *names: str) -> dict[int, str]:
+        """Wait until these nodes have all groups, as many each; return who has which."""
+        ends_s = time.monotonic() + PATIENCE_S
+        while True:
+            owners = self.owners()
+            counts = Counter(owners.values())
+            are_even = max(counts.values(), default=0) - min(counts.values(), default=0) <= 1
+            if len(owners) == self.groups_count and {*counts} == {*names} and are_even:
+                return owners
+            assert time.monotonic() < ends_s, (owners, [self.nodes[name].log() for name in names])
+            time.sleep(_STEP_S)
+
+    def until_ready(self, *names: str) -> None:
+        """Wait until these nodes say that they are ready."""
+        ends_s = time.monotonic() + PATIENCE_S
+        for name in names:
+            node = self.nodes[name]
+            while True:
+                with contextlib.suppress(OSError):
+                    if node.request("GET", "/ready")[0] == 200:
+                        break
+                assert time.monotonic() < ends_s, node.log()
+                time.sleep(_STEP_S)
+
+
+@contextmanager
+def shared_nodes(directory: Path, url: str, names: str, groups_count: int) -> Iterator[SharedNodes]:
+    """Make a cluster in an empty database and run its nodes, until they share the groups."""
+    found = SharedNodes(directory, url, names, groups_count)
+    try:
+        with ThreadPoolExecutor(len(names)) as pool:
+            for started in [pool.submit(node.start) for node in found.nodes.values()]:
+                started.result()
+        found.until_spread(*names)
+        found.until_ready(*names)
+        yield found
+    finally:
+        found.close()

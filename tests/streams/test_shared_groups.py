@@ -1,0 +1,235 @@
+"""Nodes of a cluster that share its groups: each takes any request, and takes over from others."""
+
+import contextlib
+import itertools
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from tests.clients.listening import EventStream
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.server import ServerProcess
+from tests.helpers.shared_nodes import SharedNodes, shared_nodes
+from tests.http.processes.clients import FAR_MS, Client, ids_by_group
+from troth.cli.supervising.restart import asked
+from troth.shards.mesh.homes import HomeFinder
+
+pytestmark = pytest.mark.slow
+PATIENCE_S = 60.0
+_NO_ANSWER = (OSError, HTTPException)
+_databases = itertools.count()
+
+
+def _database(postgres: PostgresServer) -> str:
+    name = f"shared{next(_databases)}"
+    postgres.query(f"CREATE DATABASE {name}")
+    return postgres.url.replace("///postgres", f"///{name}")
+
+
+@pytest.fixture(scope="module")
+def three(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server_of_session: PostgresServer
+) -> Iterator[SharedNodes]:
+    """Three nodes with three groups, which all have one each."""
+    directory = tmp_path_factory.mktemp("three")
+    with shared_nodes(directory, _database(postgres_server_of_session), "abc", 3) as found:
+        yield found
+
+
+class Load:
+    """Creates promises through all nodes, whichever answer; `made` are those acknowledged."""
+
+    def __init__(self, nodes: SharedNodes) -> None:
+        self.made: list[str] = []
+        self.refused: set[int] = set()
+        self._word = secrets.token_hex(4)
+        self._is_over = False
+        self._threads = [
+            threading.Thread(target=self._run, args=(name, node))
+            for name, node in nodes.nodes.items()
+        ]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, name: str, node: ServerProcess) -> None:
+        for number in itertools.count():
+            if self._is_over:
+                return
+            identifier = f"{self._word}-{name}{number}x"
+            try:
+                status, _ = node.request("POST", "/promises", {"id": identifier, "timeout": FAR_MS})
+            except _NO_ANSWER:
+                time.sleep(0.02)
+                continue
+            if status == 201:
+                self.made.append(identifier)
+            else:
+                self.refused.add(status)
+
+    def wait_for_more(self, more_count: int = 30) -> None:
+        """Wait until so many more were acknowledged."""
+        wanted_count = len(self.made) + more_count
+        ends_s = time.monotonic() + PATIENCE_S
+        while len(self.made) < wanted_count:
+            assert time.monotonic() < ends_s, "nothing is acknowledged any more"
+            time.sleep(0.01)
+
+
+def _assert_all_there(node: ServerProcess, ids: list[str]) -> None:
+    with contextlib.closing(Client(node)) as client:
+        missing = [one for one in ids if client.ask("GET", f"/promises/{one}")[0] != 200]
+    assert not missing, (len(missing), len(ids), missing[:5])
+
+
+def _until_answers(node: ServerProcess, identifier: str) -> float:
+    """Wait until a promise can be read; return after how long."""
+    begun_s = time.monotonic()
+    while True:
+        with contextlib.suppress(*_NO_ANSWER):
+            if node.request("GET", f"/promises/{identifier}")[0] == 200:
+                return time.monotonic() - begun_s
+        assert time.monotonic() < begun_s + PATIENCE_S, node.log()
+        time.sleep(0.02)
+
+
+def test_any_node_takes_any_request(three: SharedNodes) -> None:
+    clients = [Client(node) for node in three.nodes.values()]
+    ids = [one for group in ids_by_group("order", 2) for one in group]
+    for number, identifier in enumerate(ids):
+        made = {"id": identifier, "timeout": FAR_MS}
+        assert clients[number % 3].ask("POST", "/promises", made)[0] == 201
+    for client in clients:
+        for identifier in ids:
+            assert client.ask("GET", f"/promises/{identifier}")[0] == 200
+        status, found = client.envelope("promise.get", id=ids[-1])
+        assert (status, found["promise"]["id"]) == (200, ids[-1])
+        _, page = client.ask("GET", f"/promises?id={ids[0].rpartition('-')[0]}*")
+        assert sorted(one["id"] for one in page["promises"]) == sorted(ids)
+    for number, identifier in enumerate(ids):
+        path = f"/promises/{identifier}"
+        assert clients[(number + 1) % 3].ask("PATCH", path, {"state": "RESOLVED"})[0] == 201
+        assert clients[(number + 2) % 3].ask("GET", path)[1]["state"] == "RESOLVED"
+    for client in clients:
+        client.close()
+
+
+def test_a_worker_gets_the_messages_of_all_groups_at_any_node(three: SharedNodes) -> None:
+    finder = HomeFinder(3)
+    names = (f"workers-{secrets.token_hex(4)}" for _ in itertools.count())
+    group = next(one for one in names if finder.of_group(one) == 0)
+    for node in three.nodes.values():
+        with EventStream(f"{node.url}/poll/{group}/one") as worker:
+            tasks = set()
+            ids = [one for ids in ids_by_group("work") for one in ids]
+            for identifier, other in zip(ids, three.nodes.values(), strict=True):
+                tags = {"resonate:invoke": f"poll://any@{group}"}
+                body = {"id": identifier, "timeout": FAR_MS, "tags": tags}
+                assert other.request("POST", "/promises", body)[0] == 201
+                tasks.add(f"__invoke:{identifier}")
+            assert {worker.next()["task"]["id"] for _ in tasks} == tasks
+            for task_id in tasks:
+                claim = {"id": task_id, "counter": 1, "processId": "one", "ttl": 60_000}
+                assert node.request("POST", "/tasks/claim", claim)[0] == 201
+                done = {"id": task_id, "counter": 1}
+                assert node.request("POST", "/tasks/complete", done)[0] in (200, 201)
+
+
+def test_a_node_that_is_killed_under_load_loses_its_groups_to_the_others(
+    three: SharedNodes,
+) -> None:
+    """Also group 0, whose owner has the accounts; then it comes back, and gets one again."""
+    owners = three.until_spread("a", "b", "c")
+    gone = owners[0]
+    killed = three.nodes[gone]
+    others = [name for name in three.nodes if name != gone]
+    of_group, *_ = ids_by_group("kept")
+    with Load(three) as load:
+        load.wait_for_more()
+        assert killed.request("POST", "/promises", {"id": of_group[0], "timeout": FAR_MS})[0] == 201
+        killed.kill9()
+        away_s = max(_until_answers(three.nodes[name], of_group[0]) for name in others)
+        load.wait_for_more()
+        three.until_spread(*others)
+    for name in others:
+        _assert_all_there(three.nodes[name], load.made)
+    assert load.refused <= {503}
+    print(f"answers again after {away_s:.2f} s")
+    assert away_s < PATIENCE_S
+    with Load(three) as more:
+        killed.start()
+        three.until_spread("a", "b", "c")
+        more.wait_for_more()
+    three.until_ready("a", "b", "c")
+    assert more.refused <= {503}
+    for node in three.nodes.values():
+        _assert_all_there(node, load.made[-50:] + more.made)
+
+
+def test_two_nodes_halt_stop_and_share_accounts(
+    tmp_path: Path, postgres_server_of_session: PostgresServer
+) -> None:
+    url = _database(postgres_server_of_session)
+    with shared_nodes(tmp_path, url, "ab", 2) as two:
+        first, second = (two.nodes[name] for name in "ab")
+        keys = {(node.data / "admin.key").read_text() for node in two.nodes.values()}
+        assert len(keys) == 1, "it follows from the cluster's secret"
+        (refused,) = asked(first.data, {"ask": "restart"})
+        assert "this node shares the groups" in refused["refused"]
+
+        with Load(two) as load:
+            load.wait_for_more()
+            halted = [second.process_id, *second.child_ids()]
+            for process_id in halted:
+                os.kill(process_id, signal.SIGSTOP)
+            two.until_spread("a")
+            for process_id in halted:
+                os.kill(process_id, signal.SIGCONT)
+            load.wait_for_more()
+            two.until_spread("a", "b")
+        two.until_ready("a", "b")
+        assert "another node owns the group" in second.log()
+        for node in two.nodes.values():
+            _assert_all_there(node, load.made)
+
+        key = {"Authorization": f"Bearer {keys.pop().strip()}"}
+        assert first.request("POST", "/admin/accounts", {"name": "shop"}, key)[0] == 201
+        wanted = {"account": "shop", "name": "app", "scopes": ["promises:read"]}
+        status, token = second.request("POST", "/admin/tokens", wanted, key)
+        assert status == 201, token
+        bearer = {"Authorization": f"Bearer {token['token']}"}
+        path = f"/promises/{load.made[0]}"
+        for node in two.nodes.values():
+            assert node.request("GET", path)[0] == 401
+            assert node.request("GET", path, headers=bearer)[0] == 200
+        assert first.request("DELETE", f"/admin/tokens/{token['id']}", headers=key)[0] == 204
+        for node in two.nodes.values():
+            assert node.request("GET", path, headers=bearer)[0] == 401
+
+        assert first.terminate() == 0, first.log()
+        two.until_spread("b")
+        _until(lambda: second.request("GET", "/ready")[0] == 200)
+        assert second.request("GET", path)[0] == 401
+        status, accounts = second.request("GET", "/admin/accounts", headers=key)
+        assert (status, [one["name"] for one in accounts]) == (200, ["shop"])
+
+
+def _until(is_true: Callable[[], bool]) -> None:
+    ends_s = time.monotonic() + PATIENCE_S
+    while not is_true():
+        assert time.monotonic() < ends_s, "it does not become true"
+        time.sleep(0.05)
