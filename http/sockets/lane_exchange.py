@@ -43,7 +43,7 @@ class Questions(Protocol):
 
     @property
     def submit(self) -> Callable[[Command, HeldMessages | None, Asker], None]:
-        """What takes a command and calls the asker back. It raises ShardsError."""
+        """Return what takes a command and calls the asker back. It raises ShardsError."""
         ...
 
     def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
