@@ -271,6 +271,7 @@ CLUSTER_CLAIM_STEP_MS: Final = 300  # how much later the next node claims a grou
 CLUSTER_MOVE_INTERVAL_MS: Final = 1_000  # after a group has got an owner, before the next moves
 CLUSTER_STAY_MS: Final = 5_000  # how long a group stays where it is before it moves on
 JETSTREAM_MESSAGE_LIMIT_BYTES: Final = 1024 * 1024  # what a NATS server takes by default
+JETSTREAM_COPIES_LIMIT_COUNT: Final = 5  # of a stream; NATS has no more
 
 assert PARCELS_WAITING_COUNT < PARCELS_LIMIT_COUNT
 assert ID_LIMIT_BYTES < REQUEST_HEADERS_LIMIT_BYTES, "an id must fit into a request line"

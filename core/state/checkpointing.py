@@ -254,17 +254,20 @@ def evict(state: ShardState, written: Capture) -> Iterator[int]:
     longer in the cold store, and need not be hidden. The capture is used up: to free all of its
     rows takes long, too.
     """
-    evicted_count = 0
-    for looked_count, is_evicted in enumerate(_evict_each(state, written), start=1):
-        evicted_count += is_evicted
-        if not looked_count % EVICTION_SLICE_COUNT:
-            yield evicted_count
-            evicted_count = 0
-    yield evicted_count
+    yield from _in_slices(_show_deleted(state, written))
+    while written.promises:
+        yield _evict_promises(state, written.promises)
+    yield from _in_slices(_evict_others(state, written))
 
 
-def _evict_each(state: ShardState, written: Capture) -> Iterator[bool]:
-    """Look at one thing after the other that was captured; whether it left memory."""
+def _in_slices(steps: Iterator[bool]) -> Iterator[int]:
+    """Make steps; yield after each slice how many of them were true."""
+    while some := list(islice(steps, EVICTION_SLICE_COUNT)):
+        yield sum(some)
+
+
+def _show_deleted(state: ShardState, written: Capture) -> Iterator[bool]:
+    """Hide what was deleted no longer, one after the other; nothing leaves memory."""
     for hidden, deleted, kind in (
         (state.hidden_promises, written.deleted_promises, "deleted_promises"),
         (state.hidden_tasks, written.deleted_tasks, "deleted_tasks"),
@@ -273,8 +276,29 @@ def _evict_each(state: ShardState, written: Capture) -> Iterator[bool]:
             if name not in getattr(state.changes, kind):
                 hidden.discard(name)
             yield False
-    for _, promise in _used_up(written.promises):
-        yield type(promise) is Promise and _evict_promise(state, promise)
+
+
+def _evict_promises(state: ShardState, rows: dict[str, Promise | bytes | None]) -> int:
+    """Look at a slice of the promises that were captured; return how many left memory.
+
+    Of these a busy server has hundreds of thousands, so each call counts.
+    """
+    kept, forget, retention = state.promises.kept, state.forget_promise, state.retention
+    evicted_count = 0
+    for _ in range(min(EVICTION_SLICE_COUNT, len(rows))):
+        promise_id, promise = rows.popitem()
+        if type(promise) is not Promise or kept.get(promise_id) is not promise:
+            continue  # it is folded, or has changed
+        if promise.state is not PENDING:
+            forget(promise)
+            if retention is not None:
+                retention.goes_cold(promise)
+            evicted_count += 1
+    return evicted_count
+
+
+def _evict_others(state: ShardState, written: Capture) -> Iterator[bool]:
+    """Look at one thing after the other that was captured; whether it left memory."""
     for name, row in _used_up(written.tasks):
         yield row is not None and row.is_final and _evict_task(state, name)
     for rows in written.other_rows():
@@ -285,15 +309,6 @@ def _evict_each(state: ShardState, written: Capture) -> Iterator[bool]:
 def _used_up(rows: dict[_Key, _Row]) -> Iterator[tuple[_Key, _Row]]:
     while rows:
         yield rows.popitem()
-
-
-def _evict_promise(state: ShardState, promise: Promise) -> bool:
-    if promise.state is PENDING or state.promises.get(promise.id) is not promise:
-        return False
-    state.forget_promise(promise)
-    if state.retention is not None:
-        state.retention.goes_cold(promise)
-    return True
 
 
 def _evict_task(state: ShardState, task_id: str) -> bool:

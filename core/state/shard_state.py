@@ -252,8 +252,9 @@ class ShardState:
 
     def forget_promise(self, promise: Promise) -> None:
         """Drop a completed promise from memory; a checkpoint has it."""
-        del self.promises[promise.id]
-        del self.completed[promise.id]
+        promise_id = promise.id
+        del self.promises.kept[promise_id]  # it is there as an object
+        del self.completed[promise_id]
         self.promise_index.discard(promise.serial)
         if promise.tags is not None:
             self._tag_index_of(promise.id).discard(promise)

@@ -7,20 +7,14 @@ to `position` is covered and may be trimmed; the checkpoint is synced before tha
 """
 
 import contextlib
-import heapq
-import itertools
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
-from typing import Final, TypeGuard, final
+from typing import Final, final
 
-from troth.core.model import PENDING, Promise
-from troth.core.state.captures import Capture, Loaded, ShardHeader
-from troth.core.tables.folding import SERIAL
+from troth.core.state.captures import Capture, Loaded
 from troth.persistence.errors import CheckpointDamaged
 
-from . import digests, loading, rows
+from . import digests, loading, rows, writing
 from .cold import ColdReader
 from .id_filter import StoredIds
 from .port import Store, View, Write
@@ -31,9 +25,6 @@ SMALL_BYTES: Final = 64 << 20
 
 COLD_TABLES: Final = (rows.PROMISE_IDS, rows.TASK_IDS)
 """The tables of the ids of what has left memory."""
-
-_GROUP_COUNT: Final = 512
-"""Of how many promises the rows are written together: what they take in memory is little."""
 
 _FORMAT_KEY = b"format"
 _FORMAT: Final = b"%d" % rows.FORMAT_VERSION
@@ -114,26 +105,24 @@ class Checkpoints:
 
         Raises MemoryError if there is too little memory; it may be tried again then.
         """
-        with self._ids.committing() as add_id:
-            self._store.commit(self._writes(captures, add_id))
+        with self._ids.committing() as add_ids:
+            self._store.commit(self._writes(captures, add_ids))
         # In one assignment: the event loop reads them for statistics while this runs in a thread.
         self._headers = self._headers | {one.header.shard: one.header for one in captures}
         self._rows_count += sum(capture.rows_count for capture in captures)
         self._says_format = True
         self._checkpoints_count += 1
 
-    def _writes(
-        self, captures: Sequence[Capture], add_id: Callable[[bytes], None]
-    ) -> Iterator[Write]:
+    def _writes(self, captures: Sequence[Capture], add_ids: writing.AddIds) -> Iterator[Write]:
         if not self._says_format:
             yield rows.META, _FORMAT_KEY, _FORMAT
             yield rows.META, _DATA_ID_KEY, self._data_id
         for capture in captures:
             yield from self._deletions(capture.header.shard, capture)
-        yield from _promise_writes(captures, add_id, self._headers)
+        yield from writing.promise_writes(captures, add_ids, self._headers)
         for capture in captures:
             shard = capture.header.shard
-            yield from _task_writes(shard, capture, add_id)
+            yield from writing.task_writes(shard, capture, add_ids)
             yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
             yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
             yield from _plain_writes(rows.LOCKS, shard, capture.locks)
@@ -277,94 +266,3 @@ def _pair_writes(
 def _is_empty(view: View) -> bool:
     """Return whether nothing cold is stored."""
     return all(next(view.scan(table, b"", b"\xff" * 512), None) is None for table in COLD_TABLES)
-
-
-def _is_completed(found: Promise | bytes | None) -> TypeGuard[Promise]:
-    return type(found) is Promise and found.state is not PENDING
-
-
-def _live_writes(capture: Capture) -> Iterator[Write]:
-    """Yield the rows of pending promises in the order of their serials."""
-    table, shard = rows.LIVE_PROMISES, rows.shard_key(capture.header.shard)
-    found: list[tuple[bytes, str, Promise | bytes]] = []
-    for name, promise in capture.promises.items():
-        if type(promise) is bytes:
-            found.append((shard + promise[SERIAL], name, promise))
-        elif type(promise) is Promise and promise.state is PENDING:
-            found.append((shard + rows.number_bytes(promise.serial), name, promise))
-    found.sort(key=itemgetter(0))
-    packed_names = capture.packed_names
-    for key, name, promise in found:
-        if type(promise) is bytes:
-            yield table, key, rows.folded_promise(key, name, promise, packed_names)
-        else:
-            yield table, key, rows.encode(table, key, promise)
-
-
-def _completed(capture: Capture) -> Iterator[tuple[int, int, Promise]]:
-    """Yield the completed promises in the order of their serials, with these and their shard."""
-    found = [promise for promise in capture.promises.values() if _is_completed(promise)]
-    found.sort(key=attrgetter("serial"))
-    for promise in found:
-        yield promise.serial, capture.header.shard, promise
-
-
-def _promise_writes(
-    captures: Sequence[Capture],
-    add_id: Callable[[bytes], None],
-    headers: Mapping[int, ShardHeader],
-) -> Iterator[Write]:
-    """Yield the rows of promises in the order of serials, and then that of ids.
-
-    `headers` are those of the last checkpoint, which has no promise with a larger serial.
-
-    So each table is gone through once from its beginning to its end; of completed ones some rows of
-    one, then some of the next, which costs the store a sixth less than to change tables with each
-    row.
-    """
-    for capture in captures:
-        yield from _live_writes(capture)
-    by_table: defaultdict[str, list[Write]] = defaultdict(list)
-    stored = {shard: header.largest_serial for shard, header in headers.items()}
-    ordered = heapq.merge(*map(_completed, captures))
-    while some := list(itertools.islice(ordered, _GROUP_COUNT)):
-        for serial, shard, promise in some:
-            key = rows.number_bytes(serial)
-            if serial <= stored.get(shard, -1):  # it may have been pending then
-                live_key = rows.number_key(shard, serial)
-                by_table[rows.LIVE_PROMISES].append((rows.LIVE_PROMISES, live_key, None))
-            row = (rows.PROMISES, key, rows.encode(rows.PROMISES, key, promise))
-            by_table[rows.PROMISES].append(row)
-            identifier = promise.id.encode()
-            for table, index_key in rows.kept_index_keys(shard, promise):
-                by_table[table].append((table, index_key, identifier))
-        for writes in by_table.values():
-            yield from writes
-            writes.clear()
-    for capture in captures:
-        shard = capture.header.shard
-        completed = [
-            (name, found.serial) for name, found in capture.promises.items() if _is_completed(found)
-        ]
-        completed.sort()
-        for name, serial in completed:
-            key = rows.id_key(shard, name)
-            add_id(rows.id_head(key))
-            yield rows.PROMISE_IDS, key, rows.number_bytes(serial)
-
-
-def _task_writes(shard: int, capture: Capture, add_id: Callable[[bytes], None]) -> Iterator[Write]:
-    """Yield the rows of tasks in the order of their sequences, and then that of ids."""
-    tasks = [task for task in capture.tasks.values() if task is not None]
-    for task in sorted(tasks, key=attrgetter("sequence")):
-        key = rows.number_key(shard, task.sequence)
-        if task.is_final:
-            yield rows.LIVE_TASKS, key, None
-            yield rows.TASKS, key, rows.encode(rows.TASKS, key, task)
-        else:
-            yield rows.LIVE_TASKS, key, rows.encode(rows.LIVE_TASKS, key, task)
-    for task in sorted(tasks, key=attrgetter("id")):
-        if task.is_final:
-            key = rows.id_key(shard, task.id)
-            add_id(rows.id_head(key))
-            yield rows.TASK_IDS, key, rows.number_bytes(task.sequence)

@@ -13,8 +13,9 @@ after a pass over the rows. What is committed during a pass is added by the comm
 """
 
 import contextlib
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, final
 
 import xxhash
@@ -35,6 +36,7 @@ STALE_FACTOR: Final = 3
 _PROBES: Final = range(PROBES_COUNT)
 _OTHERS: Final = range(1, PROBES_COUNT)
 _STEP_SHIFT: Final = 33
+_MASKS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 _hash = xxhash.xxh3_64_intdigest
 
 Layer = tuple[bytearray | bytes, int]
@@ -69,25 +71,35 @@ class IdFilter:
                 return True
         return False
 
-    def add(self, head: bytes) -> None:
-        """Add an id by its beginning (`rows.id_head`); a second time in a layer takes no room."""
-        if self._free_count == 0:
-            self._add_layer()
-        found = _hash(head)
+    def add(self, heads: Iterable[bytes]) -> None:
+        """Add ids by their beginnings (`rows.id_head`); a second time in a layer takes no room."""
+        every = iter(heads)
+        for head in every:
+            if self._free_count == 0:
+                self._add_layer()
+            # So many fit into this layer, whether they are new or not.
+            self._add_some(itertools.chain((head,), itertools.islice(every, self._free_count - 1)))
+
+    def _add_some(self, heads: Iterable[bytes]) -> None:
+        """Add ids that the newest layer has room for."""
         bits, bits_count = self.layers[0]
         assert isinstance(bits, bytearray), "a filter that answers yes to everything takes no ids"
-        place = found % bits_count
-        step = found >> _STEP_SHIFT | 1
-        is_new = False
-        for _ in _PROBES:
-            before = bits[place >> 3]
-            after = before | 1 << (place & 7)
-            if after != before:
-                bits[place >> 3] = after
-                is_new = True
-            place = (place + step) % bits_count
-        self._free_count -= is_new
-        self.ids_count += is_new
+        new_count = 0
+        for found in map(_hash, heads):
+            place = found % bits_count
+            step = found >> _STEP_SHIFT | 1
+            is_new = False
+            for _ in _PROBES:
+                mask = _MASKS[place & 7]
+                before = bits[place >> 3]
+                if not before & mask:
+                    bits[place >> 3] = before | mask
+                    is_new = True
+                place = (place + step) % bits_count
+            if is_new:
+                new_count += 1
+        self._free_count -= new_count
+        self.ids_count += new_count
 
     def _add_layer(self) -> None:
         self._free_count = self._room_count
@@ -135,7 +147,7 @@ class StoredIds:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def committing(self) -> Iterator[Callable[[bytes], None]]:
+    def committing(self) -> Iterator[Callable[[Sequence[bytes]], None]]:
         """Add the ids that the commit in this block stores, by what it is given.
 
         If the commit fails they may stay.
@@ -145,9 +157,9 @@ class StoredIds:
             if self._filling is not None:
                 filters.append(self._filling)
 
-            def add(head: bytes) -> None:
+            def add(heads: Sequence[bytes]) -> None:
                 for one in filters:
-                    one.add(head)
+                    one.add(heads)
 
             yield add
 
@@ -166,8 +178,7 @@ class StoredIds:
 
         def add(heads: Iterable[bytes]) -> None:
             with self._lock:
-                for head in heads:
-                    made.add(head)
+                made.add(heads)
 
         try:
             yield add

@@ -5,14 +5,28 @@ for as long as it is open. One thread commits; any thread may read, each view in
 time. `store.py` has the stores that keep this.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 AFTER_ALL: Final = b"\xff" * 512
 """Where a scan stops that is to yield all: longer than any key, and after it."""
 
-Write = tuple[str, bytes, bytes | None]
-"""A table, a key, and its new value; None deletes the key, which need not exist."""
+
+class Rows(Struct, frozen=True, gc=False):
+    """Rows of one table: at least one key, and the new value of each.
+
+    They cost the least in the order of keys, and if most are new.
+    """
+
+    table: str
+    keys: Sequence[bytes]
+    values: Sequence[bytes]
+
+
+Write = Rows | tuple[str, bytes, bytes | None]
+"""Rows; or a table, a key and its new value. None deletes the key, which need not exist."""
 
 
 class View(Protocol):

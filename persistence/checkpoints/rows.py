@@ -7,7 +7,7 @@ noticed when it is read.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import google_crc32c
@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from troth.core import records
-from troth.core.catalog import Entry, is_reserved
+from troth.core.catalog import Entry
 from troth.core.executions import Execution, Usage
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import Callback, Lock, Promise, PromiseState, Schedule, Task
@@ -90,6 +90,9 @@ SEALED: Final = frozenset(
 )
 """Tables whose values carry a checksum; the others are indexes."""
 
+INDEXES: Final = (BY_SERIAL, BY_STATE, BY_TAG, BY_END)
+"""The tables that say the ids of completed promises in other orders."""
+
 # What the checksums of a table's rows begin with.
 _CHECKSUM_OF_NAME: Final = {table: google_crc32c.value(table.encode() + b"\0") for table in TABLES}
 
@@ -162,6 +165,11 @@ def state_prefix(shard: int, state: PromiseState) -> bytes:
     return shard_key(shard) + _STATE_BYTE[state]
 
 
+def state_prefixes(shard: int) -> dict[PromiseState, bytes]:
+    """Return all of them, by state."""
+    return {state: state_prefix(shard, state) for state in _STATE_BYTE}
+
+
 def tag_prefix(shard: int, key: str, value: str) -> bytes:
     """Return what the keys of BY_TAG begin with for one tag.
 
@@ -179,6 +187,11 @@ def end_key(shard: int, state: PromiseState, place: tuple[int, int]) -> bytes:
     return state_prefix(shard, state) + number.to_bytes(16, "big")
 
 
+def end_bytes(ended_on: int, serial: bytes) -> bytes:
+    """Return the end of such a key, after the state, by the bytes of a serial."""
+    return ended_on.to_bytes(8, "big") + serial if ended_on >= 0 else bytes(16)
+
+
 def end_place(key: bytes) -> tuple[int, int]:
     """Return when the promise of a key in BY_END ended, and its serial."""
     return int.from_bytes(key[-16:-8], "big"), int.from_bytes(key[-8:], "big")
@@ -192,33 +205,15 @@ def check_format(version: bytes) -> None:
         )
 
 
-def index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
-    """Return the index entries that a completed promise may have."""
-    serial, ended_on = number_bytes(promise.serial), promise.ended_on
-    # As `shard_key`, `state_prefix` and `end_key` say it, but once: a checkpoint has many of these.
-    of_shard = shard.to_bytes(2, "big")
-    of_state = of_shard + _STATE_BYTE[promise.state]
-    end = ended_on.to_bytes(8, "big") + serial if ended_on >= 0 else bytes(16)
-    keys = [
-        (BY_SERIAL, of_shard + serial),
-        (BY_STATE, of_state + serial),
-        (BY_END, of_state + end),
-    ]
-    if promise.tags:
-        for key, value in promise.tags.items():
-            keys.append((BY_TAG, tag_prefix(shard, key, value) + serial))
-    return keys
-
-
-def kept_index_keys(shard: int, promise: Promise) -> list[tuple[str, bytes]]:
-    """Return the index entries to write for a completed promise.
-
-    The server's own are searched by their tags only. So searches of clients never meet them.
-    """
-    keys = index_keys(shard, promise)
-    if is_reserved(promise.id):
-        return [key for key in keys if key[0] not in (BY_SERIAL, BY_STATE)]
-    return keys
+def index_keys(shard: int, promise: Promise) -> Iterator[tuple[str, bytes]]:
+    """Yield the index entries that a completed promise may have."""
+    serial = number_bytes(promise.serial)
+    of_state = state_prefix(shard, promise.state)
+    yield BY_SERIAL, shard_key(shard) + serial
+    yield BY_STATE, of_state + serial
+    yield BY_END, of_state + end_bytes(promise.ended_on, serial)
+    for key, value in (promise.tags or {}).items():
+        yield BY_TAG, tag_prefix(shard, key, value) + serial
 
 
 def outbox_key(shard: int, target: int, sequence: int) -> bytes:
@@ -247,6 +242,15 @@ def seal(table: str, key: bytes, content: bytes) -> bytes:
 def encode(table: str, key: bytes, entity: object) -> bytes:
     """Return an entity as a value."""
     return seal(table, key, records.encode(entity))
+
+
+def encode_all(table: str, keys: Sequence[bytes], entities: Iterable[object]) -> list[bytes]:
+    """Return entities as values of these keys: as `encode`, but many."""
+    extend, first = google_crc32c.extend, _CHECKSUM_OF_NAME[table]
+    return [
+        extend(first, key + b"\0" + content).to_bytes(4, "little") + content
+        for key, content in zip(keys, map(records.encode, entities), strict=True)
+    ]
 
 
 def folded_promise(

@@ -6,12 +6,11 @@ in-memory twin whose commits can fail.
 """
 
 import errno
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from operator import itemgetter
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -23,7 +22,7 @@ from troth.persistence.shortage import SHORTAGES, opening
 
 from . import digests
 from .digests import Digest
-from .port import AFTER_ALL, View, Write
+from .port import AFTER_ALL, Rows, View, Write
 
 MAP_BYTES: Final = 1 << 40
 """Address space for the store, not disk: a disk fills up long before this does."""
@@ -49,8 +48,7 @@ class LmdbStore:
     files are not a store; reading raises CheckpointDamaged when LMDB reports corruption.
 
     LMDB opens a path, which may belong to another directory by then. `check` is called before, and
-    raises DataDirectoryLost in that case. A store that is built may say which tables get each of
-    their rows once (`written_once`): these are written in less time.
+    raises DataDirectoryLost in that case.
     """
 
     def __init__(
@@ -58,13 +56,11 @@ class LmdbStore:
         path: Path,
         tables: tuple[str, ...],
         check: Callable[[], None] = lambda: None,
-        written_once: frozenset[str] = frozenset(),
     ) -> None:
         assert digests.TABLE not in tables, "the store writes the table of digests itself"
         self.path = path
         self._names = (*tables, digests.TABLE)
         self._check_place = check
-        self._written_once = written_once
         self._identity: tuple[int, int] | None = None
         self._tables: dict[str, Any] = {}
         self._environment: lmdb.Environment | None = None
@@ -114,10 +110,7 @@ class LmdbStore:
             self.check()
             with environment.begin(write=True) as transaction:
                 try:
-                    if self._written_once:
-                        self._write_once(transaction, writes)
-                    else:
-                        self._write(transaction, writes)
+                    self._write(transaction, writes)
                 except lmdb.MemoryError as error:
                     raise MemoryError(str(error)) from error  # nothing of it stays
         except (lmdb.Error, OSError) as error:
@@ -129,7 +122,13 @@ class LmdbStore:
         changed: dict[str, Digest] = {}
         put, pop, replace = transaction.put, transaction.pop, transaction.replace
         last_table, database = "", None
-        for table, key, value in writes:
+        for one in writes:
+            if isinstance(one, Rows):
+                if one.table not in changed:
+                    changed[one.table] = digests.read(view, one.table)
+                _put_all(transaction, tables[one.table], one, changed[one.table])
+                continue
+            table, key, value = one
             if table is not last_table:
                 if table not in changed:
                     changed[table] = digests.read(view, table)
@@ -148,23 +147,6 @@ class LmdbStore:
                 add_to_digest(key, value)
         for table, digest in changed.items():
             put(table.encode(), digest.encode(), db=tables[digests.TABLE])
-
-    def _write_once(self, transaction: lmdb.Transaction, writes: Iterable[Write]) -> None:
-        """Do as `_write`, with all neighboring rows of a table that gets each of its rows once."""
-        view = LmdbView(transaction, self._tables)
-        for table, some in itertools.groupby(writes, key=itemgetter(0)):
-            if table not in self._written_once:
-                self._write(transaction, some)
-                continue
-            # Two tags of a promise may have the same row.
-            found = {key: value for _, key, value in some if value is not None}.items()
-            with transaction.cursor(db=self._tables[table]) as cursor:
-                _, added_count = cursor.putmulti(found, overwrite=False)
-            if added_count != len(found):
-                raise CheckpointDamaged(table, "a row comes twice")
-            digest = digests.read(view, table)
-            digest.add_all(found)
-            transaction.put(table.encode(), digest.encode(), db=self._tables[digests.TABLE])
 
     def view(self) -> View:
         """See Store."""
@@ -215,6 +197,21 @@ class LmdbStore:
             with suppress(DataDirectoryLost, OSError):
                 self.check()
                 (self.path / LOCK_NAME).unlink()
+
+
+def _put_all(transaction: lmdb.Transaction, database: Any, some: Rows, digest: Digest) -> None:
+    """Put rows, most of them new, and bring the table's digest up to date."""
+    keys, values = some.keys, some.values
+    with transaction.cursor(db=database) as cursor:
+        # Not to overwrite, which says whether a row was there.
+        were_new = list(map(cursor.put, keys, values, repeat(True), repeat(False)))
+    if not all(were_new):
+        for key, value, was_new in zip(keys, values, were_new, strict=True):
+            if not was_new:
+                old = transaction.replace(key, value, db=database)
+                assert old is not None, "it was there"
+                digest.remove(key, bytes(old))
+    digest.add_all(keys, values)
 
 
 def _is_limited() -> bool:

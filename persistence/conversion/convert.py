@@ -52,14 +52,6 @@ _NOT_COPIED: Final = frozenset(
 )
 """What a conversion makes itself, or has no use for."""
 
-_WRITTEN_ONCE: Final = frozenset(
-    {
-        *(rows.PROMISES, rows.PROMISE_IDS, rows.TASKS, rows.TASK_IDS),
-        *(rows.BY_SERIAL, rows.BY_STATE, rows.BY_END, rows.BY_TAG),
-    }
-)
-"""Tables whose rows are dealt once. Others, as those of headers, get some in each commit."""
-
 _AS_IT_WAS: Final = (
     "The old directory is as it was. Free space or check the disk and the permissions, then try "
     "again."
@@ -246,7 +238,7 @@ def deal_out(
         new = []
         for group in range(identity.groups_count):
             path = building / checkpoints_name(group)
-            store = LmdbStore(path, rows.TABLES, written_once=_WRITTEN_ONCE)
+            store = LmdbStore(path, rows.TABLES)
             checkpoints = Checkpoints(store, identity.data_id, identity.shards_of(group))
             new.append(closing.enter_context(contextlib.closing(checkpoints)))
         dealer = Dealer(new, identity.placement, identity.group_shards, old.states)

@@ -22,7 +22,7 @@ from troth.core.limits import SEGMENT_BYTES
 from troth.persistence.building import BuildingInTheWay, Mark, marked
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.checkpoints import Checkpoints
-from troth.persistence.checkpoints.port import Write
+from troth.persistence.checkpoints.port import Rows, Write
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.data_directory import (
     checkpoints_name,
@@ -222,9 +222,9 @@ class _GroupRestoration:
 
     def add_rows(self, table: str, found: list[tuple[bytes, bytes]]) -> None:
         """Take rows of a table."""
-        for key, value in found:
-            self._writes.append((table, key, value))
-            self._writes_bytes += len(key) + len(value)
+        if found:
+            self._writes.append(Rows(table, *zip(*found, strict=True)))
+            self._writes_bytes += sum(len(key) + len(value) for key, value in found)
         self.rows_count += len(found)
         if self._writes_bytes >= _COMMIT_BYTES:
             self._commit()

@@ -141,7 +141,7 @@ def _taken(target: MoveTarget, wanted: Identity) -> Identity:
             identity = decode_identity(name, found)
     else:
         description = ClusterDescription(target.cluster, wanted)
-        with contextlib.closing(cluster_book(target.url)) as book:
+        with contextlib.closing(cluster_book(target.url, target.nats.replicas_count)) as book:
             name = book.name
             made = asked(lambda: book.create(description), name)
         if made.name != target.cluster:
@@ -177,7 +177,8 @@ class _ClaimedPlace:
 
         Raises a PersistenceError or StreamUnreachable.
         """
-        stream, keeping, look = clients_of(target.url, group, target.nats)
+        may_make = target.cluster is None
+        stream, keeping, look = clients_of(target.url, group, target.nats, may_make=may_make)
         times = MACHINE_TIMES
         log = StreamLog(
             stream,

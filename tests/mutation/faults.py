@@ -178,17 +178,17 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "evicted promises are not added to the filter of what is stored",
-        "persistence/checkpoints/checkpoints.py",
-        "            add_id(rows.id_head(key))\n            yield rows.PROMISE_IDS",
-        "            yield rows.PROMISE_IDS",
+        "persistence/checkpoints/writing.py",
+        "            add_ids([rows.id_head(key) for key in keys])\n            serials",
+        "            serials",
         "persistence/test_stored_ids.py",
         is_quick=True,
     ),
     fault(
         "finished tasks are not added to the filter of what is stored",
-        "persistence/checkpoints/checkpoints.py",
-        "            add_id(rows.id_head(key))\n            yield rows.TASK_IDS",
-        "            yield rows.TASK_IDS",
+        "persistence/checkpoints/writing.py",
+        "        add_ids([rows.id_head(key) for key in keys])\n        yield",
+        "        yield",
         "persistence/test_stored_ids.py",
     ),
     fault(

@@ -32,10 +32,12 @@ def wrong_yes_rate(made: IdFilter, seed: int = 1, count: int = 20_000) -> float:
 )
 def test_an_id_that_was_added_is_never_denied(names: list[str], room: int, front: str) -> None:
     """However many layers it takes, and however long the ids are."""
-    made = IdFilter(room)
+    made, made_together = IdFilter(room), IdFilter(room)
     for number, name in enumerate(names):
-        made.add(head(front + name))
+        made.add([head(front + name)])
         assert all(made.may_hold(front + one) for one in names[: number + 1])
+    made_together.add(head(front + name) for name in names)
+    assert (made_together.layers, made_together.ids_count) == (made.layers, made.ids_count)
 
 
 def test_a_growing_filter_is_seldom_wrong_and_takes_what_it_says() -> None:
@@ -44,7 +46,7 @@ def test_a_growing_filter_is_seldom_wrong_and_takes_what_it_says() -> None:
     made = IdFilter(room)
     ids = [f"id/{number}" for number in range(room * 128)]
     for number, identifier in enumerate(ids):
-        made.add(head(identifier))
+        made.add([head(identifier)])
         most_bytes = max(room, 2 * made.ids_count) * BITS_PER_ID // 8
         assert made.size_bytes <= most_bytes, f"after {number}"
 
@@ -63,7 +65,7 @@ def test_an_empty_filter_denies_everything_and_takes_nothing() -> None:
 def test_adding_an_id_again_takes_no_room() -> None:
     made = IdFilter(2)
     for _ in range(10):
-        made.add(b"a")
+        made.add([b"a"])
     assert made.ids_count == 1
     assert len(made.layers) == 1
 
@@ -72,18 +74,18 @@ def test_before_the_pass_everything_may_be_stored() -> None:
     """And after it only what the pass has found, or what was committed since."""
     ids = StoredIds(is_empty=False)
     assert ids.filter.may_hold("a")
-    with ids.committing() as add_id:
-        add_id(b"before")
+    with ids.committing() as add_ids:
+        add_ids([b"before"])
     assert not ids.is_complete
     with ids.filling(10) as add_ids:
         add_ids([b"before"])
-        with ids.committing() as add_id:
-            add_id(b"meanwhile")
+        with ids.committing() as add_more:
+            add_more([b"meanwhile"])
         assert ids.filter.may_hold("a")
         assert not ids.is_complete
     assert ids.is_complete
-    with ids.committing() as add_id:
-        add_id(b"later")
+    with ids.committing() as add_ids:
+        add_ids([b"later"])
 
     assert all(ids.filter.may_hold(one) for one in ("before", "meanwhile", "later"))
     assert not ids.filter.may_hold("a")
@@ -92,11 +94,11 @@ def test_before_the_pass_everything_may_be_stored() -> None:
 def test_what_is_committed_while_a_filter_is_renewed_is_in_both() -> None:
     """The old one is asked until the new one is complete, which forgets what is not stored."""
     ids = StoredIds(is_empty=True)
-    with ids.committing() as add_id:
-        add_id(b"deleted")
+    with ids.committing() as add_ids:
+        add_ids([b"deleted"])
     with ids.filling(0):
-        with ids.committing() as add_id:
-            add_id(b"meanwhile")
+        with ids.committing() as add_ids:
+            add_ids([b"meanwhile"])
         assert ids.filter.may_hold("meanwhile")
         assert ids.filter.may_hold("deleted")
 
@@ -107,8 +109,8 @@ def test_what_is_committed_while_a_filter_is_renewed_is_in_both() -> None:
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_a_pass_that_fails_changes_nothing(is_empty: bool) -> None:
     ids = StoredIds(is_empty=is_empty)
-    with ids.committing() as add_id:
-        add_id(b"a")
+    with ids.committing() as add_ids:
+        add_ids([b"a"])
 
     def fail(add_ids: Callable[[list[bytes]], None]) -> None:
         add_ids([b"b"])
@@ -135,9 +137,8 @@ def test_a_pass_makes_room_for_what_is_stored_in_one_layer(monkeypatch: pytest.M
 def test_a_filter_of_what_was_deleted_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_filter, "ROOM_MIN_COUNT", 100)
     ids = StoredIds(is_empty=True)
-    with ids.committing() as add_id:
-        for number in range(200):
-            add_id(b"%d" % number)
+    with ids.committing() as add_ids:
+        add_ids([b"%d" % number for number in range(200)])
     assert not ids.is_stale(40)
     assert ids.is_stale(20)
     assert not StoredIds(is_empty=False).is_stale(0)

@@ -61,7 +61,7 @@ def test_larger_numbers_come_behind(left: int, right: int) -> None:
 def test_index_keys_stay_within_the_limit(tags: dict[str, str], serial: int, shard: int) -> None:
     """For tags of any length, and in the range that a search reads."""
     promise = Promise("p", serial, PromiseState.RESOLVED, 5, 1, tags=tags, completed_on=3)
-    keys = rows.index_keys(shard, promise)
+    keys = list(rows.index_keys(shard, promise))
     assert all(len(key) <= KEY_BYTES_MAX for _, key in keys)
     for name, value in tags.items():
         prefix = rows.tag_prefix(shard, name, value)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.twins.memory_store import MemoryStore
 from troth.persistence import process_memory
 from troth.persistence.checkpoints import digests
-from troth.persistence.checkpoints.port import Store, Write
+from troth.persistence.checkpoints.port import Rows, Store, Write
 from troth.persistence.checkpoints.store import (
     DATA_NAME,
     LOCK_NAME,
@@ -32,7 +32,13 @@ from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 TABLES = ("a", "b")
 END = b"\xff" * 512
 keys = st.binary(min_size=1, max_size=4) | st.binary(min_size=500, max_size=511)
-writes = st.lists(st.tuples(st.sampled_from(TABLES), keys, st.none() | st.binary(max_size=9000)))
+tables = st.sampled_from(TABLES)
+values = st.binary(max_size=9000)
+several = st.lists(st.tuples(keys, values), min_size=1)
+writes = st.lists(
+    st.tuples(tables, keys, st.none() | values)
+    | st.builds(lambda table, some: Rows(table, *zip(*some, strict=True)), tables, several)
+)
 
 
 @pytest.fixture(params=["lmdb", "memory"])

@@ -3,11 +3,12 @@
 import bisect
 import errno
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import final
 
 from troth.persistence.checkpoints import digests
 from troth.persistence.checkpoints.digests import Digest
-from troth.persistence.checkpoints.port import Write
+from troth.persistence.checkpoints.port import Rows, Write
 from troth.persistence.checkpoints.store import KEY_BYTES_MAX
 from troth.persistence.errors import CheckpointFailed
 
@@ -29,7 +30,7 @@ class MemoryStore:
         changed = {table: dict(rows) for table, rows in self.tables.items()}
         before = self.view()
         sums: dict[str, Digest] = {}
-        for table, key, value in writes:
+        for table, key, value in _each(writes):
             assert len(key) <= KEY_BYTES_MAX, "the real store would refuse this key"
             rows = changed.setdefault(table, {})
             digest = sums.setdefault(table, digests.read(before, table))
@@ -62,6 +63,14 @@ class MemoryStore:
 
     def close(self) -> None:
         """See Store."""
+
+
+def _each(writes: Iterable[Write]) -> Iterator[tuple[str, bytes, bytes | None]]:
+    for one in writes:
+        if isinstance(one, Rows):
+            yield from zip(repeat(one.table), one.keys, one.values)
+        else:
+            yield one
 
 
 @final
