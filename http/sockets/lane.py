@@ -270,8 +270,8 @@ class Lane:
     def _go_on(self) -> None:
         """Serve what comes next, too: the way through trio costs as much as two requests.
 
-        While little is asked it is waited for: the log's thread, and the next request of a client
-        that asks one thing after the other. What processes say to each other is there already.
+        While little is asked that is the log's thread, and the next request of a client that asks
+        one thing after the other; and what processes say to each other, if there are several.
         """
         began_s = self._began_s
         while not (self._again or self._has_submitted):
@@ -282,7 +282,7 @@ class Lane:
             left_s = ends_s - time.perf_counter()
             if left_s <= 0:
                 break
-            wait_s = patience_s(left_s, self.neighbors) if is_little else 0
+            wait_s = patience_s(left_s, self.neighbors)
             events = self._epoll.poll(wait_s, _EVENTS_LIMIT_COUNT)
             if not events:
                 break
