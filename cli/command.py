@@ -100,7 +100,7 @@ COMMANDS: Final = {
     ),
     "cluster": CommandPlace(
         "troth.cli.clusters.cluster:cluster",
-        "Make a cluster in a PostgreSQL database, or show one.",
+        "Make a cluster in PostgreSQL or NATS, or show one.",
     ),
     "account": CommandPlace(
         "troth.cli.accounts:account", "Create and disable accounts; show who changed what."

@@ -1,4 +1,4 @@
-"""`troth cluster`: makes a cluster in a database, shows who serves it, ends its upgrades."""
+"""`troth cluster`: makes a cluster in an engine, shows who serves it, ends its upgrades."""
 
 import json
 from collections.abc import Iterator
@@ -12,11 +12,12 @@ from troth.cli.options import OrderedGroup
 from troth.cli.output import emit, fields, now_ms, span, table
 from troth.core.limits import (
     CLUSTER_GROUPS_LIMIT_COUNT,
+    JETSTREAM_COPIES_LIMIT_COUNT,
     SHARDS_LIMIT_COUNT,
     STREAM_READER_GONE_MS,
 )
 from troth.http.settings.kinds import NodeName, SettingRefused
-from troth.http.settings.log_kinds import LogUrl
+from troth.http.settings.log_kinds import NATS_SCHEMES, LogUrl
 from troth.persistence.streams.cluster import (
     ClusterBook,
     ClusterDescription,
@@ -32,15 +33,15 @@ PRESENT_MS: Final = 30_000
 
 @click.group(cls=OrderedGroup)
 def cluster() -> None:
-    """Make a cluster in a PostgreSQL database, or show one.
+    """Make a cluster in PostgreSQL or NATS, or show one.
 
-    A cluster is several groups of shards, each with a log in the database and a process of its own
-    (`troth serve --cluster`). Servers on several machines can serve it: one does, the others stand
-    by.
+    A cluster is several groups of shards, each with a log there and a process of its own (`troth
+    serve --cluster`). Servers on several machines can serve it: one does, the others stand by.
 
     \b
     Examples:
       troth cluster create orders --log postgresql://troth@db.example/troth
+      troth cluster create orders --log nats://one,two,three/orders
       troth cluster status orders --log postgresql://troth@db.example/troth
       troth cluster finalize orders --log postgresql://troth@db.example/troth
     """
@@ -76,17 +77,17 @@ log_option: Final = click.option(
     callback=_log,
     envvar="TROTH_LOG",
     metavar="URL",
-    help="The database, as given to `troth serve` [environment: TROTH_LOG].",
+    help="Where it is, as given to `troth serve` [environment: TROTH_LOG].",
 )
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[ClusterBook]:
-    """Open what a database keeps of a cluster; end the command with status 1 if it cannot be."""
+def _opened(url: str, replicas_count: int | None = None) -> Iterator[ClusterBook]:
+    """Open what an engine keeps of a cluster; end the command with status 1 if it cannot be."""
     from troth.shards.streams.stream_opening import cluster_book
 
     with errors_shown():
-        book = cluster_book(url)
+        book = cluster_book(url, replicas_count)
         try:
             yield book
         except StreamUnreachable as error:
@@ -114,24 +115,44 @@ def _opened(url: str) -> Iterator[ClusterBook]:
     metavar="NUMBER",
     help="Shards of all groups together [default: 16, or as many as there are groups].",
 )
-def create_command(name: str, url: str, groups_count: int, shard_count: int | None) -> None:
-    """Make the cluster NAME in an empty database.
+@click.option(
+    "--replicas",
+    "replicas_count",
+    type=click.IntRange(1, JETSTREAM_COPIES_LIMIT_COUNT),
+    metavar="NUMBER",
+    help="NATS servers that have a copy of each log: 3 or 5, or 1 if there is one [default: 3].",
+)
+def create_command(
+    name: str,
+    url: str,
+    groups_count: int,
+    shard_count: int | None,
+    replicas_count: int | None,
+) -> None:
+    """Make the cluster NAME in an empty database, or in NATS.
 
     Name and shape are fixed then. A second run with the same ones changes nothing; with others it
-    is refused.
+    is refused. In NATS, the end of the URL names the streams, and each of these names can have one
+    cluster; a run that was interrupted is finished by the next.
 
     \b
-    Example:
+    Examples:
       troth cluster create orders --log postgresql://troth@db.example/troth --groups 4
+      troth cluster create orders --log nats://one,two,three/orders --replicas 3
     """
     from troth.shards.streams.stream_opening import new_cluster
 
+    is_nats = url.startswith(NATS_SCHEMES)
+    if replicas_count is not None and not is_nats:
+        raise click.BadParameter(
+            "is for NATS only: PostgreSQL has its own", param_hint="--replicas"
+        )
     if shard_count is not None and shard_count < groups_count:
         raise click.BadParameter(
             f"must be at least {groups_count}: each group needs one", param_hint="--shards"
         )
     new = new_cluster(name, groups_count, shard_count, now_ms=now_ms())
-    with _opened(url) as book:
+    with _opened(url, replicas_count) as book:
         found = book.create(new)
         identity = found.identity
         shape = f"{identity.groups_count} groups, {identity.shard_count} shards"
@@ -140,9 +161,10 @@ def create_command(name: str, url: str, groups_count: int, shard_count: int | No
             raise click.ClickException(
                 f"{book.name} has the cluster {found.name} already ({shape}). Nothing was changed."
             )
-    was_there = "" if found is new else " was there already"
+    was_there = "" if found == new else " was there already"
     emit(f"{name}: {shape}, in {book.name}{was_there}")
-    emit(f"Next, on each node: troth serve --cluster {name} --log URL --node NAME --data DIR")
+    engine = "--log URL --nats-monitor URLS" if is_nats else "--log URL"
+    emit(f"Next, on each node: troth serve --cluster {name} {engine} --node NAME --data DIR")
 
 
 @cluster.command("status", cls=click.Command)
@@ -152,10 +174,10 @@ def create_command(name: str, url: str, groups_count: int, shard_count: int | No
 def status_command(name: str | None, url: str, as_json: bool) -> None:
     """Show the groups of a cluster, their owners, and its nodes.
 
-    It asks the database, not the nodes; NAME only makes sure that it is the right one. BEHIND is
-    how many frames of the log a node would read if it were started now; nodes tell it every half a
-    minute. A node that has said nothing for half a minute is away. FEATURES is what the cluster's
-    nodes may write, and what each of them can read: see `troth cluster finalize`.
+    It asks the database or NATS, not the nodes; NAME only makes sure that it is the right one.
+    BEHIND is how many frames of the log a node would read if it were started now; nodes tell it
+    every half a minute. A node that has said nothing for half a minute is away. FEATURES is what
+    the cluster's nodes may write, and what each of them can read: see `troth cluster finalize`.
 
     \b
     Example:

@@ -1,13 +1,14 @@
 """What `troth doctor` says of the NATS servers that keep the log, if they do."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
 from troth.core.limits import STREAM_SKEW_LIMIT_MS
 from troth.http.settings.settings import Settings
+from troth.persistence.streams.jetstream_cluster import JetStreamCluster
 from troth.persistence.streams.jetstream_connection import (
     STREAM_NOT_FOUND,
     JetStreamConnection,
@@ -36,7 +37,7 @@ def examine_nats(settings: Settings, url: str) -> Iterator[Finding]:
         advice = "each write waits for that, and for disks: have it closer"
         yield examine_answers("NATS", connection.name, lambda: connection.api("INFO"), advice)
         yield from _examine_servers(settings)
-        yield from _examine_streams(connection, read_jetstream_url(url).name)
+        yield from _examine_streams(connection, read_jetstream_url(url).name, _groups_count(url))
     except StreamRefused as error:
         yield failure("NATS", str(error), "the server would not start")
     except JetStreamRefusal as error:
@@ -73,36 +74,55 @@ def _examine_servers(settings: Settings) -> Iterator[Finding]:
         yield ok(subject, f"{', '.join(shown.names)} sync to disk what they acknowledge")
 
 
-def _examine_streams(connection: JetStreamConnection, name: str) -> Iterator[Finding]:
-    """Say who has a copy of the log, and what it holds."""
-    layout = JetStreamLayout(name, 0)
+def _groups_count(url: str) -> int:
+    """Return how many groups there are; 1 without a cluster."""
+    book = JetStreamCluster(url)
+    try:
+        found = book.description()
+    finally:
+        book.close()
+    return 1 if found is None else found.identity.groups_count
+
+
+def _examine_streams(
+    connection: JetStreamConnection, name: str, groups_count: int
+) -> Iterator[Finding]:
+    """Say who has a copy of the log, or of those of a cluster, and what they hold."""
+    layouts = [JetStreamLayout(name, group) for group in range(groups_count)]
     try:
         shown = [
             connection.api(f"STREAM.INFO.{stream}")
-            for stream in (layout.frames, layout.pieces, f"KV_{layout.bucket}")
+            for one in layouts
+            for stream in (one.frames, one.pieces, f"KV_{one.bucket}")
         ]
     except JetStreamRefusal as error:
         if error.number != STREAM_NOT_FOUND:
             raise
-        yield note("log", "there is none yet: the server makes it when it starts")
+        if groups_count > 1:
+            yield failure("log", "streams of the cluster are gone", "restore them from a backup")
+        else:
+            yield note("log", "there is none yet: the server makes it when it starts")
         return
-    frames = shown[0]
-    yield _examine_copies(frames.get("cluster") or {})
-    now_ms = written_ms(frames["ts"])
+    yield _examine_copies([one.get("cluster") or {} for one in shown])
+    now_ms = written_ms(shown[0]["ts"])
     if abs(now_ms - time.time() * 1000) > STREAM_SKEW_LIMIT_MS:
         yield differing_clock("clock of NATS", now_ms / 1000 - time.time())
-    size_bytes = sum(one["state"]["bytes"] for one in shown)
-    yield _examine_notes(Notes(connection, layout.bucket), size_bytes, now_ms)
+    size = f"{sum(one['state']['bytes'] for one in shown) / 1e6:.0f} MB of log and snapshots"
+    if groups_count > 1:
+        size += f" of {groups_count} groups"
+    yield _examine_notes([Notes(connection, one.bucket) for one in layouts], size, now_ms)
 
 
-def _examine_copies(cluster: Mapping[str, Any]) -> Finding:
-    copies = cluster.get("replicas") or []
-    if not copies:
+def _examine_copies(clusters: Sequence[Mapping[str, Any]]) -> Finding:
+    """Say which servers have a copy of a stream, of any of them."""
+    copies = [copy for cluster in clusters for copy in cluster.get("replicas") or ()]
+    if not all(cluster.get("replicas") for cluster in clusters):
         return warning(
             "copies of the log", "there is one only", "what is acknowledged is on one machine"
         )
-    late = [str(one["name"]) for one in copies if not one.get("current") or one.get("offline")]
-    names = ", ".join([str(cluster.get("leader")), *(str(one["name"]) for one in copies)])
+    late = _names(one for one in copies if not one.get("current") or one.get("offline"))
+    leaders = {str(cluster.get("leader")) for cluster in clusters}
+    names = ", ".join(sorted({*leaders, *_names(copies)}))
     if late:
         return warning(
             "copies of the log",
@@ -112,16 +132,22 @@ def _examine_copies(cluster: Mapping[str, Any]) -> Finding:
     return ok("copies of the log", f"{names}, all current")
 
 
-def _examine_notes(notes: Notes, size_bytes: int, now_ms: int) -> Finding:
-    readers = notes.read_all("reader.").values()
-    nodes = sorted(
+def _names(copies: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({str(one["name"]) for one in copies})
+
+
+def _examine_notes(groups: Sequence[Notes], size: str, now_ms: int) -> Finding:
+    """Say who uses the log, and how old its snapshot is, or the oldest of all groups."""
+    nodes = {
         str(orjson.loads(one.body)["node"])
-        for one in readers
+        for notes in groups
+        for one in notes.read_all("reader.").values()
         if one.written_ms > now_ms - _PRESENT_MS
-    )
-    snapshot = notes.read("snapshot")
-    found = (
-        f"{size_bytes / 1e6:.0f} MB of log and snapshots; in use by {', '.join(nodes) or 'none'}"
-    )
-    age_s = None if snapshot is None else (now_ms - snapshot.written_ms) / 1000
-    return examine_age(found, age_s)
+    }
+    ages_s = [
+        (now_ms - snapshot.written_ms) / 1000
+        for notes in groups
+        if (snapshot := notes.read("snapshot")) is not None
+    ]
+    found = f"{size}; in use by {', '.join(sorted(nodes)) or 'none'}"
+    return examine_age(found, max(ages_s, default=None))

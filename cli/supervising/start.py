@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
@@ -136,13 +136,22 @@ def supervise(
 
 def cluster_count(settings: Settings) -> int | None:
     """Return how many groups the cluster has, waiting for the database; None, and said, if not."""
-    from troth.shards.streams.stream_opening import cluster_at
+    from troth.shards.streams.stream_opening import (
+        cluster_at,
+        cluster_book,
+        node_name,
+        refuse_unlike,
+    )
 
     configure_logging(settings.log_level, settings.log_format)
     assert settings.log is not None, "a cluster is in an engine"
     assert settings.cluster is not None
     try:
-        return cluster_at(settings.log, settings.cluster).identity.groups_count
+        found = cluster_at(settings.log, settings.cluster)
+        node = node_name(settings.node, settings.data)
+        with closing(cluster_book(settings.log)) as book:
+            refuse_unlike(book, node, is_shared=settings.mesh_listen is not None)
+        return found.identity.groups_count
     except PersistenceError as error:
         say_failed(str(error), settings.log_format)
         return None

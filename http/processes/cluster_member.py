@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.core.limits import CLUSTER_ALONE_MS
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.supervision.seat import OWNER
@@ -26,6 +27,7 @@ from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.storage import OwnedStorage, Storage
 from troth.shards.threads import in_thread
 
+from .cluster_view import ClusterView
 from .mesh_member import MeshMember
 from .sharing_member import SharingMember
 
@@ -34,6 +36,7 @@ LOOK_S: Final = 0.25
 
 NOTE_S: Final = 10.0
 """How often a node says that it is there."""
+assert NOTE_S * 1000 < CLUSTER_ALONE_MS
 
 _log = structlog.get_logger("troth.processes")
 
@@ -122,3 +125,11 @@ def make_cluster_member(
     mesh = ListenAddress(*seated.seat.mesh_address)
     owners = member.mesh.owners
     return SharingMember(seated, storage, storage.turn, book, owners, address=address, mesh=mesh)
+
+
+def make_cluster_view(settings: Settings) -> ClusterView:
+    """Make what shows the cluster to those who look through this server."""
+    from troth.shards.streams.stream_opening import cluster_book
+
+    assert settings.log is not None, "a cluster is in an engine"
+    return ClusterView(cluster_book(settings.log))

@@ -21,8 +21,8 @@ def open_storage(settings: Settings, seated: Seated | None = None) -> Storage:
         # Only here: other servers need none of it.
         from troth.shards.streams.stream_opening import NatsOptions, open_group, open_stream
 
+        nats = NatsOptions(settings.replicas, settings.nats_monitor, settings.unsafe_fsync)
         if settings.cluster is None:
-            nats = NatsOptions(settings.replicas, settings.nats_monitor, settings.unsafe_fsync)
             return open_stream(settings.log, settings.data, settings.shards, settings.node, nats)
         assert seated is not None, "a cluster has several groups"
         assert place is not None
@@ -31,6 +31,7 @@ def open_storage(settings: Settings, seated: Seated | None = None) -> Storage:
             settings.cluster,
             place,
             settings.node,
+            nats,
             incarnation=seated.seat.incarnation,
             may_claim=seated.may_claim,
             ended=seated.ended,

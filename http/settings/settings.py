@@ -87,7 +87,7 @@ class Settings:
     )
     replicas: int | None = _setting(
         None,
-        WordOr({"auto": None}, Number(1, 5)),
+        WordOr({"auto": None}, Number(1, limits.JETSTREAM_COPIES_LIMIT_COUNT)),
         "Number of NATS servers that have a copy of the log, for one that is new: 3 or 5, or 1 if "
         "there is only one server (auto: 3, or as it is).",
     )
@@ -100,9 +100,9 @@ class Settings:
     cluster: str | None = _setting(
         None,
         WordOr({"none": None}, NodeName()),
-        "Name of the cluster in the database of log, which `troth cluster create` has made: "
-        "several groups of shards, each with a log and a process of its own. Several servers can "
-        "have the same one: one of them serves, the others stand by.",
+        "Name of the cluster that `troth cluster create` has made where log says: several groups "
+        "of shards, each with a log and a process of its own. Several servers can have the same "
+        "one: one of them serves, the others stand by.",
     )
     node: str | None = _setting(
         None,

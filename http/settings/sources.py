@@ -285,11 +285,10 @@ def _check_together(settings: Settings) -> None:
         raise refuse("node", "none, unless log says whose node it is")
     if settings.cluster is not None and settings.log is None:
         raise refuse("cluster", "none, unless log says where it is")
-    if settings.cluster is not None and (settings.log or "").startswith(NATS_SCHEMES):
-        raise refuse("cluster", "none, since clusters are in PostgreSQL only")
     for name, is_default, allowed in (
         ("processes", settings.processes == 1, "1: a cluster has one for each of its groups"),
         ("shards", settings.shards is None, "auto, since `troth cluster create` has fixed them"),
+        ("replicas", settings.replicas is None, "auto, since `troth cluster create` has made it"),
         ("convert", not settings.convert, "off, since a cluster keeps its number of groups"),
     ):
         if settings.cluster is not None and not is_default:

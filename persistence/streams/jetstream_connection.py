@@ -9,7 +9,7 @@ same. Imported only when it is used.
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 
 import orjson
@@ -29,6 +29,8 @@ WRONG_LAST_SEQUENCE: Final = 10071
 NO_MESSAGE_FOUND: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
 
+ANOTHER_OWNS: Final = "another node owns the stream"
+
 _CLOSE_LIMIT_S: Final = 0.5
 _PENDING_LIMIT_BYTES: Final = 256 << 20  # of what a subscription has received
 
@@ -41,6 +43,16 @@ class JetStreamRefusal(Exception):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.number = number
+
+
+@contextlib.contextmanager
+def unreachable() -> Iterator[None]:
+    """Raise StreamUnreachable for what JetStream refuses."""
+    try:
+        yield
+    except JetStreamRefusal as error:
+        problem = ANOTHER_OWNS if error.number == WRONG_LAST_SEQUENCE else str(error)
+        raise StreamUnreachable(problem) from error
 
 
 @final
@@ -70,7 +82,11 @@ class JetStreamConnection:
         """Return JetStream's answers to calls that are sent together; an error is one as well."""
 
         async def all_of_them() -> list[dict[str, Any]]:
-            asked = (self._answer(_api_subject(call), orjson.dumps(one)) for call, one in calls)
+            client = await self._connected()  # what breaks it off ends all other tasks
+            asked = (
+                self._answer_of(client, _api_subject(call), orjson.dumps(one))
+                for call, one in calls
+            )
             return [orjson.loads(message.data) for message in await asyncio.gather(*asked)]
 
         return self._run(all_of_them())
@@ -166,7 +182,11 @@ class JetStreamConnection:
     async def _answer(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> Msg:
-        client = await self._connected()
+        return await self._answer_of(await self._connected(), subject, body, headers)
+
+    async def _answer_of(
+        self, client: Client, subject: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Msg:
         given = None if headers is None else dict(headers)
         try:
             return await client.request(subject, body, timeout=self._answer_limit_s, headers=given)

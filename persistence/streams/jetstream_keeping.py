@@ -11,10 +11,7 @@ two streams in JetStream, so an owner that was deposed is kept from doing harm i
 * What is trimmed stays so: each node needs later frames only as time goes on.
 """
 
-import re
-from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from base64 import b64decode
 from typing import Final, final
 
 import orjson
@@ -22,20 +19,13 @@ import orjson
 from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS, STREAM_READER_GONE_MS
 
 from .chain import ChainMark
-from .jetstream_connection import (
-    WRONG_LAST_SEQUENCE,
-    JetStreamConnection,
-    JetStreamRefusal,
-)
-from .jetstream_layout import JetStreamLayout, last_message
-from .jetstream_notes import Notes
-from .jetstream_stream import EPOCH_HEADER
+from .jetstream_connection import ANOTHER_OWNS, JetStreamConnection, unreachable
+from .jetstream_layout import EPOCH_HEADER, JetStreamLayout, last_message
+from .jetstream_notes import Note, Notes, node_key
 from .jetstream_url import read_jetstream_url
 from .stream import SnapshotDescription, StreamUnreachable
 
 _FIRST_NUMBER: Final = 1
-_ANOTHER: Final = "another node owns the stream"
-_EPOCH: Final = re.compile(rf"^{EPOCH_HEADER}: *(\d+)\s*$", re.MULTILINE)
 
 
 @final
@@ -55,14 +45,13 @@ class JetStreamKeeping:
 
     def note_reader(self, node: str, number: int) -> None:
         """See `StreamKeeping.note_reader`."""
-        key = urlsafe_b64encode(node.encode()).decode()
         body = orjson.dumps({"node": node, "number": number})
-        with _unreachable():
-            self._notes.write(f"reader.{key}", body)
+        with unreachable():
+            self._notes.write(f"reader.{node_key(node)}", body)
 
     def needed_number(self) -> int | None:
         """See `StreamKeeping.needed_number`. The time is that of the newest note."""
-        with _unreachable():
+        with unreachable():
             readers = self._notes.read_all("reader.").values()
         now_ms = max((reader.written_ms for reader in readers), default=0)
         return min(
@@ -76,7 +65,7 @@ class JetStreamKeeping:
 
     def trim(self, number: int, epoch: int) -> int:
         """See `StreamKeeping.trim`."""
-        with _unreachable():
+        with unreachable():
             # A purge takes sequence 0 for no sequence, and removes everything.
             if number <= _FIRST_NUMBER or not self._owns(epoch):
                 return 0
@@ -85,28 +74,16 @@ class JetStreamKeeping:
 
     def _owns(self, epoch: int) -> bool:
         """Return whether the last frame that is shown is of an epoch. That is no fence."""
-        asked = {"last_by_subj": self._layout.frames_subject}
-        message = last_message(self._connection, self._layout.frames, asked)
-        headers = b64decode(message.get("hdrs", "")).decode() if message is not None else ""
-        found = _EPOCH.search(headers)
-        return found is not None and int(found[1]) == epoch
+        return self._layout.last_frame(self._connection)[1] == epoch
 
     def snapshot(self) -> SnapshotDescription | None:
         """See `StreamKeeping.snapshot`."""
         return self._newest()[0]
 
     def _newest(self) -> tuple[SnapshotDescription | None, int, int]:
-        """Return the newest snapshot, the epoch of who wrote it last, and the note's revision."""
-        with _unreachable():
-            note = self._notes.read("snapshot")
-        if note is None:
-            return None, 0, 0
-        fields = orjson.loads(note.body)
-        epoch = int(fields.pop("epoch"))
-        if "identifier" not in fields:
-            return None, epoch, note.revision
-        mark = ChainMark(*fields.pop("mark"))
-        return SnapshotDescription(mark=mark, **fields), epoch, note.revision
+        """Return what `newest_of` says of the note as it is now."""
+        with unreachable():
+            return newest_of(self._notes.read("snapshot"))
 
     def _write_newest(
         self, description: SnapshotDescription | None, epoch: int, revision: int
@@ -115,7 +92,7 @@ class JetStreamKeeping:
         fields = {}
         if description is not None:
             fields = {**description._asdict(), "mark": [*description.mark]}
-        with _unreachable():
+        with unreachable():
             self._notes.write("snapshot", orjson.dumps({"epoch": epoch, **fields}), revision)
 
     def begin_snapshot(self, epoch: int) -> int:
@@ -124,7 +101,7 @@ class JetStreamKeeping:
         self._check_epoch(last_epoch, epoch)
         self._write_newest(newest, epoch, revision)
         prefix = self._layout.pieces_prefix
-        with _unreachable():
+        with unreachable():
             info = self._connection.api(
                 f"STREAM.INFO.{self._layout.pieces}", {"subjects_filter": f"{prefix}.>"}
             )
@@ -143,20 +120,20 @@ class JetStreamKeeping:
 
     def _check_epoch(self, last_epoch: int, epoch: int) -> None:
         """Raise StreamUnreachable if this node is known to own the stream no longer."""
-        with _unreachable():
+        with unreachable():
             if last_epoch > epoch or not self._owns(epoch):
-                raise StreamUnreachable(_ANOTHER)
+                raise StreamUnreachable(ANOTHER_OWNS)
 
     def add_piece(self, place: int, identifier: int, number: int, piece: bytes, epoch: int) -> None:
         """See `StreamKeeping.add_piece`. Pieces of an old owner are in no one's way."""
         subject = self._piece_subject(place, identifier, number)
-        with _unreachable():
+        with unreachable():
             self._connection.publish(subject, piece, {EPOCH_HEADER: str(epoch)})
 
     def piece(self, place: int, identifier: int, number: int) -> bytes | None:
         """See `StreamKeeping.piece`."""
         asked = {"last_by_subj": self._piece_subject(place, identifier, number)}
-        with _unreachable():
+        with unreachable():
             message = last_message(self._connection, self._layout.pieces, asked)
         return None if message is None else b64decode(message.get("data", ""))
 
@@ -174,11 +151,13 @@ class JetStreamKeeping:
         self._connection.close()
 
 
-@contextmanager
-def _unreachable() -> Iterator[None]:
-    """Raise StreamUnreachable for what JetStream refuses."""
-    try:
-        yield
-    except JetStreamRefusal as error:
-        problem = _ANOTHER if error.number == WRONG_LAST_SEQUENCE else str(error)
-        raise StreamUnreachable(problem) from error
+def newest_of(note: Note | None) -> tuple[SnapshotDescription | None, int, int]:
+    """Return the newest snapshot, the epoch of who wrote it last, and the note's revision."""
+    if note is None:
+        return None, 0, 0
+    fields = orjson.loads(note.body)
+    epoch = int(fields.pop("epoch"))
+    if "identifier" not in fields:
+        return None, epoch, note.revision
+    mark = ChainMark(*fields.pop("mark"))
+    return SnapshotDescription(mark=mark, **fields), epoch, note.revision

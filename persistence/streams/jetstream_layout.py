@@ -5,7 +5,10 @@ A group has three streams: its frames, notes (a bucket of keys and values), and 
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, final
 
 from troth.core.limits import JETSTREAM_MESSAGE_LIMIT_BYTES
@@ -13,7 +16,6 @@ from troth.core.limits import JETSTREAM_MESSAGE_LIMIT_BYTES
 from .jetstream_connection import (
     NO_MESSAGE_FOUND,
     STREAM_NOT_FOUND,
-    WRONG_LAST_SEQUENCE,
     JetStreamConnection,
     JetStreamRefusal,
 )
@@ -21,13 +23,19 @@ from .jetstream_notes import Notes
 from .stream import StreamRefused, StreamUnreachable
 
 REPLICAS_DEFAULT_COUNT: Final = 3
+
+EPOCH_HEADER: Final = "Troth-Epoch"
+"""For people, and for what is kept next to the stream; the frame says it too."""
+
+_EPOCH: Final = re.compile(rf"^{EPOCH_HEADER}: *(\d+)\s*$", re.MULTILINE)
 _DUPLICATE_WINDOW_NS: Final = 100_000_000  # nothing is told apart by ids
 _IDENTITY: Final = "troth_identity"
 
 _NOT_FOR_ACCOUNT: Final = (10039, 10076)
 _IN_USE: Final = 10058
+_NO_CLUSTER: Final = 10074
 
-_COMMON: Final[Mapping[str, Any]] = {
+COMMON: Final[Mapping[str, Any]] = {
     "storage": "file",
     "retention": "limits",
     "discard": "new",
@@ -39,6 +47,8 @@ _COMMON: Final[Mapping[str, Any]] = {
     "deny_purge": False,
     "allow_direct": False,
 }
+"""How all streams are set up: nothing is lost or hidden in them."""
+
 _NO_LIMIT: Final = {"max_msgs_per_subject": -1, "max_msg_size": JETSTREAM_MESSAGE_LIMIT_BYTES}
 
 
@@ -54,50 +64,59 @@ class JetStreamLayout:
         self.bucket = f"{name}_notes_{group}"
 
     def found(
-        self, connection: JetStreamConnection, identity: bytes, replicas_count: int | None
+        self,
+        connection: JetStreamConnection,
+        identity: bytes,
+        replicas_count: int | None,
+        *,
+        may_make: bool = True,
     ) -> bytes:
         """Make the streams unless they are there; return the identity that is noted.
 
-        Raises StreamRefused or StreamUnreachable.
+        If they may not be made, because that was done before, what is missing is refused. Raises
+        StreamRefused or StreamUnreachable.
         """
-        try:
+        with refused(connection.name):
+            if not may_make:
+                self._check_are_there(connection)
             return self._found(connection, identity, replicas_count)
-        except JetStreamRefusal as error:
-            if error.number in _NOT_FOR_ACCOUNT:
-                text = "JetStream is not enabled, for this account at least"
-            else:
-                text = f"JetStream refuses: {error}"
-            raise StreamRefused(f"{connection.name}: {text}.") from error
+
+    def _check_are_there(self, connection: JetStreamConnection) -> None:
+        """Raise StreamRefused if any of the streams is gone: an empty one would hide that."""
+        for name in (self.frames, self.pieces, f"KV_{self.bucket}"):
+            if config_of(connection, name) is None:
+                raise StreamRefused(
+                    f"{connection.name}, stream {name}: it is gone, but its cluster is there. "
+                    "Nothing was changed. Restore it from a backup."
+                )
+
+    def last_frame(self, connection: JetStreamConnection) -> tuple[int, int]:
+        """Return number and epoch of the last frame that is shown; zeros if there is none."""
+        message = last_message(connection, self.frames, {"last_by_subj": self.frames_subject})
+        if message is None:
+            return 0, 0
+        found = _EPOCH.search(b64decode(message.get("hdrs", "")).decode())
+        return int(message["seq"]), int(found[1]) if found is not None else 0
 
     def _found(
         self, connection: JetStreamConnection, identity: bytes, replicas_count: int | None
     ) -> bytes:
         notes = Notes(connection, self.bucket)
-        frames_config = _config_of(connection, self.frames)
+        frames_config = config_of(connection, self.frames)
         if replicas_count is None and frames_config is not None:
             replicas_count = int(frames_config["num_replicas"])
         count = REPLICAS_DEFAULT_COUNT if replicas_count is None else replicas_count
-        _make(connection, notes.config(_COMMON, count))
-        noted = notes.read("identity")
-        if noted is None:
-            try:
-                notes.write("identity", identity, 0)
-                noted = notes.read("identity")
-            except JetStreamRefusal as error:
-                if error.number != WRONG_LAST_SEQUENCE:
-                    raise
-                noted = notes.read("identity")  # another was first
-            if noted is None:
-                raise StreamUnreachable("what was just written is not shown")
-        digest = hashlib.sha256(noted.body).hexdigest()
+        make(connection, notes.config(COMMON, count))
+        noted = notes.write_first("identity", identity)
+        digest = hashlib.sha256(noted).hexdigest()
         self._check(connection, notes, frames_config, digest)
         metadata = {_IDENTITY: digest}
-        common = {**_COMMON, **_NO_LIMIT, "num_replicas": count, "metadata": metadata}
-        _make(connection, {**common, "name": self.frames, "subjects": [self.frames_subject]})
-        _make(connection, {**common, "name": self.pieces, "subjects": [f"{self.pieces_prefix}.>"]})
+        common = {**COMMON, **_NO_LIMIT, "num_replicas": count, "metadata": metadata}
+        make(connection, {**common, "name": self.frames, "subjects": [self.frames_subject]})
+        make(connection, {**common, "name": self.pieces, "subjects": [f"{self.pieces_prefix}.>"]})
         if notes.read("founded") is None:
             notes.write("founded", digest.encode())
-        return noted.body
+        return noted
 
     def _check(
         self,
@@ -122,7 +141,22 @@ class JetStreamLayout:
             )
 
 
-def _config_of(connection: JetStreamConnection, name: str) -> dict[str, Any] | None:
+@contextmanager
+def refused(name: str) -> Iterator[None]:
+    """Raise StreamRefused for what JetStream refuses while something is made."""
+    try:
+        yield
+    except JetStreamRefusal as error:
+        if error.number in _NOT_FOR_ACCOUNT:
+            text = "JetStream is not enabled, for this account at least"
+        elif error.number == _NO_CLUSTER:
+            text = f"JetStream refuses: {error}. For a single server, give --replicas 1"
+        else:
+            text = f"JetStream refuses: {error}"
+        raise StreamRefused(f"{name}: {text}.") from error
+
+
+def config_of(connection: JetStreamConnection, name: str) -> dict[str, Any] | None:
     """Return how a stream is set up; None if it is not there."""
     try:
         config: dict[str, Any] = connection.api(f"STREAM.INFO.{name}")["config"]
@@ -133,10 +167,10 @@ def _config_of(connection: JetStreamConnection, name: str) -> dict[str, Any] | N
     return config
 
 
-def _make(connection: JetStreamConnection, wanted: Mapping[str, Any]) -> None:
+def make(connection: JetStreamConnection, wanted: Mapping[str, Any]) -> None:
     """Make a stream unless it is there. Raises StreamRefused if it is set up in another way."""
     name = wanted["name"]
-    has = _config_of(connection, name)
+    has = config_of(connection, name)
     if has is None:
         try:
             has = connection.api(f"STREAM.CREATE.{name}", wanted)["config"]
@@ -145,11 +179,17 @@ def _make(connection: JetStreamConnection, wanted: Mapping[str, Any]) -> None:
                 raise
             raise StreamUnreachable("another node makes it at this moment") from error
     assert has is not None
+    check_config(connection.name, has, wanted)
+
+
+def check_config(place: str, has: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise StreamRefused unless a stream is set up as wanted."""
+    name = wanted["name"]
     for key, value in wanted.items():
         # Fields that are false or 0 may be left out, and a server adds metadata of its own.
         if key != "metadata" and (has.get(key) or None) != (value or None):
             raise StreamRefused(
-                f"{connection.name}, stream {name}: it has {key} {has.get(key)}, and {value} is "
+                f"{place}, stream {name}: it has {key} {has.get(key)}, and {value} is "
                 f"needed. Nothing was changed. Change it with: nats stream edit {name}."
             )
 

@@ -4,13 +4,14 @@
 read, which is how an owner that was deposed is kept from changing what the next one has written.
 """
 
-from base64 import b64decode
-from collections.abc import Mapping
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, final
 
 from .jetstream_connection import (
     NO_MESSAGE_FOUND,
+    WRONG_LAST_SEQUENCE,
     JetStreamConnection,
     JetStreamRefusal,
 )
@@ -49,7 +50,7 @@ class Notes:
     def read(self, key: str) -> Note | None:
         """Return what a key has; None if nothing."""
         try:
-            answer = self._connection.api(*self._question(key))
+            answer = self._connection.api(*self.question(key))
         except JetStreamRefusal as error:
             if error.number != NO_MESSAGE_FOUND:
                 raise
@@ -58,18 +59,16 @@ class Notes:
 
     def read_all(self, prefix: str) -> dict[str, Note]:
         """Return what all keys have that begin with a prefix, which ends with a dot."""
-        subject = f"{self._prefix}{prefix}"
-        found = self._connection.api(
-            f"STREAM.INFO.{self._stream}", {"subjects_filter": f"{subject}>"}
-        )
-        keys = [one.removeprefix(self._prefix) for one in found["state"].get("subjects") or {}]
-        answers = self._connection.api_each([self._question(key) for key in keys])
-        notes = {}
-        for key, answer in zip(keys, answers, strict=True):
-            if "message" not in answer:
-                raise StreamUnreachable(f"the note {key} is listed, and cannot be read")
-            notes[key] = _note(answer["message"])
-        return notes
+        return read_all_of(self._connection, [self], prefix)[0]
+
+    def listing(self, prefix: str) -> tuple[str, dict[str, Any]]:
+        """Return the question for all keys that begin with a prefix."""
+        return f"STREAM.INFO.{self._stream}", {"subjects_filter": f"{self._prefix}{prefix}>"}
+
+    def keys(self, answer: Mapping[str, Any]) -> list[str]:
+        """Return the keys in the answer to `listing`."""
+        subjects = answer["state"].get("subjects") or {}
+        return [subject.removeprefix(self._prefix) for subject in subjects]
 
     def write(self, key: str, body: bytes, revision: int | None = None) -> int:
         """Store a value and return its revision.
@@ -82,13 +81,62 @@ class Notes:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         return self._connection.publish(f"{self._prefix}{key}", body, headers)
 
-    def _question(self, key: str) -> tuple[str, dict[str, Any]]:
+    def write_first(self, key: str, body: bytes) -> bytes:
+        """Store a value unless the key has one; return the one that it has then."""
+        noted = self.read(key)
+        if noted is None:
+            try:
+                self.write(key, body, 0)
+            except JetStreamRefusal as error:
+                if error.number != WRONG_LAST_SEQUENCE:
+                    raise  # else another was first
+            noted = self.read(key)
+        if noted is None:
+            raise StreamUnreachable("what was just written is not shown")
+        return noted.body
+
+    def now_ms(self) -> int:
+        """Return the time of day of the server that leads the bucket, in ms since 1970."""
+        return written_ms(self._connection.api(f"STREAM.INFO.{self._stream}")["ts"])
+
+    def question(self, key: str) -> tuple[str, dict[str, Any]]:
+        """Return the question for what a key has."""
         return f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": f"{self._prefix}{key}"}
+
+
+def read_all_of(
+    connection: JetStreamConnection, buckets: Sequence[Notes], prefix: str
+) -> list[dict[str, Note]]:
+    """Return what keys have that begin with a prefix, of several buckets; all are asked together.
+
+    Raises StreamUnreachable.
+    """
+    lists = connection.api_each([one.listing(prefix) for one in buckets])
+    for listed in lists:
+        if "error" in listed:
+            raise StreamUnreachable(str(listed["error"].get("description")))
+    keys = [
+        (notes, place, key)
+        for place, (notes, listed) in enumerate(zip(buckets, lists, strict=True))
+        for key in notes.keys(listed)
+    ]
+    answers = connection.api_each([notes.question(key) for notes, _, key in keys])
+    found: list[dict[str, Note]] = [{} for _ in buckets]
+    for (_, place, key), answer in zip(keys, answers, strict=True):
+        if "message" not in answer:
+            raise StreamUnreachable(f"the note {key} is listed, and cannot be read")
+        found[place][key] = _note(answer["message"])
+    return found
 
 
 def _note(message: Mapping[str, Any]) -> Note:
     body = b64decode(message.get("data", ""))
     return Note(body, int(message["seq"]), written_ms(message["time"]))
+
+
+def node_key(node: str) -> str:
+    """Return the part of a key that is a node's, whose name may have any characters."""
+    return urlsafe_b64encode(node.encode()).decode()
 
 
 def written_ms(time: str) -> int:

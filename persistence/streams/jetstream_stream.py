@@ -18,12 +18,9 @@ from .jetstream_connection import (
     JetStreamConnection,
     JetStreamRefusal,
 )
-from .jetstream_layout import JetStreamLayout, last_message
+from .jetstream_layout import EPOCH_HEADER, JetStreamLayout, last_message
 from .jetstream_url import read_jetstream_url
 from .stream import StreamUnreachable
-
-EPOCH_HEADER: Final = "Troth-Epoch"
-"""For people, and for what is kept next to the stream; the frame says it too."""
 
 _WINDOW_COUNT: Final = 16
 """How many frames are asked for one by one, before a consumer is made, which takes longer."""
@@ -37,6 +34,7 @@ class JetStreamStream:
     """One group's stream in NATS. `url` is as in `jetstream_url.py`; raises StreamRefused.
 
     `replicas_count` is for a new stream; None means that of the one that is there, or the default.
+    Without `may_make`, all of it was made before, with its cluster.
     """
 
     def __init__(
@@ -45,20 +43,24 @@ class JetStreamStream:
         group: int = 0,
         *,
         replicas_count: int | None = None,
+        may_make: bool = True,
         answer_limit_ms: int = JETSTREAM_ANSWER_LIMIT_MS,
     ) -> None:
         read = read_jetstream_url(url)
-        self.name = read.shown
+        self.name = read.shown + (f" (group {group})" if group else "")
         self._connection = JetStreamConnection(read, answer_limit_ms)
         self._layout = JetStreamLayout(read.name, group)
         self._replicas_count = replicas_count
+        self._may_make = may_make
         self._consumer: str | None = None
         self._consumer_number = 0
         """The number of the next frame that the consumer shows."""
 
     def found(self, identity: bytes) -> bytes:
         """Make the streams unless they are there; see `Stream.found`."""
-        return self._layout.found(self._connection, identity, self._replicas_count)
+        return self._layout.found(
+            self._connection, identity, self._replicas_count, may_make=self._may_make
+        )
 
     def servers(self) -> tuple[str, ...]:
         """Return the names of the servers that have a copy; none if it is a single server."""

@@ -99,7 +99,7 @@ def move(
             wanted = replace(wanted, data_id=random_bytes(DATA_ID_BYTES))
             identity = _taken(target, wanted)
             places = [
-                closing.enter_context(_ClaimedPlace.opened(target, group, identity))
+                closing.enter_context(_ClaimedGroup.opened(target, group, identity))
                 for group in range(identity.groups_count)
             ]
             with marked(building, MARK):
@@ -141,7 +141,7 @@ def _taken(target: MoveTarget, wanted: Identity) -> Identity:
             identity = decode_identity(name, found)
     else:
         description = ClusterDescription(target.cluster, wanted)
-        with contextlib.closing(cluster_book(target.url)) as book:
+        with contextlib.closing(cluster_book(target.url, target.nats.replicas_count)) as book:
             name = book.name
             made = asked(lambda: book.create(description), name)
         if made.name != target.cluster:
@@ -159,7 +159,7 @@ def _not_empty(name: str) -> StreamRefused:
     )
 
 
-class _ClaimedPlace:
+class _ClaimedGroup:
     """The place of one group in the engine, claimed for the move."""
 
     def __init__(self, log: StreamLog, keeping: StreamKeeping, group: int, name: str) -> None:
@@ -172,12 +172,13 @@ class _ClaimedPlace:
     @contextlib.contextmanager
     def opened(
         cls, target: MoveTarget, group: int, identity: Identity
-    ) -> Iterator["_ClaimedPlace"]:
+    ) -> Iterator["_ClaimedGroup"]:
         """Claim a group's stream, which no node may have used; release it at the end.
 
         Raises a PersistenceError or StreamUnreachable.
         """
-        stream, keeping, look = clients_of(target.url, group, target.nats)
+        may_make = target.cluster is None
+        stream, keeping, look = clients_of(target.url, group, target.nats, may_make=may_make)
         times = MACHINE_TIMES
         log = StreamLog(
             stream,

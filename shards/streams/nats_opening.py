@@ -17,13 +17,19 @@ log = structlog.get_logger("troth.shards.streams")
 
 
 def nats_clients(
-    url: str, group: int, replicas_count: int | None, monitor: str | None, unsafe_fsync: bool
+    url: str,
+    group: int,
+    replicas_count: int | None,
+    monitor: str | None,
+    unsafe_fsync: bool,
+    *,
+    may_make: bool = True,
 ) -> tuple[JetStreamStream, JetStreamKeeping, "Look"]:
     """Return what a group's stream is reached through, and what looks again once it is there.
 
-    Raises StreamRefused before anything is made.
+    Streams are made unless that was done before. Raises StreamRefused before anything is made.
     """
-    stream = JetStreamStream(url, group, replicas_count=replicas_count)
+    stream = JetStreamStream(url, group, replicas_count=replicas_count, may_make=may_make)
     name = stream.name
     found = None if monitor is None else look_at_servers(monitor)
     if found is None and not unsafe_fsync:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from troth.core.limits import SHARDS_DEFAULT_COUNT
+from troth.core.limits import CLUSTER_ALONE_MS, CLUSTER_LIVING_MS, SHARDS_DEFAULT_COUNT
 from troth.persistence.data_directory import SECRET_BYTES
 from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
@@ -28,6 +28,8 @@ from .times import MACHINE_TIMES, asked
 log = structlog.get_logger("troth.shards.streams")
 
 POSTGRES_SCHEME: Final = "postgresql://"
+_POSTGRES: Final = ("PostgreSQL", "postgres")
+_NATS: Final = ("NATS", "nats")
 
 
 class NatsOptions(NamedTuple):
@@ -52,12 +54,7 @@ def open_stream(
     clients = clients_of(url, 0, nats)
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, shard_count, node=node)
-    try:
-        storage.is_fsync_unsafe = clients.look()
-    except BaseException:
-        storage.close()
-        raise
-    return storage
+    return _looked_at(storage, clients)
 
 
 def open_group(
@@ -65,6 +62,7 @@ def open_group(
     name: str,
     place: GroupPlace,
     node: str | None,
+    nats: NatsOptions = NatsOptions(),  # noqa: B008 - it never changes
     *,
     incarnation: int,
     may_claim: Callable[[], bool],
@@ -76,7 +74,7 @@ def open_group(
     `is_shared`: nodes share the groups, so this one claims when it is its turn.
     """
     cluster = cluster_at(url, name)
-    clients = clients_of(url, place.group, NatsOptions())
+    clients = clients_of(url, place.group, nats, may_make=False)
     directory = Path(place.path)
     turn = ClaimTurn(MACHINE_TIMES.boot_ms) if is_shared else None
     may_claim = may_claim if turn is None else turn.may_claim
@@ -85,8 +83,16 @@ def open_group(
     )
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)
-    if place.group == 0:  # once a node
-        clients.look()
+    return _looked_at(storage, clients)
+
+
+def _looked_at(storage: StreamStorage, clients: "Clients") -> StreamStorage:
+    """Return a storage whose engine was looked at. Raises StreamRefused."""
+    try:
+        storage.is_fsync_unsafe = clients.look()
+    except BaseException:
+        storage.close()
+        raise
     return storage
 
 
@@ -96,7 +102,7 @@ def node_name(node: str | None, directory: Path) -> str:
 
 
 def cluster_at(url: str, name: str) -> ClusterDescription:
-    """Return what a cluster is, waiting for the database if need be.
+    """Return what a cluster is, waiting for the engine if need be.
 
     Raises StreamRefused if it is not there, or is another one, or one of later versions.
     """
@@ -107,12 +113,28 @@ def cluster_at(url: str, name: str) -> ClusterDescription:
         book.close()
     if found is None:
         raise StreamRefused(
-            f"{book.name} has no cluster. Make it first: troth cluster create {name} --log URL"
+            f"{book.name} has no cluster. Check the URL, or make it first: troth cluster create "
+            f"{name} --log URL"
         )
     if found.name != name:
         raise StreamRefused(f"{book.name} has the cluster {found.name}, not {name}.")
     refuse_later(book.name, found.features)
     return found
+
+
+def refuse_unlike(book: ClusterBook, node: str, *, is_shared: bool) -> None:
+    """Raise StreamRefused if other nodes that are there share groups, and this does not, or vice
+    versa: then one of both would take all groups from the others.
+    """
+    for one in asked(book.members, book.name):
+        limit_ms = CLUSTER_LIVING_MS if one.mesh else CLUSTER_ALONE_MS
+        if one.node != node and one.seen_ms <= limit_ms and (one.mesh is not None) != is_shared:
+            how = "shares the groups of the cluster" if one.mesh else "serves without --mesh-listen"
+            raise StreamRefused(
+                f"{book.name}: the server {one.node} {how}. All servers of a cluster have "
+                "--mesh-listen, or none has: stop all that are otherwise, and wait for "
+                f"{CLUSTER_ALONE_MS // 1000} s."
+            )
 
 
 def new_cluster(
@@ -129,13 +151,22 @@ def new_cluster(
     return ClusterDescription(name, identity)
 
 
-def cluster_book(url: str) -> ClusterBook:
-    """Return what is kept of a cluster in a database. Raises StreamRefused; connects to nothing."""
+def cluster_book(url: str, replicas_count: int | None = None) -> ClusterBook:
+    """Return what is kept of a cluster in an engine. Raises StreamRefused; connects to nothing.
+
+    `replicas_count` is for a new cluster in NATS.
+    """
+    if url.startswith(POSTGRES_SCHEME):
+        try:
+            from troth.persistence.streams.postgres_cluster import PostgresCluster
+        except ImportError as error:
+            raise _not_installed(*_POSTGRES) from error
+        return PostgresCluster(url)
     try:
-        from troth.persistence.streams.postgres_cluster import PostgresCluster
+        from troth.persistence.streams.jetstream_cluster import JetStreamCluster
     except ImportError as error:
-        raise _not_installed() from error
-    return PostgresCluster(url)
+        raise _not_installed(*_NATS) from error
+    return JetStreamCluster(url, replicas_count=replicas_count)
 
 
 class Clients(NamedTuple):
@@ -150,17 +181,15 @@ class Clients(NamedTuple):
     look: Callable[[], bool]
 
 
-def clients_of(url: str, group: int, nats: NatsOptions) -> Clients:
+def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True) -> Clients:
     """Return the clients for a group's stream. Raises StreamRefused."""
     if url.startswith(POSTGRES_SCHEME):
         return _postgres_clients(url, group)
     try:
         from .nats_opening import nats_clients
     except ImportError as error:
-        raise StreamRefused(
-            "NATS's client is not installed. Install it: pip install 'troth[nats]'."
-        ) from error
-    return Clients(*nats_clients(url, group, nats.replicas_count, nats.monitor, nats.unsafe_fsync))
+        raise _not_installed(*_NATS) from error
+    return Clients(*nats_clients(url, group, *nats, may_make=may_make))
 
 
 def _postgres_clients(url: str, group: int) -> Clients:
@@ -168,11 +197,11 @@ def _postgres_clients(url: str, group: int) -> Clients:
         from troth.persistence.streams.postgres_keeping import PostgresKeeping
         from troth.persistence.streams.postgres_stream import PostgresStream
     except ImportError as error:
-        raise _not_installed() from error
+        raise _not_installed(*_POSTGRES) from error
     stream = PostgresStream(url, group)
 
     def look() -> bool:
-        if not stream.has_standby:
+        if group == 0 and not stream.has_standby:  # once a node
             log.warning(
                 "the database has no synchronous standby: what is acknowledged is on one machine",
                 database=stream.name,
@@ -182,7 +211,7 @@ def _postgres_clients(url: str, group: int) -> Clients:
     return Clients(stream, PostgresKeeping(url, group), look)
 
 
-def _not_installed() -> StreamRefused:
+def _not_installed(engine: str, extra: str) -> StreamRefused:
     return StreamRefused(
-        "PostgreSQL's client is not installed. Install it: pip install 'troth[postgres]'."
+        f"{engine}'s client is not installed. Install it: pip install 'troth[{extra}]'."
     )

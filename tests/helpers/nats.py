@@ -93,10 +93,13 @@ class NatsServer:
 
     @contextmanager
     def halted(self) -> Iterator[None]:
-        """Halt it for a block."""
+        """Halt all of its threads for a block."""
         assert self._process is not None
+        tasks = Path(f"/proc/{self._process.pid}/task")
         self._process.send_signal(signal.SIGSTOP)
         try:
+            while any("\nState:\tT" not in (one / "status").read_text() for one in tasks.iterdir()):
+                time.sleep(0.001)  # until then it may answer
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)

@@ -7,6 +7,7 @@ LOG = "persistence/streams/test_stream_log.py"
 POSTGRES = "persistence/streams/test_postgres_stream.py"
 ENGINES = "persistence/streams/test_engines.py"
 JETSTREAM = "persistence/streams/test_jetstream_stream.py"
+BOOKS = "persistence/streams/test_cluster_books.py"
 STORAGE = "shards/streams/test_stream_storage.py"
 GROUPS = "shards/streams/test_groups_of_streams.py"
 FINALIZE = "streams/test_finalize.py"
@@ -212,8 +213,8 @@ STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node that stands by does not say how far it is",
         "shards/streams/stream_storage.py",
-        "    self.keeping.note_reader(self.node, self.noted.number)\n            except",
-        "    pass\n            except",
+        "        if self.noted is not None:\n            self._note_reader()\n",
+        "",
         STORAGE,
     ),
     fault(
@@ -330,5 +331,56 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         'config.get("sync_always") is not True:',
         'config.get("sync_always") is False:',
         "persistence/streams/test_jetstream_connection.py",
+    ),
+    fault(
+        "questions to JetStream that are sent together connect one by one, and end one another",
+        "persistence/streams/jetstream_connection.py",
+        "            client = await self._connected()  # what breaks it off ends all other tasks\n"
+        "            asked = (\n"
+        "                self._answer_of(client, _api_subject(call)",
+        "            asked = (\n                self._answer(_api_subject(call)",
+        "persistence/streams/test_jetstream_connection.py",
+    ),
+    fault(
+        "a cluster in JetStream is finalized though a member reads less",
+        "persistence/streams/jetstream_cluster.py",
+        "any(one.features < features for one in present)",
+        "False",
+        BOOKS,
+    ),
+    fault(
+        "a stream of a cluster in JetStream that was deleted is made again",
+        "persistence/streams/jetstream_layout.py",
+        "            if not may_make:\n",
+        "            if False:\n",
+        BOOKS,
+    ),
+    fault(
+        "a cluster in JetStream that was only begun is served",
+        "persistence/streams/jetstream_cluster.py",
+        'begun is None or self._notes.read("whole") is None else',
+        "begun is None else",
+        BOOKS,
+    ),
+    fault(
+        "one that makes a cluster in JetStream replaces what another has begun",
+        "persistence/streams/jetstream_notes.py",
+        "                self.write(key, body, 0)\n",
+        "                self.write(key, body)\n",
+        BOOKS,
+    ),
+    fault(
+        "the log of a server in JetStream becomes a group of a cluster",
+        "persistence/streams/jetstream_cluster.py",
+        "            if layout.found(connection, identity, self._replicas_count) != identity:\n",
+        "            if not layout.found(connection, identity, self._replicas_count):\n",
+        BOOKS,
+    ),
+    fault(
+        "an owner in JetStream that was deposed is shown as the owner",
+        "persistence/streams/jetstream_cluster.py",
+        "self._notes.write(key, body, 0 if noted is None else noted.revision)",
+        "self._notes.write(key, body)",
+        BOOKS,
     ),
 )

@@ -4,14 +4,15 @@
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 8 --groups 2 --seed 1
     python -m tests.proofs.cluster_kill --nodes 3 --rounds 8 --groups 4 --shared --seed 1
     python -m tests.proofs.cluster_kill --nodes 2 --rounds 30 --engine nats --seed 1
+    python -m tests.proofs.cluster_kill --nodes 2 --rounds 16 --engine nats --groups 2 --seed 1
 
-As `kill.py`, with nodes that have one log in an engine, which the proof starts for itself: a
-PostgreSQL server, or three NATS servers. One of the nodes owns the log, the others stand by. Each
-round ends the owner at a random moment: by kill -9, also with its disk, by SIGSTOP until another
-has taken over, or by SIGTERM. With NATS also by kill -9 of it and of NATS servers at the same
-moment: the one that leads the stream, the same and its disk, two of three, or all. Then everything
-is compared, at the new owner, with what the clients were told. A node that was halted is asked for
-what it cannot know, before it goes on. How long there was no owner is reported.
+As `kill.py`, with nodes that have one log, or those of several groups, in an engine, which the
+proof starts for itself: a PostgreSQL server, or three NATS servers. One of the nodes owns the log,
+the others stand by. Each round ends the owner at a random moment: by kill -9, also with its disk,
+by SIGSTOP until another has taken over, or by SIGTERM. With NATS also by kill -9 of it and of NATS
+servers at the same moment: the one that leads the stream, the same and its disk, two of three, or
+all. Then everything is compared, at the new owner, with what the clients were told. A node that was
+halted is asked for what it cannot know, before it goes on. How long there was no owner is reported.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from tests.helpers.nats import nats_cluster, nats_server
+from tests.helpers.nats import nats_cluster
 from tests.helpers.postgres import postgres_server
 from troth.shards.streams.stream_opening import cluster_book, new_cluster
 
@@ -272,26 +273,25 @@ def _as_operator(node: Victim) -> dict[str, str]:
 def postgres_engine(groups_count: int = 1) -> Iterator[ProofEngine]:
     """Run a PostgreSQL server, with a cluster in it if there are to be several groups."""
     with postgres_server() as postgres:
-        url = postgres.url
-        if groups_count == 1:
-            yield ProofEngine(("--log", url))
-            return
-        with contextlib.closing(cluster_book(url)) as book:
-            book.create(new_cluster("proof", groups_count, None, now_ms=1))
-        yield ProofEngine(("--log", url, "--cluster", "proof"), groups_count=groups_count)
+        log = _log_of(postgres.url, groups_count)
+        yield ProofEngine(log, groups_count=groups_count)
+
+
+def _log_of(url: str, groups_count: int) -> tuple[str, ...]:
+    """Return what tells a node of a log, which is made before if it is of several groups."""
+    if groups_count == 1:
+        return ("--log", url)
+    with contextlib.closing(cluster_book(url)) as book:
+        book.create(new_cluster("proof", groups_count, None, now_ms=1))
+    return ("--log", url, "--cluster", "proof")
 
 
 @contextmanager
-def nats_engine(servers_count: int = 3) -> Iterator[ProofEngine]:
-    """Run NATS servers, each of which has a copy."""
-    if servers_count == 1:
-        with nats_server() as nats:
-            monitored = ("--nats-monitor", nats.monitor_url, "--replicas", "1")
-            yield ProofEngine(("--log", nats.url, *monitored))
-        return
-    with nats_cluster(servers_count) as cluster:
+def nats_engine(groups_count: int = 1) -> Iterator[ProofEngine]:
+    """Run three NATS servers, each of which has a copy."""
+    with nats_cluster() as cluster:
         yield ProofEngine(
-            ("--log", cluster.url, "--nats-monitor", cluster.monitor),
+            (*_log_of(cluster.url, groups_count), "--nats-monitor", cluster.monitor),
             {
                 "kill with the leader of the stream": cluster.kill_leader,
                 "kill with that and its disk": lambda: cluster.kill_leader(and_its_disk=True),
@@ -299,6 +299,7 @@ def nats_engine(servers_count: int = 3) -> Iterator[ProofEngine]:
                 "kill with all servers of the stream": lambda: cluster.kill_for(3, OUTAGE_S),
             },
             cluster.mend,
+            groups_count,
         )
 
 
@@ -309,20 +310,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", choices=("postgres", "nats"), default="postgres")
-    parser.add_argument("--groups", type=int, default=1, help="of a cluster, in PostgreSQL")
+    parser.add_argument("--groups", type=int, default=1, help="of a cluster, if more than one")
     parser.add_argument("--shared", action="store_true", help="all nodes serve some of the groups")
     parser.add_argument("--limit-s", type=float, help="fail if there was no owner for longer")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
-    is_nats = arguments.engine == "nats"
-    if is_nats and arguments.groups > 1:
-        parser.error("several groups are in PostgreSQL only")
+    made = nats_engine if arguments.engine == "nats" else postgres_engine
     from .shared_kill import SharedProof
 
     kind = SharedProof if arguments.shared else ClusterProof
     with (
         tempfile.TemporaryDirectory(prefix="troth-cluster-") as directory,
-        nats_engine() if is_nats else postgres_engine(arguments.groups) as engine,
+        made(arguments.groups) as engine,
     ):
         proof = kind(Path(directory), arguments.seed, print, engine, arguments.nodes)
         proof.run_all(arguments.rounds)

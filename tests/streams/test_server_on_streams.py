@@ -33,11 +33,17 @@ _databases = count()
 
 
 class StreamEngine(NamedTuple):
-    """What keeps a new log: arguments of a server, how to halt it, and how to kill it."""
+    """What keeps a new log: arguments of a server, how to halt it, and how to kill it.
+
+    `creation` are those of `troth cluster create`, `serving` those of a server of a cluster.
+    """
 
     arguments: tuple[str, ...]
     halted: Callable[[], AbstractContextManager[None]]
     crash: Callable[[], None]
+    creation: tuple[str, ...]
+    serving: tuple[str, ...]
+    looked_at: Settings
 
 
 @pytest.fixture
@@ -67,7 +73,16 @@ def engine(request: pytest.FixtureRequest) -> StreamEngine:
             nats.stop(signal.SIGKILL)
             nats.start()
 
-        return StreamEngine(_nats_arguments(nats), nats.halted, crash)
+        arguments = _nats_arguments(nats)
+        log, url, *monitored = arguments[:4]
+        return StreamEngine(
+            arguments,
+            nats.halted,
+            crash,
+            (log, url, "--replicas", "1"),
+            (log, url, *monitored),
+            Settings(log=url, nats_monitor=nats.monitor_url),
+        )
     postgres: PostgresServer = request.getfixturevalue("postgres")
 
     def kill_backends() -> None:
@@ -75,8 +90,11 @@ def engine(request: pytest.FixtureRequest) -> StreamEngine:
         for backend in postgres.backends():
             os.kill(backend, signal.SIGKILL)
 
-    arguments = ("--log", request.getfixturevalue("url"))
-    return StreamEngine(arguments, postgres.halted, kill_backends)
+    url = request.getfixturevalue("url")
+    arguments = ("--log", url)
+    return StreamEngine(
+        arguments, postgres.halted, kill_backends, arguments, arguments, Settings(log=url)
+    )
 
 
 def _create(server: ServerProcess, name: str) -> int:
@@ -240,12 +258,13 @@ def test_a_server_without_its_engine_tells_nothing_after_its_lease(
 
 
 def test_nodes_of_a_cluster_take_over_all_groups(
-    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, engine: StreamEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The owner is killed, then the next one's process 0 is halted: its others must not go on."""
 
     def cluster(*words: str, status: int = 0) -> str:
-        assert command.run(["cluster", *words, "--log", url]) == status
+        log = engine.creation if words[0] == "create" else engine.creation[:2]
+        assert command.run(["cluster", *words, *log]) == status
         captured = capsys.readouterr()
         return captured.out + captured.err
 
@@ -260,7 +279,7 @@ def test_nodes_of_a_cluster_take_over_all_groups(
             assert time.monotonic() < ends_s, found
 
     assert "has no cluster" in cluster("status", status=1)
-    options = ("--log", url, "--cluster", "orders", "--node")
+    options = (*engine.serving, "--cluster", "orders", "--node")
     with pytest.raises(ServerDiedError, match="has no cluster"):
         ServerProcess(tmp_path / "early", *options, "a").start()
     assert "2 groups, 16 shards" in cluster("create", "orders", "--groups", "2")
@@ -269,9 +288,9 @@ def test_nodes_of_a_cluster_take_over_all_groups(
         assert "has the cluster orders already" in cluster("create", *other, status=1)
     assert "at least 9" in cluster("create", "x", "--groups", "9", "--shards", "8", status=2)
     with pytest.raises(ServerDiedError, match="has a cluster of 2 groups"):
-        ServerProcess(tmp_path / "early", "--log", url).start()
+        ServerProcess(tmp_path / "early", *engine.arguments).start()
     with pytest.raises(ServerDiedError, match="has the cluster orders, not others"):
-        ServerProcess(tmp_path / "early", "--log", url, "--cluster", "others").start()
+        ServerProcess(tmp_path / "early", *engine.serving, "--cluster", "others").start()
     second = ServerProcess(tmp_path / "b", *options, "b")
     with ServerProcess(tmp_path / "a", *options, "a") as first, contextlib.ExitStack() as closing:
         closing.callback(second.__exit__, None, None, None)
@@ -292,7 +311,7 @@ def test_nodes_of_a_cluster_take_over_all_groups(
                 first.kill9()
         _assert_all_there(second, load.made)
         assert_owned(("b", 3), ("b", 4))
-        seen = {one.subject: one.found for one in examine_database(Settings(log=url))}
+        seen = {one.subject: one.found for one in examine_database(engine.looked_at)}
         assert "of 2 groups" in seen["log"]
         assert "in use by a, b" in seen["log"]
         with Load(second, "q") as more:
@@ -354,6 +373,7 @@ def _wait_for(text: str, server: ServerProcess, times: int = 1) -> None:
         (["--log", "postgresql://h/d", "--cluster", "c", "--processes", "2"], "one for each of"),
         (["--log", "postgresql://h/d", "--cluster", "c", "--shards", "1"], "must be auto"),
         (["--log", "postgresql://h/d", "--cluster", "c", "--convert"], "keeps its number of"),
+        (["--log", "nats://h/d", "--cluster", "c", "--replicas", "3"], "replicas: must be auto"),
         (["--log", "postgresql://h/d", "--in-memory"], "log says where everything is kept"),
     ],
 )

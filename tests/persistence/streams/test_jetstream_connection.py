@@ -67,6 +67,22 @@ def test_no_server_is_told_as_such_and_the_next_is_asked(server: NatsServer) -> 
     assert _found(f"nats://troth:it%27s%20me@127.0.0.1:1,{server.address}/a") == b"who it is"
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_questions_that_are_sent_together_end_when_no_server_answers(
+    server: NatsServer, count: int
+) -> None:
+    """They are the first ones: none of them may end the others while it connects."""
+    url = f"nats://troth:it%27s%20me@{server.address}/a"
+    connection = JetStreamConnection(read_jetstream_url(url), 300)
+    questions: list[tuple[str, dict[str, str]]] = [("INFO", {})] * count
+    with server.halted(), pytest.raises(StreamUnreachable):
+        connection.api_each(questions)
+    assert len(connection.api_each(questions)) == count
+    with server.halted(), pytest.raises(StreamUnreachable):
+        connection.api_each(questions)
+    connection.close()
+
+
 def test_a_connection_can_be_encrypted_and_both_ends_known(tmp_path: Path) -> None:
     authority = trustme.CA()
     files = {name: tmp_path / f"{name}.pem" for name in ("ca", "server", "client")}
