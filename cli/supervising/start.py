@@ -3,6 +3,7 @@
 The ports come first, then the data directory: what cannot be served must not leave a directory.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -135,14 +136,21 @@ def supervise(
 
 
 def cluster_count(settings: Settings) -> int | None:
-    """Return how many groups the cluster has, waiting for the database; None, and said, if not."""
-    from troth.shards.streams.stream_opening import cluster_at
+    """Return how many groups the cluster has, waiting for the engine; None, and said, if not.
+
+    It is said as well if another server has the name of this one.
+    """
+    from troth.shards.streams.stream_opening import cluster_at, cluster_book, refuse_taken_name
 
     configure_logging(settings.log_level, settings.log_format)
     assert settings.log is not None, "a cluster is in an engine"
     assert settings.cluster is not None
     try:
-        return cluster_at(settings.log, settings.cluster).identity.groups_count
+        found = cluster_at(settings.log, settings.cluster)
+        if settings.node is not None:
+            with contextlib.closing(cluster_book(settings.log)) as book:
+                refuse_taken_name(book, settings.node, settings.data)
+        return found.identity.groups_count
     except PersistenceError as error:
         say_failed(str(error), settings.log_format)
         return None
