@@ -229,6 +229,7 @@ LINK_PATIENCE_MS: Final = 30_000  # how long those wait whose clients may not be
 LINK_SILENCE_MS: Final = 2_000  # a link that says nothing for longer is broken
 LINK_PING_MS: Final = 500  # a link that has nothing to say says so
 COPY_LEASE_MS: Final = 2_000  # how long a copy counts as current without a word from its owner
+COPY_LEASE_OF_NODES_MS: Final = 6_000  # if its owner may be on another node, and is replaced
 COPY_RENEWAL_MS: Final = 500  # how often it asks
 COPY_CHANGES_KEPT_COUNT: Final = 1_000  # a copy that is further behind is made again
 COPY_PAGE_COUNT: Final = 500  # entries that are copied at a time
@@ -290,6 +291,7 @@ assert BULK_RATE_COUNT <= BULK_RATE_LIMIT_COUNT
 assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 assert STREAM_ALIVE_MS * 2 < STREAM_LEASE_MS < STREAM_TAKEOVER_WAIT_MS < STREAM_SILENCE_MS
+assert COPY_LEASE_OF_NODES_MS > STREAM_SILENCE_MS * 3 // 2, "a copy outlives its owner's node"
 assert CLUSTER_NOTE_MS * 4 < CLUSTER_LIVING_MS < STREAM_SILENCE_MS
 assert STREAM_SEEN_MS * 2 < CLUSTER_STANDING_BY_MS
 assert STREAM_FRAME_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES

@@ -45,7 +45,11 @@ from troth.http.outgoing.connections import OutgoingRoom
 from troth.http.outgoing.guards import OwnPorts
 from troth.http.outgoing.push import PushSender
 from troth.http.overview.counting import Counting, Sources
-from troth.http.processes.cluster_member import ClusterMember, make_cluster_member
+from troth.http.processes.cluster_member import (
+    ClusterMember,
+    make_cluster_member,
+    make_cluster_view,
+)
 from troth.http.processes.forwarding import ForwardedRequests, forwarded
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.processes.registration import register
@@ -328,6 +332,7 @@ class Parts:
         self.cluster: ClusterMember | SharingMember | None = None
         if member is not None and settings.cluster is not None:
             self.cluster = make_cluster_member(settings, member, storage, self.url)
+            self.api.cluster = make_cluster_view(settings)
         self._upkeep_statistics: Callable[[], UpkeepStatistics] = UpkeepStatistics  # none yet
         if isinstance(storage, FollowedStorage):
             look = storage.stream_statistics

@@ -38,7 +38,7 @@ class Child:
                 command,
                 stdin=subprocess.DEVNULL,
                 env={**environment, VARIABLE: str(theirs.fileno())},
-                pass_fds=tuple({theirs.fileno(), *seat.descriptors}),
+                pass_fds=(theirs.fileno(), seat.lock, *seat.sockets),
                 start_new_session=True,
             )
         except BaseException:

@@ -251,7 +251,9 @@ def _tags(
 ) -> Iterable[tuple[str, str]]:
     if values is None:
         raise ValueError("its tags have no values")
-    texts = [promise_id if value is None else value for value in values]
+    texts: Sequence[str] = values  # type: ignore[assignment]  # most have no other
+    if None in values:
+        texts = [promise_id if value is None else value for value in values]
     if number == OWN_NAMES:
         return zip(texts[::2], texts[1::2], strict=True)
     return zip(name_sets.names[number], texts, strict=True)

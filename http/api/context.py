@@ -24,6 +24,7 @@ from troth.http.wire.in_flight import InFlight
 from troth.http.wire.principals import Principal
 from troth.http.wire.requests import ReadyStream, Request, Response
 from troth.http.wire.static_files import StaticFile
+from troth.persistence.streams.cluster import WholeCluster
 from troth.shards.bulk.jobs import BulkJobs, BulkProgress
 from troth.shards.clock import SystemClock
 from troth.shards.delivery.polls import Polls
@@ -190,6 +191,8 @@ class Api:
     whole: WholeServer = field(init=False)
     bulk_progress: Callable[[], Awaitable[list[BulkProgress]]] | None = None
     other_watchers: OtherWatchers | None = None
+    cluster: Callable[[], Awaitable[WholeCluster]] | None = None
+    """What is kept of the cluster that this server belongs to, if it does."""
     metrics: Metrics = field(init=False)
     scrape: Scrape = field(init=False)
     limits: RequestLimits = field(init=False)

@@ -125,7 +125,8 @@ def refuse_unless_permitted(principal: Principal, command: c.Command) -> None:
     kind = type(command)
     names = NAMED.get(kind)
     named: Named
-    if names is _by_id:  # as below, written out for the commonest
+    # As below, written out for the commonest.
+    if names is _by_id or (names is _fenced and command.fence is None):  # type: ignore[attr-defined]
         named = identifier = _by_id(command)
         if identifier.startswith(RESERVED_PREFIX):
             raise ApiError(Code.RESERVED_ID)

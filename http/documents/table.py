@@ -14,7 +14,12 @@ from troth.http.executions import execution_endpoints
 from troth.http.functions import build_endpoints, function_endpoints, label_endpoints
 from troth.http.functions import usage_endpoints as usage
 from troth.http.nodes import node_endpoints, node_exchange, node_work_endpoints
-from troth.http.overview import failure_endpoints, statistics_endpoints, traffic_endpoints
+from troth.http.overview import (
+    cluster_endpoints,
+    failure_endpoints,
+    statistics_endpoints,
+    traffic_endpoints,
+)
 from troth.http.overview import server_endpoints as overview
 from troth.http.promises import (
     batch_endpoints,
@@ -59,6 +64,7 @@ API_ENDPOINTS: tuple[Endpoint, ...] = (
     *traffic_endpoints.ENDPOINTS,
     *failure_endpoints.ENDPOINTS,
     *statistics_endpoints.ENDPOINTS,
+    *cluster_endpoints.ENDPOINTS,
     *feed_endpoints.ENDPOINTS,
     *session_endpoints.ENDPOINTS,
     *ui_endpoints.ENDPOINTS,

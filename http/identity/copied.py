@@ -4,7 +4,7 @@ What this module promises:
 
 - The copy is read before anything is let in by it, and is told of each change before that is
   answered for (`spreading.py`).
-- Without a word from the owner for `COPY_LEASE_MS` it counts as stale: it is unknown then which
+- Without a word from the owner for `lease_s` it counts as stale: it is unknown then which
   tokens still work, and whether credentials are needed at all. What needs to know is refused (503),
   and open streams of tokens and sessions end. Users of the setting `basic_auth` and the operator
   are still known.
@@ -102,7 +102,10 @@ class CopiedSessions(Sessions):
 
 
 class CopiedCredentials(Credentials):
-    """The credentials of a process that does not own them. `now_s` is a monotonic clock."""
+    """The credentials of a process that does not own them. `now_s` is a monotonic clock.
+
+    `lease_ms` is how long it counts as current, as its owner knows.
+    """
 
     sessions: CopiedSessions
 
@@ -112,8 +115,10 @@ class CopiedCredentials(Credentials):
         attempts: Attempts,
         now_ms: Callable[[], int],
         now_s: Callable[[], float],
+        lease_ms: int | None = None,
     ) -> None:
         self._now_s = now_s
+        self.lease_s = (lease_ms or COPY_LEASE_MS) / 1000
         self._until_s = float("-inf")
         self._is_open = self._is_loaded = False
         super().__init__(users, attempts, now_ms)
@@ -135,7 +140,7 @@ class CopiedCredentials(Credentials):
     def had_no_owner(self, at_s: float) -> None:
         """Note that there was no owner at a time of the same clock: nothing had changed by then."""
         if self.is_current():
-            self._until_s = max(self._until_s, at_s + COPY_LEASE_MS / 1000)
+            self._until_s = max(self._until_s, at_s + self.lease_s)
 
     @property
     def is_open(self) -> bool:
@@ -298,7 +303,7 @@ class CredentialsCopy:
         asked_s = self._now_s()
         answer: Renewed | None = None
         try:
-            with trio.move_on_after(COPY_LEASE_MS / 1000):
+            with trio.move_on_after(self._credentials.lease_s):
                 answer = await self._calls.call(OWNER, RENEW, asked, wait_ms=0)
         except ShardsError as error:
             _log.debug("the owner of accounts is away", reason=str(error))
@@ -323,7 +328,7 @@ class CredentialsCopy:
                 self._version = version
         if self._version < answer.version:
             return False
-        self._credentials.renewed(asked_s + COPY_LEASE_MS / 1000)
+        self._credentials.renewed(asked_s + self._credentials.lease_s)
         self._credentials.load((), ())
         self.loaded.set()
         return True

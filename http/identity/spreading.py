@@ -1,9 +1,11 @@
 """The owner's side of copied credentials: process 0 tells all others what changes.
 
-Each other process has a copy (`copied.py`), which counts as current for `COPY_LEASE_MS` from when
-it last asked the owner. So the owner may answer for a change as soon as each copy has taken it in
-or has not asked for that long: `spread` waits for that. A process that hangs or is cut off holds
-up no change for longer, and lets no token in by an old copy when it goes on.
+Each other process has a copy (`copied.py`), which counts as current for a time from when it last
+asked the owner: `COPY_LEASE_MS`, or longer where nodes share groups, so that it outlives the
+owner's node, and others serve until there is the next owner. So the owner may answer for a change
+as soon as each copy has taken it in or has not asked for that long: `spread` waits for that. A
+process that hangs or is cut off holds up no change for longer, and lets no token in by an old copy
+when it goes on.
 
 Both ends count on a monotonic clock of their own, the copy from before it asked, the owner from
 when it answered: so the copy's time is over first. An owner that has just started does not know
@@ -31,8 +33,8 @@ from .credentials import Credentials
 _ELSEWHERE: Final = -1
 """Stands for all copies on other nodes: no process has this number."""
 
-_LEASE_S: Final = COPY_LEASE_MS / 1000 * 1.01
-"""The lease as the owner counts it: the other's clock may be a little slower."""
+_LEASE_PART: Final = 1.01
+"""How much longer the lease is as the owner counts it: the other's clock may be a little slower."""
 
 _NOTHING: Final = -1
 """Taken by a copy that has not asked this owner yet: it may lack a change of the owner before."""
@@ -93,7 +95,7 @@ class CredentialsOwner:
     """Tells other processes what changes in the credentials of this one, process 0.
 
     `epoch` is greater than that of each owner before. `now_s` is a monotonic clock. The owner
-    before may have been on another node `of_cluster`.
+    before may have been on another node `of_cluster`. Copies count as current for `lease_ms`.
     """
 
     def __init__(
@@ -105,7 +107,9 @@ class CredentialsOwner:
         now_s: Callable[[], float],
         now_ms: Callable[[], int],
         of_cluster: bool = False,
+        lease_ms: int = COPY_LEASE_MS,
     ) -> None:
+        self._lease_s = lease_ms / 1000 * _LEASE_PART
         self._credentials = credentials
         self._calls = calls
         self.epoch = epoch
@@ -117,7 +121,7 @@ class CredentialsOwner:
         self._pages: dict[int, tuple[int, Sequence[Change]]] = {}
         self._taken: dict[int, int] = {}
         self._copies = (*calls.others, _ELSEWHERE) if of_cluster else tuple(calls.others)
-        self._leases = dict.fromkeys(self._copies, now_s() + _LEASE_S)
+        self._leases = dict.fromkeys(self._copies, now_s() + self._lease_s)
         self._begun = trio.Event()
         self._news = trio.Event()
         calls.handle(RENEW, self._renew)
@@ -125,7 +129,7 @@ class CredentialsOwner:
 
     def begin(self) -> None:
         """Serve copies from now on: the credentials are loaded."""
-        self._leases = {process: self._now_s() + _LEASE_S for process in self._copies}
+        self._leases = {process: self._now_s() + self._lease_s for process in self._copies}
         self._credentials.on_change = self._tell
         self._credentials.spread = self.spread
         self._begun.set()
@@ -173,7 +177,7 @@ class CredentialsOwner:
         behind_count = self._version - asked.version
         if asked.epoch != self.epoch or asked.offset or behind_count > len(self._changes):
             return self._page(process, asked)
-        self._leases[process] = self._now_s() + _LEASE_S
+        self._leases[process] = self._now_s() + self._lease_s
         changes = tuple(self._changes)
         return Renewed(self.epoch, self._version, changes[len(changes) - behind_count :])
 

@@ -27,6 +27,7 @@ from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.storage import OwnedStorage, Storage
 from troth.shards.threads import in_thread
 
+from .cluster_view import ClusterView
 from .mesh_member import MeshMember
 from .sharing_member import SharingMember
 
@@ -130,3 +131,11 @@ def make_cluster_member(
     return SharingMember(
         seated, storage, storage.turn, book, owners, address=address, mesh=mesh, home=home
     )
+
+
+def make_cluster_view(settings: Settings) -> ClusterView:
+    """Make what shows the cluster to those who look through this server."""
+    from troth.shards.streams.stream_opening import cluster_book
+
+    assert settings.log is not None, "a cluster is in an engine"
+    return ClusterView(cluster_book(settings.log))

@@ -178,12 +178,12 @@ class SharingMember:
 
     def _learn(self) -> None:
         seen, node, group = self._seen, self._storage.node, self._group
-        places = {one.node: Listen().from_text(one.mesh) for one in seen.members if one.mesh}
+        addresses = {one.node: Listen().from_text(one.mesh) for one in seen.members if one.mesh}
+        places = {name: (address.host, address.port) for name, address in addresses.items()}
+        self._owners.places = places
         for one in seen.holders:
-            place = places.get(one.node)
-            if place is not None:
-                owner = Owner(one.node, place.host, place.port, one.epoch)
-                self._owners.learn(one.group, owner)
+            if one.node in places:
+                self._owners.learn(one.group, Owner(one.node, *places[one.node], one.epoch))
         holders = {one.group: one.node for one in seen.holders}
         groups_count = self._seated.seat.processes_count
         sharing = Sharing(groups_count, holders, seen.living(node))

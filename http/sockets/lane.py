@@ -27,7 +27,6 @@ from typing import Final
 import structlog
 import trio
 
-from troth.core.commands import Command
 from troth.core.replies import Reply
 from troth.http.api.authentication import is_known
 from troth.http.api.context import Api
@@ -95,6 +94,8 @@ class Lane:
         self.in_flight = api.in_flight
         self._deferred: deque[tuple[Exchange, Reply]] = deque()
         self._shards = api.shards
+        self.submit: Final = api.shards.submit
+        """Hand a command to the shards, for this pass or the next. Raises ShardsError."""
         self._limits = limits
         self._dispatcher = Dispatcher(api, endpoints)
         self._served = frozenset(row.name for row in endpoints if is_served(row))
@@ -185,6 +186,7 @@ class Lane:
                 connection.on_event(select.EPOLLIN)
         except Exception:
             self._give_up(connection)
+        self.stir()  # what it has asked is carried out
 
     def _new_parser(self) -> Parser:
         return Parser(
@@ -219,6 +221,7 @@ class Lane:
         self._began_s = time.perf_counter()
         for connection in list(self._connections.values()):
             connection.stop(may_begin=self._links is not None)
+        self.stir()  # what they have asked is carried out
 
     def idle(self) -> Iterator[tuple[float, Callable[[], None]]]:
         """Yield the connections that wait for a request: since when, and what closes them."""
@@ -267,8 +270,8 @@ class Lane:
     def _go_on(self) -> None:
         """Serve what comes next, too: the way through trio costs as much as two requests.
 
-        While little is asked it is waited for: the log's thread, and the next request of a client
-        that asks one thing after the other. What processes say to each other is there already.
+        While little is asked that is the log's thread, and the next request of a client that asks
+        one thing after the other; and what processes say to each other, if there are several.
         """
         began_s = self._began_s
         while not (self._again or self._has_submitted):
@@ -279,7 +282,7 @@ class Lane:
             left_s = ends_s - time.perf_counter()
             if left_s <= 0:
                 break
-            wait_s = patience_s(left_s, self.neighbors) if is_little else 0
+            wait_s = patience_s(left_s, self.neighbors)
             events = self._epoll.poll(wait_s, _EVENTS_LIMIT_COUNT)
             if not events:
                 break
@@ -331,10 +334,9 @@ class Lane:
                     connection.work()
                 except Exception:
                     self._give_up(connection)
-            if again or self._has_submitted:
-                # What streams have written is reported to the shards too.
-                self._has_submitted = False
-                self._shards.run_turn()
+            # What streams have written is reported to the shards too.
+            self._has_submitted = False
+            self._shards.run_turn()
             if not self._again:
                 break
         if self._links is not None:
@@ -499,20 +501,9 @@ class Lane:
         if not self._in_pass:
             self._ring()
 
-    def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
-        """Hand a command to the shards, for this pass or the next. Raises ShardsError."""
-        self._shards.submit(command, held, asker)
-        self._has_submitted = True
-        if not self._in_pass:
-            self._ring()
-
     def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
         """Do as `submit`, for all shards concerned; return the number of replies to come."""
-        count = self._shards.submit_renewals(renewals.pid, renewals.tasks, held, asker)
-        self._has_submitted = True
-        if not self._in_pass:
-            self._ring()
-        return count
+        return self._shards.submit_renewals(renewals.pid, renewals.tasks, held, asker)
 
     def bring_streams(self, homes: StreamHomes) -> None:
         """Leave workers' streams to the homes of their groups."""

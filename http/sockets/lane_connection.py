@@ -35,7 +35,8 @@ _DONT_WAIT: Final = socket.MSG_DONTWAIT
 # A client whose request comes in more pieces than this in one go waits for the others' turn.
 _STEPS_LIMIT_COUNT: Final = 16
 _HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_INCOMING: Final = select.EPOLLIN | _HANG_UP
+_COME: Final = select.EPOLLIN
+_INCOMING: Final = _COME | _HANG_UP
 _ROOM: Final = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 _HEAD_END: Final = b"\r\n\r\n"
 _CLOSING_HEAD_END: Final = b"\r\nConnection: close\r\n\r\n"
@@ -155,6 +156,15 @@ class LaneConnection:
 
     def on_event(self, mask: int) -> None:
         """Take what epoll says: edges, so every one is remembered."""
+        if mask == _COME:
+            self._is_readable = True
+        else:
+            self._take(mask)
+        if self._stream is not None or self._step():
+            self.work()
+
+    def _take(self, mask: int) -> None:
+        """Take more than that something has come."""
         if mask & _INCOMING:
             self._is_readable = True
             if mask & _HANG_UP:
@@ -166,8 +176,6 @@ class LaneConnection:
                     return
         if self._out is not None and mask & _ROOM:
             self._write()
-        if self._stream is not None or self._step():
-            self.work()
 
     def work(self) -> None:
         """Read and begin a request, as far as it goes now; or go on with a stream."""

@@ -41,8 +41,9 @@ _log = structlog.get_logger("troth.http.lane_exchange")
 class Questions(Protocol):
     """The part of the lane that carries questions to the shards and gives handlers a task."""
 
-    def submit(self, command: Command, held: HeldMessages | None, asker: Asker) -> None:
-        """Take a command; the asker is called back. Raises ShardsError."""
+    @property
+    def submit(self) -> Callable[[Command, HeldMessages | None, Asker], None]:
+        """Return what takes a command and calls the asker back. It raises ShardsError."""
         ...
 
     def submit_renewals(self, renewals: Renewals, held: HeldMessages, asker: Asker) -> int:
@@ -111,7 +112,8 @@ class Exchange(Struct, eq=False):
             self.call = call = dispatcher.admit(request, match)
             asked = handler.question(dispatcher.api, call)
             if isinstance(asked, Command):
-                self.questions.submit(asked, self.held, self)
+                submit = self.questions.submit  # called as a method, an attribute costs more
+                submit(asked, self.held, self)
             elif asked is None:
                 self.questions.start(self)
             else:
@@ -149,7 +151,7 @@ class Exchange(Struct, eq=False):
                 if body and dispatcher.is_plain and not request.principal.session_id:
                     # As `_with_headers`, but with nothing to choose.
                     size_bytes, date = len(body), _date
-                    if not date.begins_s <= time() < date.ends_s:
+                    if perf_counter() >= date.ends_s:
                         date.renew()
                     before = (
                         _BEFORE_IDS[size_bytes]
@@ -340,24 +342,25 @@ def render_head(response: Response) -> bytes:
 class _Date:
     """The time for the header Date, which changes once a second."""
 
-    __slots__ = ("_text", "after_id", "begins_s", "ends_s")
+    __slots__ = ("_text", "after_id", "ends_s")
 
     def __init__(self) -> None:
-        self.begins_s = self.ends_s = 0.0
-        """While the time is between these, nothing changes."""
+        self.ends_s = 0.0
+        """Until then nothing changes, by the clock that measures requests."""
         self.after_id = self._text = b""
         """What comes between the id and the body of a JSON answer."""
 
     def text(self) -> bytes:
         """Return the present time, as HTTP writes it."""
-        if not self.begins_s <= time() < self.ends_s:
+        if perf_counter() >= self.ends_s:
             self.renew()
         return self._text
 
     def renew(self) -> None:
-        """Take the present time."""
-        second = int(time())
-        self.begins_s, self.ends_s = float(second), second + 1.0
+        """Take the present time. If that is set, it is noticed within a second."""
+        now_s = time()
+        second = int(now_s)
+        self.ends_s = perf_counter() + (second + 1 - now_s)
         self._text = formatdate(second, usegmt=True).encode()
         self.after_id = b"%b%b\r\n\r\n" % (_AFTER_ID, self._text)
 

@@ -28,8 +28,11 @@ BODY_KEPT_LIMIT_BYTES: Final = 256 * 1024
 
 _REQUEST_LINE: Final = re.compile(rb"(GET|POST|PATCH|DELETE) (/[!-~]*) HTTP/1\.([01])")
 _LINE_LIMIT_BYTES: Final = 2 * 1024
-_PLAIN_LINE: Final = re.compile(rb"GET (/[!->@-~]{0,%d}) HTTP/1\.1" % (_LINE_LIMIT_BYTES - 14))
-"""The beginning of most requests that have no body, without what follows a `?`."""
+_PLAIN_LINES: Final = {
+    method: re.compile(rb"%b (/[!->@-~]{0,%d}) HTTP/1\.1" % (method, _LINE_LIMIT_BYTES - 17))
+    for method in (b"GET", b"PATCH", b"DELETE")
+}
+"""The beginning of most requests whose paths have ids in them; nothing follows a `?`."""
 _VALUE_BYTES: Final = rb"[\t\x20-\x7e\x80-\xff]*"
 _VALUE: Final = re.compile(_VALUE_BYTES)
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _VALUE_BYTES + rb"\r\n)+")
@@ -161,14 +164,15 @@ class Parser:
 
     Clients repeat themselves. What was found out about a head is used again when it is, byte for
     byte, that of the request before, or one with POST that another request had; about its fields
-    alone, when another request had the same. All that there is to a GET like the one before is the
-    path that it has instead. Of one of the last few kinds of requests, with as many
-    fields of the same names, only those are read whose values have changed.
+    alone, when another request had the same. All that there is to a GET, PATCH or DELETE like the
+    one before is the path that it has instead. Of one of the last few kinds of requests, with as
+    many fields of the same names, only those are read whose values have changed.
     """
 
     __slots__ = (
         *("_body_limit_bytes", "_head_limit_bytes", "_may_be_long", "_kinds", "_known"),
-        *("_head", "_text", "_fields", "_fields_text"),
+        *("_awaited", "_head", "_text"),
+        *("_like_fields", "_like_line", "_like_method", "_like_text"),
     )
 
     def __init__(
@@ -184,9 +188,12 @@ class Parser:
         # Of the head that was read last; nothing begins, or ends, with an empty tuple.
         self._text: bytes | tuple[()] = ()
         self._head = _NO_HEAD
-        # Of the last request that had no body, and was not the last one.
-        self._fields_text: bytes | tuple[()] = ()
-        self._fields = _NO_HEAD.fields
+        # Of the last request of such a method; the text is that of its fields.
+        self._like_text: bytes | tuple[()] = ()
+        self._like_fields = _NO_HEAD.fields
+        self._like_method = "GET"
+        self._like_line = _PLAIN_LINES[b"GET"]
+        self._awaited = _NO_HEAD  # whose body was not complete
         self._kinds: dict[int, _KnownFields] = {}  # by the number of fields
         self._known = known or KnownHeads()
 
@@ -197,27 +204,41 @@ class Parser:
         """
         if buffer.startswith(self._text):
             head, body_start = self._head, len(self._text)
+            fields = head.fields
         else:
-            fields_text = self._fields_text
-            if buffer.endswith(fields_text):
-                line = _PLAIN_LINE.fullmatch(buffer, 0, len(buffer) - len(fields_text))
-                if line is not None:
-                    head = Head("GET", line[1], b"", False, False, self._fields)
-                    return Parsed(head, b"", len(buffer))
-            head_end = buffer.find(b"\r\n\r\n")
-            if head_end < 0:
-                self._refuse_hopeless(buffer)
-                return None
-            body_start = head_end + 4
-            head = self._find_head(buffer[:body_start])
-        fields = head.fields
+            line_end = buffer.find(b"\r\n")
+            line = None
+            if buffer.startswith(self._like_text, line_end):
+                line = self._like_line.fullmatch(buffer, 0, line_end)
+            if line is not None:
+                fields = self._like_fields
+                head = Head(self._like_method, line[1], b"", False, fields.is_last, fields)
+                body_start = line_end + len(self._like_text)
+                if not fields.length_bytes:
+                    return Parsed(head, b"", body_start)
+            else:
+                head_end = buffer.find(b"\r\n\r\n")
+                if head_end < 0:
+                    self._refuse_hopeless(buffer)
+                    return None
+                body_start = head_end + 4
+                text = buffer[:body_start]
+                known = self._known.heads.get(text)
+                head = self._read_head(text) if known is None else known
+                self._text, self._head = text, head
+                fields = head.fields
         if fields.is_chunked:
             if head.is_old:
                 raise NotServed(CHUNKS)
             found = self._read_chunks(buffer, body_start)
-            return None if found is None else Parsed(head, *found)
-        end = body_start + fields.length_bytes
-        return None if end > len(buffer) else Parsed(head, buffer[body_start:end], end)
+            if found is not None:
+                return Parsed(head, *found)
+        else:
+            end = body_start + fields.length_bytes
+            if end <= len(buffer):
+                return Parsed(head, buffer[body_start:end], end)
+        self._awaited = head
+        return None
 
     def _read_chunks(self, buffer: bytes, start: int) -> tuple[bytes, int] | None:
         """Return a chunked body and its end in the buffer, or None if it is not complete."""
@@ -246,18 +267,18 @@ class Parser:
 
     def awaited_headers(self, buffer: bytes) -> Mapping[bytes, bytes] | None:
         """Return the headers of a request that `parse` found incomplete, or None if they are."""
-        return self._head.fields.headers if b"\r\n\r\n" in buffer else None
+        return self._awaited.fields.headers if b"\r\n\r\n" in buffer else None
 
     @property
     def is_waited_for(self) -> bool:
-        """Return whether the client of the head that was read last waits until it is asked."""
-        return self._head.fields.is_waited_for and not self._head.is_old
+        """Return whether the client whose body is not complete waits until it is asked for it."""
+        return self._awaited.fields.is_waited_for and not self._awaited.is_old
 
     def awaited(self, buffer: bytes) -> Parsed | None:
         """Return a request that `parse` found incomplete without its body, if that is all of it."""
         if not buffer.endswith(b"\r\n\r\n"):
             return None  # the body has begun to come, so its client no longer waits
-        return Parsed(self._head, b"", len(buffer))
+        return Parsed(self._awaited, b"", len(buffer))
 
     def _refuse_hopeless(self, buffer: bytes) -> None:
         """Do not wait for the end of a head that cannot be served."""
@@ -265,14 +286,6 @@ class Parser:
             raise NotServed(LARGE)
         if buffer[0] not in _FIRST_BYTES or buffer.count(b"\n") != buffer.count(b"\r\n"):
             raise NotServed(REQUEST_LINE)
-
-    def _find_head(self, text: bytes) -> Head:
-        """Return what a head says that is not that of the request before. Raises NotServed."""
-        head = self._known.heads.get(text) if text.startswith(b"POST") else None
-        if head is None:
-            head = self._read_head(text)
-        self._text, self._head = text, head
-        return head
 
     def _read_head(self, text: bytes) -> Head:
         """Return what a head says that no other request had, as far as is known."""
@@ -284,22 +297,16 @@ class Parser:
             raise NotServed(REQUEST_LINE)
         method, target, version = found.groups()
         path, _, query = target.partition(b"?")
-        fields = self._known.fields.get(rest)
-        is_known = fields is not None
-        if fields is None:
-            fields = self._find_fields(rest)
+        known = self._known.fields.get(rest)
+        fields = self._find_fields(rest) if known is None else known
         is_old = version == b"0"
-        is_last = is_old or fields.is_last
-        head = Head(_METHODS[method], path, query, is_old, is_last, fields)
+        head = Head(_METHODS[method], path, query, is_old, is_old or fields.is_last, fields)
         if method == b"POST":
             if _is_to_be_kept(text, fields):
                 _keep(self._known.heads, text, head)
-        elif (
-            is_known
-            and self._may_be_long
-            and not (is_last or fields.length_bytes or fields.is_chunked)
-        ):
-            self._fields_text, self._fields = b"\r\n" + rest, fields
+        elif known is not None and self._may_be_long and not known.is_chunked:
+            self._like_text, self._like_fields = b"\r\n" + rest, known
+            self._like_method, self._like_line = _METHODS[method], _PLAIN_LINES[method]
         return head
 
     def _find_fields(self, text: bytes) -> Fields:

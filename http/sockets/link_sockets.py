@@ -99,7 +99,8 @@ class _AskingLink:
 class _LinkSocket:
     """One connection. `receive` takes what comes, and returns whether a turn is needed.
 
-    `say_last` is there if the other end asks.
+    `say_last` is there if the other end asks; `asked` if this one asks the owner of a group on
+    another node: the group and the owner's epoch.
     """
 
     def __init__(
@@ -109,8 +110,10 @@ class _LinkSocket:
         receive: Callable[[bytes], bool],
         loop: PassLoop,
         say_last: Callable[[], None] | None = None,
+        asked: tuple[int, int] | None = None,
     ) -> None:
         self.ended = trio.Event()
+        self.asked = asked
         self.number = connected.fileno()
         self.is_asking = say_last is None
         self._say_last = say_last
@@ -220,6 +223,7 @@ class LinkSockets:
         self._group = group
         self._loop = loop
         self._sockets: dict[int, _LinkSocket] = {}
+        self._connecting: dict[int, trio.CancelScope] = {}
         self._news = trio.Event()
 
     # What the loop calls in a pass
@@ -297,10 +301,19 @@ class LinkSockets:
             nursery.start_soon(self._serve_answering, stream, self._mesh.answering(self._group))
 
     def _group_moved(self, group: int) -> None:
-        """End links with a process that serves its group no more, and look for the next one."""
+        """End links with a process that serves its group no more, and look for the next one.
+
+        Also those that are not up, since that process hangs.
+        """
         _log.info("a group has another owner", group=group, owner=self._mesh.owners.of(group))
+        epoch = self._mesh.owners.epoch_of(group)
+        if group in self._connecting:
+            self._connecting[group].cancel()
         for link in list(self._sockets.values()):
-            link.look(is_time=False)
+            if link.asked is not None and link.asked[0] == group and link.asked[1] < epoch:
+                link.close()
+            else:
+                link.look(is_time=False)
         self.try_now()
 
     async def _welcome(self, stream: socket.socket, is_trusted: Callable[[], None]) -> None:
@@ -310,6 +323,7 @@ class LinkSockets:
 
         def admit(party: Party, use: Use) -> Answering | ArrivingStream:
             is_trusted()
+            self._mesh.owners.met(party.group, party.node, party.incarnation)
             if use is Use.STREAM:
                 return self._arriving()
             return self._mesh.answering(self._group, party.group)
@@ -342,29 +356,37 @@ class LinkSockets:
                     await self._news.wait()
                 wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
                 continue
-            was_up = await self._serve(*opened, lambda: link.is_up)
+            was_up = await self._serve(*opened[:2], lambda: link.is_up, asked=opened[2])
             wait_s = _RETRY_FIRST_S if was_up else min(wait_s * 2, _RETRY_LIMIT_S)
             await trio.sleep(wait_s)
 
-    async def _opened(self, peer: int, link: MeshLink) -> tuple[socket.socket, LinkEnd] | None:
-        """Return a connection to a process, and what serves it; None if there is none now."""
+    async def _opened(
+        self, peer: int, link: MeshLink
+    ) -> tuple[socket.socket, LinkEnd, tuple[int, int] | None] | None:
+        """Return a connection to a process, what serves it, and which owner of a group it is.
+
+        None if there is none now.
+        """
         if self._nodes is not None:
             owner = self._mesh.owners.of(peer)
             if owner is None:
                 return None
             if not self._nodes.is_here(owner):
-                stream = await self._nodes.connect(owner, peer)
+                stream: socket.socket | None = None
+                with trio.CancelScope() as self._connecting[peer]:
+                    stream = await self._nodes.connect(owner, peer)
                 if stream is None:
                     return None
-                return stream, self._nodes.asking_end(owner, peer, lambda *_: _AskingLink(link))
-        stream = _connected_to(self.path_of(peer))
-        if stream is None:
+                end = self._nodes.asking_end(owner, peer, lambda *_: _AskingLink(link))
+                return stream, end, (peer, owner.epoch)
+        near = _connected_to(self.path_of(peer))
+        if near is None:
             return None
-        if not is_same_user(stream):
+        if not is_same_user(near):
             _log.error("another user listens instead of a process", peer_process=peer)
-            stream.close()
+            near.close()
             return None
-        return stream, _AskingLink(link)
+        return near, _AskingLink(link), None
 
     async def _serve(
         self,
@@ -372,6 +394,7 @@ class LinkSockets:
         end: LinkEnd,
         is_up: Callable[[], bool] = lambda: True,
         say_last: Callable[[], None] | None = None,
+        asked: tuple[int, int] | None = None,
     ) -> bool:
         """Serve a connection until it ends; return whether it has been up."""
         stream.setblocking(False)
@@ -388,7 +411,7 @@ class LinkSockets:
             was_up = was_up or is_up()
             return has_work
 
-        link = _LinkSocket(stream, end, note, self._loop, say_last)
+        link = _LinkSocket(stream, end, note, self._loop, say_last, asked)
         self._sockets[link.number] = link
         self._loop.watch(link.number)
         self._loop.stir()

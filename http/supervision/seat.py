@@ -71,9 +71,9 @@ class ProcessSeat:
     mesh_address: tuple[str, int] | None = None
 
     @property
-    def descriptors(self) -> tuple[int, ...]:
-        """All that the process inherits."""
-        return (self.lock, *self.api, *self.poll, *self.mesh)
+    def sockets(self) -> tuple[int, ...]:
+        """Those that the process inherits."""
+        return (*self.api, *self.poll, *self.mesh)
 
 
 class SeatRefused(Exception):
@@ -120,7 +120,7 @@ def take(environment: MutableMapping[str, str] = os.environ) -> tuple[ProcessSea
         control = socket.socket(fileno=int(text))
         control.set_inheritable(False)
         seat = _read_seat(control)
-        for descriptor in seat.descriptors:
+        for descriptor in (seat.lock, *seat.sockets):
             os.set_inheritable(descriptor, False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         if control is not None:

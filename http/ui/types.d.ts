@@ -196,6 +196,36 @@ interface ProcessObject {
   promises: number;
 }
 
+interface ClusterObject {
+  name: string | null;
+  features: number;
+  groups: ClusterGroupObject[];
+  nodes: ClusterNodeObject[];
+}
+
+interface ClusterGroupObject {
+  group: number;
+  owner: string | null;
+  epoch: number;
+  lastFrame: number;
+  snapshotOn: number | null;
+  followers: FollowerObject[];
+}
+
+interface FollowerObject {
+  node: string;
+  behind: number;
+  seenOn: number;
+}
+
+interface ClusterNodeObject {
+  node: string;
+  address: string;
+  version: string;
+  features: number;
+  seenOn: number;
+}
+
 interface UpkeepObject {
   freeBytes: number | null;
   archiveFailing: boolean;

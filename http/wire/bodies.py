@@ -93,13 +93,13 @@ class BodyDecoder(Generic[Body]):
 
         All base64 in it is canonical: standard, with padding, without line breaks.
         """
-        is_large = len(content) > LARGE_BODY_BYTES
-        if is_large:
+        decoder: msgspec.json.Decoder[Body] | None = self._strict_decoder
+        if len(content) > LARGE_BODY_BYTES:
             self._refuse_crowded(content)
+            decoder = None
         if self._is_closed:
             self._refuse_unclear(content)
-        decoder = self._strict_decoder
-        if decoder is not None and not is_large and (content.isascii() or is_utf8(content)):
+        if decoder is not None and (content.isascii() or is_utf8(content)):
             try:
                 return decoder.decode(content)
             except (msgspec.DecodeError, RecursionError):

@@ -139,3 +139,19 @@ class ClusterBook(Protocol):
     def close(self) -> None:
         """Release the connection; the next call connects again."""
         ...  # pragma: no cover
+
+
+class WholeCluster(NamedTuple):
+    """All that is kept of a cluster; without a description there is none."""
+
+    description: ClusterDescription | None
+    groups: list[GroupSeen]
+    members: list[MemberSeen]
+
+
+def whole_cluster(book: ClusterBook) -> WholeCluster:
+    """Return all that is kept of a cluster. Raises StreamUnreachable or StreamRefused."""
+    description = book.description()
+    if description is None:
+        return WholeCluster(None, [], [])
+    return WholeCluster(description, book.groups(), book.members())

@@ -9,7 +9,7 @@ The epoch is the incarnation of the group's process. Processes of one machine ne
 their incarnations grow, and one has ended before the next begins.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 from msgspec import Struct
@@ -32,6 +32,8 @@ class Owners:
 
     def __init__(self) -> None:
         self.when_changed: list[Callable[[int], None]] = []
+        self.places: Mapping[str, tuple[str, int]] = {}
+        """Where nodes are, as far as it is known: host and port."""
         self._owners: dict[int, Owner] = {}
         self._epochs: dict[int, int] = {}
 
@@ -50,6 +52,12 @@ class Owners:
         self._epochs[group] = owner.epoch
         self._owners[group] = owner
         self._tell(group)
+
+    def met(self, group: int, node: str, epoch: int) -> None:
+        """Note that a process of a node has proved to serve a group, in an epoch."""
+        place = self.places.get(node)
+        if place is not None and epoch > self.epoch_of(group):
+            self.learn(group, Owner(node, *place, epoch))
 
     def heard_of(self, group: int, epoch: int) -> None:
         """Note that a process of an epoch is there, wherever: who was before it serves no more."""

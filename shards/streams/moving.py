@@ -99,7 +99,7 @@ def move(
             wanted = replace(wanted, data_id=random_bytes(DATA_ID_BYTES))
             identity = _taken(target, wanted)
             places = [
-                closing.enter_context(_ClaimedPlace.opened(target, group, identity))
+                closing.enter_context(_ClaimedGroup.opened(target, group, identity))
                 for group in range(identity.groups_count)
             ]
             with marked(building, MARK):
@@ -159,7 +159,7 @@ def _not_empty(name: str) -> StreamRefused:
     )
 
 
-class _ClaimedPlace:
+class _ClaimedGroup:
     """The place of one group in the engine, claimed for the move."""
 
     def __init__(self, log: StreamLog, keeping: StreamKeeping, group: int, name: str) -> None:
@@ -172,7 +172,7 @@ class _ClaimedPlace:
     @contextlib.contextmanager
     def opened(
         cls, target: MoveTarget, group: int, identity: Identity
-    ) -> Iterator["_ClaimedPlace"]:
+    ) -> Iterator["_ClaimedGroup"]:
         """Claim a group's stream, which no node may have used; release it at the end.
 
         Raises a PersistenceError or StreamUnreachable.

@@ -26,14 +26,14 @@ COPY_FAULTS: tuple[Fault, ...] = (
     fault(
         "the lease of a copy is counted from the answer instead of the question",
         COPIED,
-        "renewed(asked_s + COPY_LEASE_MS / 1000)",
-        "renewed(self._now_s() + COPY_LEASE_MS / 1000)",
+        "renewed(asked_s + self._credentials.lease_s)",
+        "renewed(self._now_s() + self._credentials.lease_s)",
         COPIES,
     ),
     fault(
         "an owner that has started again does not wait for leases of the one before",
         SPREADING,
-        "process: self._now_s() + _LEASE_S for process",
+        "process: self._now_s() + self._lease_s for process",
         "process: 0.0 for process",
         COPIES,
     ),

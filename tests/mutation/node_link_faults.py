@@ -11,6 +11,8 @@ HANDSHAKES, SEALED, GUARDED = (
 
 FAR_STREAMS = "http/links/test_far_streams.py"
 OWNERS = "shards/mesh/test_owners.py"
+SHARING = "http/processes/sharing_member.py"
+SHARED = "http/processes/test_sharing_member.py"
 
 NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
@@ -205,5 +207,64 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         "if len(self._unread) > UNREAD_LIMIT_BYTES:",
         "if False:",
         FAR_STREAMS,
+    ),
+    fault(
+        "an owner that hangs is waited for when its group has another",
+        "http/sockets/link_sockets.py",
+        "link.asked[1] < epoch:",
+        "False:",
+        "http/links/test_node_links.py::"
+        "test_an_owner_that_hangs_is_not_waited_for_when_there_is_another",
+    ),
+    fault(
+        "a node claims a free group though it is another's turn",
+        "persistence/streams/sharing.py",
+        "now_ms - self._since_ms >= rank * CLUSTER_CLAIM_STEP_MS",
+        "True",
+        "persistence/streams/test_sharing.py",
+        is_quick=True,
+    ),
+    fault(
+        "a node that had a group and gave it up claims it first",
+        "persistence/streams/sharing.py",
+        "Sharing(self.groups_count, left, self.living - {before})",
+        "Sharing(self.groups_count, left, self.living)",
+        "persistence/streams/test_sharing.py",
+    ),
+    fault(
+        "a node keeps two groups more than another",
+        "persistence/streams/sharing.py",
+        "len(groups[emptiest]) < 2:",
+        "len(groups[emptiest]) < 3:",
+        "persistence/streams/test_sharing.py",
+    ),
+    fault(
+        "a group goes to a node that does not stand by for it",
+        SHARING,
+        " and seen.stands_by(target, group):",
+        ":",
+        SHARED,
+        is_quick=True,
+    ),
+    fault(
+        "several groups move at the same time",
+        SHARING,
+        " or one.since_ms < CLUSTER_MOVE_INTERVAL_MS:",
+        ":",
+        SHARED,
+    ),
+    fault(
+        "a process of a node says its own number of a life, not its group's epoch",
+        "http/processes/mesh_member.py",
+        "self.place.incarnation = epoch",
+        "pass",
+        "http/processes/test_mesh_member.py",
+    ),
+    fault(
+        "a node that stands by takes connections though others of it serve",
+        "http/processes/waiting_room.py",
+        "return self._seated.is_node_serving or self._ready.is_set()",
+        "return self._ready.is_set()",
+        "http/processes/test_waiting_room.py",
     ),
 )

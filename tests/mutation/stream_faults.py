@@ -214,8 +214,8 @@ STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node that stands by does not say how far it is",
         "shards/streams/stream_storage.py",
-        "    self.keeping.note_reader(self.node, self.noted.number)\n            except",
-        "    pass\n            except",
+        "        if self.noted is not None:\n            self._note_reader()\n",
+        "",
         STORAGE,
     ),
     fault(

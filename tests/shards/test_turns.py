@@ -5,7 +5,14 @@ import trio
 from trio.testing import MockClock
 
 from troth.core.codes import Code
-from troth.core.commands import CompletePromise, CreatePromise, ReadPromise, TaskSent
+from troth.core.commands import (
+    ClaimTask,
+    Command,
+    CompletePromise,
+    CreatePromise,
+    ReadPromise,
+    TaskSent,
+)
 from troth.core.grammar.task_ids import invoke_id
 from troth.core.model import PromiseState
 from troth.core.records import TaskEnqueued
@@ -202,3 +209,29 @@ async def test_a_note_that_nobody_waits_for_lies_until_somebody_asks(
         assert [type(record) for record in s.writer.records()] == [TaskEnqueued]
         s.writer.make_all_durable()
         assert [reply.code for reply in shown.replies] == [Code.OK]
+
+
+async def test_a_step_by_a_worker_is_written_in_three_batches(autojump_clock: MockClock) -> None:
+    """The create, the claim with the note that the message was delivered, and the completion."""
+    tags = {"resonate:invoke": "poll://any@w"}
+    written_count: list[int] = []
+    async with stage(1) as s:
+
+        async def ask(command: Command, code: Code) -> None:
+            asker = CalledBack()
+            s.shards.submit(command, None, asker)
+            s.shards.run_turn()
+            written_count.append(len(s.writer.waiting))
+            s.writer.make_all_durable()
+            assert [reply.code for reply in asker.replies] == [code]
+
+        await ask(CreatePromise("a", FAR_MS, tags=tags), Code.CREATED)
+        assert s.outgoing.events[-1] == ("send", invoke_id("a"), 1)
+        s.shards.tell(TaskSent(invoke_id("a"), 1))
+        await settle()
+        await ask(ClaimTask(invoke_id("a"), 1, "w", 60_000), Code.CREATED)
+        await ask(CompletePromise("a", PromiseState.RESOLVED), Code.CREATED)
+        await settle()
+        assert written_count == [1, 1, 1]
+        assert s.writer.waiting == []
+        assert s.shards.statistics().committer.batches_count == 3

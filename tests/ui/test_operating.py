@@ -1,17 +1,20 @@
 """What the web UI says of a server that does not do well, and what one does about its tasks."""
 
 import re
+import time
 from typing import Any, Final
 
 from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.server import ServerProcess
 
+from .axe import violations_in_both
 from .conftest import Staffed, Visit
 from .demo import MINUTE, ORDER, encoded
 from .test_promises import create, state_of
 
 STATISTICS: Final = re.compile(r"^http://[^/]+/statistics\?")
+CLUSTER: Final = re.compile(r"^http://[^/]+/cluster$")
 WIDE_SCREENS: Final = (
     "",
     "promises",
@@ -154,3 +157,49 @@ def test_no_screen_scrolls_sideways_at_any_width(visit: Visit) -> None:
                     wide.append((path, width, needed))
 
     assert wide == []
+
+
+def test_a_cluster_shows_its_groups_nodes_and_who_is_behind(visit: Visit) -> None:
+    """It is asked for by a server of several processes only, and shown to pass axe."""
+
+    def several(route: Route) -> None:
+        answered = route.fetch().json()
+        answered["processes"] = [{"process": 0, "promises": 3}, {"process": 1, "promises": 1}]
+        route.fulfill(json=answered)
+
+    def cluster(route: Route) -> None:
+        asked.append(route.request.url)
+        followers = [
+            {"node": "two", "behind": 0, "seenOn": now_ms},
+            {"node": "three", "behind": 7_000, "seenOn": now_ms},
+        ]
+        owned = {"epoch": 3, "lastFrame": 4_711, "snapshotOn": now_ms - MINUTE}
+        node = {"version": "0.1.0", "features": 2}
+        groups = [
+            {"group": 0, "owner": "one", "followers": followers, **owned},
+            {"group": 1, "owner": None, "followers": [], **owned, "snapshotOn": None},
+        ]
+        nodes = [
+            {"node": "one", "address": "http://one:8001", "seenOn": now_ms, **node},
+            {"node": "three", "address": "http://three:8001", "seenOn": now_ms - MINUTE, **node},
+        ]
+        route.fulfill(json={"name": "orders", "features": 1, "groups": groups, "nodes": nodes})
+
+    asked: list[str] = []
+    with visit() as visitor:
+        page = visitor.context.new_page()
+        now_ms = int(time.time() * 1_000)
+        page.route(CLUSTER, cluster)
+        visitor.go(page, "")
+        assert asked == [], "a server of one process has no cluster"
+        page.route(STATISTICS, several)
+        visitor.go(page, "")
+        groups = page.get_by_role("table", name="Groups").inner_text()
+        nodes = page.get_by_role("table", name="Nodes of the cluster").inner_text()
+        assert page.get_by_role("heading", name="Cluster orders").is_visible()
+        assert "troth cluster finalize" in page.inner_text("main")
+        assert violations_in_both(page) == []
+    assert re.search(r"Group 0\s+one\s+3\s+4,711\s+two has read all\s+three 7,000 behind", groups)
+    assert re.search(r"Group 1\s+none known\s+3\s+4,711\s+nobody\s+none yet", groups)
+    assert re.search(r"one\s+There\s+http://one:8001\s+0.1.0\s+2", nodes)
+    assert re.search(r"three\s+Away since", nodes)

@@ -12,6 +12,7 @@ import { useSeries, valuesOf } from "../series.js";
 import { may, now, whoami } from "../server.js";
 import { useTitle } from "../shell.js";
 import { Attention } from "./overview_attention.js";
+import { Cluster } from "./overview_cluster.js";
 import { LatestFailures } from "./failures.js";
 
 const HISTORY_COUNT = 120;
@@ -57,6 +58,7 @@ function Metrics() {
     <${Attention} statistics=${recent.statistics} />
     <${LatestFailures} />
     <${Facts} statistics=${recent.statistics} />
+    ${recent.statistics.processes && html`<${Cluster} />`}
   </div>`;
 }
 

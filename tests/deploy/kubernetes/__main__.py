@@ -15,7 +15,9 @@ from typing import Any, Final
 VERSION: Final = "1.34.0"
 KINDS: Final = {
     "apps/v1 StatefulSet": "io.k8s.api.apps.v1.StatefulSet",
+    "batch/v1 Job": "io.k8s.api.batch.v1.Job",
     "policy/v1 PodDisruptionBudget": "io.k8s.api.policy.v1.PodDisruptionBudget",
+    "v1 ConfigMap": "io.k8s.api.core.v1.ConfigMap",
     "v1 Namespace": "io.k8s.api.core.v1.Namespace",
     "v1 Service": "io.k8s.api.core.v1.Service",
     "v1 ServiceAccount": "io.k8s.api.core.v1.ServiceAccount",

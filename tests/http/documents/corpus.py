@@ -341,6 +341,7 @@ async def _others(corpus: Corpus, world: World) -> None:
     await ask("GET", "/failures?kind=none")
     await ask("GET", "/statistics?resolution=1m&since=5")
     await ask("GET", "/statistics?resolution=2m")
+    await ask("GET", "/cluster")
 
 
 async def _administration(corpus: Corpus, world: World) -> None:

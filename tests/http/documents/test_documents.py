@@ -25,7 +25,7 @@ from troth.http.wire.schema_parts import reference
 from .json_schema import served, validator
 from .meaning import status_of
 
-SIZE_LIMIT_BYTES = 199_000
+SIZE_LIMIT_BYTES = 202_500
 """What the description may have at the most. It is lowered when the description gets shorter."""
 
 ENDPOINT_LIMIT_BYTES = 1_750

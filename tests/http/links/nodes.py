@@ -43,6 +43,10 @@ class Cluster:
             self._doors[node] = door
         return self._doors[node]
 
+    def place(self, node: str) -> tuple[str, int]:
+        """Return the address of a node's door."""
+        return HOST, self.door(node).getsockname()[1]
+
     async def start(self, node: str, group: int, epoch: int = 1, secret: bytes = SECRET) -> Served:
         """Start the process of a group on a node, and tell it who serves the others."""
         door = self.door(node)

@@ -1,5 +1,6 @@
 """Links between nodes over real sockets: clients of any node reach all groups."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from tests.http.sockets.test_link_sockets import LIMIT_S, Served, id_of
 from tests.shards.guard.ends import SECRET
 from tests.shards.mesh.world import until
 from tests.shards.stage import FAR_MS
+from troth.shards.guard import guarded_end
 from troth.shards.guard.handshake import encode_call
+from troth.shards.mesh.owners import Owner
 
 from .certificates import make_files
 from .nodes import GROUPS_COUNT, HOST, cluster
@@ -105,3 +108,24 @@ async def test_a_group_moves_to_another_node(tmp_path: Path) -> None:
         assert await create(all_of.served[0], name) == 201, "its log here is another"
         assert any(name in state.promises for state in after.process.shards.states())
         before.listener.cut()
+
+
+async def test_an_owner_that_hangs_is_not_waited_for_when_there_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded_end, "HANDSHAKE_LIMIT_S", 600.0)
+    async with cluster(tmp_path) as all_of:
+        await all_of.start("north", 0)
+        await all_of.start("north", 2)
+        for group in (0, 2):
+            all_of.tell_all(group)
+        with socket.create_server((HOST, 0)) as silent, trio.fail_after(LIMIT_S):
+            all_of.owners[1] = Owner("south", HOST, silent.getsockname()[1], 1)
+            all_of.tell_all(1)
+            waiting, _ = await trio.to_thread.run_sync(silent.accept)
+            with waiting:
+                await all_of.start("west", 1, epoch=2)
+                north = all_of.served[0].process.mesh
+                north.owners.places = {"west": all_of.place("west")}
+                await until(lambda: north.links[1].is_up)
+        assert north.links[1].incarnation == 2

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -11,6 +12,7 @@ from tests.http.sockets.test_link_sockets import Heard
 from tests.shards.mesh.world import make_process
 from troth.http.processes.mesh_member import MeshMember
 from troth.http.settings.settings import Settings
+from troth.shards.mesh.place import encode_hello
 
 
 @pytest.mark.parametrize("may_answer", [None, lambda: False], ids=["no lease", "a lease"])
@@ -29,3 +31,14 @@ async def test_the_lease_of_the_log_holds_for_calls_too(
     await nursery.start(member.run, shards, lane)
     assert member.mesh.calls.may_answer is may_answer
     nursery.cancel_scope.cancel()
+
+
+def test_the_epoch_of_its_group_is_a_process_s_incarnation_where_nodes_share_groups() -> None:
+    seat = SimpleNamespace(process=0, mesh_directory="/nowhere", incarnation=77)
+    storage: Any = SimpleNamespace(group_shards=(1, 1), data_id=bytes(16))
+    seated: Any = SimpleNamespace(seat=seat)
+    member = MeshMember(seated, storage, Settings())
+    assert member.place.incarnation == 77
+    member.owned(4)
+    assert msgspec.msgpack.decode(encode_hello(member.mesh.place))[-1] == 4
+    assert member.homes._parcels.incarnation == 4

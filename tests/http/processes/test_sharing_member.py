@@ -208,10 +208,10 @@ def _seen(
 ) -> tuple[SeenCluster, Sharing]:
     holders = [HolderSeen(group, node, 1, since_ms) for group, node in enumerate(nodes)]
     members = [MemberSeen(node, "", "1", 0, f"{node}:9") for node in "ab"]
-    readers = {group: (ReaderSeen("b", 1, target_seen_ms),) for group in range(GROUPS_COUNT)}
+    readers = {group: (ReaderSeen("b", 1, target_seen_ms),) for group in range(len(nodes))}
     seen = SeenCluster(holders, members, readers)
     held = dict(enumerate(nodes))
-    return seen, Sharing(GROUPS_COUNT, held, seen.living("a"))
+    return seen, Sharing(max(GROUPS_COUNT, len(nodes)), held, seen.living("a"))
 
 
 def test_a_group_goes_only_when_all_is_quiet() -> None:
@@ -219,7 +219,12 @@ def test_a_group_goes_only_when_all_is_quiet() -> None:
     assert next_to_go(*_seen("aab")) is None, "it is even"
     assert next_to_go(*_seen("aa")) is None, "one has no owner"
     assert next_to_go(*_seen("aac")) is None, "one has an owner that is gone"
-    assert next_to_go(*_seen("aaa", CLUSTER_MOVE_INTERVAL_MS - 1)) is None
+    seen, sharing = _seen("aaaaab")
+    moved = seen.holders[5]._replace(since_ms=CLUSTER_MOVE_INTERVAL_MS)
+    assert next_to_go(seen._replace(holders=[*seen.holders[:5], moved]), sharing) is not None
+    moved = moved._replace(since_ms=CLUSTER_MOVE_INTERVAL_MS - 1)
+    after = seen._replace(holders=[*seen.holders[:5], moved])
+    assert next_to_go(after, sharing) is None, "another one has just moved"
     assert next_to_go(*_seen("aaa", CLUSTER_STAY_MS - 1)) is None
     behind_ms = CLUSTER_STANDING_BY_MS + 1
     assert next_to_go(*_seen("aaa", target_seen_ms=behind_ms)) is None, "none stands by"

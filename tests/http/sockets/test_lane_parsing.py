@@ -417,11 +417,25 @@ def test_what_ends_a_connection_or_has_a_body_never_looks_like_one_without(field
         assert parser.parse(content) == parse(content)
 
 
+@pytest.mark.parametrize("method", [b"GET", b"PATCH", b"DELETE"])
+def test_bodies_behind_heads_that_look_alike_are_each_their_own(method: bytes) -> None:
+    head = method + b" /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+    parser = new_parser()
+    for number in range(10, 16):
+        content = head % number + b"%d\n" % number + head % 99
+        for length in range(1, len(head) + 3):
+            assert parser.parse(content[:length]) is None
+        waited_for = parser.awaited_headers(content[: len(head)])
+        assert waited_for is not None
+        assert waited_for[b"content-length"] == b"3"
+        assert parser.parse(content) == parse(content)
+
+
 def test_a_gets_fields_are_read_and_looked_up_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = new_parser()
     for place in (b"/1", b"/2"):
         parser.parse(LIKE_THE_ONE_BEFORE % place)
-    monkeypatch.setattr(Parser, "_find_head", None)
+    monkeypatch.setattr(Parser, "_read_head", None)
     assert parser.parse(LIKE_THE_ONE_BEFORE % b"/3") is not None
 
 

@@ -69,9 +69,15 @@ def test_what_is_known_of_owners_never_goes_back() -> None:
     owners.heard_of(3, 5)
     owners.learn(3, SOUTH)
     assert (owners.of(3), owners.epoch_of(3)) == (None, 5), "of the newest only the epoch is known"
+    owners.met(3, "west", 6)
+    assert owners.epoch_of(3) == 5, "it is not known where that is"
+    owners.places = {"west": ("west.example", 9002)}
     moved = Owner("west", "west.example", 9002, 5)
     owners.learn(3, moved)
+    owners.met(3, "west", 5)
     assert told == [(3, NORTH), (3, SOUTH), (3, None), (3, None), (3, moved)]
+    owners.met(3, "west", 6)
+    assert owners.of(3) == Owner("west", "west.example", 9002, 6)
 
 
 async def test_what_was_asked_of_the_owner_before_is_in_doubt_and_new_questions_go_to_the_next(
