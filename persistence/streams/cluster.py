@@ -54,7 +54,7 @@ class MemberSeen(NamedTuple):
 
     `mesh` is where other nodes reach it, `host:port`; None if it shares groups with none.
     `features` says what it can read (`features.py`). `home` is the machine and the directory of its
-    server, of which there is one at a time.
+    server; no two servers have the same.
     """
 
     node: str
