@@ -138,18 +138,26 @@ def supervise(
 def cluster_count(settings: Settings) -> int | None:
     """Return how many groups the cluster has, waiting for the engine; None, and said, if not.
 
-    It is said as well if another server has the name of this one.
+    It is said as well if another server has the name of this one, or others do not share groups as
+    this one does.
     """
-    from troth.shards.streams.stream_opening import cluster_at, cluster_book, refuse_taken_name
+    from troth.shards.streams.stream_opening import (
+        cluster_at,
+        cluster_book,
+        node_name,
+        refuse_taken_name,
+        refuse_unlike,
+    )
 
     configure_logging(settings.log_level, settings.log_format)
     assert settings.log is not None, "a cluster is in an engine"
     assert settings.cluster is not None
     try:
         found = cluster_at(settings.log, settings.cluster)
-        if settings.node is not None:
-            with contextlib.closing(cluster_book(settings.log)) as book:
-                refuse_taken_name(book, settings.node, settings.data)
+        node = node_name(settings.node, settings.data)
+        with contextlib.closing(cluster_book(settings.log)) as book:
+            refuse_taken_name(book, node, settings.data)
+            refuse_unlike(book, node, is_shared=settings.mesh_listen is not None)
         return found.identity.groups_count
     except PersistenceError as error:
         say_failed(str(error), settings.log_format)

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from troth import __version__
+from troth.core.limits import CLUSTER_ALONE_MS
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.supervision.seat import OWNER
@@ -36,6 +37,7 @@ LOOK_S: Final = 0.25
 
 NOTE_S: Final = 10.0
 """How often a node says that it is there."""
+assert NOTE_S * 1000 < CLUSTER_ALONE_MS
 
 _log = structlog.get_logger("troth.processes")
 

@@ -11,7 +11,12 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from troth.core.limits import CLUSTER_NAME_TAKEN_MS, SHARDS_DEFAULT_COUNT
+from troth.core.limits import (
+    CLUSTER_ALONE_MS,
+    CLUSTER_LIVING_MS,
+    CLUSTER_NAME_TAKEN_MS,
+    SHARDS_DEFAULT_COUNT,
+)
 from troth.persistence.data_directory import SECRET_BYTES
 from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
@@ -153,6 +158,21 @@ def cluster_at(url: str, name: str) -> ClusterDescription:
         raise StreamRefused(f"{book.name} has the cluster {found.name}, not {name}.")
     refuse_later(book.name, found.features)
     return found
+
+
+def refuse_unlike(book: ClusterBook, node: str, *, is_shared: bool) -> None:
+    """Raise StreamRefused if other nodes that are there share groups, and this does not, or vice
+    versa: then one of both would take all groups from the others.
+    """
+    for one in asked(book.members, book.name):
+        limit_ms = CLUSTER_LIVING_MS if one.mesh else CLUSTER_ALONE_MS
+        if one.node != node and one.seen_ms <= limit_ms and (one.mesh is not None) != is_shared:
+            how = "shares the groups of the cluster" if one.mesh else "serves without --mesh-listen"
+            raise StreamRefused(
+                f"{book.name}: the server {one.node} {how}. All servers of a cluster have "
+                "--mesh-listen, or none has: stop all that are otherwise, and wait for "
+                f"{CLUSTER_ALONE_MS // 1000} s."
+            )
 
 
 def new_cluster(

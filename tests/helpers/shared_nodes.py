@@ -14,7 +14,7 @@ from tests.helpers.server import ServerProcess, free_ports
 from troth.shards.streams.stream_opening import cluster_book, new_cluster
 
 NAME: Final = "shared"
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 120.0
 HOST: Final = "127.0.0.1"
 _STEP_S: Final = 0.05
 

@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -32,16 +32,6 @@ def _database(postgres: PostgresServer) -> str:
     name = f"shared{next(_databases)}"
     postgres.query(f"CREATE DATABASE {name}")
     return postgres.url.replace("///postgres", f"///{name}")
-
-
-@pytest.fixture(scope="module")
-def three(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server_of_session: PostgresServer
-) -> Iterator[SharedNodes]:
-    """Three nodes with three groups, which all have one each."""
-    directory = tmp_path_factory.mktemp("three")
-    with shared_nodes(directory, _database(postgres_server_of_session), "abc", 3) as found:
-        yield found
 
 
 class Load:
@@ -108,7 +98,17 @@ def _until_answers(node: ServerProcess, identifier: str) -> float:
         time.sleep(0.02)
 
 
-def test_any_node_takes_any_request(three: SharedNodes) -> None:
+def test_three_nodes_serve_and_lose_one(
+    tmp_path: Path, postgres_server_of_session: PostgresServer
+) -> None:
+    """All in one test, since it takes long until three nodes have a group each."""
+    with shared_nodes(tmp_path, _database(postgres_server_of_session), "abc", 3) as three:
+        _any_node_takes_any_request(three)
+        _a_worker_gets_the_messages_of_all_groups_at_any_node(three)
+        _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(three)
+
+
+def _any_node_takes_any_request(three: SharedNodes) -> None:
     clients = [Client(node) for node in three.nodes.values()]
     ids = [one for group in ids_by_group("order", 2) for one in group]
     for number, identifier in enumerate(ids):
@@ -129,7 +129,7 @@ def test_any_node_takes_any_request(three: SharedNodes) -> None:
         client.close()
 
 
-def test_a_worker_gets_the_messages_of_all_groups_at_any_node(three: SharedNodes) -> None:
+def _a_worker_gets_the_messages_of_all_groups_at_any_node(three: SharedNodes) -> None:
     finder = HomeFinder(3)
     names = (f"workers-{secrets.token_hex(4)}" for _ in itertools.count())
     group = next(one for one in names if finder.of_group(one) == 0)
@@ -150,7 +150,7 @@ def test_a_worker_gets_the_messages_of_all_groups_at_any_node(three: SharedNodes
                 assert node.request("POST", "/tasks/complete", done)[0] in (200, 201)
 
 
-def test_a_node_that_is_killed_under_load_loses_its_groups_to_the_others(
+def _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(
     three: SharedNodes,
 ) -> None:
     """Also group 0, whose owner has the accounts; then it comes back, and gets one again."""

@@ -28,7 +28,7 @@ from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
 from troth.persistence.streams.postgres_cluster import PostgresCluster
 from troth.persistence.streams.stream import SnapshotDescription, StreamRefused, StreamUnreachable
-from troth.shards.streams.stream_opening import new_cluster
+from troth.shards.streams.stream_opening import new_cluster, refuse_unlike
 
 from .engines import RealEngine, jetstream_engine, postgres_engine
 
@@ -176,6 +176,23 @@ def test_nodes_are_known_by_their_names(book: ClusterBook) -> None:
     assert all(0 <= member.seen_ms < _AGE_LIMIT_MS for member in members)
     book.note_member("b", "http://b:9001", "1.0.2")
     assert book.members()[0].mesh is None
+
+
+def test_a_node_is_refused_if_it_shares_groups_and_others_do_not(
+    place: Place, book: ClusterBook
+) -> None:
+    book.create(_new())
+    book.note_member("b", "http://b:8001", "1", "b:8003")
+    refuse_unlike(book, "a", is_shared=True)
+    refuse_unlike(book, "b", is_shared=False)
+    with pytest.raises(StreamRefused, match="the server b shares the groups"):
+        refuse_unlike(book, "a", is_shared=False)
+    book.note_member("b", "http://b:8001", "1")
+    refuse_unlike(book, "a", is_shared=False)
+    with pytest.raises(StreamRefused, match="the server b serves without --mesh-listen"):
+        refuse_unlike(book, "a", is_shared=True)
+    place.put_back("b")
+    refuse_unlike(book, "a", is_shared=True)
 
 
 def test_members_may_write_more_when_all_that_are_there_read_it(
