@@ -160,7 +160,8 @@ class ThreadWriter:
         with contextlib.suppress(trio.ClosedResourceError):
             while not self._is_closed:
                 await trio.lowlevel.wait_readable(self._listens_on)
-                self._hear()
+                if not self._is_closed:  # perhaps since this task was woken
+                    self._hear()
 
     def _hear(self) -> None:
         os.read(self._listens_on, _RINGS_COUNT)

@@ -195,4 +195,20 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "http/processes/test_archive_of_processes.py",
     ),
     *NODE_LINK_FAULTS,
+    fault(
+        "the lane waits while a task could run",
+        "http/sockets/lane_waiting.py",
+        "if trios.tasks_runnable or trios.run_sync_soon_queue_size:",
+        "if trios.run_sync_soon_queue_size:",
+        "http/sockets/test_lane_waiting.py",
+        is_quick=True,
+    ),
+    fault(
+        "the lane of one port keeps that of another waiting",
+        "http/sockets/lane_waiting.py",
+        "if neighbor.is_rung:",
+        "if False:",
+        "http/sockets/test_lane_waiting.py",
+        is_quick=True,
+    ),
 )

@@ -1,5 +1,6 @@
 """Group commit: one batch a turn, positions, room, and the end after a failure."""
 
+import os
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from trio.testing import MockClock
 
 from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord, MemoryLog
+from troth.shards import committer as committer_module
 from troth.shards.committer import (
     LINGER_LIMIT_BYTES,
     LINGER_S,
@@ -243,6 +245,31 @@ async def test_a_writer_that_may_wake_tasks_is_left_to_a_task() -> None:
     committer = committer_with([])
     assert committer.flush_each_pass(ManualWriter(committer)) is None
     assert not committer.is_flushed_each_pass
+
+
+async def test_a_ring_in_the_moment_of_the_end_harms_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task that hears it is woken in the same step as the one that closes the pipe."""
+    ended_on, ends_on = os.pipe()
+
+    async def joined(_: object) -> None:
+        await trio.lowlevel.wait_readable(ended_on)
+
+    monkeypatch.setattr(committer_module, "in_thread", joined)
+    for _ in range(20):  # the order of tasks in a step is random
+        writer = ThreadWriter(MemoryLog(), committer_with([]))
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.close)
+            await trio.testing.wait_all_tasks_blocked()
+            os.write(ends_on, b"!")
+            writer._ring()
+        writer._writer.close()
+        await trio.testing.wait_all_tasks_blocked()
+        os.read(ended_on, 1)
+    os.close(ended_on)
+    os.close(ends_on)
 
 
 class Ear:
