@@ -237,7 +237,8 @@ def _came_ms(notes: list[tuple[int, int, bytes]], read_ms: float) -> float:
     for level, kind, stamp in notes:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, nanoseconds = _STAMP.unpack(stamp)
-            return min(seconds * 1e3 + nanoseconds / 1e6, read_ms)
+            came_ms: float = seconds * 1e3 + nanoseconds / 1e6
+            return min(came_ms, read_ms)
     return read_ms
 
 
