@@ -125,27 +125,30 @@ def test_a_server_goes_on_in_the_engine_with_all_that_was_in_the_directory(
 def test_a_directory_becomes_a_cluster(
     tmp_path: Path, data: Path, place: tuple[str, ...], troth: Troth
 ) -> None:
-    log, serving = place[:2], place[:4]
-    options = (*place, "--cluster", "orders")
-    words = ("data", "move", str(data), "--groups", "2")
-    assert "give --cluster too" in troth(*words, *place, status=2)
+    named = ("--cluster", "orders")
+    words = ("data", "move", str(data), *place)
+    assert "give --cluster too" in troth(*words, "--groups", "2", status=2)
     if "--replicas" not in place:
-        assert "for nats:// only" in troth(*words, *options, "--replicas", "1", status=2)
+        assert "for nats:// only" in troth(*words, *named, "--replicas", "1", status=2)
 
-    said = troth(*words, *options)
+    said = troth(*words, *named, "--groups", "2")
 
     assert "groups    2" in said
     assert "Next: troth serve --log URL --cluster orders --node NAME --data ANOTHER-DIR" in said
-    with ServerProcess(tmp_path / "a", *serving, "--cluster", "orders", "--node", "a") as server:
+    served = [*place, *named, "--node", "a"]
+    if "--replicas" in served:  # a cluster has them since it was made
+        at = served.index("--replicas")
+        del served[at : at + 2]
+    with ServerProcess(tmp_path / "a", *served) as server:
         assert len(_promises(server)) == 50
         body = {"id": "more", "timeout": FAR_MS}
         assert server.request("POST", "/promises", body)[0] == 201
-    shown = json.loads(troth("cluster", "status", "orders", *log, "--json"))
+    shown = json.loads(troth("cluster", "status", "orders", *place[:2], "--json"))
     assert [one["epoch"] for one in shown["groups"]] == [2, 2]
     (data / "troth.json.moved").rename(data / "troth.json")
-    other = troth(*words, *place, "--cluster", "other", status=1)
+    other = troth(*words, "--cluster", "other", "--groups", "2", status=1)
     assert "has the cluster orders. Nothing was changed." in other
-    assert "has a log already" in troth(*words, *options, status=1)
+    assert "has a log already" in troth(*words, *named, "--groups", "2", status=1)
 
 
 def test_every_row_comes_to_its_group(tmp_path: Path, postgres: tuple[str, ...]) -> None:
