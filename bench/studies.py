@@ -27,7 +27,7 @@ Row = dict[str, Any]
 CONFIRM_WAIT_S: Final = 30.0
 
 LOAD_AHEAD_S: Final = 3.0
-"""So long before the first timer is due the load begins."""
+"""How long before the first timer is due the load begins."""
 
 _STAMP: Final = struct.Struct("qq")
 _SO_TIMESTAMPNS: Final = 35
@@ -93,8 +93,8 @@ def study_timers(
     """Measure how late `timers` promises time out within `window_s`, while others are created.
 
     `sampled` of them are subscribed to: what counts is when the message is here. That includes the
-    way to the worker, but not how much later a busy machine lets the worker read it, which is shown
-    by itself. Where the server reports its own lateness (ours does, in /metrics), it is shown too.
+    way to the worker, but not how much later a busy machine lets the worker read it: that is shown
+    apart. Where the server reports its own lateness (ours does, in /metrics), it is shown too.
     Raises BenchError.
     """
     if target is not None:
