@@ -96,6 +96,8 @@ class SharedProof(ClusterProof):
             assert not thread.is_alive(), "it got neither an answer nor an end"
         self.report.kills_count += end != "stop"
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
+        # A process whose group moves ends its connections, also the one that asks what there is.
+        self._wait_until_spread(self._nodes if end == "halt" else others)
         with Client(self._server.url, timeout_s=PATIENCE_S) as http:
             self._settle(http, journals, stopped_well=False)
         if end == "kill with the disk":
