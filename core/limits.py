@@ -265,6 +265,7 @@ STREAM_SNAPSHOT_INTERVAL_MS: Final = 3_600_000
 STREAM_SNAPSHOT_LOG_BYTES: Final = 1 << 30  # of the log since the last snapshot: one is due sooner
 STREAM_PIECE_BYTES: Final = 512 * 1024  # of a snapshot
 CLUSTER_NOTE_MS: Final = 500  # how often a node that shares groups says that it is there
+CLUSTER_NAME_TAKEN_MS: Final = 12_000  # a name that was noted since may be another server's
 CLUSTER_LIVING_MS: Final = 2_500  # one that has not said so for longer counts as gone
 CLUSTER_ALONE_MS: Final = 15_000  # one that shares none says so less often
 CLUSTER_STANDING_BY_MS: Final = 2_500  # as long may be since it has said that it reads a group

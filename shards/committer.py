@@ -189,6 +189,8 @@ class Committer:
         self.failed = trio.Event()
         # While this is set, the code that set it calls `flush` before any task waits.
         self.is_flushed_by_caller = False
+        self.is_flushed_each_pass = False
+        """Whether what `flush_each_pass` has returned is called."""
         self.may_answer: Callable[[], bool] | None = None
         """Whether clients may be answered now, for a log that has a lease; None if always."""
         self.look: Callable[[], None] = _look_nowhere
@@ -271,7 +273,7 @@ class Committer:
             self.is_wanted = True
             if self._wanted is not None:
                 self._wanted.set()
-            elif not self.is_flushed_by_caller:
+            elif not (self.is_flushed_by_caller or self.is_flushed_each_pass):
                 self._work.set()
 
     async def wait_bytes(self, count: int) -> None:
@@ -313,6 +315,15 @@ class Committer:
         self._batches_count += 1
         self._records_count += len(batch)
         writer.submit(batch)
+
+    def flush_each_pass(self, writer: BatchWriter) -> Callable[[], None] | None:
+        """Return what the loop has to call at the end of each pass from now on, if anything.
+
+        So what a timer leads to, for example, need not wait for the next pass, which may be long.
+        That is for a writer that wakes no task.
+        """
+        self.is_flushed_each_pass = isinstance(writer, ThreadWriter)
+        return (lambda: self.flush_wanted(writer)) if self.is_flushed_each_pass else None
 
     def flush_wanted(self, writer: BatchWriter) -> None:
         """Hand what there is to the writer now, if something waits for it."""

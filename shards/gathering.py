@@ -105,6 +105,10 @@ class Gathering(ABC):
         """Leave the log's bell to a listener, or none, as `Committer`; return whether it is so."""
         return self.committer.let_hear(listener)
 
+    def end_pass(self) -> None:
+        """End a pass of the loop: who calls this waits for what comes next itself."""
+        self._pass.before_io_wait(0.0)
+
     def begin_pass(self) -> None:
         """Begin a pass of the loop: who calls this has waited for what comes itself."""
         self._pass.after_io_wait(0.0)

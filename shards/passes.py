@@ -42,9 +42,15 @@ class Pass(trio.abc.Instrument):
         self._own_began_s = 0.0
         self._own_ends_s = float("inf")
         self.passes_count = 0
+        self._at_end: Callable[[], None] | None = None
 
-    def start(self) -> None:
-        """Follow the passes of the loop that calls this; `stop` ends that."""
+    def start(self, at_end: Callable[[], None] | None = None) -> None:
+        """Follow the passes of the loop that calls this; `stop` ends that.
+
+        `at_end` is called at the end of each. It may wake no task, since the loop has decided by
+        then how long to wait.
+        """
+        self._at_end = at_end
         # What `trio.current_time` asks, without the calls between.
         self._time_s = trio.lowlevel.current_clock().current_time
         trio.lowlevel.add_instrument(self)
@@ -60,6 +66,11 @@ class Pass(trio.abc.Instrument):
         self._clients_end_s = now_s + CLIENTS_LIMIT_S
         self._own_left_s = OWN_LIMIT_S
         self.passes_count += 1
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  trio's name and arguments
+        """End a pass: the loop looks for I/O next."""
+        if self._at_end is not None:
+            self._at_end()
 
     @property
     def is_over(self) -> bool:

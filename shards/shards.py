@@ -199,7 +199,7 @@ class Shards(Gathering):
     ) -> None:
         """Run until canceled; then write what is appended. Raises LogFailed if the log fails."""
         writer = self._writer = make_writer(self.committer)
-        self._pass.start()
+        self._pass.start(self.committer.flush_each_pass(writer))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)

@@ -3,11 +3,12 @@
 The ports come first, then the data directory: what cannot be served must not leave a directory.
 """
 
+import contextlib
 import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -135,11 +136,16 @@ def supervise(
 
 
 def cluster_count(settings: Settings) -> int | None:
-    """Return how many groups the cluster has, waiting for the database; None, and said, if not."""
+    """Return how many groups the cluster has, waiting for the engine; None, and said, if not.
+
+    It is said as well if another server has the name of this one, or others do not share groups as
+    this one does.
+    """
     from troth.shards.streams.stream_opening import (
         cluster_at,
         cluster_book,
         node_name,
+        refuse_taken_name,
         refuse_unlike,
     )
 
@@ -149,7 +155,8 @@ def cluster_count(settings: Settings) -> int | None:
     try:
         found = cluster_at(settings.log, settings.cluster)
         node = node_name(settings.node, settings.data)
-        with closing(cluster_book(settings.log)) as book:
+        with contextlib.closing(cluster_book(settings.log)) as book:
+            refuse_taken_name(book, node, settings.data)
             refuse_unlike(book, node, is_shared=settings.mesh_listen is not None)
         return found.identity.groups_count
     except PersistenceError as error:

@@ -397,7 +397,7 @@ class Supervisor:
         self._phase, self._phase_ends_s = Phase.STOPPING, float("inf")
         for child in children:
             self._lives.lives[child.seat.process].told_to_stop()
-            child.tell({"tell": "stop"})
+            child.tell({"tell": "stop", "is_left": self._plan.is_shared})
 
     def _look(self, life: Life, now_s: float) -> None:
         match life.act(now_s):

@@ -10,6 +10,7 @@ read, those that stand by too; as long as this version reads more than what memb
 process looks whether that has changed.
 """
 
+from pathlib import Path
 from typing import Final, final
 
 import structlog
@@ -43,15 +44,19 @@ _log = structlog.get_logger("troth.processes")
 
 @final
 class ClusterMember:
-    """This process in its cluster. `address` is where clients reach the node."""
+    """This process in its cluster. `address` is where clients reach the node.
+
+    `home` is the node's machine and directory.
+    """
 
     def __init__(
-        self, seated: Seated, storage: OwnedStorage, book: ClusterBook, address: str
+        self, seated: Seated, storage: OwnedStorage, book: ClusterBook, address: str, home: str
     ) -> None:
         self._seated = seated
         self._storage = storage
         self._book = book
         self._address = address
+        self._home = home
         self._noting = trio.Lock()
         self._has_noted_owner = False
         self._has_warned = False
@@ -98,7 +103,7 @@ class ClusterMember:
                 book.note_owner(seat.process, node, self._storage.epoch, seat.incarnation)
                 self._has_noted_owner = True
             if self._is_first:
-                book.note_member(node, self._address, __version__)
+                book.note_member(node, self._address, __version__, home=self._home)
             if self._agreed < FEATURES:
                 found = book.description()
                 self._agreed = 0 if found is None else found.features
@@ -113,18 +118,21 @@ def make_cluster_member(
     settings: Settings, member: MeshMember, storage: Storage, address: str
 ) -> ClusterMember | SharingMember:
     """Make the part of a process whose log is in an engine."""
-    from troth.shards.streams.stream_opening import cluster_book
+    from troth.shards.streams.stream_opening import cluster_book, home_of
     from troth.shards.streams.stream_storage import StreamStorage
 
     assert settings.log is not None, "a cluster is in an engine"
     assert isinstance(storage, StreamStorage)
     book, seated = cluster_book(settings.log), member.seated
+    home = home_of(Path(seated.seat.data))
     if seated.seat.mesh_address is None:
-        return ClusterMember(seated, storage, book, address)
+        return ClusterMember(seated, storage, book, address, home)
     assert storage.turn is not None, "nodes share the groups"
     mesh = ListenAddress(*seated.seat.mesh_address)
     owners = member.mesh.owners
-    return SharingMember(seated, storage, storage.turn, book, owners, address=address, mesh=mesh)
+    return SharingMember(
+        seated, storage, storage.turn, book, owners, address=address, mesh=mesh, home=home
+    )
 
 
 def make_cluster_view(settings: Settings) -> ClusterView:

@@ -86,8 +86,9 @@ def next_to_go(seen: SeenCluster, sharing: Sharing) -> int | None:
 class SharingMember:
     """This process in its cluster.
 
-    `address` is where clients reach the node, `mesh` where other nodes do. `turn` says when the
-    group may be claimed, and `owners` what links go by; both learn what is found.
+    `address` is where clients reach the node, `mesh` where other nodes do. `home` is its machine
+    and directory. `turn` says when the group may be claimed, and `owners` what links go by; both
+    learn what is found.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class SharingMember:
         *,
         address: str,
         mesh: ListenAddress,
+        home: str,
     ) -> None:
         self._seated = seated
         self._storage = storage
@@ -108,6 +110,7 @@ class SharingMember:
         self._owners = owners
         self._address = address
         self._mesh = str(mesh)
+        self._home = home
         self._seen = SeenCluster()
         self._looks_count = 0
         self._agreed = 0
@@ -167,7 +170,7 @@ class SharingMember:
         last_ms = min((one.seen_ms for one in self._seen.members if one.node == node), default=None)
         due_ms = CLUSTER_NOTE_MS - LOOK_S * 1000 + self._group * _NEXT_PROCESS_MS
         if last_ms is None or last_ms >= due_ms:
-            book.note_member(node, self._address, __version__, self._mesh)
+            book.note_member(node, self._address, __version__, self._mesh, home=self._home)
         if self._agreed < FEATURES:
             found = book.description()
             self._agreed = 0 if found is None else found.features

@@ -283,6 +283,8 @@ class Lane:
             if left_s <= 0:
                 break
             wait_s = patience_s(left_s, self.neighbors)
+            if wait_s:
+                self._shards.end_pass()
             events = self._epoll.poll(wait_s, _EVENTS_LIMIT_COUNT)
             if not events:
                 break
@@ -303,7 +305,7 @@ class Lane:
         before_count = self._requests_count
         self.now = trio.current_time()
         self._began_s = time.perf_counter()
-        self._shards.look_at_log()  # what is durable is answered before new things are begun
+        self._hear_log()
         connections = self._connections
         if self._stirred is not None and any(number in connections for number, _ in events):
             self._stir_check(self._stirred)
@@ -329,11 +331,7 @@ class Lane:
             self._go_on_with_deferred()
         for _ in range(_ROUNDS_LIMIT_COUNT):
             again, self._again = self._again, []
-            for connection in again:
-                try:
-                    connection.work()
-                except Exception:
-                    self._give_up(connection)
+            self._work(again)
             # What streams have written is reported to the shards too.
             self._has_submitted = False
             self._shards.run_turn()
@@ -343,6 +341,22 @@ class Lane:
             self._links.flush()
         self._asked_count = (self._requests_count - before_count) or self._asked_count
         self._in_pass = False
+
+    def _hear_log(self) -> None:
+        """Answer what is durable, and write what streams are told by it, before anything new."""
+        before_count = len(self._again)
+        self._shards.look_at_log()
+        if len(self._again) > before_count:
+            told = self._again[before_count:]
+            del self._again[before_count:]
+            self._work(told)
+
+    def _work(self, connections: Sequence[LaneConnection]) -> None:
+        for connection in connections:
+            try:
+                connection.work()
+            except Exception:
+                self._give_up(connection)
 
     def _stir_check(self, stirred: trio.Event) -> None:
         """End the long sleep of `_check`: something has come in."""

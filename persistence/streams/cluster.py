@@ -53,7 +53,8 @@ class MemberSeen(NamedTuple):
     """A node: where clients reach it, its version, and how long ago it was there, in ms.
 
     `mesh` is where other nodes reach it, `host:port`; None if it shares groups with none.
-    `features` says what it can read (`features.py`).
+    `features` says what it can read (`features.py`). `home` is the machine and the directory of its
+    server; no two servers have the same.
     """
 
     node: str
@@ -62,6 +63,7 @@ class MemberSeen(NamedTuple):
     seen_ms: int
     mesh: str | None = None
     features: int = FEATURES
+    home: str | None = None
 
 
 class HolderSeen(NamedTuple):
@@ -99,6 +101,7 @@ class ClusterBook(Protocol):
         version: str,
         mesh: str | None = None,
         features: int = FEATURES,
+        home: str | None = None,
     ) -> None:
         """Note that a node is there; see `MemberSeen`."""
         ...  # pragma: no cover

@@ -147,11 +147,13 @@ class JetStreamCluster:
         version: str,
         mesh: str | None = None,
         features: int = FEATURES,
+        home: str | None = None,
     ) -> None:
         """See `ClusterBook.note_member`."""
-        fields = {"address": address, "version": version, "mesh": mesh, "features": features}
+        noted = MemberSeen(node, address, version, 0, mesh, features, home)._asdict()
+        del noted["seen_ms"]  # NATS knows when a value was written
         with unreachable():
-            self._notes.write(f"member.{node_key(node)}", orjson.dumps({"node": node, **fields}))
+            self._notes.write(f"member.{node_key(node)}", orjson.dumps(noted))
 
     def finalize(self, features: int) -> bool:
         """See `ClusterBook.finalize`."""

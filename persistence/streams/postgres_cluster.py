@@ -30,7 +30,7 @@ _CREATION: Final = """
     );
     CREATE TABLE IF NOT EXISTS troth_member (
         node text PRIMARY KEY, address text NOT NULL, version text NOT NULL,
-        seen timestamptz NOT NULL, mesh text, features integer NOT NULL
+        seen timestamptz NOT NULL, mesh text, features integer NOT NULL, home text
     );
     CREATE TABLE IF NOT EXISTS troth_holder (
         grp integer PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL,
@@ -44,11 +44,12 @@ _CREATION: Final = """
 
 _STATEMENTS: Final[dict[bytes, Statement]] = {
     b"member": (
-        "INSERT INTO troth_member (node, address, version, seen, mesh, features) "
-        "VALUES ($1, $2, $3, now(), nullif($4, ''), $5::bigint::integer) "
+        "INSERT INTO troth_member (node, address, version, seen, mesh, features, home) "
+        "VALUES ($1, $2, $3, now(), nullif($4, ''), $6::bigint::integer, nullif($5, '')) "
         "ON CONFLICT (node) DO UPDATE SET address = excluded.address, version = excluded.version, "
-        "seen = excluded.seen, mesh = excluded.mesh, features = excluded.features",
-        [TEXT, TEXT, TEXT, TEXT, INT8],
+        "seen = excluded.seen, mesh = excluded.mesh, features = excluded.features, "
+        "home = excluded.home",
+        [TEXT, TEXT, TEXT, TEXT, TEXT, INT8],
     ),
     b"finalize": (
         "UPDATE troth_cluster SET features = $1::bigint::integer WHERE features < $1 "
@@ -68,7 +69,7 @@ _STATEMENTS: Final[dict[bytes, Statement]] = {
 
 _AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
 _MEMBERS: Final = (
-    f"SELECT node, address, version, {_AGE.format('seen')}, mesh, features "
+    f"SELECT node, address, version, {_AGE.format('seen')}, mesh, features, home "
     "FROM troth_member ORDER BY node"
 )
 _HOLDERS: Final = f"SELECT grp, node, epoch, {_AGE.format('since')} FROM troth_holder ORDER BY grp"
@@ -143,9 +144,10 @@ class PostgresCluster:
         version: str,
         mesh: str | None = None,
         features: int = FEATURES,
+        home: str | None = None,
     ) -> None:
         """See `ClusterBook.note_member`."""
-        texts = (one.encode() for one in (node, address, version, mesh or ""))
+        texts = (one.encode() for one in (node, address, version, mesh or "", home or ""))
         self._run(b"member", *texts, _NUMBER.pack(features))
 
     def finalize(self, features: int) -> bool:
@@ -164,8 +166,10 @@ class PostgresCluster:
     def members(self) -> list[MemberSeen]:
         """See `ClusterBook.members`."""
         return [
-            MemberSeen(node, address, version, int(seen_ms), mesh or None, int(features))
-            for node, address, version, seen_ms, mesh, features in self._shown(_MEMBERS)
+            MemberSeen(
+                node, address, version, int(seen_ms), mesh or None, int(features), home or None
+            )
+            for node, address, version, seen_ms, mesh, features, home in self._shown(_MEMBERS)
         ]
 
     def holders(self) -> list[HolderSeen]:

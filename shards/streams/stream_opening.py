@@ -11,11 +11,16 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from troth.core.limits import CLUSTER_ALONE_MS, CLUSTER_LIVING_MS, SHARDS_DEFAULT_COUNT
+from troth.core.limits import (
+    CLUSTER_ALONE_MS,
+    CLUSTER_LIVING_MS,
+    CLUSTER_NAME_TAKEN_MS,
+    SHARDS_DEFAULT_COUNT,
+)
 from troth.persistence.data_directory import SECRET_BYTES
 from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
-from troth.persistence.streams.cluster import ClusterBook, ClusterDescription
+from troth.persistence.streams.cluster import ClusterBook, ClusterDescription, MemberSeen
 from troth.persistence.streams.features import refuse_later
 from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
@@ -23,13 +28,14 @@ from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.shards.storage import GroupPlace
 
 from .stream_storage import StreamGroup, StreamStorage
-from .times import MACHINE_TIMES, asked
+from .times import MACHINE_TIMES, Times, asked
 
 log = structlog.get_logger("troth.shards.streams")
 
 POSTGRES_SCHEME: Final = "postgresql://"
 _POSTGRES: Final = ("PostgreSQL", "postgres")
 _NATS: Final = ("NATS", "nats")
+_LOOK_AGAIN_S: Final = 0.5
 
 
 class NatsOptions(NamedTuple):
@@ -98,7 +104,39 @@ def _looked_at(storage: StreamStorage, clients: "Clients") -> StreamStorage:
 
 def node_name(node: str | None, directory: Path) -> str:
     """Return the name of a node, which by default is that of its machine and directory."""
-    return node or f"{socket.gethostname()}:{directory.resolve()}"
+    return node or home_of(directory)
+
+
+def home_of(directory: Path) -> str:
+    """Return the name of a machine and a directory, in which there is one server at a time."""
+    return f"{socket.gethostname()}:{directory.resolve()}"
+
+
+def refuse_taken_name(
+    book: ClusterBook, node: str, directory: Path, times: Times = MACHINE_TIMES
+) -> None:
+    """Raise StreamRefused if a server of another home has a node's name, and is there.
+
+    One that was there a moment ago may have ended: it is waited for until it says once more that
+    it is there, or has not for longer than it would take. Waits for the engine, too.
+    """
+    home = home_of(directory)
+
+    def found() -> MemberSeen | None:
+        noted = (one for one in book.members() if one.node == node)
+        return next((one for one in noted if one.home not in (None, home)), None)
+
+    last = asked(found, book.name, times=times)
+    while last is not None and last.seen_ms < CLUSTER_NAME_TAKEN_MS:
+        times.sleep_s(_LOOK_AGAIN_S)
+        shown = asked(found, book.name, times=times)
+        if shown is not None and shown.seen_ms < last.seen_ms:
+            raise StreamRefused(
+                f"{book.name} has a server named {node} already, at {shown.address} "
+                f"({shown.home}). Nothing was changed. Give each server a name of its own with "
+                "--node."
+            )
+        last = shown
 
 
 def cluster_at(url: str, name: str) -> ClusterDescription:

@@ -1,4 +1,4 @@
-"""Nodes of a cluster that share its groups: real servers on one machine, with one database."""
+"""Nodes of a cluster that share its groups: real servers on one machine, with one engine."""
 
 import contextlib
 import secrets
@@ -36,15 +36,23 @@ def node_arguments(url: str, secret: Path, name: str, port: int) -> tuple[str, .
 
 
 class SharedNodes:
-    """Nodes by name; they are started by those who use them."""
+    """Nodes by name; they are started by those who use them.
 
-    def __init__(self, directory: Path, url: str, names: str, groups_count: int) -> None:
+    `monitor` is that of a single NATS server, if `url` is of one.
+    """
+
+    def __init__(
+        self, directory: Path, url: str, names: str, groups_count: int, monitor: str | None = None
+    ) -> None:
         self.groups_count = groups_count
-        self._book = cluster_book(url)
+        self._book = cluster_book(url, None if monitor is None else 1)
+        monitored = () if monitor is None else ("--nats-monitor", monitor)
         self._book.create(new_cluster(NAME, groups_count, None, now_ms=1))
         secret = write_secret(directory)
         self.nodes = {
-            name: ServerProcess(directory / name, *node_arguments(url, secret, name, port))
+            name: ServerProcess(
+                directory / name, *node_arguments(url, secret, name, port), *monitored
+            )
             for name, port in zip(names, free_ports(len(names)), strict=True)
         }
 
@@ -84,9 +92,11 @@ class SharedNodes:
 
 
 @contextmanager
-def shared_nodes(directory: Path, url: str, names: str, groups_count: int) -> Iterator[SharedNodes]:
-    """Make a cluster in an empty database and run its nodes, until they share the groups."""
-    found = SharedNodes(directory, url, names, groups_count)
+def shared_nodes(
+    directory: Path, url: str, names: str, groups_count: int, monitor: str | None = None
+) -> Iterator[SharedNodes]:
+    """Make a cluster where there is none and run its nodes, until they share the groups."""
+    found = SharedNodes(directory, url, names, groups_count, monitor)
     try:
         with ThreadPoolExecutor(len(names)) as pool:
             for started in [pool.submit(node.start) for node in found.nodes.values()]:

@@ -8,6 +8,7 @@ POSTGRES = "persistence/streams/test_postgres_stream.py"
 ENGINES = "persistence/streams/test_engines.py"
 JETSTREAM = "persistence/streams/test_jetstream_stream.py"
 BOOKS = "persistence/streams/test_cluster_books.py"
+NAMES = "shards/streams/test_names_of_nodes.py"
 STORAGE = "shards/streams/test_stream_storage.py"
 GROUPS = "shards/streams/test_groups_of_streams.py"
 FINALIZE = "streams/test_finalize.py"
@@ -382,5 +383,21 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "self._notes.write(key, body, 0 if noted is None else noted.revision)",
         "self._notes.write(key, body)",
         BOOKS,
+    ),
+    fault(
+        "a server is let in under the name of one that is there",
+        "shards/streams/stream_opening.py",
+        "last.seen_ms < CLUSTER_NAME_TAKEN_MS:",
+        "last.seen_ms < 0:",
+        NAMES,
+        is_quick=True,
+    ),
+    fault(
+        "a server waits for itself because it was there before it was started again",
+        "shards/streams/stream_opening.py",
+        "if one.home not in (None, home)), None)",
+        "if one.home is not None), None)",
+        NAMES,
+        is_quick=True,
     ),
 )

@@ -23,6 +23,9 @@ from .journal import Journal, random_operation
 from .kill import Victim
 from .support import FAR_MS, NO_ANSWER, Client
 
+_WRITES_COUNT = 40
+"""Promises with so many ids are in all groups."""
+
 
 class SharedProof(ClusterProof):
     """One run over the ends of many nodes that share groups."""
@@ -94,8 +97,13 @@ class SharedProof(ClusterProof):
         for thread in (*clients, *workers):
             thread.join(PATIENCE_S)
             assert not thread.is_alive(), "it got neither an answer nor an end"
+        self._engine.mend()
+        self._wait_until_spread(others)  # a process that leaves its group closes its connections
+        self._wait_until_writes(number)
         self.report.kills_count += end != "stop"
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
+        # A process whose group moves ends its connections, also the one that asks what there is.
+        self._wait_until_spread(self._nodes if end == "halt" else others)
         with Client(self._server.url, timeout_s=PATIENCE_S) as http:
             self._settle(http, journals, stopped_well=False)
         if end == "kill with the disk":
@@ -103,6 +111,24 @@ class SharedProof(ClusterProof):
         if end != "halt":
             ending.start_unready()
         self._wait_until_spread(self._nodes)
+
+    def _wait_until_writes(self, number: int) -> None:
+        """Wait until all groups take writes: a node may be ready, and have its engine no more."""
+        ids = [f"w{number}.{place}" for place in range(_WRITES_COUNT)]
+
+        def is_written() -> bool:
+            with (
+                contextlib.suppress(*NO_ANSWER),
+                Client(self._server.url, timeout_s=PATIENCE_S) as http,
+            ):
+                status = http.call("POST", "/promises", {"id": ids[-1], "timeout": FAR_MS})[0]
+                assert status in (201, 403, 503), status  # 403: an earlier try has made it
+                return status != 503
+            return False
+
+        while ids:
+            self._wait_until(is_written, self._server)
+            ids.pop()
 
     def _is_ready(self, node: Victim) -> bool:
         """Return whether a node sees an owner of each group, which answers."""

@@ -20,6 +20,7 @@ from troth.shards.committer import (
     ThreadWriter,
 )
 from troth.shards.errors import StorageFailed
+from troth.shards.passes import Pass
 
 from .stage import ManualWriter, settle
 
@@ -218,6 +219,32 @@ async def test_who_is_awake_hears_of_it_without_the_ring() -> None:
     await writer.close()
 
     assert durable == [2]
+
+
+async def test_what_something_waits_for_is_written_at_the_end_of_the_pass() -> None:
+    """No task has to wake for it. What nothing waits for may lie."""
+    committer = committer_with([])
+    writer = ThreadWriter(MemoryLog(), committer)
+    current_pass = Pass()
+    current_pass.start(committer.flush_each_pass(writer))
+    committer.append(entries(1), is_awaited=False)
+    await trio.lowlevel.checkpoint()
+    assert committer.statistics().batches_count == 0
+
+    committer.append(entries(1, 1))
+    assert committer.statistics().batches_count == 0
+    await trio.lowlevel.checkpoint()
+    assert committer.statistics().batches_count == 1
+    assert committer.statistics().records_count == 3
+    current_pass.stop()
+    await writer.close()
+
+
+async def test_a_writer_that_may_wake_tasks_is_left_to_a_task() -> None:
+    """At the end of a pass the loop knows already for how long it will wait."""
+    committer = committer_with([])
+    assert committer.flush_each_pass(ManualWriter(committer)) is None
+    assert not committer.is_flushed_each_pass
 
 
 async def test_a_ring_in_the_moment_of_the_end_harms_nothing(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -20,6 +21,7 @@ from troth.persistence.streams.postgres_cluster import PostgresCluster
 pytestmark = pytest.mark.slow
 Cluster = Callable[..., str]
 _databases = count()
+PATIENCE_S: Final = 180.0
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_a_server_that_is_too_old_for_its_cluster_ends_in_one_line(
 
 def _members(book: PostgresCluster, wanted_count: int) -> list[tuple[str, str, int]]:
     """Wait until so many nodes have said that they are there; return version and features."""
-    ends_s = time.monotonic() + 60
+    ends_s = time.monotonic() + PATIENCE_S
     while True:
         found = [(one.node, one.version, one.features) for one in book.members()]
         if len(found) == wanted_count:

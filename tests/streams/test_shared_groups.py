@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.clients.listening import EventStream
+from tests.helpers.nats import NatsServer
 from tests.helpers.postgres import PostgresServer
-from tests.helpers.server import ServerProcess
-from tests.helpers.shared_nodes import SharedNodes, shared_nodes
+from tests.helpers.server import ServerDiedError, ServerProcess
+from tests.helpers.shared_nodes import SharedNodes, node_arguments, shared_nodes
 from tests.http.processes.clients import FAR_MS, Client, ids_by_group
 from troth.cli.supervising.restart import asked
 from troth.shards.mesh.homes import HomeFinder
@@ -180,16 +181,28 @@ def _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(
         _assert_all_there(node, load.made[-50:] + more.made)
 
 
+@pytest.fixture(params=["postgres", "nats"])
+def place(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    """Return where there is no cluster yet, and the monitor of NATS."""
+    if request.param == "postgres":
+        return _database(request.getfixturevalue("postgres_server_of_session")), None
+    nats: NatsServer = request.getfixturevalue("nats_server_of_session")
+    return f"{nats.url}/shared{next(_databases)}", nats.monitor_url
+
+
 def test_two_nodes_halt_stop_and_share_accounts(
-    tmp_path: Path, postgres_server_of_session: PostgresServer
+    tmp_path: Path, place: tuple[str, str | None]
 ) -> None:
-    url = _database(postgres_server_of_session)
-    with shared_nodes(tmp_path, url, "ab", 2) as two:
+    url, monitor = place
+    with shared_nodes(tmp_path, url, "ab", 2, monitor) as two:
         first, second = (two.nodes[name] for name in "ab")
         keys = {(node.data / "admin.key").read_text() for node in two.nodes.values()}
         assert len(keys) == 1, "it follows from the cluster's secret"
         (refused,) = asked(first.data, {"ask": "restart"})
         assert "this node shares the groups" in refused["refused"]
+        same_name = node_arguments(url, tmp_path / "cluster.secret", "a", 1)
+        with pytest.raises(ServerDiedError, match="has a server named a already, at http"):
+            ServerProcess(tmp_path / "other", *same_name).start()
 
         with Load(two) as load:
             load.wait_for_more()

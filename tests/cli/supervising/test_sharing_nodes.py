@@ -46,6 +46,7 @@ def test_those_that_serve_get_all_connections(node: Supervised) -> None:
     assert key.read_text().strip() == derived(secret, "orders")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert node.end() == 0
+    assert (node.data / "left-0").exists(), "others wait for its groups"
 
 
 def test_a_process_whose_group_goes_to_another_node_is_started_again(node: Supervised) -> None:

@@ -48,7 +48,13 @@ class Book:
         raise NotImplementedError
 
     def note_member(
-        self, node: str, address: str, version: str, mesh: str | None = None, features: int = 1
+        self,
+        node: str,
+        address: str,
+        version: str,
+        mesh: str | None = None,
+        features: int = 1,
+        home: str | None = None,
     ) -> None:
         raise NotImplementedError
 

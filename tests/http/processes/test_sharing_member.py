@@ -58,9 +58,11 @@ class Book:
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
         return self.reading
 
-    def note_member(self, node: str, address: str, version: str, mesh: str | None = None) -> None:
+    def note_member(
+        self, node: str, address: str, version: str, mesh: str | None = None, *, home: str
+    ) -> None:
         self._reach()
-        self.there[node] = MemberSeen(node, address, version, 0, mesh)
+        self.there[node] = MemberSeen(node, address, version, 0, mesh, home=home)
 
     def note_owner(self, group: int, node: str, epoch: int, incarnation: int) -> None:
         self._reach()
@@ -119,6 +121,7 @@ class Member:
             self.owners,
             address="http://a:8001",
             mesh=ListenAddress("a", 8003),
+            home="machine:/var/cache/troth",
         )
 
     def hold(self, *nodes: str, since_ms: int = CLUSTER_STAY_MS) -> None:

@@ -1,8 +1,9 @@
 """The lane waits for what comes next itself, but keeps nothing of trio's waiting."""
 
+import select
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import trio
@@ -24,6 +25,20 @@ class OtherLane:
     """A lane of another port."""
 
     is_rung: bool = False
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A connection that notes when it is its turn."""
+
+    name: str
+    happened: list[str]
+
+    def on_event(self, mask: int) -> None:  # noqa: ARG002  the real one's
+        self.happened.append(self.name)
+
+    def work(self) -> None:
+        self.happened.append(self.name)
 
 
 class LoopPasses(trio.abc.Instrument):
@@ -99,3 +114,19 @@ async def test_other_tasks_go_on_beside_a_client_that_never_pauses() -> None:
                 await stream.send_all(b"GET /docs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                 assert await stream.receive_some(4096)
         is_over = True
+
+
+async def test_what_the_log_tells_streams_is_written_before_anything_new_is_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened: list[str] = []
+    told, asked = Connection("told", happened), Connection("asked", happened)
+    earlier = Connection("earlier", happened)
+    async with listening(Settings(), lane=True) as (listener, world):
+        served: Any = listener.lane
+        served.again(earlier)
+        monkeypatch.setattr(world.api.shards, "look_at_log", lambda: served.again(told))
+        monkeypatch.setattr(served, "_connections", {-1: asked})
+        served._pass([(-1, select.EPOLLIN)])
+        monkeypatch.undo()
+    assert happened == ["told", "asked", "earlier"]

@@ -165,12 +165,12 @@ def test_nodes_are_known_by_their_names(book: ClusterBook) -> None:
     assert (book.members(), book.holders(), book.readers()) == ([], [], {})
     book.note_member("b", "http://b:8001", "1.0.0", "b:8003")
     book.note_member("host:/var/cache/it's a", "http://a:8001", "1.0.0")
-    book.note_member("b", "http://b:9001", "1.0.1", "b:9003", FEATURES + 1)
+    book.note_member("b", "http://b:9001", "1.0.1", "b:9003", FEATURES + 1, "host:/b")
 
     members = book.members()
 
     assert [one._replace(seen_ms=0) for one in members] == [
-        MemberSeen("b", "http://b:9001", "1.0.1", 0, "b:9003", FEATURES + 1),
+        MemberSeen("b", "http://b:9001", "1.0.1", 0, "b:9003", FEATURES + 1, "host:/b"),
         MemberSeen("host:/var/cache/it's a", "http://a:8001", "1.0.0", 0, None, FEATURES),
     ]
     assert all(0 <= member.seen_ms < _AGE_LIMIT_MS for member in members)
