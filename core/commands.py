@@ -564,3 +564,17 @@ class Acknowledge(Command, frozen=True):
 
     target: int
     sequence: int
+
+
+CREATING: Final = (
+    CreatePromise,
+    ImportPromise,
+    CreateCallback,
+    CreateSubscription,
+    CreateSchedule,
+    AcquireLock,
+    CreateEntry,
+    StorePackage,
+    CreateExecution,
+)
+"""What is refused while memory is short: commands that would take more of it for long."""

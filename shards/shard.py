@@ -16,7 +16,7 @@ import trio
 
 from troth.core.buckets import Buckets
 from troth.core.codes import Code
-from troth.core.commands import PROMISE_TIMER, Command, Expire, GoOn, ResumeTime
+from troth.core.commands import CREATING, PROMISE_TIMER, Command, Expire, GoOn, ResumeTime
 from troth.core.json_bytes import own_encoder
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
@@ -42,12 +42,11 @@ from troth.persistence.memory_reserve import RESERVE
 
 from .clock import Clock
 from .committer import Committer
-from .creating import CREATING
 from .errors import Overloaded, ShardsError, StorageFailed
 from .held import HeldMessages
 from .passes import Pass
 from .rearming import Rearming, WheelKey
-from .surveys.shard_statistics import ShardStatistics
+from .shard_numbers import ShardStatistics
 from .together import shared_end_s
 from .turns import Asker, Entry, Turn, Turns
 from .wheel import DEADLINE_MAX_MS, TimingWheel

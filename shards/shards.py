@@ -6,7 +6,6 @@ sent to those that can hold something, and the answers are merged (`gathering.py
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
 
@@ -34,7 +33,7 @@ from troth.shards.upkeep.checkpointer import Checkpointer
 
 from . import replay
 from .clock import LATENESS_BOUNDS_S, Clock
-from .committer import BatchWriter, Committer, CommitterStatistics
+from .committer import BatchWriter, Committer
 from .errors import Overloaded, Stopping, StorageFailed
 from .gathering import Gathering
 from .hashing import Homes
@@ -44,21 +43,13 @@ from .passes import Pass
 from .rearming import WheelKey
 from .released import ReleasedMessages
 from .shard import Shard
+from .shard_numbers import ShardsStatistics
 from .storage import Recovery, Storage
-from .surveys.shard_statistics import ShardStatistics
 from .turns import Asker, Elsewhere, Outgoing, Seat, Turn, Turns
 from .waiting import Waiter
 
 SHARDS_PER_LOOK_COUNT: Final = 4
 """After how many shards a turn looks at the time: a look costs as much as a tenth of a command."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardsStatistics:
-    """The committer's counters and those of every shard, by index."""
-
-    committer: CommitterStatistics
-    shards: tuple[ShardStatistics, ...]
 
 
 @final

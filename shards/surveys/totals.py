@@ -6,10 +6,10 @@ from typing import Final
 from troth.core.state.counts import Counts
 from troth.shards.known_sums import KnownSums
 from troth.shards.shard import Shard
+from troth.shards.shard_numbers import ShardStatistics
 from troth.shards.shards import Shards
 
 from .pace import Pace
-from .shard_statistics import ShardStatistics
 
 _SHARDS_PER_LOOK_COUNT: Final = 128
 

@@ -12,8 +12,8 @@ from troth.shards.known_sums import KnownSums
 from troth.shards.mesh.homes import MessageHomes
 from troth.shards.placement.placement import Placement
 from troth.shards.shard import Shard
+from troth.shards.shard_numbers import ShardStatistics
 from troth.shards.shards import Shards
-from troth.shards.surveys.shard_statistics import ShardStatistics
 
 from .ledger import require
 

@@ -1,6 +1,9 @@
-"""The numbers that a shard gives for metrics."""
+"""The numbers that shards give for metrics."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
+
+from .committer import CommitterStatistics
 
 
 class ShardStatistics(NamedTuple):
@@ -22,3 +25,11 @@ class ShardStatistics(NamedTuple):
     locks_count: int
     outbox_count: int
     entries_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsStatistics:
+    """The committer's counters and those of every shard, by index."""
+
+    committer: CommitterStatistics
+    shards: tuple[ShardStatistics, ...]
