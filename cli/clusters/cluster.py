@@ -1,4 +1,7 @@
-"""`troth cluster`: makes a cluster in an engine, shows who serves it, ends its upgrades."""
+"""`troth cluster`: makes a cluster in an engine, shows who serves it, ends its upgrades.
+
+Also says which node is to have which group, where nodes share them.
+"""
 
 import json
 from collections.abc import Iterator
@@ -24,11 +27,12 @@ from troth.persistence.streams.cluster import (
     GroupSeen,
     MemberSeen,
 )
+from troth.persistence.streams.sharing import Wishes
 from troth.persistence.streams.stream import StreamUnreachable
 
+from .placing import PRESENT_MS, drained, moved, no_longer_drained
+
 DEFAULT_GROUPS_COUNT: Final = 4
-PRESENT_MS: Final = 30_000
-"""A node that has said for this long nothing is shown as away."""
 
 
 @click.group(cls=OrderedGroup)
@@ -44,6 +48,8 @@ def cluster() -> None:
       troth cluster create orders --log nats://one,two,three/orders
       troth cluster status orders --log postgresql://troth@db.example/troth
       troth cluster finalize orders --log postgresql://troth@db.example/troth
+      troth cluster move orders 2 one --log postgresql://troth@db.example/troth
+      troth cluster drain orders two --log postgresql://troth@db.example/troth
     """
 
 
@@ -178,6 +184,7 @@ def status_command(name: str | None, url: str, as_json: bool) -> None:
     BEHIND is how many frames of the log a node would read if it were started now; nodes tell it
     every half a minute. A node that has said nothing for half a minute is away. FEATURES is what
     the cluster's nodes may write, and what each of them can read: see `troth cluster finalize`.
+    What was wished with `troth cluster drain` and `move` is shown if there is any.
 
     \b
     Example:
@@ -185,7 +192,8 @@ def status_command(name: str | None, url: str, as_json: bool) -> None:
     """
     with _opened(url) as book:
         found = _found(book, name)
-        groups, members = book.groups(), book.members()
+        groups, members, wishes = book.groups(), book.members(), book.wishes()
+    placed = sorted(wishes.placed)
     if as_json:
         shown = {
             "name": found.name,
@@ -195,6 +203,8 @@ def status_command(name: str | None, url: str, as_json: bool) -> None:
                 for one in groups
             ],
             "members": [one._asdict() for one in members],
+            "drained": sorted(wishes.drained),
+            "placed": [{"group": group, "node": wishes.placed[group]} for group in placed],
         }
         emit(json.dumps(shown, separators=(",", ":")))
         return
@@ -205,6 +215,10 @@ def status_command(name: str | None, url: str, as_json: bool) -> None:
         ("placement", str(identity.placement)),
         ("features", str(found.features)),
     ]
+    if wishes.drained:
+        shape.append(("drained", ", ".join(sorted(wishes.drained))))
+    if placed:
+        shape.append(("placed", ", ".join(f"{one} at {wishes.placed[one]}" for one in placed)))
     emit(fields(found.name, shape))
     emit("")
     columns = ("group", "owner", "epoch", "last frame", "snapshot", "behind")
@@ -260,6 +274,65 @@ def finalize_command(name: str, url: str) -> None:
         emit(f"{name}: nothing to do, its nodes write all that they can read (features {newest})")
     else:
         emit(f"{name}: finalized. Features {newest}; servers that cannot read them are refused.")
+
+
+@cluster.command("move", cls=click.Command)
+@_name_argument
+@log_option
+@click.argument("group", type=int)
+@click.argument("node", required=False)
+@click.option("--end", "is_end", is_flag=True, help="Let the group be anywhere again.")
+def move_command(name: str, url: str, group: int, node: str | None, is_end: bool) -> None:
+    """Move a group to a node, in a cluster whose nodes share the groups.
+
+    The group goes there when that node stands by for it, one group a second at most, and stays
+    until it is moved elsewhere, or `--end`. While that node is away or drained, another one has it.
+    The other groups are spread so that nodes have as many as each other, as far as that can be.
+
+    \b
+    Examples:
+      troth cluster move orders 2 one --log postgresql://troth@db.example/troth
+      troth cluster move orders 2 --end --log postgresql://troth@db.example/troth
+    """
+    if is_end == (node is not None):
+        raise click.UsageError("Give the node, or --end.")
+    with _opened(url) as book:
+        found, before = _found(book, name), book.wishes()
+        after = moved(found, book.members(), before, group, node)
+        _wish(book, name, before, after)
+    place = "may be at any node" if node is None else f"goes to {node}"
+    emit(f"{name}: group {group} {place}. See `troth cluster status`.")
+
+
+@cluster.command("drain", cls=click.Command)
+@_name_argument
+@log_option
+@click.argument("node")
+@click.option("--end", "is_end", is_flag=True, help="Let the node have groups again.")
+def drain_command(name: str, url: str, node: str, is_end: bool) -> None:
+    """Take all groups from a node, in a cluster whose nodes share the groups.
+
+    They go to the other nodes, one a second at most, and the node gets none until `--end`, also
+    after it was started again. It stands by, and answers 503. If no other node lives that is not
+    drained, it serves all the same.
+
+    \b
+    Examples:
+      troth cluster drain orders two --log postgresql://troth@db.example/troth
+      troth cluster drain orders two --end --log postgresql://troth@db.example/troth
+    """
+    with _opened(url) as book:
+        found, before = _found(book, name), book.wishes()
+        change = no_longer_drained if is_end else drained
+        _wish(book, name, before, change(found, book.members(), before, node))
+    said = "may have groups again" if is_end else "gives its groups to the others"
+    emit(f"{name}: {node} {said}. See `troth cluster status`.")
+
+
+def _wish(book: ClusterBook, name: str, before: Wishes, after: Wishes) -> None:
+    """Change what the book has. Raises click.ClickException if another was faster."""
+    if after != before and not book.wish(before, after):
+        raise click.ClickException(f"{name} is changing at the moment. Try again.")
 
 
 def _group_row(group: GroupSeen) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from troth.http.settings.kinds import Listen, ListenAddress
 from troth.http.supervision.seated import Seated
 from troth.persistence.streams.cluster import ClusterBook, HolderSeen, MemberSeen, ReaderSeen
 from troth.persistence.streams.features import FEATURES
-from troth.persistence.streams.sharing import ClaimTurn, Sharing
+from troth.persistence.streams.sharing import ClaimTurn, Sharing, Wishes
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.mesh.owners import Owner, Owners
 from troth.shards.storage import OwnedStorage
@@ -49,11 +49,12 @@ _log = structlog.get_logger("troth.processes")
 
 
 class SeenCluster(NamedTuple):
-    """What was found: who owns groups, which nodes are there, and who reads a group's stream."""
+    """What was found: owners of groups, nodes that are there, readers of groups, and wishes."""
 
     holders: Sequence[HolderSeen] = ()
     members: Sequence[MemberSeen] = ()
     readers: Mapping[int, tuple[ReaderSeen, ...]] = {}
+    wishes: Wishes = Wishes()
 
     def living(self, node: str) -> frozenset[str]:
         """Return the nodes that share groups and live, `node` among them: that is the one here."""
@@ -166,7 +167,7 @@ class SharingMember:
         if not is_whole:
             self._seen = seen._replace(holders=book.holders())
             return
-        self._seen = SeenCluster(book.holders(), book.members(), book.readers())
+        self._seen = SeenCluster(book.holders(), book.members(), book.readers(), book.wishes())
         last_ms = min((one.seen_ms for one in self._seen.members if one.node == node), default=None)
         due_ms = CLUSTER_NOTE_MS - LOOK_S * 1000 + self._group * _NEXT_PROCESS_MS
         if last_ms is None or last_ms >= due_ms:
@@ -186,7 +187,7 @@ class SharingMember:
                 self._owners.learn(one.group, Owner(one.node, *places[one.node], one.epoch))
         holders = {one.group: one.node for one in seen.holders}
         groups_count = self._seated.seat.processes_count
-        sharing = Sharing(groups_count, holders, seen.living(node))
+        sharing = Sharing(groups_count, holders, seen.living(node), seen.wishes)
         self._turn.rank = sharing.claimers(group, node).index(node)
         is_owner = self._storage.is_owned and holders.get(group) == node
         if is_owner and next_to_go(seen, sharing) == group:

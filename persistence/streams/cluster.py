@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from troth.persistence.identity import Identity
 
 from .features import FEATURES
+from .sharing import Wishes
 
 
 class ClusterDescription(NamedTuple):
@@ -130,6 +131,14 @@ class ClusterBook(Protocol):
 
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
         """Return how far nodes have read, by group. It is asked for once a second by each."""
+        ...  # pragma: no cover
+
+    def wishes(self) -> Wishes:
+        """Return what the operator wishes. It is asked for as often as `readers`."""
+        ...  # pragma: no cover
+
+    def wish(self, before: Wishes, after: Wishes) -> bool:
+        """Change the wishes, unless they are not those `before`; return whether that was done."""
         ...  # pragma: no cover
 
     def groups(self) -> list[GroupSeen]:

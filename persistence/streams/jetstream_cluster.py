@@ -33,6 +33,7 @@ from .jetstream_layout import (
 )
 from .jetstream_notes import Note, Notes, node_key, read_all_of
 from .jetstream_url import read_jetstream_url
+from .sharing import Wishes, decode_wishes
 from .stream import StreamRefused, StreamUnreachable
 
 CREATE_LIMIT_MS: Final = 20_000
@@ -239,6 +240,19 @@ class JetStreamCluster:
             for group, noted in enumerate(found)
             if noted
         }
+
+    def wishes(self) -> Wishes:
+        """See `ClusterBook.wishes`."""
+        with unreachable():
+            noted = self._notes.read("wishes")
+        return Wishes() if noted is None else decode_wishes(noted.body)
+
+    def wish(self, before: Wishes, after: Wishes) -> bool:
+        """See `ClusterBook.wish`."""
+        with unreachable():
+            noted = self._notes.read("wishes")
+        found = Wishes() if noted is None else decode_wishes(noted.body)
+        return found == before and self._changed("wishes", after.encoded().encode(), noted)
 
     def _layouts(self) -> list[JetStreamLayout]:
         """Return the streams of all groups; none if there is no cluster. Their number is fixed."""

@@ -14,6 +14,7 @@ from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, Read
 from .features import FEATURES
 from .postgres_connection import INT8, TEXT, PostgresConnection, QueryFailed, Statement
 from .postgres_tables import GroupTables
+from .sharing import Wishes, decode_wishes
 from .stream import StreamRefused, StreamUnreachable
 
 ANSWER_LIMIT_MS: Final = 60_000
@@ -26,7 +27,7 @@ _TAKEN: Final = "23505"
 _CREATION: Final = """
     CREATE TABLE IF NOT EXISTS troth_cluster (
         one boolean PRIMARY KEY CHECK (one), name text NOT NULL, identity bytea NOT NULL,
-        made timestamptz NOT NULL, features integer NOT NULL
+        made timestamptz NOT NULL, features integer NOT NULL, wishes text
     );
     CREATE TABLE IF NOT EXISTS troth_member (
         node text PRIMARY KEY, address text NOT NULL, version text NOT NULL,
@@ -57,6 +58,10 @@ _STATEMENTS: Final[dict[bytes, Statement]] = {
         f"seen > now() - interval '{STREAM_READER_GONE_MS} ms')",
         [INT8],
     ),
+    b"wish": (
+        "UPDATE troth_cluster SET wishes = $2 WHERE coalesce(wishes, $3) = $1",
+        [TEXT, TEXT, TEXT],
+    ),
     b"owner": (
         "INSERT INTO troth_holder (grp, node, epoch, incarnation, since) "
         "VALUES ($1::bigint::integer, $2, $3, $4, now()) "
@@ -76,6 +81,9 @@ _HOLDERS: Final = f"SELECT grp, node, epoch, {_AGE.format('since')} FROM troth_h
 _READERS: Final = (
     f"SELECT grp, node, number, {_AGE.format('seen')} FROM troth_reader ORDER BY grp, node"
 )
+_WISHES: Final = "SELECT to_jsonb(cluster) ->> 'wishes' FROM troth_cluster AS cluster"
+"""So also where the column is not there yet: in a cluster of an earlier version."""
+_ROOM_FOR_WISHES: Final = "ALTER TABLE troth_cluster ADD COLUMN IF NOT EXISTS wishes text"
 _GROUPS: Final = f"""
     SELECT owner.grp, owner.epoch, holder.node, holder.incarnation,
         {_AGE.format("snapshot.made")}
@@ -186,6 +194,17 @@ class PostgresCluster:
             reader = ReaderSeen(node, int(number), int(seen_ms))
             found[int(group)] = (*found.get(int(group), ()), reader)
         return found
+
+    def wishes(self) -> Wishes:
+        """See `ClusterBook.wishes`."""
+        rows = self._shown(_WISHES)
+        return decode_wishes(rows[0][0]) if rows else Wishes()
+
+    def wish(self, before: Wishes, after: Wishes) -> bool:
+        """See `ClusterBook.wish`."""
+        self._shown(_ROOM_FOR_WISHES)
+        texts = (one.encoded().encode() for one in (before, after, Wishes()))
+        return self._run(b"wish", *texts) > 0
 
     def groups(self) -> list[GroupSeen]:
         """See `ClusterBook.groups`."""

@@ -8,17 +8,43 @@ or something else, does no harm.
 - A group without an owner goes to the node with the fewest; among those that have as few, a hash of
   node and group decides (rendezvous hashing), so that all nodes come to the same.
 - That node claims first, the others each `CLUSTER_CLAIM_STEP_MS` later, in the same order.
+- What the operator wishes comes first (`Wishes`): a drained node has no groups as long as another
+  one lives that is not drained, and claims last; a group with a wished node is there, if that node
+  lives and is not drained. All other groups make it as even as they can.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
+
+import orjson
 
 from troth.core.limits import CLUSTER_CLAIM_STEP_MS
 
 _FORGOTTEN_MS: Final = 1_000
 """A group that was not free for this long is not waited for since before."""
+
+
+class Wishes(NamedTuple):
+    """What the operator wishes: nodes without groups, and where some groups are to be."""
+
+    drained: frozenset[str] = frozenset()
+    placed: Mapping[int, str] = {}
+
+    def encoded(self) -> str:
+        """Return it as text; the same text for the same wishes."""
+        placed = {str(group): self.placed[group] for group in sorted(self.placed)}
+        return orjson.dumps({"drained": sorted(self.drained), "placed": placed}).decode()
+
+
+def decode_wishes(text: str | bytes) -> Wishes:
+    """Return what `Wishes.encoded` has made text; no wishes if it is empty."""
+    if not text:
+        return Wishes()
+    fields = orjson.loads(text)
+    placed = {int(group): node for group, node in fields["placed"].items()}
+    return Wishes(frozenset(fields["drained"]), placed)
 
 
 class Move(NamedTuple):
@@ -31,28 +57,39 @@ class Move(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What a node knows: the nodes that live, and those by which groups were claimed last."""
+    """What a node knows: the nodes that live, those by which groups were claimed last, wishes."""
 
     groups_count: int
     holders: Mapping[int, str]
     living: Set[str]
+    wishes: Wishes = field(default_factory=Wishes)
+
+    @property
+    def takers(self) -> Set[str]:
+        """The nodes that are to have groups: those not drained, or all that live if all are."""
+        return self.living - self.wishes.drained or self.living
 
     def wanted(self) -> dict[int, str]:
         """Return which node is to own each group; nothing if no node lives."""
         if not self.living:
             return {}
-        groups: dict[str, list[int]] = {node: [] for node in sorted(self.living)}
+        groups: dict[str, list[int]] = {node: [] for node in sorted(self.takers)}
+        placed = {group: node for group, node in self.wishes.placed.items() if node in groups}
         free: list[int] = []
         for group in range(self.groups_count):
-            groups.get(self.holders.get(group, ""), free).append(group)
+            groups.get(placed.get(group, self.holders.get(group, "")), free).append(group)
         for group in free:
             groups[self._order(groups, group)[0]].append(group)
         while True:
-            fullest = max(groups, key=lambda node: (len(groups[node]), node))
             emptiest = min(groups, key=lambda node: (len(groups[node]), node))
+            movable = {node: [one for one in groups[node] if one not in placed] for node in groups}
+            fullest = max(
+                (node for node in groups if movable[node] or node == emptiest),
+                key=lambda node: (len(groups[node]), node),
+            )
             if len(groups[fullest]) - len(groups[emptiest]) < 2:
                 return {group: node for node, owned in groups.items() for group in owned}
-            moved = max(groups[fullest], key=lambda group: _score(emptiest, group))
+            moved = max(movable[fullest], key=lambda group: _score(emptiest, group))
             groups[fullest].remove(moved)
             groups[emptiest].append(moved)
 
@@ -63,21 +100,24 @@ class Sharing:
     def claimers(self, group: int, node: str) -> list[str]:
         """Return in which order nodes are to claim a group that has no owner now.
 
-        `node` asks. Another one that had it last has given it up, or is gone.
+        `node` asks. Another one that had it last has given it up, or is gone. Those that are to
+        have no groups come last.
         """
         left = {one: holder for one, holder in self.holders.items() if one != group}
         before = self.holders.get(group)
-        if before == node and node in self.living:
+        if before == node and node in self.takers:
             return [node, *sorted(self.living - {node})]
-        sharing = Sharing(self.groups_count, left, self.living - {before})
+        sharing = Sharing(self.groups_count, left, self.living - {before}, self.wishes)
         wanted = sharing.wanted()
         if not wanted:
             return []
         first = wanted.pop(group)
-        owned: dict[str, list[int]] = {one: [] for one in sharing.living}
+        owned: dict[str, list[int]] = {one: [] for one in sharing.takers}
         for one, owner in wanted.items():
             owned[owner].append(one)
-        return [first, *(one for one in self._order(owned, group) if one != first)]
+        order = [first, *(one for one in self._order(owned, group) if one != first)]
+        rest = sharing.living | ({node} & self.living)
+        return [*order, *sorted(rest - sharing.takers)]
 
     def moves(self) -> list[Move]:
         """Return which groups are to go elsewhere, though their owners live."""

@@ -4,13 +4,14 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.helpers.server import ServerProcess, free_ports
+from troth.persistence.streams.sharing import Wishes
 from troth.shards.streams.stream_opening import cluster_book, new_cluster
 
 NAME: Final = "shared"
@@ -65,6 +66,17 @@ class SharedNodes:
     def owners(self) -> dict[int, str]:
         """Return the nodes that own groups, as far as it is noted."""
         return {one.group: one.node for one in self._book.holders()}
+
+    def wish(self, wishes: Wishes) -> None:
+        """Wish what `troth cluster move` and `drain` do."""
+        assert self._book.wish(self._book.wishes(), wishes)
+
+    def until_owners(self, wanted: Mapping[int, str]) -> None:
+        """Wait until groups have these owners."""
+        ends_s = time.monotonic() + PATIENCE_S
+        while not wanted.items() <= (owners := self.owners()).items():
+            assert time.monotonic() < ends_s, (owners, wanted)
+            time.sleep(_STEP_S)
 
     def until_spread(self, *names: str) -> dict[int, str]:
         """Wait until these nodes have all groups, as many each; return who has which."""

@@ -227,8 +227,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node that had a group and gave it up claims it first",
         "persistence/streams/sharing.py",
-        "Sharing(self.groups_count, left, self.living - {before})",
-        "Sharing(self.groups_count, left, self.living)",
+        "Sharing(self.groups_count, left, self.living - {before}, self.wishes)",
+        "Sharing(self.groups_count, left, self.living, self.wishes)",
         "persistence/streams/test_sharing.py",
     ),
     fault(
@@ -236,6 +236,21 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         "persistence/streams/sharing.py",
         "len(groups[emptiest]) < 2:",
         "len(groups[emptiest]) < 3:",
+        "persistence/streams/test_sharing.py",
+    ),
+    fault(
+        "a drained node gets groups",
+        "persistence/streams/sharing.py",
+        "return self.living - self.wishes.drained or self.living",
+        "return self.living",
+        "persistence/streams/test_sharing.py",
+        is_quick=True,
+    ),
+    fault(
+        "a group leaves its wished place to make numbers even",
+        "persistence/streams/sharing.py",
+        "[one for one in groups[node] if one not in placed]",
+        "[*groups[node]]",
         "persistence/streams/test_sharing.py",
     ),
     fault(

@@ -20,6 +20,7 @@ from tests.helpers.server import ServerDiedError, ServerProcess
 from tests.helpers.shared_nodes import SharedNodes, node_arguments, shared_nodes
 from tests.http.processes.clients import FAR_MS, Client, ids_by_group
 from troth.cli.supervising.restart import asked
+from troth.persistence.streams.sharing import Wishes
 from troth.shards.mesh.homes import HomeFinder
 
 pytestmark = pytest.mark.slow
@@ -219,6 +220,8 @@ def test_two_nodes_halt_stop_and_share_accounts(
         for node in two.nodes.values():
             _assert_all_there(node, load.made)
 
+        _groups_go_where_they_are_wished_under_load(two)
+
         key = {"Authorization": f"Bearer {keys.pop().strip()}"}
         assert first.request("POST", "/admin/accounts", {"name": "shop"}, key)[0] == 201
         wanted = {"account": "shop", "name": "app", "scopes": ["promises:read"]}
@@ -239,6 +242,24 @@ def test_two_nodes_halt_stop_and_share_accounts(
         assert second.request("GET", path)[0] == 401
         status, accounts = second.request("GET", "/admin/accounts", headers=key)
         assert (status, [one["name"] for one in accounts]) == (200, ["shop"])
+
+
+def _groups_go_where_they_are_wished_under_load(two: SharedNodes) -> None:
+    """One node is drained; then it gets the group that it did not have."""
+    owners = two.until_spread("a", "b")
+    (of_first,) = (group for group, node in owners.items() if node == "a")
+    with Load(two) as load:
+        load.wait_for_more()
+        two.wish(Wishes(frozenset("b")))
+        two.until_owners({0: "a", 1: "a"})
+        load.wait_for_more()
+        two.wish(Wishes(placed={of_first: "b"}))
+        two.until_owners({of_first: "b", 1 - of_first: "a"})
+        load.wait_for_more()
+    two.until_ready("a", "b")
+    assert load.refused <= {503}
+    for node in two.nodes.values():
+        _assert_all_there(node, load.made)
 
 
 def _until(is_true: Callable[[], bool]) -> None:

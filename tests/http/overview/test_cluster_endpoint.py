@@ -10,6 +10,7 @@ from troth.persistence.streams.cluster import (
     MemberSeen,
     ReaderSeen,
 )
+from troth.persistence.streams.sharing import Wishes
 from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.streams.stream_opening import new_cluster
 
@@ -65,6 +66,12 @@ class Book:
         raise NotImplementedError
 
     def holders(self) -> list[HolderSeen]:
+        raise NotImplementedError
+
+    def wishes(self) -> Wishes:
+        raise NotImplementedError
+
+    def wish(self, before: Wishes, after: Wishes) -> bool:
         raise NotImplementedError
 
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:

@@ -23,7 +23,7 @@ from troth.persistence.streams.cluster import (
     ReaderSeen,
 )
 from troth.persistence.streams.features import FEATURES
-from troth.persistence.streams.sharing import ClaimTurn, Sharing
+from troth.persistence.streams.sharing import ClaimTurn, Sharing, Wishes
 from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.mesh.owners import Owner, Owners
 
@@ -38,6 +38,7 @@ class Book:
         self.held: dict[int, HolderSeen] = {}
         self.there: dict[str, MemberSeen] = {}
         self.reading: dict[int, tuple[ReaderSeen, ...]] = {}
+        self.wished = Wishes()
         self.problem: StreamUnreachable | None = None
         self.is_closed = False
 
@@ -57,6 +58,9 @@ class Book:
 
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
         return self.reading
+
+    def wishes(self) -> Wishes:
+        return self.wished
 
     def note_member(
         self, node: str, address: str, version: str, mesh: str | None = None, *, home: str
@@ -200,6 +204,19 @@ async def test_only_the_first_group_that_can_go_does(nursery: trio.Nursery) -> N
     await _until(lambda: all(one.turn.rank == 0 for one in members))
     assert sorted({word for one in members for word in one.seat.said}) == ["leaves"]
     assert sum(bool(one.seat.said) for one in members) == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_group_of_a_drained_node_goes_though_all_is_even(nursery: trio.Nursery) -> None:
+    one = Member()
+    one.storage.is_owned = True
+    one.hold("a", "b", "b")
+    one.join("a", "b")
+    one.book.wished = Wishes(frozenset("a"))
+    nursery.start_soon(one.member.watch_owner)
+    await _until(lambda: one.seat.said)
+    assert one.seat.said[0] == "leaves"
+    assert one.turn.rank == 1, "the other one is to claim it first"
     nursery.cancel_scope.cancel()
 
 

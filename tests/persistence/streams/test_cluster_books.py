@@ -3,6 +3,7 @@
 Below that is what only JetStream has to do, since nothing spans two of its streams.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from troth.persistence.streams.jetstream_notes import Note, Notes
 from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
 from troth.persistence.streams.postgres_cluster import PostgresCluster
+from troth.persistence.streams.sharing import Wishes
 from troth.persistence.streams.stream import SnapshotDescription, StreamRefused, StreamUnreachable
 from troth.shards.streams.stream_opening import new_cluster, refuse_unlike
 
@@ -241,6 +243,36 @@ def test_owners_are_known_also_before_anything_is_in_their_streams(book: Cluster
 
     assert [one[:3] for one in found] == [(0, "a", 1), (2, "c", 4)]
     assert all(0 <= one.since_ms < _AGE_LIMIT_MS for one in found)
+
+
+def test_wishes_of_the_operator_change_unless_another_was_faster(
+    place: Place, book: ClusterBook
+) -> None:
+    book.create(_new())
+    none = Wishes()
+    assert book.wishes() == none
+    first = Wishes(frozenset({"host:/var/cache/a"}), {2: "b"})
+    assert book.wish(none, first)
+    assert not book.wish(none, Wishes(placed={1: "c"})), "they are not those any more"
+    other = place.book()
+    assert other.wishes() == first
+    assert other.wish(first, none)
+    other.close()
+    assert book.wishes() == none
+    assert book.wish(none, first)
+
+
+def test_a_database_of_an_earlier_version_gets_room_for_wishes(
+    postgres_server_of_session: PostgresServer,
+) -> None:
+    url = _empty_database(postgres_server_of_session)
+    with contextlib.closing(PostgresCluster(url)) as book:
+        new = book.create(_new())
+        postgres_server_of_session.query("ALTER TABLE troth_cluster DROP COLUMN wishes", url)
+        assert book.wishes() == Wishes()
+        wishes = Wishes(frozenset("a"))
+        assert book.wish(Wishes(), wishes)
+        assert (book.wishes(), book.description()) == (wishes, new)
 
 
 def test_owners_that_note_themselves_together_are_all_known(
