@@ -283,7 +283,7 @@ def finalize_command(name: str, url: str) -> None:
 @click.argument("node", required=False)
 @click.option("--end", "is_end", is_flag=True, help="Let the group be anywhere again.")
 def move_command(name: str, url: str, group: int, node: str | None, is_end: bool) -> None:
-    """Move a group to a node, in a cluster whose nodes share the groups.
+    """Move a group to a node, where nodes share the groups.
 
     The group goes there when that node stands by for it, one group a second at most, and stays
     until it is moved elsewhere, or `--end`. While that node is away or drained, another one has it.
@@ -310,7 +310,7 @@ def move_command(name: str, url: str, group: int, node: str | None, is_end: bool
 @click.argument("node")
 @click.option("--end", "is_end", is_flag=True, help="Let the node have groups again.")
 def drain_command(name: str, url: str, node: str, is_end: bool) -> None:
-    """Take all groups from a node, in a cluster whose nodes share the groups.
+    """Take all groups from a node, where nodes share the groups.
 
     They go to the other nodes, one a second at most, and the node gets none until `--end`, also
     after it was started again. It stands by, and answers 503. If no other node lives that is not

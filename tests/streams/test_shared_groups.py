@@ -88,13 +88,19 @@ def _assert_all_there(node: ServerProcess, ids: list[str]) -> None:
     assert not missing, (len(missing), len(ids), missing[:5])
 
 
+def _status(node: ServerProcess, identifier: str) -> int | None:
+    """Return how a promise is answered; None if nobody does."""
+    with contextlib.suppress(*_NO_ANSWER):
+        return node.request("GET", f"/promises/{identifier}")[0]
+    return None
+
+
 def _until_answers(node: ServerProcess, identifier: str) -> float:
     """Wait until a promise can be read; return after how long."""
     begun_s = time.monotonic()
     while True:
-        with contextlib.suppress(*_NO_ANSWER):
-            if node.request("GET", f"/promises/{identifier}")[0] == 200:
-                return time.monotonic() - begun_s
+        if _status(node, identifier) == 200:
+            return time.monotonic() - begun_s
         assert time.monotonic() < begun_s + PATIENCE_S, node.log()
         time.sleep(0.02)
 
@@ -253,6 +259,7 @@ def _groups_go_where_they_are_wished_under_load(two: SharedNodes) -> None:
         two.wish(Wishes(frozenset("b")))
         two.until_owners({0: "a", 1: "a"})
         load.wait_for_more()
+        _until(lambda: _status(two.nodes["b"], load.made[0]) == 503)
         two.wish(Wishes(placed={of_first: "b"}))
         two.until_owners({of_first: "b", 1 - of_first: "a"})
         load.wait_for_more()
