@@ -31,9 +31,18 @@ from troth.persistence.errors import CheckpointDamaged, CheckpointFailed
 
 TABLES = ("a", "b")
 END = b"\xff" * 512
-keys = st.binary(min_size=1, max_size=4) | st.binary(min_size=500, max_size=511)
 tables = st.sampled_from(TABLES)
-values = st.binary(max_size=9000)
+
+
+def stretched(least: int, most: int) -> st.SearchStrategy[bytes]:
+    """Return long values made of little that is chosen: hypothesis has a limit to that."""
+    return st.builds(
+        lambda start, size: start.ljust(size), st.binary(max_size=9), st.integers(least, most)
+    )
+
+
+keys = st.binary(min_size=1, max_size=4) | stretched(500, 511)
+values = st.binary(max_size=90) | stretched(0, 9000)
 several = st.lists(st.tuples(keys, values), min_size=1)
 writes = st.lists(
     st.tuples(tables, keys, st.none() | values)
