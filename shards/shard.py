@@ -313,6 +313,7 @@ class Shard:
                     if asker is not None:  # it is told so, if this ends the server
                         answers.append((asker, place, UNANSWERED))
                     step = self._contain(error, command, is_own=entries is self._internal)
+                    has_changed |= bool(step.records)
                     self._take_changes(step.records, step.promise_timers, turn)
                     if asker is not None:
                         answers.pop()
