@@ -228,15 +228,20 @@ def test_a_part_of_a_good_request_is_incomplete(length: int) -> None:
         assert new_parser().parse(GOOD[:length]) is None
 
 
+def assert_parses_as_a_new_one(parser: Parser, content: bytes) -> None:
+    """Check that what a parser has read before changes nothing."""
+    try:
+        found = parser.parse(content)
+    except NotServed:
+        found = None
+    assert found == parse(content)
+
+
 @given(st.lists(requests(), min_size=2, max_size=4))
 def test_what_came_before_on_a_connection_changes_nothing(contents: list[bytes]) -> None:
     parser = new_parser()
     for content in contents:
-        try:
-            found = parser.parse(content)
-        except NotServed:
-            found = None
-        assert found == parse(content)
+        assert_parses_as_a_new_one(parser, content)
 
 
 @pytest.mark.parametrize(
@@ -395,11 +400,7 @@ def test_what_looks_like_the_request_before_means_what_it_says(content: bytes) -
         parsed = parser.parse(LIKE_THE_ONE_BEFORE % place)
         assert parsed is not None
         assert parsed.head.path == place
-    try:
-        found = parser.parse(content)
-    except NotServed:
-        found = None
-    assert found == parse(content)
+    assert_parses_as_a_new_one(parser, content)
 
 
 @pytest.mark.parametrize(
