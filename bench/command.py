@@ -115,7 +115,9 @@ _OPTIONS: Final = (
     _option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), is_eager=True,
             callback=_apply_file, metavar="FILE",
             help="TOML file with [options] (the command line wins) and the weights of a [mix]."),
-    _option("--url", metavar="URL", help="Server to measure [default: start a fresh one]."),
+    _option("--url", "urls", metavar="URL", multiple=True,
+            help="Server to measure [default: start a fresh one]; repeated: nodes that serve the "
+            "same promises, among which connections are shared out."),
     _option("--poll-url", metavar="URL",
             help="Address of that server's streams [default: /poll at the API's address]."),
     _option("--user", metavar="NAME:PASSWORD", envvar="TROTH_BENCH_USER",
@@ -216,6 +218,7 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
       troth bench history --history speed.jsonl --html speed.html
       troth bench envelope
       troth bench tasks --rate 1000 --url http://127.0.0.1:8001 --pid 4711
+      troth bench create --url http://a:8001 --url http://b:8001 --url http://c:8001
     """
     if HISTORY in scenarios:
         context.exit(_show_history(scenarios, options))
@@ -229,10 +232,13 @@ def bench(context: click.Context, /, scenarios: tuple[str, ...], **options: Any)
     chosen = tuple(dict.fromkeys(one for name in chosen for one in SETS.get(name, (name,))))
     if options["fail_if_worse"] and options["baseline"] is options["history_path"] is None:
         raise click.UsageError("--fail-if-worse needs a --baseline or a --history.")
-    if options["url"] is not None and {"memory", "recovery"} & set(chosen):
+    urls = options["urls"]
+    if urls and {"memory", "recovery"} & set(chosen):
         raise click.UsageError(
             "The scenarios memory and recovery start their own servers; omit --url."
         )
+    if len(urls) > 1 and (options["poll_url"] or options["pid"]):
+        raise click.UsageError("With several --url there is no --poll-url and no --pid.")
     try:
         with _ending_in_order():
             worse = _bench(chosen, mix, options)
@@ -288,12 +294,12 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
     past = options["history_path"]
     entries = history.read(past) if past is not None and past.exists() else []
     report = Report(environment())
-    target = None
-    if options["url"] is not None:
-        target = BenchTarget.from_urls(
-            options["url"], options["poll_url"], options["user"], options["pid"]
-        )
-        target.ask("GET", "/promises/troth-bench-is-there-anybody")
+    targets = [
+        BenchTarget.from_urls(url, options["poll_url"], options["user"], options["pid"])
+        for url in options["urls"]
+    ]
+    for one in targets:
+        one.ask("GET", "/promises/troth-bench-is-there-anybody")
     # A server that was started elsewhere stays where it is, and the load may be anywhere.
     cores = divide_cores(pinned=options["pin"] and options["server_processes"] == 1)
     if cores.load:
@@ -301,10 +307,10 @@ def _bench(chosen: tuple[str, ...], mix: dict[str, float], options: Mapping[str,
         os.sched_setaffinity(0, {cores.load[0]})
     with LoadProgress(console) as progress:
         session = BenchSession(_plan(chosen, mix, options), cores, progress.begin, progress.note)
-        report.scenarios = session.measure(target)
+        report.scenarios = session.measure(targets)
         for name in chosen:
             if name in STUDIES:
-                report.studies[name] = _study(name, session, target, options)
+                report.studies[name] = _study(name, session, next(iter(targets), None), options)
     show_scenarios(console, report.scenarios)
     for name, rows in report.studies.items():
         show_study(console, name, rows)

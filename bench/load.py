@@ -131,20 +131,35 @@ class _Child:
 
 def workload_for(target: BenchTarget, **options: Any) -> Workload:
     """Return a workload against a server."""
-    return Workload(
-        host=target.host,
-        port=target.port,
-        poll_host=target.poll_host,
-        poll_port=target.poll_port,
-        poll_prefix=target.poll_prefix,
-        authorization=target.authorization,
-        **options,
-    )
+    return Workload(**_address(target), **options)
 
 
-def divide(workload: Workload, processes: int, cores: Cores) -> list[Workload]:
-    """Share a workload out among processes, as evenly as its connections allow."""
-    processes = min(processes, workload.connections)
+def _aimed(workload: Workload, target: BenchTarget) -> Workload:
+    """Return a workload against another server."""
+    return dataclasses.replace(workload, **_address(target))
+
+
+def _address(target: BenchTarget) -> dict[str, Any]:
+    """Return what a workload says of its server."""
+    return {
+        "host": target.host,
+        "port": target.port,
+        "poll_host": target.poll_host,
+        "poll_port": target.poll_port,
+        "poll_prefix": target.poll_prefix,
+        "authorization": target.authorization,
+    }
+
+
+def divide(
+    workload: Workload, processes: int, cores: Cores, targets: Sequence[BenchTarget] = ()
+) -> list[Workload]:
+    """Share a workload out among processes, as evenly as its connections allow.
+
+    With several targets there are as many processes for each, and no others; without any, the
+    workload's own is meant.
+    """
+    processes = min(processes * max(len(targets), 1), workload.connections)
     parts = []
     for number in range(processes):
         connections = workload.connections // processes
@@ -160,6 +175,8 @@ def divide(workload: Workload, processes: int, cores: Cores) -> list[Workload]:
             operation_limit=limit,
             cpu=cores.load_core(number),
         )
+        if targets:
+            share = _aimed(share, targets[number % len(targets)])
         parts.append(share)
     return parts
 

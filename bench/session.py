@@ -72,8 +72,11 @@ class BenchSession:
         ):
             yield server
 
-    def measure(self, target: BenchTarget | None) -> list[ScenarioRecord]:
-        """Make all runs, each on a fresh server of ours without a target. Raises BenchError."""
+    def measure(self, targets: Sequence[BenchTarget] = ()) -> list[ScenarioRecord]:
+        """Make all runs, each on a fresh server of ours without targets. Raises BenchError.
+
+        Several targets serve the same promises: each gets a part of the connections.
+        """
         plan = self.plan
         records = [
             ScenarioRecord(name, connections, rate, {**plan.workload, "processes": plan.processes})
@@ -84,11 +87,11 @@ class BenchSession:
         for number in range(plan.runs):
             for one in records:
                 title = one.title if plan.runs == 1 else f"{one.title}, run {number + 1}"
-                if target is not None:
-                    self._measure_one(one, title, target, None)
+                if targets:
+                    self._measure_one(one, title, targets, None)
                 else:
                     with self.own_server() as server:
-                        self._measure_one(one, title, server.target, server.data)
+                        self._measure_one(one, title, [server.target], server.data)
         return records
 
     def new_run(self) -> str:
@@ -113,9 +116,10 @@ class BenchSession:
                 raise BenchError(f"preparing {workload.scenario}: {next(iter(made.errors))}")
 
     def _measure_one(
-        self, one: ScenarioRecord, title: str, target: BenchTarget, data: Path | None
+        self, one: ScenarioRecord, title: str, targets: Sequence[BenchTarget], data: Path | None
     ) -> None:
         plan = self.plan
+        target = targets[0]
         workload = workload_for(
             target,
             scenario=one.scenario,
@@ -136,7 +140,7 @@ class BenchSession:
         self.begin(f"{title}: preparing")
         self.prepare(workload, target)
         self.begin(title)
-        shares = divide(workload, plan.processes, self.cores)
+        shares = divide(workload, plan.processes, self.cores, targets)
         made = run(shares, target.process_id, data, self.note)
         made_record = record(made, ceilings, open_loop=one.rate is not None)
         if not SCENARIOS[one.scenario].writes:

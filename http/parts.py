@@ -18,7 +18,7 @@ from troth.core.failures import Failures
 from troth.core.grammar.cron import parse as parse_cron
 from troth.core.model import Promise
 from troth.core.replies import Message, TaskMessage
-from troth.http.api.context import Api, Readiness
+from troth.http.api.context import Api, GroupsReached, Readiness
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.rows import Endpoint
 from troth.http.bulk.endpoints import note_end
@@ -276,7 +276,9 @@ class Parts:
             hold=self.shards.hold,
             now_ms=self.clock.now_ms,
             clock_step_ms=lambda: self.clock.last_step_ms,
-            others_are_ready=member.are_ready if member is not None else lambda: True,
+            groups_reached=(
+                member.groups_reached if member is not None else lambda: GroupsReached(1, 1)
+            ),
             readiness=Readiness.STARTING,
             placement=self.placement,
             surveys=self.surveys,

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from troth.core.commands import Command
-from troth.http.api.context import Api
+from troth.http.api.context import Api, GroupsReached
 from troth.http.links.node_links import NodeLinks
 from troth.http.links.strangers import Strangers
 from troth.http.links.stream_carrier import StreamCarrier
@@ -181,14 +181,18 @@ class MeshMember:
         if self._links is not None:
             self._links.hurry()
 
-    def are_ready(self) -> bool:
-        """Return whether all processes of the server serve, as far as this one knows.
+    def groups_reached(self) -> GroupsReached:
+        """Count the groups that serve, as far as this process knows: its own, and those of others.
 
-        Where nodes share the groups: whether there is one for each, wherever.
+        Where nodes share the groups, those that have an owner, wherever.
         """
+        links = self.mesh.links.values()
+        count = 1 + sum(link.is_up for link in links)
+        all_count = 1 + len(links)
         if self._settings.mesh_listen is None:
-            return self.seated.are_ready
-        return all(link.is_up for link in self.mesh.links.values())
+            # A process that is linked may still be starting.
+            count = all_count if self.seated.are_ready else min(count, all_count - 1)
+        return GroupsReached(count, all_count)
 
     async def until_all_answer(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         """Ask all processes something, again and again until each of them answers."""

@@ -87,6 +87,7 @@ def test_studies_and_a_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["-c", "many"], 2, "not a number"),
         (["--fail-if-worse"], 2, "needs a --baseline"),
         (["memory", "--url", "http://127.0.0.1:1"], 2, "omit --url"),
+        (["--url", "http://a", "--url", "http://b", "--pid", "1"], 2, "no --poll-url and no --pid"),
         (["--url", "http://127.0.0.1:1"], 3, "no server can be reached at http://127.0.0.1:1"),
         (["--url", "ftp://a"], 1, "is not an address like"),
     ],

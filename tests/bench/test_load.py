@@ -36,6 +36,18 @@ def test_a_known_rate_is_measured_within_a_tenth(processes: int) -> None:
     assert seen.unfinished == 0
 
 
+def test_connections_are_shared_out_among_servers() -> None:
+    with EchoProcess(None, rate=100) as first, EchoProcess(None, rate=300) as second:
+        workload = workload_for(
+            first, scenario="echo", connections=7, duration_s=1.0, warm_up_s=0.25
+        )
+        shares = divide(workload, 1, ANYWHERE, [first, second])
+        seen = run(shares)
+
+    assert [(one.port, one.connections) for one in shares] == [(first.port, 4), (second.port, 3)]
+    assert seen.throughput == pytest.approx(400, rel=0.1)
+
+
 def test_a_given_rate_is_kept() -> None:
     slots: list[Slot] = []
     with EchoProcess(None) as target:

@@ -52,7 +52,7 @@ def test_a_task_is_at_its_worker_when_it_has_been_created(tmp_path: Path) -> Non
         workload={"duration_s": 1.5, "warm_up_s": 0.5},
     )
 
-    (measured,) = BenchSession(plan, divide_cores(pinned=False)).measure(None)
+    (measured,) = BenchSession(plan, divide_cores(pinned=False)).measure()
 
     assert {text for run in measured.runs for text in run.errors} == set()
     ratios = [
@@ -72,7 +72,7 @@ def test_the_envelope_protocol_keeps_its_share_of_creates(tmp_path: Path) -> Non
         workload={"duration_s": 0.7, "warm_up_s": 0.4},
     )
 
-    creates, *others = BenchSession(plan, divide_cores(pinned=True)).measure(None)
+    creates, *others = BenchSession(plan, divide_cores(pinned=True)).measure()
 
     floors = (
         ENVELOPE_CREATES_TO_CREATES_AT_LEAST,
@@ -99,7 +99,7 @@ def test_creates_keep_their_share_of_what_is_possible(tmp_path: Path) -> None:
         workload={"duration_s": 0.7, "warm_up_s": 0.4, "keys": 100},
     )
 
-    creates, reads = BenchSession(plan, divide_cores(pinned=True)).measure(None)
+    creates, reads = BenchSession(plan, divide_cores(pinned=True)).measure()
 
     assert {text for one in (creates, reads) for run in one.runs for text in run.errors} == set()
     shares = [run.echo_share or 0.0 for run in creates.runs]

@@ -6,14 +6,15 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import yaml
 
 from tests.deploy.proxies import replaced
 from tests.helpers.nats import NatsServer
 from tests.helpers.repository import ROOT
-from tests.helpers.server import free_ports
+from tests.helpers.server import ServerProcess, free_ports
 from tests.helpers.tools import tool
 from troth.cli.command import troth
 
@@ -79,13 +80,27 @@ def troth_commands(path: Path) -> list[list[str]]:
     return found
 
 
+class Front(NamedTuple):
+    """What stands in front of nodes: the URLs of the API and of streams."""
+
+    url: str
+    poll_url: str
+
+
 @contextlib.contextmanager
-def haproxy(directory: Path, ports: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    """Run HAProxy in front of nodes, by name; yield the URLs of the API and of streams."""
+def haproxy(
+    directory: Path, nodes: Mapping[str, ServerProcess], balance: str = "leastconn"
+) -> Iterator[Front]:
+    """Run HAProxy in front of nodes, which have the names in its file.
+
+    With the balance `roundrobin` each request goes to the next node, also those of one connection.
+    """
     api, poll = free_ports(2)
     texts = {"bind :8001": f"bind 127.0.0.1:{api}", "bind :8002": f"bind 127.0.0.1:{poll}"}
     texts |= {"maxconn 20000": "maxconn 200", " port 8001": ""}
-    for name, (node_api, node_poll) in ports.items():
+    texts["balance leastconn"] = f"balance {balance}"
+    for name, node in nodes.items():
+        node_api, node_poll = (urlsplit(url).port for url in (node.url, node.poll_url))
         texts[f"{name} {name}:8001"] = f"{name} 127.0.0.1:{node_api}"
         texts[f"{name} {name}:8002"] = f"{name} 127.0.0.1:{node_poll} port {node_api}"
     path = directory / "haproxy.cfg"
@@ -96,7 +111,7 @@ def haproxy(directory: Path, ports: Mapping[str, tuple[int, int]]) -> Iterator[t
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
         try:
-            yield f"http://127.0.0.1:{api}", f"http://127.0.0.1:{poll}"
+            yield Front(f"http://127.0.0.1:{api}", f"http://127.0.0.1:{poll}")
         finally:
             process.terminate()
 

@@ -4,14 +4,17 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from tests.helpers.server import ServerProcess, free_ports
+from tests.helpers.nats import nats_cluster
+from tests.helpers.postgres import postgres_server
+from tests.helpers.server import ServerProcess, free_ports, http_json
 from troth.persistence.streams.sharing import Wishes
+from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.streams.stream_opening import cluster_book, new_cluster
 
 NAME: Final = "shared"
@@ -39,14 +42,20 @@ def node_arguments(url: str, secret: Path, name: str, port: int) -> tuple[str, .
 class SharedNodes:
     """Nodes by name; they are started by those who use them.
 
-    `monitor` is that of a single NATS server, if `url` is of one.
+    `monitor` has those of all NATS servers, if `url` is of NATS; as many copies are kept.
     """
 
     def __init__(
-        self, directory: Path, url: str, names: str, groups_count: int, monitor: str | None = None
+        self,
+        directory: Path,
+        url: str,
+        names: Sequence[str],
+        groups_count: int,
+        monitor: str | None = None,
     ) -> None:
         self.groups_count = groups_count
-        self._book = cluster_book(url, None if monitor is None else 1)
+        copies_count = None if monitor is None else monitor.count(",") + 1
+        self._book = cluster_book(url, copies_count)
         monitored = () if monitor is None else ("--nats-monitor", monitor)
         self._book.create(new_cluster(NAME, groups_count, None, now_ms=1))
         secret = write_secret(directory)
@@ -65,7 +74,12 @@ class SharedNodes:
 
     def owners(self) -> dict[int, str]:
         """Return the nodes that own groups, as far as it is noted."""
-        return {one.group: one.node for one in self._book.holders()}
+        ends_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return {one.group: one.node for one in self._book.holders()}
+            except StreamUnreachable:
+                assert time.monotonic() < ends_s, "the engine is away"
 
     def wish(self, wishes: Wishes) -> None:
         """Wish what `troth cluster move` and `drain` do."""
@@ -103,9 +117,42 @@ class SharedNodes:
                 time.sleep(_STEP_S)
 
 
+class Place(NamedTuple):
+    """Where there is no cluster yet: the URL, and the monitors of NATS."""
+
+    url: str
+    monitor: str | None = None
+
+
+@contextmanager
+def place_of(engine: str) -> Iterator[Place]:
+    """Run a PostgreSQL server, or three NATS servers, for a cluster."""
+    if engine == "postgres":
+        with postgres_server() as postgres:
+            yield Place(postgres.url)
+    else:
+        with nats_cluster() as nats:
+            yield Place(f"{nats.url}/{NAME}", nats.monitor)
+
+
+ENGINES: Final = ("postgres", "nats")
+
+
+def until_served(*urls: str) -> None:
+    """Wait until these answer, as proxies do once they have found a node."""
+    ends_s = time.monotonic() + PATIENCE_S
+    for url in urls:
+        status = 0
+        while status != 200:
+            assert time.monotonic() < ends_s, (url, status)
+            with contextlib.suppress(OSError):
+                status = http_json("GET", url)[0]
+            time.sleep(_STEP_S)
+
+
 @contextmanager
 def shared_nodes(
-    directory: Path, url: str, names: str, groups_count: int, monitor: str | None = None
+    directory: Path, url: str, names: Sequence[str], groups_count: int, monitor: str | None = None
 ) -> Iterator[SharedNodes]:
     """Make a cluster where there is none and run its nodes, until they share the groups."""
     found = SharedNodes(directory, url, names, groups_count, monitor)

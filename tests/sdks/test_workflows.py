@@ -17,7 +17,7 @@ import pytest
 
 from tests.helpers.server import ServerProcess
 from tests.sdks import environments
-from tests.sdks.worker import TIMEOUT_S, Worker
+from tests.sdks.worker import TIMEOUT_S, Served, Worker
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ class Sdk(NamedTuple):
 
     name: str
     command: tuple[str, ...]
-    server: ServerProcess
+    server: Served
     shop: Worker
     warehouse: Worker
 
@@ -87,7 +87,7 @@ def sdk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         warehouse.stop()
 
 
-def settled(server: ServerProcess, promise_id: str) -> dict[str, Any]:
+def settled(server: Served, promise_id: str) -> dict[str, Any]:
     """Wait through the REST API until a promise is completed, and return it."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:

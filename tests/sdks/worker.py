@@ -8,13 +8,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
-
-from tests.helpers.server import ServerProcess
+from typing import Any, Final, Protocol, Self
 
 # Only a test that fails waits so long.
 TIMEOUT_S: Final = 120.0
 _POLL_INTERVAL_S: Final = 0.02
+
+
+class Served(Protocol):
+    """What workers use: a `ServerProcess`, or what stands for several."""
+
+    @property
+    def url(self) -> str:
+        """The URL of the API, without a slash at the end."""
+
+    def request(self, method: str, path: str, body: object = None, /) -> tuple[int, Any]:
+        """Send one request to the API; see `http_json`."""
 
 
 class Worker:
@@ -23,7 +32,7 @@ class Worker:
     def __init__(
         self,
         command: Sequence[str],
-        server: ServerProcess,
+        server: Served,
         group: str,
         log_path: Path,
         ttl_ms: int = 60_000,

@@ -3,10 +3,12 @@
 import contextlib
 import itertools
 import os
+import re
 import secrets
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -14,11 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.clients.listening import EventStream
+from tests.conformance.replaying import replay, replay_scenes
+from tests.deploy.cluster_world import Front, haproxy
 from tests.helpers.nats import NatsServer
 from tests.helpers.postgres import PostgresServer
-from tests.helpers.server import ServerDiedError, ServerProcess
-from tests.helpers.shared_nodes import SharedNodes, node_arguments, shared_nodes
+from tests.helpers.server import ServerDiedError, ServerProcess, http_json
+from tests.helpers.shared_nodes import SharedNodes, node_arguments, shared_nodes, until_served
 from tests.http.processes.clients import FAR_MS, Client, ids_by_group
+from tests.streams.functions_over_nodes import tasks_outlive_an_owner
 from troth.cli.supervising.restart import asked
 from troth.persistence.streams.sharing import Wishes
 from troth.shards.mesh.homes import HomeFinder
@@ -82,6 +87,35 @@ class Load:
             time.sleep(0.01)
 
 
+class Reader:
+    """Reads a promise through a proxy all the time; `statuses` are those of the answers."""
+
+    def __init__(self, front: Front, identifier: str) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.not_of_troth: list[object] = []
+        self._url = f"{front.url}/promises"
+        self._identifier = identifier
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Reader":
+        made = {"id": self._identifier, "timeout": FAR_MS}
+        assert http_json("POST", self._url, made)[0] == 201
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(0.02):
+            status, answer = http_json("GET", f"{self._url}/{self._identifier}")
+            self.statuses[status] += 1
+            if not isinstance(answer, dict):
+                self.not_of_troth.append(answer)
+
+
 def _assert_all_there(node: ServerProcess, ids: list[str]) -> None:
     with contextlib.closing(Client(node)) as client:
         missing = [one for one in ids if client.ask("GET", f"/promises/{one}")[0] != 200]
@@ -109,10 +143,16 @@ def test_three_nodes_serve_and_lose_one(
     tmp_path: Path, postgres_server_of_session: PostgresServer
 ) -> None:
     """All in one test, since it takes long until three nodes have a group each."""
-    with shared_nodes(tmp_path, _database(postgres_server_of_session), "abc", 3) as three:
+    url = _database(postgres_server_of_session)
+    with shared_nodes(tmp_path, url, ("one", "two", "three"), 3) as three:
         _any_node_takes_any_request(three)
+        _vectors_and_scenes_hold_though_each_request_goes_to_another_node(three, tmp_path)
         _a_worker_gets_the_messages_of_all_groups_at_any_node(three)
-        _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(three)
+        with haproxy(tmp_path, three.nodes) as front:
+            until_served(f"{front.url}/ready")
+            _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(three, front)
+        # Last, since from now on only those with an account are answered.
+        tasks_outlive_an_owner(three, tmp_path)
 
 
 def _any_node_takes_any_request(three: SharedNodes) -> None:
@@ -134,6 +174,23 @@ def _any_node_takes_any_request(three: SharedNodes) -> None:
         assert clients[(number + 2) % 3].ask("GET", path)[1]["state"] == "RESOLVED"
     for client in clients:
         client.close()
+
+
+def _vectors_and_scenes_hold_though_each_request_goes_to_another_node(
+    three: SharedNodes, directory: Path
+) -> None:
+    """A part of what `python -m tests.proofs.cluster_vectors` replays."""
+    with haproxy(directory, three.nodes, "roundrobin") as front:
+        until_served(f"{front.url}/ready", f"{front.poll_url}/ping")
+        for part in ("task/", "callback/", "deliver"):
+            assert _are_all(replay(front, "--only", part), "vectors match")
+        assert _are_all(replay_scenes(front, "--only", "fence:"), "scenes held")
+
+
+def _are_all(said: str, what: str) -> bool:
+    """Return whether a line says of several that all of them are as recorded."""
+    found = re.match(rf"(\d+) of (\d+) {what}", said)
+    return found is not None and found[1] == found[2] != "0"
 
 
 def _a_worker_gets_the_messages_of_all_groups_at_any_node(three: SharedNodes) -> None:
@@ -158,21 +215,27 @@ def _a_worker_gets_the_messages_of_all_groups_at_any_node(three: SharedNodes) ->
 
 
 def _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(
-    three: SharedNodes,
+    three: SharedNodes, front: Front
 ) -> None:
-    """Also group 0, whose owner has the accounts; then it comes back, and gets one again."""
-    owners = three.until_spread("a", "b", "c")
+    """Also group 0, whose owner has the accounts; then it comes back, and gets one again.
+
+    In the meantime what lives in other groups can be read through HAProxy.
+    """
+    owners = three.until_spread(*three.nodes)
     gone = owners[0]
     killed = three.nodes[gone]
     others = [name for name in three.nodes if name != gone]
-    of_group, *_ = ids_by_group("kept")
-    with Load(three) as load:
+    of_group, *of_others = ids_by_group("kept")
+    reader = Reader(front, of_others[0][0])
+    with Load(three) as load, reader:
         load.wait_for_more()
         assert killed.request("POST", "/promises", {"id": of_group[0], "timeout": FAR_MS})[0] == 201
         killed.kill9()
         away_s = max(_until_answers(three.nodes[name], of_group[0]) for name in others)
         load.wait_for_more()
         three.until_spread(*others)
+    assert reader.statuses[200] > 0
+    assert not reader.not_of_troth, "HAProxy has no node for a group that has an owner"
     for name in others:
         _assert_all_there(three.nodes[name], load.made)
     assert load.refused <= {503}
@@ -180,9 +243,9 @@ def _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(
     assert away_s < PATIENCE_S
     with Load(three) as more:
         killed.start()
-        three.until_spread("a", "b", "c")
+        three.until_spread(*three.nodes)
         more.wait_for_more()
-    three.until_ready("a", "b", "c")
+    three.until_ready(*three.nodes)
     assert more.refused <= {503}
     for node in three.nodes.values():
         _assert_all_there(node, load.made[-50:] + more.made)

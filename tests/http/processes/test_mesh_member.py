@@ -11,6 +11,7 @@ import trio
 from tests.http.sockets.test_link_sockets import Heard
 from tests.shards.mesh.world import make_process
 from troth.http.processes.mesh_member import MeshMember
+from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.shards.mesh.place import encode_hello
 
@@ -31,6 +32,31 @@ async def test_the_lease_of_the_log_holds_for_calls_too(
     await nursery.start(member.run, shards, lane)
     assert member.mesh.calls.may_answer is may_answer
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("is_shared", "are_ready", "up", "found"),
+    [
+        (True, False, (), (1, 3)),
+        (True, False, (2,), (2, 3)),
+        (True, False, (1, 2), (3, 3)),
+        (False, True, (), (3, 3)),
+        (False, False, (1, 2), (2, 3)),
+        (False, False, (), (1, 3)),
+    ],
+)
+def test_groups_are_counted_that_can_be_reached(
+    is_shared: bool, are_ready: bool, up: tuple[int, ...], found: tuple[int, int]
+) -> None:
+    seat = SimpleNamespace(process=0, mesh_directory="/nowhere", incarnation=1)
+    storage: Any = SimpleNamespace(group_shards=(1, 1, 1), data_id=bytes(16))
+    seated: Any = SimpleNamespace(seat=seat, are_ready=are_ready)
+    settings = Settings(mesh_listen=ListenAddress("host", 1) if is_shared else None)
+    member = MeshMember(seated, storage, settings)
+    for group in up:
+        member.mesh.links[group].is_up = True
+
+    assert member.groups_reached() == found
 
 
 def test_the_epoch_of_its_group_is_a_process_s_incarnation_where_nodes_share_groups() -> None:
