@@ -343,13 +343,28 @@ class Lane:
         self._in_pass = False
 
     def _hear_log(self) -> None:
-        """Answer what is durable, and write what streams are told by it, before anything new."""
+        """Answer what is durable, and write what streams are told by it, before anything new.
+
+        Those of other ports, too: they would wait for a pass of their own.
+        """
         before_count = len(self._again)
+        for neighbor in self.neighbors:
+            neighbor._in_pass = True  # so it does not ring for one
         self._shards.look_at_log()
+        for neighbor in self.neighbors:
+            neighbor._in_pass = False
+            if neighbor._again:
+                neighbor._write_told()
         if len(self._again) > before_count:
             told = self._again[before_count:]
             del self._again[before_count:]
             self._work(told)
+
+    def _write_told(self) -> None:
+        """Go on with the connections that have been told something outside of a pass."""
+        self.now = trio.current_time()
+        told, self._again = self._again, []
+        self._work(told)
 
     def _work(self, connections: Sequence[LaneConnection]) -> None:
         for connection in connections:
