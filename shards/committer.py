@@ -19,6 +19,7 @@ from typing import Final, Protocol, final
 
 import trio
 
+from troth.core.limits import LOG_PENDING_LIMIT_BYTES
 from troth.persistence.errors import PersistenceError
 from troth.persistence.wal.log import Log, NewRecord
 from troth.persistence.wal.writer import Writer
@@ -233,6 +234,11 @@ class Committer:
         """Return whether what the log shows up to a position may be told to clients now."""
         return self.durable_position >= position and (self.may_answer is None or self.may_answer())
 
+    @property
+    def is_full(self) -> bool:
+        """Return whether shards have to wait until more is durable."""
+        return self.pending_bytes >= LOG_PENDING_LIMIT_BYTES
+
     def begin(self, next_sequence: int) -> None:
         """Start with the sequence that follows a log that was read back; before any append."""
         assert not self._sizes, "nothing was appended yet"
@@ -356,12 +362,6 @@ class Committer:
         """Wake all waiting tasks; those that wait from now on wait for the next change."""
         self._changed.set()
         self._changed = trio.Event()
-
-    async def wait_room(self, limit_bytes: int) -> None:
-        """Wait until fewer than `limit_bytes` are pending, or the log has failed."""
-        while self.pending_bytes >= limit_bytes and self.failure is None:
-            self.want()
-            await self._changed.wait()
 
     async def wait_durable(self) -> None:
         """Wait until everything appended so far is durable, or the log has failed.

@@ -16,7 +16,7 @@ from troth.core.commands import Command
 from troth.core.deciding import Options
 from troth.core.failures import Failures
 from troth.core.grammar import task_ids
-from troth.core.limits import LOG_PENDING_LIMIT_BYTES, MAILBOX_LIMIT_COUNT
+from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.machine import Machine
 from troth.core.model import RESUME, Fence, Promise, replace
 from troth.core.replies import Reply
@@ -150,7 +150,7 @@ class Shards(Gathering):
         check_time(self.clock.now_ms())
         checkpoints = storage.checkpoints
         if checkpoints is not None:
-            replay.load(self._shards, checkpoints, pause)
+            self._keep_up_with(replay.load(self._shards, checkpoints, pause))
             replay.allow_checkpoints(storage, self._shards, checkpoints)
         count = self.replay(storage.records(), pause)
         self.committer.begin(storage.next_sequence)
@@ -163,10 +163,16 @@ class Shards(Gathering):
         pause: Callable[[], None] = lambda: None,
     ) -> int:
         """Bring the state up from records; how many there were. Raises UnknownRecord."""
-        count = replay.replay(self._shards, recovered, pause)
+        count, time_ms = replay.replay(self._shards, recovered, pause)
+        self._keep_up_with(time_ms)
         largest = max(shard.machine.state.largest_serial for shard in self._shards)
         self._serials.continue_after(largest)
         return count
+
+    def _keep_up_with(self, time_ms: int) -> None:
+        """Go by no time below one that another group may have been told of."""
+        if self._elsewhere is not None:
+            self.clock.keep_up_with(time_ms)
 
     def make_checkpointer(
         self, storage: Storage, *, interval_ms: int, log_bytes: int
@@ -217,7 +223,7 @@ class Shards(Gathering):
             return trio.lowlevel.Abort.SUCCEEDED
 
         while True:
-            may_run = bool(self._submitted) and not self._is_log_full
+            may_run = bool(self._submitted) and not self.committer.is_full
             if may_run or self._turns.has_more or self._released.has_more:
                 await trio.lowlevel.checkpoint()
             else:
@@ -243,11 +249,6 @@ class Shards(Gathering):
         """Run a shard's part of a turn soon."""
         self._submitted[shard.index] = shard
         self._wake_runner()
-
-    @property
-    def _is_log_full(self) -> bool:
-        """Return whether shards have to wait until more is durable."""
-        return self.committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES
 
     def _wake_runner(self) -> None:
         if self._runner is not None and not self._in_turn:
@@ -371,7 +372,8 @@ class Shards(Gathering):
         self, index: int, command: Command, held: HeldMessages | None, asker: Asker
     ) -> None:
         """Do as `submit`, in the shard with this index."""
-        self._refuse_unless_open()
+        if self._stopping or self.committer.failure is not None:
+            self._refuse_unless_open()
         shard = self._at[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard
@@ -405,7 +407,7 @@ class Shards(Gathering):
         """
         self._refuse_unless_open()
         home_of, seats, committer = self._home_of, self._at, self.committer
-        is_log_full, now_ms = self._is_log_full, self._now()
+        now_ms = self._now()
         turn = Turn()
         committer.is_flushed_by_caller = self._in_turn = True
         try:
@@ -418,7 +420,7 @@ class Shards(Gathering):
                 except Overloaded:
                     return place - places.start
                 self._submitted[index] = shard
-                if not is_log_full:
+                if not committer.is_full:
                     shard.run_turn(now_ms, turn)
         finally:
             self._turns.commit(turn)
@@ -433,7 +435,7 @@ class Shards(Gathering):
         one only adds to the batch; its caller calls `flush` before it waits for anything.
         """
         committer, due = self.committer, self._first_due
-        if not self._submitted or committer.failure is not None or self._is_log_full:
+        if not self._submitted or committer.failure is not None or committer.is_full:
             return
         now_ms = self._now()
         if due.at_ms <= now_ms:

@@ -274,7 +274,7 @@ async def test_internal_commands_and_those_of_clients_do_not_hinder_each_other()
 async def test_shards_stop_taking_commands_while_the_log_is_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("troth.shards.shards.LOG_PENDING_LIMIT_BYTES", 1)
+    monkeypatch.setattr("troth.shards.committer.LOG_PENDING_LIMIT_BYTES", 1)
     async with stage(4) as s:
         s.ask(create(id_in(0, 4, "first")))
         await settle()
