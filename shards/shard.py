@@ -171,7 +171,7 @@ class Shard:
         self.wake()
 
     def run_turn(self, now_ms: int, turn: Turn) -> bool:
-        """Run this shard's part of a turn; return whether there is more to do at once.
+        """Run this shard's part of a turn; return whether more is to be done immediately.
 
         `now_ms` is what the clock says.
         """

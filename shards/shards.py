@@ -216,7 +216,7 @@ class Shards(Gathering):
                 await writer.close()
 
     async def _run_turns(self) -> None:
-        """Run a turn for what nobody else runs one for: what was posted outside, or left over."""
+        """Run a turn for what no caller runs one for: what was posted outside, or left over."""
 
         def leave(_: object) -> trio.lowlevel.Abort:
             self._runner = None

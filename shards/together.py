@@ -90,7 +90,7 @@ class FirstDue(Generic[Shard]):
         return [shard for shard in self.shards if shard.due_from_ms <= now_ms]
 
     async def wait(self) -> None:
-        """Return when it is time to look at the timers; whoever sleeps here is the only one."""
+        """Return when it is time to look at the timers. Only one task waits here."""
         with trio.CancelScope(deadline=self._ends_s) as self._scope:
             try:
                 await trio.sleep_forever()

@@ -354,17 +354,13 @@ class Lane:
         for neighbor in self.neighbors:
             neighbor._in_pass = False
             if neighbor._again:
-                neighbor._write_told()
+                told, neighbor._again = neighbor._again, []
+                neighbor.now = self.now
+                neighbor._work(told)
         if len(self._again) > before_count:
             told = self._again[before_count:]
             del self._again[before_count:]
             self._work(told)
-
-    def _write_told(self) -> None:
-        """Go on with the connections that have been told something outside of a pass."""
-        self.now = trio.current_time()
-        told, self._again = self._again, []
-        self._work(told)
 
     def _work(self, connections: Sequence[LaneConnection]) -> None:
         for connection in connections:
