@@ -33,6 +33,7 @@ from troth.http.monitoring.stream_metrics import STREAM
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.lease_watch import watch_lease
+from troth.http.processes.mesh_files import MeshFilesRefused, read_mesh_files
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.processes.opening import open_group_storage, open_storage
 from troth.http.settings.settings import Settings
@@ -87,9 +88,14 @@ def serve(
     prepare_heap()
     try:
         if seated is not None:
+            if settings.mesh_listen is not None:
+                read_mesh_files(settings)  # before this process takes the place of another one
             seated.wait_to_serve()
         manager = seated or taken()
         trio.run(_serve, settings, manager, when_ready, strict_exception_groups=True)
+    except MeshFilesRefused as error:
+        say_failed(str(error), settings.log_format)
+        return EXIT_FAILED
     except BaseException as error:
         if settings.mesh_listen is not None and is_succeeded(error):
             _log.warning("another node owns the group of this process by now")

@@ -13,7 +13,8 @@ second server is refused until the last process has gone, even if the supervisor
   killed.
 - SIGTERM, SIGINT and SIGHUP end all in good order: first they finish what clients have in flight,
   while all groups still answer, then their groups. A second signal ends them immediately.
-- A restart (`troth restart`) replaces one process after the other (`rolling.py`).
+- A restart (`troth restart`) replaces one process after the other (`rolling.py`). No group goes to
+  another node in the meantime.
 - In a cluster, process 0 says when it owns group 0: this node leads, and the other processes may
   own theirs. If another node owns group 0 later, the whole server ends, to stand by when it is
   started again. Where nodes share the groups, each process owns its group or stands by; one whose
@@ -183,10 +184,10 @@ class Supervisor:
         self._reap(now_s)
         for life in self._lives.lives:
             self._look(life, now_s)
-        if self._rolling is not None:
-            self._rolling.go_on(now_s)
         if self._leaving is not None:
             self._leaving.go_on(now_s)
+        elif self._rolling is not None:
+            self._rolling.go_on(now_s)
         self._end_phase(now_s)
         self._tell_peers()
         self._tell_unowned(now_s)
@@ -215,10 +216,7 @@ class Supervisor:
                 request.answer({"processes": self._shown()}, is_last=True)
             case "restart" if self._phase is not Phase.SERVING:
                 request.answer({"refused": "the server is stopping"}, is_last=True)
-            case "restart" if self._plan.is_shared:
-                text = "this node shares the groups with others: stop it and start it"
-                request.answer({"refused": text}, is_last=True)
-            case "restart" if self._plan.cluster is not None and not self._leads:
+            case "restart" if self._is_standing_by:
                 text = "this node of the cluster stands by: stop it and start it"
                 request.answer({"refused": text}, is_last=True)
             case "restart" if self._rolling is not None:
@@ -298,19 +296,25 @@ class Supervisor:
         if self._phase is Phase.SERVING and not is_asked:
             child.tell({"tell": "stop"})
 
+    @property
+    def _is_standing_by(self) -> bool:
+        """Return whether another node of the cluster serves all groups, or may."""
+        plan = self._plan
+        return plan.cluster is not None and not plan.is_shared and not self._leads
+
     def _may_leave(self, life: Life) -> bool:
         """Return whether the group of a process may go to another node now: one at a time."""
-        is_free = self._leaving is None and self._phase is Phase.SERVING
+        is_free = self._leaving is None and self._rolling is None and self._phase is Phase.SERVING
         return is_free and self._plan.is_shared and life.stage is LifeStage.READY
 
-    def _is_in_place(self, life: Life) -> bool:
+    def is_in_place(self, process: int) -> bool:
         """Return whether a process serves, or stands by where other nodes may serve its group."""
-        child = self._children.get(life.process)
+        life, child = self._lives.lives[process], self._children.get(process)
         is_standing_by = self._plan.is_shared and child is not None and child.is_standing_by
         return is_standing_by or (life.stage is LifeStage.READY and life.is_up)
 
     def _announce(self) -> None:
-        are_ready = all(map(self._is_in_place, self._lives.lives))
+        are_ready = all(map(self.is_in_place, range(self._plan.processes_count)))
         if not are_ready or self._is_announced or self._phase is not Phase.SERVING:
             return
         self._is_announced = True

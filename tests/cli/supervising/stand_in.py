@@ -6,7 +6,7 @@ STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K
 process k.
 Other files there, `NAME-k`, say how process k starts: `no-load` (it ends before it has loaded),
 `no-start` (after it), `stands-by` (it serves nothing). A process whose group went to another node
-leaves a file `left-k`.
+leaves a file `left-k`, and one that keeps it for the next process `kept-k`.
 """
 
 import json
@@ -58,8 +58,9 @@ class StandIn:
                 await trio.sleep(0.01)
             self.seated.drained()
             await self.seated.stop.wait()
-            if self.seated.is_left:
-                (Path(self.seated.seat.data) / f"left-{self.seated.seat.process}").touch()
+            for word, is_so in (("left", self.seated.is_left), ("kept", self.seated.is_replaced)):
+                if is_so:
+                    (Path(self.seated.seat.data) / f"{word}-{self.seated.seat.process}").touch()
             nursery.cancel_scope.cancel()
 
     async def accept(self, listeners: list[trio.SocketListener], nursery: trio.Nursery) -> None:
