@@ -46,12 +46,17 @@ class Parent(Protocol):
 
 @final
 class Rolling:
-    """One restart. `process` is the one that is replaced now."""
+    """One restart. `process` is the one that is replaced now.
+
+    `was_serving` says whether any process served when it began: then connections wait for the next
+    one of those, however long it takes.
+    """
 
     def __init__(
         self, parent: Parent, lives: Lives, request: ControlRequest, drain_s: float
     ) -> None:
         self.process = -1
+        self.was_serving = lives.is_any_ready
         self.successor: Child | None = None
         self._parent = parent
         self._lives = lives

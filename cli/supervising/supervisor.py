@@ -11,8 +11,9 @@ second server is refused until the last process has gone, even if the supervisor
   they may go by their copies, since none can change.
 - A process that says nothing for 2 s counts as down, which the others are told; after 10 s it is
   killed.
-- SIGTERM, SIGINT and SIGHUP end all in good order: first they finish what clients have in flight,
-  while all groups still answer, then their groups. A second signal ends them immediately.
+- SIGTERM, SIGINT and SIGHUP end all in good order: new connections are refused, so that clients can
+  go elsewhere; what clients have in flight is finished while all groups still answer; then the
+  groups end. A second signal ends them immediately.
 - A restart (`troth restart`) replaces one process after the other (`rolling.py`). No group goes to
   another node in the meantime.
 - In a cluster, process 0 says when it owns group 0: this node leads, and the other processes may
@@ -22,6 +23,7 @@ second server is refused until the last process has gone, even if the supervisor
 """
 
 import contextlib
+import itertools
 import selectors
 import signal
 import socket
@@ -76,7 +78,8 @@ class ServerPlan:
     `command` starts a process. `drain_s` is how long one may take to finish what clients have in
     flight. `run_directory` is for the sockets of processes; `served_at` is for people. `cluster` is
     the name of the cluster whose groups these processes have, if they have those of one. `mesh` are
-    the sockets for other nodes, which share the groups, at `mesh_address`.
+    the sockets for other nodes, which share the groups, at `mesh_address`. `owns_ports` says that
+    no service manager has `api` and `poll`, too.
     """
 
     command: Sequence[str]
@@ -93,6 +96,7 @@ class ServerPlan:
     cluster: str | None = None
     mesh: Sequence[socket.socket] = ()
     mesh_address: tuple[str, int] | None = None
+    owns_ports: bool = True
 
     @property
     def is_shared(self) -> bool:
@@ -388,8 +392,19 @@ class Supervisor:
         for life in self._lives.lives:
             if not life.is_alive:
                 life.told_to_stop()
+        if self._plan.owns_ports:
+            self._shut_ports()
         for child in self._children.values():
             child.tell({"tell": "drain"})
+
+    def _shut_ports(self) -> None:
+        """Refuse new connections: no process would serve them, and clients may have another server.
+
+        Processes accept until then, so hardly any connection waits that is lost by it.
+        """
+        for one in {*itertools.chain(*self._plan.api, *self._plan.poll)}:
+            with contextlib.suppress(OSError):  # the same socket once more
+                one.shutdown(socket.SHUT_RDWR)
 
     def _end_phase(self, now_s: float) -> None:
         """Go on from finishing requests to ending the groups, when all are done with the former."""
@@ -477,12 +492,18 @@ class Supervisor:
             "tell": "peers",
             "up": up,
             "are_ready": self._lives.are_ready,
-            "is_serving": self._lives.is_any_ready,
+            "is_serving": self._is_serving,
         }
+
+    @property
+    def _is_serving(self) -> bool:
+        """Return whether any process serves, or is about to again: connections wait for it."""
+        rolling = self._rolling
+        return self._lives.is_any_ready or (rolling is not None and rolling.was_serving)
 
     def _tell_peers(self) -> None:
         """Tell all processes which are up, and whether all serve, or any, if that is new."""
-        peers, serving = self._lives.peers(), (self._lives.are_ready, self._lives.is_any_ready)
+        peers, serving = self._lives.peers(), (self._lives.are_ready, self._is_serving)
         if peers == self._told_peers and serving == self._told_serving:
             return
         gone = self._told_peers.keys() - peers.keys()

@@ -5,7 +5,12 @@ place.
 """
 
 from troth.http.links.cluster_secret import ClusterSecretRefused, read_cluster_secret
-from troth.http.links.tls_end import LinkTls, LinkTlsRefused, load_link_tls
+from troth.http.links.tls_end import (
+    LinkTls,
+    LinkTlsRefused,
+    check_own,
+    load_link_tls,
+)
 from troth.http.settings.settings import Settings
 
 
@@ -25,6 +30,9 @@ def read_mesh_files(settings: Settings) -> tuple[bytes, LinkTls | None]:
         secret = read_cluster_secret(settings.cluster_secret_file)
         if certificate is None or key is None or authority is None:
             return secret, None
-        return secret, load_link_tls(certificate, key, authority)
+        tls = load_link_tls(certificate, key, authority)
+        assert settings.mesh_listen is not None, "checked with the settings"
+        check_own(certificate, tls, settings.mesh_listen.host)
+        return secret, tls
     except (ClusterSecretRefused, LinkTlsRefused) as error:
         raise MeshFilesRefused(f"Cannot serve: {error}.") from error

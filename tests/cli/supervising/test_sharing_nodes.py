@@ -61,6 +61,13 @@ def test_a_process_whose_group_goes_to_another_node_is_started_again(node: Super
     assert len(node.logged("a group goes to another node")) == 1
 
 
+def test_those_that_stand_by_leave_connections_to_the_next_process(node: Supervised) -> None:
+    """If they took some as when none serves, requests of `POST /` would wait there for nothing."""
+    list(asked(node.data, {"ask": "restart"}))
+    told = (node.data / "serving-2").read_text().split()
+    assert "False" not in told[told.index("True") :]
+
+
 def test_a_restart_replaces_those_that_serve_and_those_that_stand_by(node: Supervised) -> None:
     before = node.processes()
     answered = list(asked(node.data, {"ask": "restart"}))
