@@ -175,12 +175,12 @@ def test_a_cluster_shows_its_groups_nodes_and_who_is_behind(visit: Visit) -> Non
         ]
         owned = {"epoch": 3, "lastFrame": 4_711, "snapshotOn": now_ms - MINUTE}
         node = {"version": "0.1.0", "features": 2, "isDrained": False}
+        unkept = {"snapshotOn": None}
         away = {"seenOn": now_ms - MINUTE, "isDrained": True}
         groups = [
             {"group": 0, "owner": "one", "wished": None, "followers": followers, **owned},
-            {"group": 1, "owner": None, "wished": "one", "followers": [], **owned},
+            {"group": 1, "owner": None, "wished": "one", "followers": [], **owned, **unkept},
         ]
-        groups[1]["snapshotOn"] = None
         nodes = [
             {"node": "one", "address": "http://one:8001", "seenOn": now_ms, **node},
             {"node": "three", "address": "http://three:8001", **node, **away},
