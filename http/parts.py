@@ -18,7 +18,7 @@ from troth.core.failures import Failures
 from troth.core.grammar.cron import parse as parse_cron
 from troth.core.model import Promise
 from troth.core.replies import Message, TaskMessage
-from troth.http.api.context import Api, GroupsReached, Readiness
+from troth.http.api.context import Api, Readiness
 from troth.http.api.dispatch import Dispatcher
 from troth.http.api.rows import Endpoint
 from troth.http.bulk.endpoints import note_end
@@ -276,9 +276,7 @@ class Parts:
             hold=self.shards.hold,
             now_ms=self.clock.now_ms,
             clock_step_ms=lambda: self.clock.last_step_ms,
-            groups_reached=(
-                member.groups_reached if member is not None else lambda: GroupsReached(1, 1)
-            ),
+            others_are_ready=member.are_ready if member is not None else lambda: True,
             readiness=Readiness.STARTING,
             placement=self.placement,
             surveys=self.surveys,
@@ -483,6 +481,7 @@ class Parts:
         """Go on from the time that another machine has told clients, if it had the log before."""
         if isinstance(self.storage, FollowedStorage):
             self.clock.continue_after(self.storage.time_ms)
+            self.storage.tell_time(lambda: self.clock.told_ms)
 
     def make_stream_upkeep(self) -> EngineUpkeep | None:
         """Make what keeps the log in an engine short; None if it is not in one."""

@@ -7,16 +7,14 @@ from typing import Annotated, Any
 from troth.core.catalog import Scope
 from troth.core.codes import Code
 from troth.http.api.context import Api, Readiness
-from troth.http.api.rows import Call, Endpoint, Parameter, Success, answer
+from troth.http.api.rows import Call, Endpoint, Success, answer
 from troth.http.metrics.metrics import OPEN_METRICS_TYPE, TEXT_TYPE
 from troth.http.wire.answers import told
-from troth.http.wire.decoding import query_parameters
-from troth.http.wire.errors import ApiError, invalid
+from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Response
 
 from .answers import StatusObject
 
-_TRUTHS = {"true": True, "false": False}
 _DOCUMENT = Annotated[dict[str, Any], told("An OpenAPI description.")]
 _PAGE = Success(200, "A page.", str, "text/html")
 _TO_UI = Success(302, "A browser (`Accept: text/html`) is led to the web UI, unless that is off.")
@@ -34,16 +32,9 @@ async def health(api: Api, call: Call) -> Response:
 
 async def ready(api: Api, call: Call) -> Response:
     """GET /ready."""
-    mostly = query_parameters(call.request.query).get("mostly", "false")
-    if mostly not in _TRUTHS:
-        raise invalid("mostly", "must be true or false")
     if api.readiness is Readiness.READY:
-        reached = api.groups_reached()
-        if not (reached.are_half if _TRUTHS[mostly] else reached.are_all):
-            raise ApiError(
-                Code.STARTING,
-                message=f"Only {reached.reached_count} of {reached.all_count} groups are ready.",
-            )
+        if not api.others_are_ready():
+            raise ApiError(Code.STARTING, message="Not all processes of the server are ready.")
         step_ms = api.clock_step_ms()
         if not step_ms:
             return answer(Code.OK, StatusObject("ready"))
@@ -134,20 +125,11 @@ ENDPOINTS = (
         summary="Check whether the server accepts requests",
         description=(
             "For a load balancer. 503 while the server starts or stops, or while one of its "
-            "processes does, or a group of its cluster has no owner. `clock` is present, "
+            "processes does. `clock` is present, "
             "until the next start, if the wall clock was set while the server ran: back by "
             "more than 5 s, or forward by more than 60 s."
         ),
         handler=ready,
-        query=(
-            Parameter(
-                "mostly",
-                "With `true` it is enough that half of all processes, or groups, can be reached: "
-                "for a load balancer in front of servers that share the groups of a cluster, all "
-                "of which miss a group that is being moved or taken over.",
-                {"type": "boolean", "default": False},
-            ),
-        ),
         successes=(Success(200, "It does.", StatusObject),),
         any_host=True,
         public=True,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -139,34 +139,17 @@ class Pages:
     ui: Ui | None = None
 
 
-class GroupsReached(NamedTuple):
-    """How many groups of promises are ready and can be asked from here, and how many there are."""
-
-    reached_count: int
-    all_count: int
-
-    @property
-    def are_all(self) -> bool:
-        """Return whether none is missing."""
-        return self.reached_count == self.all_count
-
-    @property
-    def are_half(self) -> bool:
-        """Return whether half of them are there."""
-        return 2 * self.reached_count >= self.all_count
-
-
 @dataclass
 class Api:
     """Everything a handler may use. One per process.
 
     `url` is what links begin with, without a slash at the end. `hold` makes the messages held
     back for one request. `now_ms` is the shards' clock; `clock_step_ms` tells how far it
-    was last set while the server ran (0: it was not). `groups_reached` counts the groups that are
-    ready: this process's, and those of others. `snapshotter` is None if nothing is kept on disk;
-    `sweeper`, `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug
-    operations are on; `tracing` unless requests are traced. A server that `is_cut_off` has been
-    ready, and starts again when the engine of its log answers (`processes/lease_watch.py`).
+    was last set while the server ran (0: it was not). `others_are_ready` says so of the server's
+    other processes, if there are any. `snapshotter` is None if nothing is kept on disk; `sweeper`,
+    `bulk`, `builder` and `placement` until the server is ready; `debug` unless debug operations are
+    on; `tracing` unless requests are traced. A server that `is_cut_off` has been ready, and starts
+    again when the engine of its log answers (`processes/lease_watch.py`).
     """
 
     settings: Settings
@@ -176,7 +159,7 @@ class Api:
     hold: Callable[[], HeldMessages]
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     clock_step_ms: Callable[[], int] = lambda: 0
-    groups_reached: Callable[[], GroupsReached] = lambda: GroupsReached(1, 1)
+    others_are_ready: Callable[[], bool] = lambda: True
     readiness: Readiness = Readiness.READY
     is_cut_off: bool = False
     may_answer: Callable[[], bool] | None = None

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +42,8 @@ def node_arguments(url: str, secret: Path, name: str, port: int) -> tuple[str, .
 class SharedNodes:
     """Nodes by name; they are started by those who use them.
 
-    `monitor` has those of all NATS servers, if `url` is of NATS; as many copies are kept.
+    `monitor` has those of all NATS servers, if `url` is of NATS; as many copies are kept. `more`
+    are further arguments of a node.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SharedNodes:
         names: Sequence[str],
         groups_count: int,
         monitor: str | None = None,
+        more: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         self.groups_count = groups_count
         copies_count = None if monitor is None else monitor.count(",") + 1
@@ -61,7 +63,10 @@ class SharedNodes:
         secret = write_secret(directory)
         self.nodes = {
             name: ServerProcess(
-                directory / name, *node_arguments(url, secret, name, port), *monitored
+                directory / name,
+                *node_arguments(url, secret, name, port),
+                *monitored,
+                *more(name),
             )
             for name, port in zip(names, free_ports(len(names)), strict=True)
         }
@@ -152,11 +157,23 @@ def until_served(*urls: str) -> None:
 
 @contextmanager
 def shared_nodes(
-    directory: Path, url: str, names: Sequence[str], groups_count: int, monitor: str | None = None
+    directory: Path,
+    url: str,
+    names: Sequence[str],
+    groups_count: int,
+    monitor: str | None = None,
+    import_root: Path | None = None,
+    more: Callable[[str], Sequence[str]] = lambda _: (),
 ) -> Iterator[SharedNodes]:
-    """Make a cluster where there is none and run its nodes, until they share the groups."""
-    found = SharedNodes(directory, url, names, groups_count, monitor)
+    """Make a cluster where there is none and run its nodes, until they share the groups.
+
+    With an `import_root` they are of another source tree.
+    """
+    found = SharedNodes(directory, url, names, groups_count, monitor, more)
     try:
+        if import_root is not None:
+            for node in found.nodes.values():
+                node.use_version(import_root)
         with ThreadPoolExecutor(len(names)) as pool:
             for started in [pool.submit(node.start) for node in found.nodes.values()]:
                 started.result()

@@ -6,7 +6,6 @@ import json
 import pytest
 
 from troth.core.limits import LEASE_LEAST_MS
-from troth.http.api.context import GroupsReached
 
 from .client import FAR_MS, NOW_MS, World, running
 
@@ -308,20 +307,3 @@ async def test_search_of_schedules_shows_whole_objects() -> None:
         found = await world.send("GET", "/schedules?id=s*")
 
         assert found.json == {"cursor": None, "schedules": [created.json]}
-
-
-@pytest.mark.parametrize(
-    ("reached", "wholly", "mostly"),
-    [((4, 4), 200, 200), ((3, 4), 503, 200), ((2, 4), 503, 200), ((1, 4), 503, 503)],
-)
-async def test_a_server_is_mostly_ready_if_it_reaches_half_of_the_groups(
-    reached: tuple[int, int], wholly: int, mostly: int
-) -> None:
-    async with running() as world:
-        world.api.groups_reached = lambda: GroupsReached(*reached)
-
-        assert (await world.send("GET", "/ready")).status == wholly
-        assert (await world.send("GET", "/ready?mostly=false")).status == wholly
-        assert (await world.send("GET", "/ready?mostly=true")).status == mostly
-        refused = await world.send("GET", "/ready?mostly=perhaps")
-        assert (refused.status, refused.wrong_fields) == (400, ["mostly"])
