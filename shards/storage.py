@@ -16,6 +16,8 @@ from typing import Protocol, runtime_checkable
 
 from troth import __version__
 from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
+from troth.persistence.checkpoints.apart.process import WriterProcess, is_possible
+from troth.persistence.checkpoints.apart.store_writer import StoreWriter
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import TABLES
@@ -300,11 +302,14 @@ class DirectoryStorage:
         self.place = self._directory.path
         self.directory: Path | None = Path(self.place)
         try:
-            self._store = store = LmdbStore(
-                Path(self._directory.checkpoints_path), TABLES, check=self._directory.check
-            )
+            path = Path(self._directory.checkpoints_path)
+            process = WriterProcess(path)
+            self._store = store = LmdbStore(path, TABLES, check=self._directory.check)
             self._checkpoints = Checkpoints(
-                store, self._directory.identity.data_id, self._directory.shards
+                store,
+                self._directory.identity.data_id,
+                self._directory.shards,
+                StoreWriter(process, store) if is_possible() else None,
             )
         except BaseException:
             self._directory.close()

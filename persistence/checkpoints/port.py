@@ -10,6 +10,10 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from troth.core.state.captures import Capture
+
+from .id_filter import Room
+
 AFTER_ALL: Final = b"\xff" * 512
 """Where a scan stops that is to yield all: longer than any key, and after it."""
 
@@ -74,4 +78,39 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the files; a second call does nothing."""
+        ...  # pragma: no cover
+
+
+class NoWriter(Exception):
+    """There is no process that could write this checkpoint; nothing of it was written."""
+
+
+class StoreWriter(Protocol):
+    """What writes large checkpoints in a process of its own."""
+
+    @property
+    def process_id(self) -> int | None:
+        """The number of that process, None while there is none."""
+        ...  # pragma: no cover
+
+    def write(
+        self,
+        captures: Sequence[Capture],
+        meta: list[tuple[bytes, bytes]],
+        stored: dict[int, int],
+        rooms: Sequence[Room],
+    ) -> list[int]:
+        """Commit the captures and the rows `meta`; return how many ids were added to each room.
+
+        `stored` has the largest serial in the store by shard. Blocks. Raises NoWriter, and what a
+        commit raises.
+        """
+        ...  # pragma: no cover
+
+    def end(self) -> None:
+        """End the process, if there is one. Blocks for a moment."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """End it, and let another server have the store."""
         ...  # pragma: no cover

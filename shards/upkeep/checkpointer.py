@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from troth.core.buckets import Buckets
-from troth.core.limits import CAPTURE_SLICE_COUNT
+from troth.core.limits import CAPTURE_SLICE_COUNT, CHECKPOINT_WRITER_WAIT_MS
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
@@ -35,8 +35,8 @@ from troth.shards.shard import Shard
 from troth.shards.threads import in_thread
 
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
-CAPTURE_SHARE_S: Final = 0.002
-"""The time that captures may take in a pass of the loop."""
+SHARE_S: Final = 0.001
+"""The time that captures, or what follows them, may take in a pass of the loop."""
 _BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 VERIFIED: Final = "the checkpoints are as they were written"
@@ -50,6 +50,20 @@ class CheckpointStore(Protocol):
 
     def write(self, captures: list[Capture]) -> None:
         """Write durably; may block. Raises CheckpointFailed."""
+        ...  # pragma: no cover
+
+    @property
+    def writer_problem(self) -> str | None:
+        """Why no process of its own has written a large checkpoint; None if one has."""
+        ...  # pragma: no cover
+
+    @property
+    def has_writer(self) -> bool:
+        """Return whether there is a process now that writes large checkpoints."""
+        ...  # pragma: no cover
+
+    def end_writer(self) -> None:
+        """End that process; may block."""
         ...  # pragma: no cover
 
     def renew(self) -> None:
@@ -181,12 +195,25 @@ class Checkpointer:
 
     async def _run(self, nursery: trio.Nursery) -> None:
         while True:
-            with trio.move_on_after(self._interval_ms / 1000):
-                await self._committer.wait_bytes(self._log_bytes)
+            await self._wait()
             if any(shard.machine.state.changes.count for shard in self._shards):
                 await self.checkpoint()
                 if self._store.filter_is_stale and not self._is_reading:
                     self._start_reading(nursery, self._store.renew_filter, FILTER_RENEWED)
+
+    async def _wait(self) -> None:
+        """Wait until a checkpoint may be due; end what writes them if it is not soon."""
+        ends_s = trio.current_time() + self._interval_ms / 1000
+        soon_s = trio.current_time() + CHECKPOINT_WRITER_WAIT_MS / 1000
+        with trio.move_on_at(min(soon_s, ends_s)):
+            await self._committer.wait_bytes(self._log_bytes)
+            return
+        if soon_s < ends_s:
+            if self._store.has_writer:
+                async with self._running:
+                    await self._blocking(self._store.end_writer)
+            with trio.move_on_at(ends_s):
+                await self._committer.wait_bytes(self._log_bytes)
 
     async def checkpoint(self) -> None:
         """Make one checkpoint now. Raises CheckpointFailed."""
@@ -204,9 +231,7 @@ class Checkpointer:
             await self._blocking(lambda: self._write(captures))
             self._store.renew()
             for shard, capture in zip(self._shards, captures, strict=True):
-                for count in checkpointing.evict(shard.machine.state, capture):
-                    self._evicted_count += count
-                    await trio.lowlevel.checkpoint()
+                await self._evict(shard, capture)
             position = self._store.position
             await self._blocking(lambda: self._finish(position))
             self._note(started, rows_count)
@@ -215,14 +240,28 @@ class Checkpointer:
         """Capture a shard in slices, as many in each pass of the loop as time allows."""
         capturing = Capturing(shard.machine.state, self._capture_slice_count)
         while not capturing.is_nearly_done:
-            ends_s = trio.current_time() + CAPTURE_SHARE_S
+            is_over = self._share()
             while True:
                 capturing.read_some()
-                is_over = self._pass is None or self._pass.is_over
-                if is_over or capturing.is_nearly_done or trio.current_time() >= ends_s:
+                if capturing.is_nearly_done or is_over():
                     break
             await trio.lowlevel.checkpoint()
         return shard.finish_capture(capturing)
+
+    async def _evict(self, shard: Shard, capture: Capture) -> None:
+        """Drop from memory what is finished, in such slices."""
+        is_over = self._share()
+        for count in checkpointing.evict(shard.machine.state, capture):
+            self._evicted_count += count
+            if is_over():
+                await trio.lowlevel.checkpoint()
+                is_over = self._share()
+        await trio.lowlevel.checkpoint()
+
+    def _share(self) -> Callable[[], bool]:
+        """Return what says whether slices have taken their share of this pass."""
+        ends_s = trio.current_time() + SHARE_S
+        return lambda: self._pass is None or self._pass.is_over or trio.current_time() >= ends_s
 
     def _write(self, captures: list[Capture]) -> None:
         """Write; where memory runs out before anything has been committed, wait for more."""

@@ -82,6 +82,17 @@ class Watched:
         self._at("renewed")
 
     @property
+    def writer_problem(self) -> str | None:
+        return None
+
+    @property
+    def has_writer(self) -> bool:
+        return False
+
+    def end_writer(self) -> None:
+        raise AssertionError("there is none")
+
+    @property
     def is_small(self) -> bool:
         return self._checkpoints.is_small
 

@@ -275,6 +275,10 @@ class NoStore:
     is_small = True
     filter_is_stale = False
     position = 0
+    writer_problem = None
+    has_writer = False
+
+    def end_writer(self) -> None: ...
 
     def write(self, captures: list[Capture]) -> None:
         self.rows_count = sum(capture.rows_count for capture in captures)
