@@ -17,8 +17,8 @@ from troth.persistence.errors import CheckpointDamaged
 
 from . import digests, loading, rows, writing
 from .cold import ColdReader
-from .id_filter import StoredIds, shared_bits
-from .port import NoWriter, Store, StoreWriter, View, Write
+from .id_filter import NoWriter, StoredIds, shared_bits
+from .port import Store, StoreWriter, View, Write
 from .rows import RowDecoder
 
 SMALL_BYTES: Final = 64 << 20
@@ -141,12 +141,11 @@ class Checkpoints:
         assert self._writer is not None, "there can be one"
         stored = {shard: header.largest_serial for shard, header in self._headers.items()}
         count = sum(len(capture.promises) + len(capture.tasks) for capture in captures)
+        self.writer_problem = None
         with self._ids.locked() as filters:
-            rooms = [one.share(count) for one in filters]
             try:
-                new_counts = self._writer.write(
-                    captures, list(self._meta()), stored, [room for room in rooms if room]
-                )
+                rooms = [one.share(count) for one in filters]
+                new_counts = self._writer.write(captures, list(self._meta()), stored, rooms)
             except NoWriter as error:
                 self.writer_problem = str(error)
                 return False

@@ -81,6 +81,10 @@ def shared_bits(size_bytes: int) -> Bits:
         return bytearray(size_bytes)
 
 
+class NoWriter(Exception):
+    """There is no process that could write this checkpoint; nothing of it was written."""
+
+
 class Room(NamedTuple):
     """The room that a filter has for a checkpoint's ids, for the process that adds them."""
 
@@ -155,13 +159,13 @@ class IdFilter:
         size_bytes = self._free_count * BITS_PER_ID // 8
         self.layers = ((self._make_bits(size_bytes), size_bytes * 8), *self.layers)
 
-    def share(self, count: int) -> Room | None:
-        """Make room for ids in one layer, and return it; None if it cannot be shared."""
+    def share(self, count: int) -> Room:
+        """Make room for ids in one layer, and return it. Raises NoWriter if it cannot be shared."""
         while self._free_count < count:
             self._add_layer()
         bits, _ = self.layers[0]
         if not isinstance(bits, SharedBits):
-            return None
+            raise NoWriter("the system gave no memory to share")
         return Room(bits.descriptor, len(bits), self._free_count)
 
     def note_added(self, new_count: int) -> None:

@@ -81,10 +81,6 @@ class Store(Protocol):
         ...  # pragma: no cover
 
 
-class NoWriter(Exception):
-    """There is no process that could write this checkpoint; nothing of it was written."""
-
-
 class StoreWriter(Protocol):
     """What writes large checkpoints in a process of its own."""
 

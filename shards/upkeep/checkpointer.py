@@ -42,6 +42,8 @@ _BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 VERIFIED: Final = "the checkpoints are as they were written"
 FILTER_RENEWED: Final = "the filter of the stored ids is built again"
 
+WRITTEN_IN_PLACE: Final = "a thread has written a large checkpoint; requests may have waited longer"
+
 log = structlog.get_logger("troth.checkpoints")
 
 
@@ -153,6 +155,7 @@ class Checkpointer:
         self._evicted_count = 0
         self._durations_s = Buckets(_BOUNDS_S)
         self._last_on_ms = 0
+        self._writer_problem: str | None = None
 
     async def run(self) -> None:
         """Make checkpoints when they are due, until canceled.
@@ -215,8 +218,11 @@ class Checkpointer:
             with trio.move_on_at(ends_s):
                 await self._committer.wait_bytes(self._log_bytes)
 
-    async def checkpoint(self) -> None:
-        """Make one checkpoint now. Raises CheckpointFailed."""
+    async def checkpoint(self, *, is_last: bool = False) -> None:
+        """Make one checkpoint now. Raises CheckpointFailed.
+
+        After the last one, at a stop, nothing is read any more and nothing need leave memory.
+        """
         async with self._running:
             started = time.monotonic()
             self._committer.forget_bytes()
@@ -229,9 +235,11 @@ class Checkpointer:
             if self._committer.failure is not None:
                 return
             await self._blocking(lambda: self._write(captures))
-            self._store.renew()
-            for shard, capture in zip(self._shards, captures, strict=True):
-                await self._evict(shard, capture)
+            self._warn_of_writer()
+            if not is_last:
+                self._store.renew()
+                for shard, capture in zip(self._shards, captures, strict=True):
+                    await self._evict(shard, capture)
             position = self._store.position
             await self._blocking(lambda: self._finish(position))
             self._note(started, rows_count)
@@ -269,6 +277,13 @@ class Checkpointer:
             opening(lambda: with_reserve(lambda: self._store.write(captures)), is_out_of_memory)
         except MemoryError as error:
             raise CheckpointFailed("the data directory", "cannot be written", error) from error
+
+    def _warn_of_writer(self) -> None:
+        """Say once why no process of its own writes checkpoints, if that is so."""
+        problem = self._store.writer_problem
+        if problem is not None and problem != self._writer_problem:
+            log.warning(WRITTEN_IN_PLACE, reason=problem)
+        self._writer_problem = problem
 
     def _finish(self, position: int) -> None:
         self._trim(position + 1)

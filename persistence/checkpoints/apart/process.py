@@ -24,7 +24,7 @@ import msgspec
 
 import troth
 from troth.persistence import process_memory
-from troth.persistence.checkpoints.port import NoWriter
+from troth.persistence.checkpoints.id_filter import NoWriter
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailed,
