@@ -112,11 +112,18 @@ class Checkpoints:
             raise CheckpointDamaged(rows.HEADERS, f"that of shard {shard} counts nothing")
         return loading.load(self.reader.view, self._decoder, header, header.counts)
 
-    def write(self, captures: Sequence[Capture], *, in_place: bool = False) -> None:
+    def write(
+        self,
+        captures: Sequence[Capture],
+        pause: Callable[[], None] = lambda: None,
+        *,
+        in_place: bool = False,
+    ) -> None:
         """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailed.
 
         A large one is written by the process that writes such, if there is one, unless it is to be
-        `in_place`. Raises MemoryError if there is too little memory; it may be tried again then.
+        `in_place`. `pause` is called between small pieces of what is done here for that. Raises
+        MemoryError if there is too little memory; it may be tried again then.
         """
         rows_count = sum(capture.rows_count for capture in captures)
         is_apart = (
@@ -124,7 +131,7 @@ class Checkpoints:
             and not in_place
             and (rows_count >= CHECKPOINT_APART_COUNT or self._writer.process_id is not None)
         )
-        if not (is_apart and self._write_apart(captures)):
+        if not (is_apart and self._write_apart(captures, pause)):
             with self._ids.committing() as add_ids:
                 self._store.commit(self._writes(captures, add_ids))
         # In one assignment: the event loop reads them for statistics while this runs in a thread.
@@ -133,7 +140,7 @@ class Checkpoints:
         self._says_format = True
         self._checkpoints_count += 1
 
-    def _write_apart(self, captures: Sequence[Capture]) -> bool:
+    def _write_apart(self, captures: Sequence[Capture], pause: Callable[[], None]) -> bool:
         """Have the captures written by the process for that; return False if there is none.
 
         Raises as `write` does.
@@ -145,7 +152,7 @@ class Checkpoints:
         with self._ids.locked() as filters:
             try:
                 rooms = [one.share(count) for one in filters]
-                new_counts = self._writer.write(captures, list(self._meta()), stored, rooms)
+                new_counts = self._writer.write(captures, list(self._meta()), stored, rooms, pause)
             except NoWriter as error:
                 self.writer_problem = str(error)
                 return False

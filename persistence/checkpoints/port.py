@@ -5,7 +5,7 @@ for as long as it is open. One thread commits; any thread may read, each view in
 time. `store.py` has the stores that keep this.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -95,11 +95,12 @@ class StoreWriter(Protocol):
         meta: list[tuple[bytes, bytes]],
         stored: dict[int, int],
         rooms: Sequence[Room],
+        pause: Callable[[], None],
     ) -> list[int]:
         """Commit the captures and the rows `meta`; return how many ids were added to each room.
 
-        `stored` has the largest serial in the store by shard. Blocks. Raises NoWriter, and what a
-        commit raises.
+        `stored` has the largest serial in the store by shard. `pause` is called after each small
+        piece of work. Blocks. Raises NoWriter, and what a commit raises.
         """
         ...  # pragma: no cover
 

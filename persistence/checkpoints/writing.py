@@ -9,6 +9,7 @@ import contextlib
 import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeVar
 
@@ -48,7 +49,7 @@ def promise_writes(
         yield from live_writes(capture)
     completed = [(capture.header.shard, _completed(capture)) for capture in captures]
     stored = {shard: header.largest_serial for shard, header in headers.items()}
-    for some in _in_step(completed):
+    for some in in_step(completed, GROUP_COUNT):
         yield from completed_writes(some, contents_of(some), stored)
     for shard, found in completed:
         for group in _groups(_in_order(found, attrgetter("id"))):
@@ -61,14 +62,6 @@ def promise_writes(
 def contents_of(some: Sequence[tuple[int, Sequence[Promise]]]) -> list[bytes]:
     """Return what the rows of completed promises hold, one after the other."""
     return [records.encode(promise) for _, found in some for promise in found]
-
-
-def completed_groups(captures: Sequence[Capture]) -> Iterator[list[tuple[int, list[Promise]]]]:
-    """Yield the completed promises in groups, by shard, for `completed_writes`.
-
-    None has a smaller serial than those of the groups before.
-    """
-    return _in_step([(capture.header.shard, _completed(capture)) for capture in captures])
 
 
 def completed_writes(
@@ -139,11 +132,24 @@ def live_writes(capture: Capture) -> Iterator[Write]:
         yield Rows(table, [key for key, _, _ in group], values)
 
 
-def pending_promises(capture: Capture) -> Iterator[tuple[str, Promise | bytes]]:
-    """Yield the pending promises of a capture by their ids: folded ones, and objects."""
-    for name, promise in capture.promises.items():
-        if type(promise) is bytes or (type(promise) is Promise and promise.state is PENDING):
-            yield name, promise
+def divided(
+    capture: Capture, pause: Callable[[], None]
+) -> tuple[dict[str, Promise | bytes], list[Promise]]:
+    """Return the pending promises of a capture, and the completed ones in the order of serials.
+
+    `pause` is called after each small piece of work.
+    """
+    pending: dict[str, Promise | bytes] = {}
+    completed: list[Promise] = []
+    every = iter(capture.promises.items())
+    while some := list(islice(every, GROUP_COUNT)):
+        for name, promise in some:
+            if type(promise) is Promise and promise.state is not PENDING:
+                completed.append(promise)
+            elif promise is not None:
+                pending[name] = promise
+        pause()
+    return pending, _in_order(completed, _serial)
 
 
 def _completed(capture: Capture) -> list[Promise]:
@@ -194,16 +200,17 @@ def _groups(found: list[_One]) -> Iterator[list[_One]]:
         yield found[place : place + GROUP_COUNT]
 
 
-def _in_step(
-    found: Sequence[tuple[int, list[Promise]]],
+def in_step(
+    found: Sequence[tuple[int, list[Promise]]], group_count: int
 ) -> Iterator[list[tuple[int, list[Promise]]]]:
     """Yield the promises of shards, each in the order of serials, in the order of all serials.
 
-    That is, some of each shard at a time: none of them has a larger serial than any that follows.
+    That is, some of each shard at a time, together not many more than `group_count`: none of them
+    has a larger serial than any that follows.
     """
     left = [(shard, promises, 0) for shard, promises in found if promises]
     while left:
-        share_count = max(GROUP_COUNT // len(left), 1)
+        share_count = max(group_count // len(left), 1)
         last = min(
             promises[min(place + share_count, len(promises)) - 1].serial
             for _, promises, place in left

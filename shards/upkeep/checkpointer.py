@@ -35,8 +35,14 @@ from troth.shards.shard import Shard
 from troth.shards.threads import in_thread
 
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
-SHARE_S: Final = 0.001
+SHARE_S: Final = 0.0003
 """The time that captures, or what follows them, may take in a pass of the loop."""
+
+PIECE_S: Final = 0.0005
+PAUSES_FACTOR: Final = 4
+"""How long a thread that hands over a checkpoint works in one piece, and how much longer it rests.
+
+While it works, the loop waits for the interpreter."""
 _BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 VERIFIED: Final = "the checkpoints are as they were written"
@@ -50,8 +56,8 @@ log = structlog.get_logger("troth.checkpoints")
 class CheckpointStore(Protocol):
     """The store that checkpoints are written to; see `persistence.checkpoints.Checkpoints`."""
 
-    def write(self, captures: list[Capture]) -> None:
-        """Write durably; may block. Raises CheckpointFailed."""
+    def write(self, captures: list[Capture], pause: Callable[[], None]) -> None:
+        """Write durably; may block. `pause` is called now and then. Raises CheckpointFailed."""
         ...  # pragma: no cover
 
     @property
@@ -156,6 +162,7 @@ class Checkpointer:
         self._durations_s = Buckets(_BOUNDS_S)
         self._last_on_ms = 0
         self._writer_problem: str | None = None
+        self._is_last = False
 
     async def run(self) -> None:
         """Make checkpoints when they are due, until canceled.
@@ -223,6 +230,7 @@ class Checkpointer:
 
         After the last one, at a stop, nothing is read any more and nothing need leave memory.
         """
+        self._is_last = is_last
         async with self._running:
             started = time.monotonic()
             self._committer.forget_bytes()
@@ -274,9 +282,25 @@ class Checkpointer:
     def _write(self, captures: list[Capture]) -> None:
         """Write; where memory runs out before anything has been committed, wait for more."""
         try:
-            opening(lambda: with_reserve(lambda: self._store.write(captures)), is_out_of_memory)
+            opening(
+                lambda: with_reserve(lambda: self._store.write(captures, self._pacing())),
+                is_out_of_memory,
+            )
         except MemoryError as error:
             raise CheckpointFailed("the data directory", "cannot be written", error) from error
+
+    def _pacing(self) -> Callable[[], None]:
+        """Return what a thread calls between small pieces of work, so that clients wait little."""
+        worked_s = time.thread_time()
+
+        def pause() -> None:
+            nonlocal worked_s
+            took_s = time.thread_time() - worked_s
+            if took_s >= PIECE_S and not self._is_last:
+                time.sleep(PAUSES_FACTOR * took_s)
+                worked_s = time.thread_time()
+
+        return pause
 
     def _warn_of_writer(self) -> None:
         """Say once why no process of its own writes checkpoints, if that is so."""

@@ -1,7 +1,7 @@
 """Writing a checkpoint by a process of its own, from the first word to the last look."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from troth.core.state.captures import Capture
@@ -33,6 +33,7 @@ class StoreWriter:
         meta: list[tuple[bytes, bytes]],
         stored: dict[int, int],
         rooms: Sequence[Room],
+        pause: Callable[[], None],
     ) -> list[int]:
         """See StoreWriter."""
         store, process = self._store, self._process
@@ -46,7 +47,7 @@ class StoreWriter:
             [(room.size_bytes, room.free_count) for room in rooms],
         )
         process.begin(begin, [room.descriptor for room in rooms])
-        process.write(orders(captures))
+        process.write(orders(captures, pause))
         store.check()
         done = process.commit()
         store.catch_up()

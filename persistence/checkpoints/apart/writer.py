@@ -97,6 +97,8 @@ class OneCheckpoint:
         self._connection = connection
         self._received = received
         self._captures: dict[int, Capture] = {}
+        self._some: list[tuple[int, list[Promise]]] = []
+        self._contents: list[bytes] = []
         self._ids: list[bytes] = []
         self._decoder = rows.RowDecoder()
 
@@ -141,7 +143,11 @@ class OneCheckpoint:
             yield rows.META, key, value
         for order in self._orders():
             if isinstance(order, Completed):
-                yield from self._completed(order)
+                some, contents = split(order)
+                self._some += some
+                self._contents += contents
+                if len(self._contents) >= writing.GROUP_COUNT:
+                    yield from self._completed()
             elif isinstance(order, Pending):
                 yield from writing.live_writes(self._part(order.shard, order.promises))
             elif isinstance(order, Opening):
@@ -151,6 +157,7 @@ class OneCheckpoint:
                 capture = self._captures[order.shard]
                 for kind in PART_KINDS:
                     getattr(capture, kind).update(getattr(order, kind))
+        yield from self._completed()
         yield from self._id_writes(add_ids)
         for capture in self._captures.values():
             yield from writing.other_writes(capture, add_ids)
@@ -172,8 +179,12 @@ class OneCheckpoint:
         part.packed_names = capture.packed_names
         return part
 
-    def _completed(self, order: Completed) -> Iterator[Write]:
-        some, contents = split(order)
+    def _completed(self) -> Iterator[Write]:
+        """Yield the rows of the completed promises that have come."""
+        some, contents = self._some, self._contents
+        self._some, self._contents = [], []
+        if not some:
+            return
         yield from writing.completed_writes(some, contents, self._begin.stored)
         for shard, found in some:
             for promise in found:
