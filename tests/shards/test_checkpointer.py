@@ -72,9 +72,9 @@ class Watched:
         self._checkpoints = checkpoints
         self._at = at
 
-    def write(self, captures: list[Capture]) -> None:
+    def write(self, captures: list[Capture], pause: Callable[[], None]) -> None:
         self._at("durable")
-        self._checkpoints.write(captures)
+        self._checkpoints.write(captures, pause)
         self._at("written")
 
     def renew(self) -> None:

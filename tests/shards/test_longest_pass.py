@@ -280,7 +280,7 @@ class NoStore:
 
     def end_writer(self) -> None: ...
 
-    def write(self, captures: list[Capture]) -> None:
+    def write(self, captures: list[Capture], pause: Callable[[], None]) -> None:  # noqa: ARG002
         self.rows_count = sum(capture.rows_count for capture in captures)
 
     def renew(self) -> None: ...

@@ -42,6 +42,9 @@ DESCRIPTORS_COUNT: Final = 2
 RELEASE: Final = f"{__version__}, format {rows.FORMAT_VERSION}"
 """Which version of Troth this is: both must be of one, and a file may have been replaced."""
 
+OTHER_RELEASE: Final = "OtherRelease"
+"""The kind of failure of a process that is of another version than the server."""
+
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -128,8 +131,8 @@ Answer = Ready | Done | Failed
 PART_KINDS: Final = tuple(name for name in Part.__struct_fields__ if name != "shard")
 
 _pack: Final = packer()
-order_decoder: Final = msgspec.msgpack.Decoder(Order)
-answer_decoder: Final = msgspec.msgpack.Decoder(Answer)
+order_decoder: Final[msgspec.msgpack.Decoder[Order]] = msgspec.msgpack.Decoder(Order)
+answer_decoder: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 _array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _promises_decoder: Final = msgspec.json.Decoder(list[Promise])
 

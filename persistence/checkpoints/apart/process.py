@@ -35,6 +35,7 @@ from troth.persistence.errors import (
 from troth.persistence.shortage import opening
 
 from .messages import (
+    OTHER_RELEASE,
     Answer,
     Begin,
     Done,
@@ -234,7 +235,10 @@ def raise_failed(answer: Failed, path: Path) -> NoReturn:
         raise DataDirectoryLost(*texts)
     if answer.kind == "MemoryError":
         raise MemoryError(*texts)
-    raise NoWriter(f"it is of another version of Troth: {texts}")
+    if answer.kind == OTHER_RELEASE:
+        raise NoWriter(f"the process that was started is of another version of Troth: {texts}")
+    problem = OSError(f"the process that wrote them failed: {answer.kind} {texts}")
+    raise CheckpointFailed(str(path), "cannot be written", problem)
 
 
 def _is_held(error: Exception) -> bool:

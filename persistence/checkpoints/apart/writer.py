@@ -13,43 +13,30 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NoReturn, final
+from typing import Final, NoReturn
 
-from troth.core.model import Promise
-from troth.core.state.captures import Capture
-from troth.persistence.checkpoints import rows, writing
+from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.id_filter import IdFilter, Room
-from troth.persistence.checkpoints.port import Rows, Write
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailed, DataDirectoryLost
 
+from .arriving import Arriving
 from .messages import (
-    PART_KINDS,
+    OTHER_RELEASE,
     RELEASE,
     Answer,
     Begin,
-    Completed,
     Done,
-    End,
     Failed,
-    Opening,
     Order,
-    Part,
-    Pending,
     Ready,
     Received,
     encode,
     order_decoder,
-    split,
 )
 
 NICE: Final = 5
 """How much less urgent it is. With 10 a busy machine would leave it a tenth of a core."""
-
-OTHER_RELEASE: Final = "OtherRelease"
-"""The kind of failure of a process that is of another version than the server."""
-
-_SERIAL_BYTES: Final = 8
 
 
 def main(descriptor: int) -> None:
@@ -63,18 +50,8 @@ def main(descriptor: int) -> None:
     received = Received(connection)
     while (message := received.next()) is not None:
         begin = order_decoder.decode(message)
-        if not isinstance(begin, Begin):
-            raise TypeError("a checkpoint has to begin")
-        try:
-            answer: Answer = OneCheckpoint(begin, connection, received).write()
-        except CheckpointFailed as error:
-            answer = Failed("CheckpointFailed", [error.problem, str(error.cause)])
-        except CheckpointDamaged as error:
-            answer = Failed("CheckpointDamaged", [error.table, error.problem])
-        except DataDirectoryLost as error:
-            answer = Failed("DataDirectoryLost", [error.path])
-        except MemoryError as error:
-            answer = Failed("MemoryError", [str(error)])
+        assert isinstance(begin, Begin), "a checkpoint has to begin"
+        answer = _answer(begin, connection, received)
         connection.sendall(encode(answer))
         if isinstance(answer, Failed):
             return
@@ -88,115 +65,47 @@ def _end_with_the_server(descriptor: int) -> NoReturn:
     os._exit(0)
 
 
-@final
-class OneCheckpoint:
-    """A checkpoint that is being written."""
+def _answer(begin: Begin, connection: socket.socket, received: Received) -> Answer:
+    """Write a checkpoint, and return what is to be said of it."""
+    if begin.release != RELEASE:
+        return Failed(OTHER_RELEASE, [RELEASE])
+    try:
+        return Done(_write(begin, connection, received))
+    except CheckpointFailed as error:
+        return Failed("CheckpointFailed", [error.problem, str(error.cause)])
+    except CheckpointDamaged as error:
+        return Failed("CheckpointDamaged", [error.table, error.problem])
+    except DataDirectoryLost as error:
+        return Failed("DataDirectoryLost", [error.path])
+    except MemoryError as error:
+        return Failed("MemoryError", [str(error)])
 
-    def __init__(self, begin: Begin, connection: socket.socket, received: Received) -> None:
-        self._begin = begin
-        self._connection = connection
-        self._received = received
-        self._captures: dict[int, Capture] = {}
-        self._some: list[tuple[int, list[Promise]]] = []
-        self._contents: list[bytes] = []
-        self._ids: list[bytes] = []
-        self._decoder = rows.RowDecoder()
 
-    def write(self) -> Answer:
-        """Do it; return what is to be said of it. Raises what a commit raises."""
-        begin = self._begin
-        if begin.release != RELEASE:
-            return Failed(OTHER_RELEASE, [RELEASE])
-        descriptors = self._received.descriptors
-        rooms = [Room(one, *room) for one, room in zip(descriptors, begin.rooms, strict=True)]
-        filters = [IdFilter.within(room) for room in rooms]
-        while descriptors:
-            os.close(descriptors.pop())
-        store = LmdbStore(Path(begin.path), rows.TABLES)
-        try:
-            if store.identity != begin.identity:
-                raise DataDirectoryLost(begin.path)
-            self._connection.sendall(encode(Ready()))
+def _write(begin: Begin, connection: socket.socket, received: Received) -> list[int]:
+    """Commit what arrives; return how many ids were added to each room."""
+    descriptors = received.descriptors
+    rooms = [Room(one, *room) for one, room in zip(descriptors, begin.rooms, strict=True)]
+    filters = [IdFilter.within(room) for room in rooms]
+    while descriptors:
+        os.close(descriptors.pop())
 
-            def add_ids(heads: Sequence[bytes]) -> None:
-                for one in filters:
-                    one.add(heads)
+    def add_ids(heads: Sequence[bytes]) -> None:
+        for one in filters:
+            one.add(heads)
 
-            store.commit(self._writes(store, add_ids))
-        finally:
-            store.leave()
-        return Done([one.ids_count for one in filters])
+    store = LmdbStore(Path(begin.path), rows.TABLES)
+    try:
+        if store.identity != begin.identity:
+            raise DataDirectoryLost(begin.path)
+        connection.sendall(encode(Ready()))
+        store.commit(Arriving(begin, store.view, add_ids).writes(_orders(received)))
+    finally:
+        store.leave()
+    return [one.ids_count for one in filters]
 
-    def _orders(self) -> Iterator[Order]:
-        """Yield what the server says, up to the end of the checkpoint."""
-        while True:
-            message = self._received.next()
-            if message is None:
-                os._exit(0)  # half a checkpoint is none
-            order = order_decoder.decode(message)
-            if isinstance(order, End):
-                return
-            yield order
 
-    def _writes(self, store: LmdbStore, add_ids: writing.AddIds) -> Iterator[Write]:
-        for key, value in self._begin.meta:
-            yield rows.META, key, value
-        for order in self._orders():
-            if isinstance(order, Completed):
-                some, contents = split(order)
-                self._some += some
-                self._contents += contents
-                if len(self._contents) >= writing.GROUP_COUNT:
-                    yield from self._completed()
-            elif isinstance(order, Pending):
-                yield from writing.live_writes(self._part(order.shard, order.promises))
-            elif isinstance(order, Opening):
-                yield from self._opened(order, store)
-            else:
-                assert isinstance(order, Part), "a message at its place"
-                capture = self._captures[order.shard]
-                for kind in PART_KINDS:
-                    getattr(capture, kind).update(getattr(order, kind))
-        yield from self._completed()
-        yield from self._id_writes(add_ids)
-        for capture in self._captures.values():
-            yield from writing.other_writes(capture, add_ids)
-
-    def _opened(self, order: Opening, store: LmdbStore) -> Iterator[Write]:
-        shard = order.header.shard
-        capture = Capture(order.header, {}, {}, {}, {}, {}, {})
-        capture.deleted_promises, capture.deleted_tasks = (
-            order.deleted_promises,
-            order.deleted_tasks,
-        )
-        capture.packed_names = order.packed_names
-        self._captures[shard] = capture
-        yield from writing.deletions(shard, capture, self._decoder, store.view)
-
-    def _part(self, shard: int, promises: dict[str, Promise | bytes]) -> Capture:
-        capture = self._captures[shard]
-        part = Capture(capture.header, dict(promises), {}, {}, {}, {}, {})
-        part.packed_names = capture.packed_names
-        return part
-
-    def _completed(self) -> Iterator[Write]:
-        """Yield the rows of the completed promises that have come."""
-        some, contents = self._some, self._contents
-        self._some, self._contents = [], []
-        if not some:
-            return
-        yield from writing.completed_writes(some, contents, self._begin.stored)
-        for shard, found in some:
-            for promise in found:
-                key = rows.id_key(shard, promise.id)
-                self._ids.append(key + rows.number_bytes(promise.serial))
-
-    def _id_writes(self, add_ids: writing.AddIds) -> Iterator[Write]:
-        """Yield the rows of the ids of completed promises, in their order as good as."""
-        ids, self._ids = self._ids, []
-        ids.sort()
-        for place in range(0, len(ids), writing.GROUP_COUNT):
-            group = ids[place : place + writing.GROUP_COUNT]
-            keys = [one[:-_SERIAL_BYTES] for one in group]
-            add_ids([rows.id_head(key) for key in keys])
-            yield Rows(rows.PROMISE_IDS, keys, [one[-_SERIAL_BYTES:] for one in group])
+def _orders(received: Received) -> Iterator[Order]:
+    """Yield what the server says."""
+    while (message := received.next()) is not None:
+        yield order_decoder.decode(message)
+    os._exit(0)  # it is gone, and half a checkpoint is none
