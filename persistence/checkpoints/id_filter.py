@@ -161,7 +161,7 @@ class IdFilter:
 
     def share(self, count: int) -> Room:
         """Make room for ids in one layer, and return it. Raises NoWriter if it cannot be shared."""
-        while self._free_count < count:
+        while not self.layers or self._free_count < count:
             self._add_layer()
         bits, _ = self.layers[0]
         if not isinstance(bits, SharedBits):

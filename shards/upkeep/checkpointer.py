@@ -291,6 +291,8 @@ class Checkpointer:
 
     def _pacing(self) -> Callable[[], None]:
         """Return what a thread calls between small pieces of work, so that clients wait little."""
+        if not self._use_thread:
+            return lambda: None
         worked_s = time.thread_time()
 
         def pause() -> None:
