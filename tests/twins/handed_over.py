@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 from troth.core.state.captures import Capture
-from troth.persistence.checkpoints.apart.arriving import Arriving
-from troth.persistence.checkpoints.apart.messages import (
+from troth.persistence.apart.arriving import Arriving
+from troth.persistence.apart.messages import (
     RELEASE,
     Begin,
     End,

@@ -6,9 +6,9 @@ from pathlib import Path
 from tests.twins.memory_store import MemoryStore
 from troth.core.model import Callback, Lock, Promise, PromiseState, Task, TaskKind, TaskState
 from troth.core.state.captures import Capture, ShardHeader
+from troth.persistence.apart.process import WriterProcess
+from troth.persistence.apart.store_writer import StoreWriter
 from troth.persistence.checkpoints import rows
-from troth.persistence.checkpoints.apart.process import WriterProcess
-from troth.persistence.checkpoints.apart.store_writer import StoreWriter
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import AFTER_ALL, Store
 from troth.persistence.checkpoints.store import LmdbStore

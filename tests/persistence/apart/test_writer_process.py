@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from troth.core.limits import CHECKPOINT_APART_COUNT
-from troth.persistence.checkpoints.apart import process as process_module
-from troth.persistence.checkpoints.apart import store_writer
-from troth.persistence.checkpoints.apart.messages import Order, orders
-from troth.persistence.checkpoints.apart.process import WriterProcess
+from troth.persistence.apart import process as process_module
+from troth.persistence.apart import store_writer
+from troth.persistence.apart.messages import Order, orders
+from troth.persistence.apart.process import WriterProcess
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailed,
@@ -180,8 +180,8 @@ def saying(*lines: str) -> str:
     return "\n".join(
         (
             "import sys, socket; sys.path[:] = sys.argv[2:]",
-            "from troth.persistence.checkpoints.apart.messages import *",
-            "from troth.persistence.checkpoints.apart import messages",
+            "from troth.persistence.apart.messages import *",
+            "from troth.persistence.apart import messages",
             "connection = socket.socket(fileno=int(sys.argv[1]))",
             "received = Received(connection)",
             "say = lambda message: connection.sendall(messages.encode(message))",
@@ -316,7 +316,7 @@ HELD = """
     import sys
     from pathlib import Path
     from tests.persistence.apart import captured
-    from troth.persistence.checkpoints.apart import store_writer
+    from troth.persistence.apart import store_writer
     opened = captured.Opened(Path(sys.argv[1]))
     opened.checkpoints.write(captured.captures(1))
     say = store_writer.orders

@@ -22,7 +22,6 @@ from typing import Final, NoReturn, final
 
 import msgspec
 
-import troth
 from troth.persistence import process_memory
 from troth.persistence.checkpoints.id_filter import NoWriter
 from troth.persistence.errors import (
@@ -55,9 +54,12 @@ LEFT_BEHIND_S: Final = 30.0
 """How long the process of a server that was killed may take to end."""
 
 _END_S: Final = 5.0
+_SOURCES: Final = str(Path(__file__).absolute().parents[3])
+"""Where the package is, however it is found here."""
+
 _START: Final = (
     "import sys; sys.path[:] = sys.argv[2:]; "
-    "from troth.persistence.checkpoints.apart.writer import main; main(int(sys.argv[1]))"
+    "from troth.persistence.apart.writer import main; main(int(sys.argv[1]))"
 )
 
 
@@ -97,10 +99,11 @@ class WriterProcess:
 
         try:
             opening(lock, _is_held, patience_s=LEFT_BEHIND_S)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise DataDirectoryLocked(str(self.path)) from error
+        except OSError as error:
+            self.close()
+            if _is_held(error):
+                raise DataDirectoryLocked(str(self.path)) from error
+            raise CheckpointFailed(str(self.path), "cannot be locked", error) from error
 
     def begin(self, begin: Begin, descriptors: Sequence[int]) -> None:
         """Begin a checkpoint, in the process that is there or a new one.
@@ -123,13 +126,12 @@ class WriterProcess:
             self.path.mkdir(exist_ok=True)
             self._take_lock()
         assert self._lock is not None, "it was taken"
-        package = str(Path(troth.__file__).parent.parent)
         self._connection, theirs = socket.socketpair()
         self._received = Received(self._connection)
         with theirs:
             number = str(theirs.fileno())
             self._process = subprocess.Popen(  # noqa: S603  it is this program
-                [sys.executable, "-I", "-S", "-c", _START, number, package, *sys.path],
+                [sys.executable, "-I", "-S", "-c", _START, number, _SOURCES, *sys.path],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._lock),

@@ -6,6 +6,7 @@ wherever it is: a commit is whole or not there. So it must hear of that while LM
 """
 
 import _thread
+import contextlib
 import gc
 import os
 import select
@@ -43,7 +44,8 @@ def main(descriptor: int) -> None:
     """Write the checkpoints that are asked for through a socket, until its other end is closed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server decides, and it may get them too
-    os.nice(NICE)
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.nice(NICE)
     gc.disable()  # nothing that is made here refers to itself
     connection = socket.socket(fileno=descriptor)
     _thread.start_new_thread(_end_with_the_server, (descriptor,))
