@@ -552,11 +552,16 @@ class CountAwaiting(Command, frozen=True):
 
 
 class Receive(Command, frozen=True):
-    """A message from another shard's outbox; applied once (design.md I6)."""
+    """A message from another shard's outbox; applied once (design.md I6).
+
+    `sent_ms` is the time of the step that sent it, if that was in another group: the clock there
+    may be ahead. 0 if it is not known, as from a node of an earlier version.
+    """
 
     source: int
     sequence: int
     message: ShardMessage
+    sent_ms: int = 0
 
 
 class Acknowledge(Command, frozen=True):

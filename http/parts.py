@@ -481,6 +481,7 @@ class Parts:
         """Go on from the time that another machine has told clients, if it had the log before."""
         if isinstance(self.storage, FollowedStorage):
             self.clock.continue_after(self.storage.time_ms)
+            self.storage.tell_time(lambda: self.clock.told_ms)
 
     def make_stream_upkeep(self) -> EngineUpkeep | None:
         """Make what keeps the log in an engine short; None if it is not in one."""

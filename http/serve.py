@@ -35,6 +35,7 @@ from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.processes.opening import open_group_storage, open_storage
+from troth.http.processes.scheduling import interrupt_no_others
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -87,6 +88,8 @@ def serve(
     prepare_heap()
     try:
         if seated is not None:
+            if seated.seat.processes_count > 1:
+                interrupt_no_others()  # before any thread is started
             seated.wait_to_serve()
         manager = seated or taken()
         trio.run(_serve, settings, manager, when_ready, strict_exception_groups=True)

@@ -57,6 +57,10 @@ class Clock(Protocol):
         """Return the time now; earlier than before only after a jump back."""
         ...  # pragma: no cover
 
+    def keep_up_with(self, time_ms: int) -> None:
+        """Go by no time below one that was heard of, unless this clock is behind it by much."""
+        ...  # pragma: no cover
+
     @property
     def jumps_count(self) -> int:
         """The number of jumps."""
@@ -83,6 +87,9 @@ class SteadyClock:
 
     jumps_count = 0
     set_backs_count = 0
+
+    def keep_up_with(self, time_ms: int) -> None:
+        """See Clock. All go by this one, so none is ahead of it."""
 
 
 def _wall_ms() -> int:
@@ -149,6 +156,19 @@ class SystemClock:
         As if this clock had just been set back from there.
         """
         self._last_ms = max(self._last_ms, time_ms)
+
+    def keep_up_with(self, time_ms: int) -> None:
+        """Stand still at a time that another process goes by, until this clock has caught up.
+
+        Not if that is more than 5 s ahead: then one of the two is wrong, and this time stays.
+        """
+        if self._last_ms < time_ms <= self._wall_ms() + STAND_STILL_LIMIT_MS:
+            self._last_ms = time_ms
+
+    @property
+    def told_ms(self) -> int:
+        """Return the latest time that was told, without looking; for any thread."""
+        return self._last_ms
 
     def _look(self, wall_ms: int) -> int:
         """Compare the clocks, and return the time."""

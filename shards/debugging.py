@@ -46,6 +46,10 @@ class DebugClock:
         """See Clock."""
         return self._clock.now_ms() if self._set_ms is None else self._set_ms
 
+    def keep_up_with(self, time_ms: int) -> None:
+        """See Clock."""
+        self._clock.keep_up_with(time_ms)
+
     @property
     def jumps_count(self) -> int:
         """See Clock."""

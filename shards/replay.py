@@ -1,6 +1,7 @@
 """Bringing the shards' state up at the start: from the checkpoint, then from the log behind it."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -25,14 +26,18 @@ PROGRESS_S: Final = 2.0
 _SLICE_COUNT: Final = 1_000
 """How many records are replayed between two pauses; it takes some milliseconds."""
 
+_LAST_COUNT: Final = 100
+"""Among so many records there is one that says when it was, whatever they are about."""
+
 log = structlog.get_logger("troth.shards")
 
 
-def load(shards: Sequence[Shard], checkpoints: Checkpoints, pause: Callable[[], None]) -> None:
-    """Bring the state to the checkpoint, from where the log goes on.
+def load(shards: Sequence[Shard], checkpoints: Checkpoints, pause: Callable[[], None]) -> int:
+    """Bring the state to the checkpoint, from where the log goes on; return its time in ms, or 0.
 
     `pause` is called now and then. Raises CheckpointDamaged.
     """
+    time_ms = 0
     if checkpoints.is_small:
         checkpoints.verify(pause)
     for shard in shards:
@@ -44,9 +49,11 @@ def load(shards: Sequence[Shard], checkpoints: Checkpoints, pause: Callable[[], 
         if loaded is not None:
             bring_up(state, loaded)
             shard.sequence = loaded.header.sequence
+            time_ms = max(time_ms, loaded.header.time_ms)
     # What was read is in the shards now; the pages that it was read from are not needed.
     checkpoints.reader.view.release_pages()
     trim_heap()
+    return time_ms
 
 
 def allow_checkpoints(storage: Storage, shards: Sequence[Shard], checkpoints: Checkpoints) -> None:
@@ -76,12 +83,14 @@ def replay(
     shards: Sequence[Shard],
     recovered: Iterable[tuple[int, LogRecord]],
     pause: Callable[[], None],
-) -> int:
-    """Apply the records that the checkpoint does not cover; how many there were.
+) -> tuple[int, int]:
+    """Apply the records that the checkpoint does not cover.
 
-    `pause` is called now and then. Raises UnknownRecord.
+    Return how many there were, and the time of the last ones in ms, or 0. `pause` is called now and
+    then. Raises UnknownRecord.
     """
     count = 0
+    last: deque[records.Record] = deque(maxlen=_LAST_COUNT)
     said = started = time.monotonic()
     found = {shard.index: (shard, shard.machine.state) for shard in shards}
     for number, (sequence, entry) in enumerate(recovered):
@@ -99,6 +108,8 @@ def replay(
         except UNREADABLE_JSON as error:
             raise UnknownRecord(sequence, str(error)) from error
         apply.replay(state, record)
+        last.append(record)
         shard.sequence = entry.shard_sequence
         count += 1
-    return count
+    times = (getattr(one, "at", 0) or getattr(one, "created_on", 0) for one in last)
+    return count, max(times, default=0)

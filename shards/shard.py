@@ -546,7 +546,7 @@ class Shard:
 
     def finish_capture(self, capturing: Capturing) -> Capture:
         """Finish a capture for a checkpoint; what was stepped so far is in it."""
-        return capturing.finish(self.sequence, self._committer.position)
+        return capturing.finish(self.sequence, self._committer.position, self._now_ms)
 
     @property
     def is_full(self) -> bool:

@@ -148,7 +148,7 @@ class Shards(Gathering):
         check_time(self.clock.now_ms())
         checkpoints = storage.checkpoints
         if checkpoints is not None:
-            replay.load(self._shards, checkpoints, pause)
+            self._keep_up_with(replay.load(self._shards, checkpoints, pause))
             replay.allow_checkpoints(storage, self._shards, checkpoints)
         count = self.replay(storage.records(), pause)
         self.committer.begin(storage.next_sequence)
@@ -161,10 +161,16 @@ class Shards(Gathering):
         pause: Callable[[], None] = lambda: None,
     ) -> int:
         """Bring the state up from records; how many there were. Raises UnknownRecord."""
-        count = replay.replay(self._shards, recovered, pause)
+        count, time_ms = replay.replay(self._shards, recovered, pause)
+        self._keep_up_with(time_ms)
         largest = max(shard.machine.state.largest_serial for shard in self._shards)
         self._serials.continue_after(largest)
         return count
+
+    def _keep_up_with(self, time_ms: int) -> None:
+        """Go by no time below one that another group may have been told of."""
+        if self._elsewhere is not None:
+            self.clock.keep_up_with(time_ms)
 
     def make_checkpointer(
         self, storage: Storage, *, interval_ms: int, log_bytes: int

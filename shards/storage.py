@@ -177,6 +177,10 @@ class FollowedStorage(Protocol):
         """The time that the last one who wrote the records has told clients, in ms since 1970."""
         ...  # pragma: no cover
 
+    def tell_time(self, told_ms: Callable[[], int]) -> None:
+        """Take what says, in any thread, when the next one who writes records begins at least."""
+        ...  # pragma: no cover
+
     def stream_statistics(self) -> StreamStatistics:
         """Return this server's part in the log; in any thread."""
         ...  # pragma: no cover

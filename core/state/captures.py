@@ -35,6 +35,7 @@ class ShardHeader(Struct, frozen=True):
     many rows a complete checkpoint has. `has_workflows` says that there was ever a workflow task.
     `counts` is None in some data directories of version 1, whose release did not count by state.
     `completions` are those under way, with their times; what is left of them are rows like any.
+    `time_ms` is the time of the shard's last turn.
     `bulk_parts` say how far the shard is with each bulk job.
     """
 
@@ -68,6 +69,7 @@ class ShardHeader(Struct, frozen=True):
     counts: Counts | None = None
     completions: dict[str, int] = {}
     bulk_parts: dict[str, BulkPart] = {}
+    time_ms: int = 0
 
 
 class Capture(Struct):

@@ -90,18 +90,18 @@ class Capturing:
             rows[kind][name] = _READERS[kind](state, key)
         self._left_count = max(self._left_count - count, 0)
 
-    def finish(self, sequence: int, position: int) -> Capture:
+    def finish(self, sequence: int, position: int, time_ms: int = 0) -> Capture:
         """Read what is left; what is captured is the state as it is now.
 
         `sequence` is the shard sequence of the last record applied, `position` a log sequence that
-        is not before it.
+        is not before it, `time_ms` the shard's time.
         """
         self._read(self._left_count)
         self._take_changes()
         self._read(self._left_count)
         rows: dict[str, Any] = self._rows
         return Capture(
-            header(self._state, sequence, position),
+            header(self._state, sequence, position, time_ms),
             deleted_promises=self._deleted_promises,
             deleted_tasks=self._deleted_tasks,
             packed_names=dict(self._state.promises.name_sets.packed),
@@ -211,7 +211,7 @@ _READERS: Final[dict[str, Callable[[ShardState, Any], object]]] = {
 """How the row of an entity is read as it is now: None if it is gone."""
 
 
-def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
+def header(state: ShardState, sequence: int, position: int, time_ms: int = 0) -> ShardHeader:
     """Return the shard's header as it is now."""
     return ShardHeader(
         state.index,
@@ -244,6 +244,7 @@ def header(state: ShardState, sequence: int, position: int) -> ShardHeader:
         state.counts.copy(),
         dict(state.completions),
         dict(state.bulk_parts),
+        time_ms,
     )
 
 

@@ -85,8 +85,7 @@ class MeshMember:
 
         `report` takes what delivery says of messages of this group.
         """
-        now_ms = shards.clock.now_ms
-        self.mesh.attach(shards.states, shards.shard_of, shards.go_on, now_ms)
+        self.mesh.attach(shards.states, shards.shard_of, shards.go_on, shards.clock)
         self.homes.attach(delivery, report, shards.shard_of)
         DialectNotes(self.mesh.calls, polls, self._hurry)
 

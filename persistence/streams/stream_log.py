@@ -99,6 +99,8 @@ class StreamLog:
         self._sleep_s = sleep_s
         self._patience_ms = patience_ms
         self.mark = mark
+        self.told_ms: Callable[[], int] = lambda: 0
+        """The latest time that this node's clients and other groups were told, as its owner."""
         self.waits_for: str | None = None
         """The name of the owner that this node stands by for, if it does."""
         self.read_bytes = 0
@@ -317,7 +319,7 @@ class StreamLog:
             number=chain.number + 1,
             epoch=epoch,
             incarnation=self._incarnation,
-            time_ms=max(self._now_ms(), chain.time_ms),
+            time_ms=max(self._now_ms(), self.told_ms(), chain.time_ms),
             next_sequence=chain.next_sequence + record_count,
             record_count=record_count,
             previous_checksum=chain.checksum,

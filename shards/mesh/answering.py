@@ -104,7 +104,8 @@ class AnswerBack(Struct, eq=False, gc=False):
 class Answering:
     """This process's end of what another one asks. `now_s` is a monotonic clock.
 
-    `wake` is called when there is something to send outside of `received`. `peer` is the number
+    `wake` is called when there is something to send outside of `received`, `keep_up_with` with the
+    time at which something was sent that this group is to carry out. `peer` is the number
     that the other process has proved to have, if it had to. One that `owners` say to be succeeded
     is not heard.
     """
@@ -119,6 +120,7 @@ class Answering:
         *,
         now_s: Callable[[], float],
         wake: Callable[[], None],
+        keep_up_with: Callable[[int], None],
         peer: int | None = None,
         owners: Owners | None = None,
     ) -> None:
@@ -131,6 +133,7 @@ class Answering:
         self._calls = calls
         self.barrier = barrier
         self._now_s = now_s
+        self._keep_up_with = keep_up_with
         self._own = place.shards_of(place.process)
         self._reader = LinkReader()
         self.outgoing = OutgoingFrames(wake)
@@ -278,6 +281,7 @@ class Answering:
         message = decode_command(frame.body, frame.flags)
         if not isinstance(message, Receive) or self._is_own(message.source):
             raise LinkDamaged("a message that is not from an outbox of another group")
+        self._keep_up_with(message.sent_ms)
         held = None
         if frame.flags & FrameFlag.HOLDS:
             held = self.held[frame.correlation] = self.group.hold()

@@ -32,7 +32,8 @@ class Kind(IntEnum):
     TELL = 5
     """A command for a shard; it is not answered, and may be lost with the link."""
     POST = 6
-    """A message from an outbox; it comes again until it is acknowledged."""
+    """A message from an outbox, with the time of its sending (`Receive.sent_ms`, which earlier
+    versions leave out); it comes again until it is acknowledged."""
     RECEIVED = 7
     """The body's POSTs are in the mailboxes."""
     RELEASED = 8

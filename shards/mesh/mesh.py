@@ -7,6 +7,9 @@ tests) calls `look` some times a second.
 Messages from outboxes go out when their records are durable, each shard's in order. `_sent` has how
 far; what another group has not acknowledged up to there is sent again whenever its link has come
 up. What is not durable yet is not among it, and follows when it is.
+
+Each says when it was sent, and the receiver goes by no time below that (README.md, "Time"). What is
+sent again says the latest time at which its shard has sent anything.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +21,7 @@ from troth.core.limits import MAILBOX_LIMIT_COUNT
 from troth.core.machine import Machine
 from troth.core.state.shard_state import ShardState
 from troth.persistence.placement import ShardOf
+from troth.shards.clock import Clock
 from troth.shards.held import HeldMessages
 from troth.shards.turns import Seat
 from troth.shards.waiting import AfterReceipts
@@ -59,6 +63,8 @@ class Mesh:
         """Sends what links and ends have to say; then `wake` is not called for answers."""
         self._states: Callable[[], Sequence[ShardState]] = tuple
         self._sent: dict[tuple[int, int], int] = {}
+        self._sent_ms: dict[int, int] = {}
+        self._keep_up_with: Callable[[int], None] = lambda _: None
         self._acknowledgments = Acknowledgments()
         self._own_shards: Sequence[Seat] = ()
         self._far_seats: dict[int, FarSeat] = {}
@@ -89,18 +95,20 @@ class Mesh:
         states: Callable[[], Sequence[ShardState]],
         shard_of: ShardOf,
         go_on: Callable[[], None],
-        now_ms: Callable[[], int],
+        clock: Clock,
     ) -> None:
         """Learn where the states of this group's shards are, and which shard an id has.
 
-        `go_on` makes them take up what has waited for a pass; `now_ms` is their clock. All that is
+        `go_on` makes them take up what has waited for a pass; `clock` is theirs. All that is
         before anything comes up.
         """
+        self._keep_up_with = clock.keep_up_with
         self._states = states
         self.passes.when_over = go_on
         seats: dict[int, Seat] = {shard.index: shard for shard in self._own_shards}
         seats.update(self._far_seats)
-        self.errands.attach([seats[index] for index in sorted(seats)], states(), shard_of, now_ms)
+        in_order = [seats[index] for index in sorted(seats)]
+        self.errands.attach(in_order, states(), shard_of, clock.now_ms)
 
     def look(self) -> None:
         """Look at the time, some times a second."""
@@ -126,6 +134,7 @@ class Mesh:
             self.barrier,
             now_s=self._now_s,
             wake=self._wake_later,
+            keep_up_with=self._keep_up_with,
             peer=peer,
             owners=self.owners,
         )
@@ -188,7 +197,9 @@ class Mesh:
                 gate.expect()
             self.barrier.hold(partial(self._post_later, target, message, held, gate))
         else:
-            self._sent[message.source, target] = message.sequence
+            source = message.source
+            self._sent[source, target] = message.sequence
+            self._sent_ms[source] = max(self._sent_ms.get(source, 0), message.sent_ms)
             self.links[self._groups[target]].post(target, message, held, gate)
 
     def _post_later(
@@ -214,9 +225,10 @@ class Mesh:
         for source, command in self._acknowledgments.to(targets):
             link.tell(source, command)
         for state in self._states():
+            index, sent_ms = state.index, self._sent_ms.get(state.index, 0)
             for target, sequence, message in state.outbox:
-                if target in targets and sequence <= self._sent.get((state.index, target), 0):
-                    link.post(target, Receive(state.index, sequence, message), None, None)
+                if target in targets and sequence <= self._sent.get((index, target), 0):
+                    link.post(target, Receive(index, sequence, message, sent_ms), None, None)
 
     def _when_down(self, link: MeshLink) -> None:
         self.calls.parted(link.peer)

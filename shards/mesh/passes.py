@@ -132,19 +132,35 @@ class GivenPasses:
 
 @final
 class GroupMachine(Machine):
-    """The machine of a shard of a server with several groups: it respects passes."""
+    """The machine of a shard of a server with several groups: it respects passes, and the time of
+    those who send it something.
+    """
 
     passes: GivenPasses
     now_s: Callable[[], float]
 
     def carry_out(self, command: Command, now_ms: int) -> Step | Reply:
-        """Carry out a command, or leave it for later while a pass says so."""
+        """Carry out a command, or leave it for later while a pass says so.
+
+        What another group has sent is carried out at no time below that of its sending.
+        """
         kind = type(command)
         if self.passes.given and self._has_to_wait(kind, command, now_ms):
             return Step(DONE, again=command, waits=True)
         if kind in _WITH_FENCE and command.fence is not None:  # type: ignore[attr-defined]
             return self._carry_out_with_fence(command, command.fence, now_ms)  # type: ignore[attr-defined]
+        if kind is c.Receive:
+            now_ms = max(now_ms, command.sent_ms)  # type: ignore[attr-defined]
         return _carry_out(self, command, now_ms)
+
+    def _finish(self, step: Step, now_ms: int) -> None:
+        """Do as `Machine`; messages to shards say when they were sent."""
+        super()._finish(step, now_ms)
+        if step.posts:
+            step.posts = [
+                (target, c.Receive(one.source, one.sequence, one.message, now_ms))
+                for target, one in step.posts
+            ]
 
     def _carry_out_with_fence(
         self, command: Command, fence: Fence | WorkflowFence, now_ms: int

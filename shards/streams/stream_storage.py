@@ -386,6 +386,10 @@ class StreamStorage:
         """The time of the last owner when it was last heard, in ms since 1970."""
         return self._log.time_ms
 
+    def tell_time(self, told_ms: Callable[[], int]) -> None:
+        """Take what says, in any thread, when the next owner begins at least."""
+        self._log.told_ms = told_ms
+
     def stream_statistics(self) -> StreamStatistics:
         """Return this server's part in the log; in any thread."""
         stream_log = self._log

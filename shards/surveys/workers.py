@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 from troth.core.workflows import ACQUIRED
 from troth.shards.delivery.dialects import Dialect
-from troth.shards.delivery.polls import Polls
+from troth.shards.delivery.polls import PollConnection, Polls
 from troth.shards.shards import Shards
 
 from .pace import Pace
@@ -59,29 +59,38 @@ async def streams(
     group_prefix: str,
     pace: Pace,
 ) -> tuple[list[WorkerRow], bool]:
-    """Return the next streams of this process, without leases, and whether there are more."""
-    smallest: Smallest[tuple[str, str]] = Smallest(limit_count, after)
-    for some in chunks(polls.connections(), LOOK_COUNT):
-        smallest.offer((one.group, one.id) for one in some if one.group.startswith(group_prefix))
-        await pace.rest()
-    places, has_more = smallest.found()
-    rows = []
-    for group, connection_id in places:
-        one = polls.find(group, connection_id)
-        if one is not None:
-            rows.append(
-                WorkerRow(
-                    group,
-                    connection_id,
-                    one.dialect,
-                    one.peer,
-                    one.since_ms,
-                    one.load_count,
-                    one.delivered_count,
-                    None,
-                )
+    """Return the next streams of this process, without leases, and whether there are more.
+
+    Streams that end during a rest are made up for: where there are more, the page is full. So what
+    joins the pages of several processes goes past no stream.
+    """
+    rows: list[WorkerRow] = []
+    has_more = True
+    while has_more and len(rows) < limit_count:
+        smallest: Smallest[tuple[str, str]] = Smallest(limit_count - len(rows), after)
+        for some in chunks(polls.connections(), LOOK_COUNT):
+            smallest.offer(
+                (one.group, one.id) for one in some if one.group.startswith(group_prefix)
             )
+            await pace.rest()
+        places, has_more = smallest.found()
+        rows += [_row(one) for place in places if (one := polls.find(*place)) is not None]
+        if places:
+            after = places[-1]
     return rows, has_more
+
+
+def _row(one: PollConnection) -> WorkerRow:
+    return WorkerRow(
+        one.group,
+        one.id,
+        one.dialect,
+        one.peer,
+        one.since_ms,
+        one.load_count,
+        one.delivered_count,
+        None,
+    )
 
 
 async def leases(shards: Shards, wanted: set[str], pace: Pace) -> dict[str, int] | None:

@@ -49,8 +49,8 @@ _FAULTS: Final[tuple[Fault, ...]] = (
     fault(
         "an owner's time is below that of the last frame",
         "persistence/streams/stream_log.py",
-        "time_ms=max(self._now_ms(), chain.time_ms),",
-        "time_ms=self._now_ms(),",
+        "time_ms=max(self._now_ms(), self.told_ms(), chain.time_ms),",
+        "time_ms=max(self._now_ms(), self.told_ms()),",
         LOG,
     ),
     fault(

@@ -13,6 +13,7 @@ BETWEEN, FENCES, ALONE, QUESTIONS = (
     for name in ("test_between_groups", "test_fences", "test_errands", "test_links")
 )
 
+TIMES = "shards/mesh/test_times.py"
 BARRIER = "shards/mesh/test_barrier.py"
 
 MESH_FAULTS: tuple[Fault, ...] = (
@@ -236,6 +237,49 @@ MESH_FAULTS: tuple[Fault, ...] = (
         "if end.barrier.is_closed:",
         "if False:",
         BARRIER,
+    ),
+    fault(
+        "a message is carried out at a time below that at which it was sent",
+        PASSES,
+        "now_ms = max(now_ms, command.sent_ms)",
+        "pass",
+        TIMES,
+        is_quick=True,
+    ),
+    fault(
+        "a group does not keep up with the time of those who send it messages",
+        ANSWERING,
+        "self._keep_up_with(message.sent_ms)",
+        "pass",
+        TIMES,
+    ),
+    fault(
+        "what is sent again does not say when it was sent",
+        MESH,
+        "Receive(index, sequence, message, sent_ms)",
+        "Receive(index, sequence, message, 0)",
+        TIMES,
+    ),
+    fault(
+        "a process that is started again begins below the time that others told it",
+        "shards/replay.py",
+        "return count, max(times, default=0)",
+        "return count, 0",
+        TIMES,
+    ),
+    fault(
+        "a checkpoint does not say at what time it was made",
+        "shards/shard.py",
+        "self._committer.position, self._now_ms)",
+        "self._committer.position)",
+        TIMES,
+    ),
+    fault(
+        "an owner's frames are below the time that other groups told it",
+        "persistence/streams/stream_log.py",
+        "time_ms=max(self._now_ms(), self.told_ms(), chain.time_ms),",
+        "time_ms=max(self._now_ms(), chain.time_ms),",
+        "shards/streams/test_stream_storage.py",
     ),
     fault(
         "a group keeps its part of a snapshot whose end it was told in vain",

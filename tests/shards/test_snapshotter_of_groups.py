@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from troth.core.grammar.cron import parse
+from troth.shards.clock import SteadyClock
 from troth.shards.errors import OutOfReach
 from troth.shards.upkeep import snapshotter
 from troth.shards.upkeep.snapshotter import ReadableSnapshot
@@ -16,12 +17,11 @@ from troth.shards.upkeep.snapshotter import ReadableSnapshot
 from .stage import EPOCH_MS
 
 
-class SetClock:
+class SetClock(SteadyClock):
     """A clock that a test sets."""
 
     def __init__(self, now_ms: int) -> None:
         self.time_ms = now_ms
-        self.jumps_count = self.set_backs_count = 0
 
     def now_ms(self) -> int:
         return self.time_ms

@@ -10,6 +10,7 @@ against the state before it, and each answer and message against what is on disk
 | I2 state is the replay of the log, after every crash; nothing acknowledged is lost | `recovered` |
 | I5 queues and memory are bounded | `check_memory` (`memory.py`) |
 | I6 every message between shards takes effect once, in order, after its cause | `_message` |
+| what a message leads to has no time below that of what has led to it | `_message` |
 | rest.md 13: transitions, claims, locks, callbacks, deliveries | `_CHECKS`, `sending`, `stepped` |
 | every instant of a schedule fires once, in order | `_schedule_fired` |
 | no counter of a task is claimed twice | `_task_claimed` |
@@ -51,6 +52,7 @@ from troth.persistence.wal.log import LogRecord
 from troth.shards.hashing import shard_of
 
 from .ledger import BrokenPromise, require
+from .sent_times import SentTimes
 
 PENDING = PromiseState.PENDING
 UNDER_WAY = (TaskState.ENQUEUED, TaskState.CLAIMED)
@@ -86,6 +88,7 @@ class Watch:
         self._fired: set[tuple[str, int]] = set()
         self.told: set[tuple[str, str]] = set()
         self._at = 0
+        self._sent = SentTimes()
         self.broken: BrokenPromise | None = None
         self.machines: dict[int, Machine] = {}
         """Those of all shards whose processes run."""
@@ -120,7 +123,9 @@ class Watch:
         rule = _CHECKS.get(type(record))
         if rule is not None:
             rule(self, state, record)
+        sent = dict(state.outbox.sequences)
         replay(state, record)
+        self._sent.note(shard, record, sent, state.outbox.sequences)
 
     def recovered(
         self, next_sequence: int, found: list[tuple[int, LogRecord]], group: int = 0
@@ -489,6 +494,9 @@ class Watch:
             sent == record.message,
             f"shard {state.index} applied a message that {record.source} has not sent",
         )
+        told_ms = self._sent.take(record.source, state.index, record.sequence)
+        place = f"shard {state.index} applied at {record.at} what {record.source}"
+        require(record.at >= told_ms, f"{place} sent at {told_ms}")
 
     def _acknowledged(self, state: ShardState, record: r.MessagesAcknowledged) -> None:
         done = self.shadow[record.target].inbox.get(state.index, 0)

@@ -201,9 +201,7 @@ class Server:
             elsewhere=self.mesh,
         )
         if self.mesh is not None and self.homes is not None:
-            self.mesh.attach(
-                self.shards.states, self.shards.shard_of, self.shards.go_on, clock.now_ms
-            )
+            self.mesh.attach(self.shards.states, self.shards.shard_of, self.shards.go_on, clock)
             self.homes.attach(here, self.shards.tell, self.shards.shard_of)
             self.shared = SharedParts(self.mesh, self.homes, self.shards, self.placement)
         self.recovery = self.shards.recover(self.storage)

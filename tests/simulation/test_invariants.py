@@ -23,6 +23,7 @@ from troth.core.model import (
 from troth.core.replies import Claimed, Reply, TaskMessage
 from troth.core.retention_rules import RetentionRule
 from troth.persistence.wal.log import LogRecord
+from troth.shards.hashing import shard_of
 
 from .invariants import Watch
 from .ledger import BrokenPromise
@@ -165,6 +166,25 @@ def test_what_is_right_is_not_complained_about() -> None:
 
     assert watch.deleted == {"p"}
     assert watch.slots_count == 2
+
+
+def test_an_effect_that_is_earlier_than_its_cause_is_noticed() -> None:
+    """The cause is a slot of a schedule in shard 0, whose promise is in shard 1."""
+    name, others = "run/5000", 2
+    while shard_of(name, others) != 1:
+        name += "-"
+    promise = r.PromiseMessage(name, 100_000, EMPTY_VALUE, {})
+    cause = r.ScheduleFired("s", 5_000, 10_000, promise, 5_000, 60_000)
+    for at, is_sound in ((60_000, True), (59_999, False)):
+        watch = Watch(others)
+        watch.check(0, r.ScheduleCreated(SCHEDULE))
+        watch.check(0, cause)
+        effect = r.MessageReceived(0, 1, promise, 1, at)
+        if is_sound:
+            watch.check(1, effect)
+        else:
+            with pytest.raises(BrokenPromise, match="applied at 59999 what 0 sent at 60000"):
+                watch.check(1, effect)
 
 
 # The log after a crash

@@ -78,6 +78,7 @@ class Pair:
             mesh.barrier,
             now_s=lambda: self.now_s,
             wake=lambda: None,
+            keep_up_with=lambda _: None,
         )
 
     def greet(self) -> None:

@@ -138,6 +138,7 @@ async def test_each_end_notices_by_itself_that_the_other_is_silent() -> None:
         mesh.barrier,
         now_s=lambda: now_s,
         wake=lambda: None,
+        keep_up_with=lambda _: None,
     )
     link.opened()
     end.received(link.take())

@@ -327,7 +327,7 @@ def make_process(
         options=options,
         elsewhere=mesh,
     )
-    mesh.attach(shards.states, shards.shard_of, shards.go_on, shards.clock.now_ms)
+    mesh.attach(shards.states, shards.shard_of, shards.go_on, shards.clock)
     process = Process(place, mesh, shards, outgoing)
     return process
 

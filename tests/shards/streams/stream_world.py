@@ -113,7 +113,7 @@ async def node(
             elsewhere=mesh,
         )
         if mesh is not None:
-            mesh.attach(shards.states, shards.shard_of, shards.go_on, shards.clock.now_ms)
+            mesh.attach(shards.states, shards.shard_of, shards.go_on, shards.clock)
         recovery = await trio.to_thread.run_sync(shards.recover, storage)
         async with trio.open_nursery() as nursery:
             await nursery.start(shards.run, storage.make_writer)

@@ -291,6 +291,17 @@ async def test_clocks_that_differ_are_told_of_once(
     assert 4_000 < int(skews[0]) <= 5_000
 
 
+async def test_time_goes_on_at_a_takeover_from_what_other_groups_were_told(tmp_path: Path) -> None:
+    engine = Engine()
+    told_ms = MACHINE_TIMES.now_ms() + 3_600_000
+    async with node(engine, tmp_path / "a") as first:
+        first.storage.tell_time(lambda: told_ms)
+        await first.create("one")
+
+    async with node(engine, tmp_path / "b", "b") as second:
+        assert second.storage.time_ms == told_ms
+
+
 def test_time_stands_still_where_the_last_owner_was_ahead() -> None:
     clock = SystemClock(lambda: 100_000, lambda: 5)
     clock.continue_after(104_000)
