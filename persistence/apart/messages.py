@@ -81,7 +81,7 @@ class Pending(Struct, frozen=True, tag=True):
 
 
 class Completed(Struct, frozen=True, tag=True):
-    """Promises that are completed, as an array in JSON; how many there are of which shard."""
+    """Promises that are completed, as an array in JSON; each shard, with how many are its own."""
 
     shards: list[tuple[int, int]]
     array: bytes

@@ -168,7 +168,7 @@ class WriterProcess:
             self._fail(self._answer())
 
     def commit(self) -> Done:
-        """Have it committed; return what it says then. Raises what a commit raises."""
+        """Ask it to commit; return what it says then. Raises what a commit raises."""
         assert self._connection is not None, "it has begun"
         with contextlib.suppress(OSError):  # it has gone, and may have said why
             self._connection.sendall(encode(End()))

@@ -16,7 +16,7 @@ from .process import WriterProcess
 
 @final
 class StoreWriter:
-    """Writes checkpoints to `store` by `process`; see `port.StoreWriter`."""
+    """Writes checkpoints to `store` by `process`; see `port.CheckpointWriter`."""
 
     def __init__(self, process: WriterProcess, store: LmdbStore) -> None:
         self._process = process
@@ -24,7 +24,7 @@ class StoreWriter:
 
     @property
     def process_id(self) -> int | None:
-        """See StoreWriter."""
+        """See CheckpointWriter."""
         return self._process.process_id
 
     def write(
@@ -35,7 +35,7 @@ class StoreWriter:
         rooms: Sequence[Room],
         pause: Callable[[], None],
     ) -> list[int]:
-        """See StoreWriter."""
+        """See CheckpointWriter."""
         store, process = self._store, self._process
         store.check()
         begin = Begin(
@@ -64,9 +64,9 @@ class StoreWriter:
                     raise CheckpointFailed(str(self._store.path), "cannot be written", problem)
 
     def end(self) -> None:
-        """See StoreWriter."""
+        """See CheckpointWriter."""
         self._process.end()
 
     def close(self) -> None:
-        """See StoreWriter."""
+        """See CheckpointWriter."""
         self._process.close()

@@ -18,7 +18,7 @@ from troth.persistence.errors import CheckpointDamaged
 from . import digests, loading, rows, writing
 from .cold import ColdReader
 from .id_filter import NoWriter, StoredIds, shared_bits
-from .port import Store, StoreWriter, View, Write
+from .port import CheckpointWriter, Store, View, Write
 from .rows import RowDecoder
 
 SMALL_BYTES: Final = 64 << 20
@@ -60,7 +60,7 @@ class Checkpoints:
         store: Store,
         data_id: bytes,
         shards: range | int,
-        writer: StoreWriter | None = None,
+        writer: CheckpointWriter | None = None,
     ) -> None:
         """Read what is there; `writer` writes what is large in a process of its own."""
         shards = range(shards) if isinstance(shards, int) else shards
@@ -141,7 +141,7 @@ class Checkpoints:
         self._checkpoints_count += 1
 
     def _write_apart(self, captures: Sequence[Capture], pause: Callable[[], None]) -> bool:
-        """Have the captures written by the process for that; return False if there is none.
+        """Pass the captures to the process that writes them; return False if there is none.
 
         Raises as `write` does.
         """

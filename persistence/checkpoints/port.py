@@ -81,7 +81,7 @@ class Store(Protocol):
         ...  # pragma: no cover
 
 
-class StoreWriter(Protocol):
+class CheckpointWriter(Protocol):
     """What writes large checkpoints in a process of its own."""
 
     @property

@@ -75,7 +75,7 @@ class LmdbStore:
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """What tells the file that is open from any other; None if there was none yet."""
+        """The device and the number of the file that is open; None if there was none yet."""
         return self._identity
 
     def _open(self) -> lmdb.Environment:

@@ -11,6 +11,7 @@ and something has changed, and at a clean stop. An error is final, as with the l
 CheckpointFailed.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class CheckpointStore(Protocol):
 
     @property
     def writer_problem(self) -> str | None:
-        """Why no process of its own has written a large checkpoint; None if one has."""
+        """The reason why a thread has written a large checkpoint; None if it has not."""
         ...  # pragma: no cover
 
     @property
@@ -162,7 +163,7 @@ class Checkpointer:
         self._durations_s = Buckets(_BOUNDS_S)
         self._last_on_ms = 0
         self._writer_problem: str | None = None
-        self._is_last = False
+        self._hurries = threading.Event()
 
     async def run(self) -> None:
         """Make checkpoints when they are due, until canceled.
@@ -230,7 +231,8 @@ class Checkpointer:
 
         After the last one, at a stop, nothing is read any more and nothing need leave memory.
         """
-        self._is_last = is_last
+        if is_last:
+            self._hurries.set()  # also for one that is being written
         async with self._running:
             started = time.monotonic()
             self._committer.forget_bytes()
@@ -298,8 +300,8 @@ class Checkpointer:
         def pause() -> None:
             nonlocal worked_s
             took_s = time.thread_time() - worked_s
-            if took_s >= PIECE_S and not self._is_last:
-                time.sleep(PAUSES_FACTOR * took_s)
+            if took_s >= PIECE_S:
+                self._hurries.wait(PAUSES_FACTOR * took_s)
                 worked_s = time.thread_time()
 
         return pause

@@ -111,9 +111,7 @@ class System:
         self.states: dict[str, TaskState] = {}
         self.captures: list[Capture] = []
         self.capturing: checkpointing.Capturing | None = None
-        self.checkpoints: Checkpoints | None = None
-        if self.store is not None:
-            self.checkpoints = self._load(self.store)
+        self.checkpoints = None if self.store is None else self._load(self.store)
         self.sequences = [0] * self.shard_count
         for step in self.log:
             for shard, body in step:

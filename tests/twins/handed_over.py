@@ -40,7 +40,7 @@ class HandedOver:
         rooms: Sequence[Room],
         pause: Callable[[], None],
     ) -> list[int]:
-        """See StoreWriter."""
+        """See CheckpointWriter."""
         sizes = [(room.size_bytes, room.free_count) for room in rooms]
         begin = passed(Begin(RELEASE, "", None, meta, stored, sizes))
         assert isinstance(begin, Begin)
@@ -58,10 +58,10 @@ class HandedOver:
         return [one.ids_count for one in filters]
 
     def end(self) -> None:
-        """See StoreWriter."""
+        """See CheckpointWriter."""
 
     def close(self) -> None:
-        """See StoreWriter."""
+        """See CheckpointWriter."""
 
 
 def handing_over(store: Store) -> HandedOver | None:
