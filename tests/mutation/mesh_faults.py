@@ -28,7 +28,7 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "after a reconnect a message leaves before its outbox record is durable",
         MESH,
-        " and sequence <= self._sent.get((state.index, target), 0)",
+        " and sequence <= self._sent.get((index, target), 0)",
         "",
         BETWEEN,
     ),
@@ -237,6 +237,13 @@ MESH_FAULTS: tuple[Fault, ...] = (
         "if end.barrier.is_closed:",
         "if False:",
         BARRIER,
+    ),
+    fault(
+        "messages to other groups do not say when they were sent",
+        PASSES,
+        "c.Receive(one.source, one.sequence, one.message, now_ms)",
+        "one",
+        TIMES,
     ),
     fault(
         "a message is carried out at a time below that at which it was sent",
