@@ -104,7 +104,7 @@ class SharedProof(ClusterProof):
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
         # A process whose group moves ends its connections, also the one that asks what there is.
         self._wait_until_spread(self._nodes if end == "halt" else others)
-        with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+        with self._asking() as http:
             self._settle(http, journals, stopped_well=False)
         if end == "kill with the disk":
             shutil.rmtree(ending.data)
