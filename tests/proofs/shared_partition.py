@@ -48,6 +48,7 @@ from .partition import (
     Probe,
     all_both,
 )
+from .shared_kill import holders_of
 from .support import FAR_MS, NO_ANSWER, Client
 
 MESH_PORT: Final = PORT + 2
@@ -311,8 +312,7 @@ class SharedPartitionProof(PartitionProof):
             time.sleep(0.2)
 
     def _is_spread(self) -> bool:
-        with contextlib.closing(cluster_book(self._engine.url)) as book:
-            counts = Counter(one.node for one in book.holders())
+        counts = holders_of(self._engine.url)
         return (
             counts.total() == self._groups_count
             and len(counts) == min(len(self._nodes), self._groups_count)
