@@ -363,6 +363,18 @@ def nats_engine(groups_count: int = 1) -> Iterator[ProofEngine]:
         )
 
 
+@contextmanager
+def kept_if_it_fails(prefix: str) -> Iterator[Path]:
+    """Make a directory, and remove it if the block does not fail."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield directory
+    except BaseException:
+        print(f"what the nodes have said is in {directory}/*/server.log")
+        raise
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def main() -> None:
     """Run the proof from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -379,11 +391,8 @@ def main() -> None:
     from .shared_kill import SharedProof
 
     kind = SharedProof if arguments.shared else ClusterProof
-    with (
-        tempfile.TemporaryDirectory(prefix="troth-cluster-") as directory,
-        made(arguments.groups) as engine,
-    ):
-        proof = kind(Path(directory), arguments.seed, print, engine, arguments.nodes)
+    with kept_if_it_fails("troth-cluster-") as directory, made(arguments.groups) as engine:
+        proof = kind(directory, arguments.seed, print, engine, arguments.nodes)
         proof.run_all(arguments.rounds)
     print(f"nothing lost, nothing doubled: {proof.report}")
     print(proof.costs())

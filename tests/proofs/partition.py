@@ -43,7 +43,7 @@ from tests.helpers.server import SERVE
 from tests.simulation.linearizability import LockModel, PromiseModel, RootModel, check
 from tests.simulation.test_linearizability import History
 
-from .cluster_kill import log_of
+from .cluster_kill import kept_if_it_fails, log_of
 from .histories import KINDS, attempted, renamed
 from .kill import Victim
 from .namespaces import NETWORK, Machines, NotPossible, machines
@@ -516,14 +516,12 @@ def run(
     engine: PartitionedEngine,
 ) -> PartitionProof:
     """Run the proof on a network. Raises AssertionError at what is wrong."""
-    directory = Path(tempfile.mkdtemp(prefix="troth-partition-"))
-    nodes: list[PartitionedNode] = []
-    try:
+    with kept_if_it_fails("troth-partition-") as directory:
         library = build(directory)
         if library is None:
             print("there is no C compiler: no clock is set")
         arguments = (*engine.arguments, *kind.arguments_of_all(directory))
-        nodes += [
+        nodes = [
             PartitionedNode(
                 network,
                 name,
@@ -533,10 +531,10 @@ def run(
             )
             for name in names
         ]
-        for node in nodes:
-            node.start_unready()
-        proof = kind(network, nodes, seed, engine)
         try:
+            for node in nodes:
+                node.start_unready()
+            proof = kind(network, nodes, seed, engine)
             proof.run(rounds_count or len(proof.troubles))
             proof.clocks_set_count = proof.count_clocks()
         finally:
@@ -545,8 +543,6 @@ def run(
         unexplained = proof.unexplained()
         assert not unexplained, f"no order explains what was seen of {unexplained}"
         return proof
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
