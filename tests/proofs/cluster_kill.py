@@ -103,6 +103,8 @@ class PatientClient(Client):
 class ClusterProof(Proof):
     """One run over the ends of many owners of one log."""
 
+    _worker_patience_s = PATIENCE_S
+
     def __init__(
         self,
         directory: Path,
