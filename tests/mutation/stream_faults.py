@@ -234,6 +234,13 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         BOOKS,
     ),
     fault(
+        "a node does not start while NATS servers agree who leads",
+        "persistence/streams/jetstream_layout.py",
+        "if error.number in _NOT_NOW:",
+        "if False:",
+        JETSTREAM,
+    ),
+    fault(
         "an engine that takes no snapshot now looks like a defect",
         "shards/streams/stream_upkeep.py",
         "            raise OutOfReach from error\n",
