@@ -147,7 +147,7 @@ class JetStreamLayout:
 def refused(name: str) -> Iterator[None]:
     """Raise StreamRefused for what JetStream refuses while something is made.
 
-    Raises StreamUnreachable if that can change by itself before long.
+    Raises StreamUnreachable if that can change before long.
     """
     try:
         yield
