@@ -386,7 +386,8 @@ class Shards(Gathering):
         self, index: int, command: Command, held: HeldMessages | None, asker: Asker
     ) -> None:
         """Do as `submit`, in the shard with this index."""
-        self._refuse_unless_open()
+        if self._stopping or self.committer.failure is not None:
+            self._refuse_unless_open()
         shard = self._at[index]
         shard.put(command, asker, 0, held)
         self._submitted[index] = shard

@@ -63,6 +63,7 @@ Errand = Callable[[int, Any, HeldMessages | None], Awaitable[Reply]]
 _log = structlog.get_logger("troth.mesh")
 
 _DEFECT: Final = Reply(Code.INTERNAL)
+_INVOKE: Final = task_ids.invoke_id("")
 ANY_PROMISE: Final = ""
 """No promise has this id: it is in use only while a completion, of any promise, is under way."""
 
@@ -197,6 +198,8 @@ class Errands:
         return self._fenced if fence is not None and self._is_far(fence.id) else None
 
     def _needs_leaf(self, command: c.ClaimTask) -> Errand | None:
+        if command.id.startswith(_INVOKE):
+            return None  # as most are; they have no leaf
         name = task_ids.parse(command.id)
         is_resume = name is not None and name.kind is RESUME
         return self._claim if is_resume and self._is_far(name.leaf) else None  # type: ignore[union-attr]

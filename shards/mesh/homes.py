@@ -17,13 +17,20 @@ Messages come here after the answer to the request that caused them, as they com
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, final
 
 import trio
 from msgspec import Struct
 
 from troth.core.commands import Command, RetryTask, TaskNotSent, TaskSent
-from troth.core.grammar.addresses import Address, PollAddress, PushAddress
+from troth.core.grammar.addresses import (
+    URL_LENGTH_LIMIT,
+    Address,
+    PollAddress,
+    PushAddress,
+    resolve,
+)
 from troth.core.replies import ExecuteMessage, Message, TaskMessage, UnblockMessage
 from troth.core.workflow_commands import (
     ExecuteNotSent,
@@ -55,6 +62,9 @@ EXECUTIONS_HOME: Final = 0
 
 SLICE_COUNT: Final = 100
 """Messages that are asked for again before other work gets its turn."""
+
+_RECEIVERS_KEPT_COUNT: Final = 1024
+"""Of so many receivers it is remembered where their homes are."""
 
 
 class Withdrawal(Struct, frozen=True, array_like=True, gc=False, tag=True):
@@ -157,6 +167,9 @@ class MessageHomes:
         self._own = place.process
         self._groups: Sequence[int] = place.groups
         self._targets = targets
+        self._home_of_text = lru_cache(_RECEIVERS_KEPT_COUNT)(
+            lambda text: self.finder.of_address(resolve(text, targets))
+        )
         self._entrusted = {process: _Entrusted() for process in calls.others}
         self._delivery: Outgoing | None = None
         self._tell: Callable[[Command], None] = lambda _: None
@@ -205,8 +218,13 @@ class MessageHomes:
                 self._tell(report)
 
     def _home_of(self, message: Message) -> int | None:
-        if isinstance(message, TaskMessage) and is_of_execution(message.task.id):
-            return EXECUTIONS_HOME
+        if isinstance(message, TaskMessage):
+            task = message.task
+            if is_of_execution(task.id):
+                return EXECUTIONS_HOME
+            receiver = task.receiver
+            if isinstance(receiver, str) and len(receiver) <= URL_LENGTH_LIMIT:
+                return self._home_of_text(receiver)
         return self.finder.of_address(address_of(message, self._targets))
 
     def withdraw(self, task_id: str) -> None:

@@ -243,9 +243,9 @@ class MeshLink:
     def parcel(self, parcel: tuple[Any, ...]) -> int:
         """Hand the process something, while the link is up; how many bytes it takes."""
         outgoing = self._outgoing
-        before_bytes = len(outgoing)
+        before_bytes = outgoing.whole_bytes + len(outgoing.together)
         outgoing.put_together(_PARCELS, parcel)
-        return len(outgoing) - before_bytes
+        return outgoing.whole_bytes + len(outgoing.together) - before_bytes
 
     def _send_call(self, call: _Call) -> None:
         self._last_correlation = correlation = self._last_correlation + 1
