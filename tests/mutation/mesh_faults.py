@@ -28,7 +28,7 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "after a reconnect a message leaves before its outbox record is durable",
         MESH,
-        " and sequence <= self._sent.get((state.index, target), 0)",
+        " and sequence <= self._sent.get((index, target), 0)",
         "",
         BETWEEN,
     ),
