@@ -293,6 +293,8 @@ assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 assert STREAM_ALIVE_MS * 2 < STREAM_LEASE_MS < STREAM_TAKEOVER_WAIT_MS < STREAM_SILENCE_MS
 assert COPY_LEASE_OF_NODES_MS > STREAM_SILENCE_MS * 3 // 2, "a copy outlives its owner's node"
+CLUSTER_AWAY_MS: Final = 15_000  # how long a group may be away before a node that serves is unready
+CLUSTER_NOTICE_MS: Final = 5_000  # how long a drained node is not ready before its groups go
 assert CLUSTER_NOTE_MS * 4 < CLUSTER_LIVING_MS < STREAM_SILENCE_MS
 assert STREAM_SEEN_MS * 2 < CLUSTER_STANDING_BY_MS
 assert STREAM_FRAME_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES

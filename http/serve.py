@@ -33,6 +33,7 @@ from troth.http.monitoring.stream_metrics import STREAM
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.lease_watch import watch_lease
+from troth.http.processes.mesh_files import MeshFilesRefused
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.processes.opening import open_group_storage, open_storage
 from troth.http.processes.scheduling import interrupt_no_others
@@ -90,9 +91,14 @@ def serve(
         if seated is not None:
             if seated.seat.processes_count > 1:
                 interrupt_no_others()  # before any thread is started
+            if settings.mesh_listen is not None:
+                _check_mesh(settings)  # before this process takes the place of another one
             seated.wait_to_serve()
         manager = seated or taken()
         trio.run(_serve, settings, manager, when_ready, strict_exception_groups=True)
+    except MeshFilesRefused as error:
+        say_failed(str(error), settings.log_format)
+        return EXIT_FAILED
     except BaseException as error:
         if settings.mesh_listen is not None and is_succeeded(error):
             _log.warning("another node owns the group of this process by now")
@@ -106,6 +112,14 @@ def serve(
             seated.fatal(problem)  # the supervisor says it, when all have ended
         return EXIT_FAILED
     return EXIT_OK
+
+
+def _check_mesh(settings: Settings) -> None:
+    """See to it that other nodes let this one in. Raises MeshFilesRefused."""
+    # Only here: other servers need none of it.
+    from troth.http.processes.admission import check_mesh
+
+    check_mesh(settings)
 
 
 def _stop_signals() -> list[signal.Signals]:

@@ -63,10 +63,11 @@ def _connect(connection: socket.socket, directory: Path) -> None:
 def restart_command(path: Path, as_json: bool) -> None:
     """Restart the processes of a server one after the other.
 
-    It is for servers of several processes (`troth serve --processes`). The others serve in the
-    meantime, and connections wait, so clients notice nothing but a short delay. Each new process
-    reads the settings again, but for addresses, the data directory and the number of processes:
-    these need a new server. Run it on the server's machine, as its user.
+    It is for servers of several processes (`troth serve --processes` or `--cluster`). The others
+    serve in the meantime, and connections wait, so clients notice nothing but a short delay. Each
+    new process reads the settings again, and the certificates of links to other servers, but for
+    addresses, the data directory and the number of processes: these need a new server. Run it on
+    the server's machine, as its user.
 
     \b
     Example:

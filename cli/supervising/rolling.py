@@ -2,7 +2,9 @@
 
 The next program is started first and loads its modules, so that nothing is touched if it cannot.
 Then the old one finishes what clients have in flight, and ends its group; the next one opens it.
-The process after that is replaced when this one is ready.
+The process after that is replaced when this one is ready, or stands by for a group that another
+node of a cluster owns. A group in a cluster is not released in between: the next one knows that the
+old one has ended and claims it immediately, while other nodes wait until it was silent for 3 s.
 """
 
 from enum import Enum
@@ -35,18 +37,26 @@ class Parent(Protocol):
     def child_of(self, process: int) -> Child | None:
         """Return the process that has a seat now, if there is one."""
 
+    def is_in_place(self, process: int) -> bool:
+        """Return whether a process serves, or stands by where other nodes may serve its group."""
+
     def rolled(self) -> None:
         """Note that a restart has ended, for better or worse."""
 
 
 @final
 class Rolling:
-    """One restart. `process` is the one that is replaced now."""
+    """One restart. `process` is the one that is replaced now.
+
+    `was_serving` says whether any process served when it began: then connections wait for the next
+    one of those, however long it takes.
+    """
 
     def __init__(
         self, parent: Parent, lives: Lives, request: ControlRequest, drain_s: float
     ) -> None:
         self.process = -1
+        self.was_serving = lives.is_any_ready
         self.successor: Child | None = None
         self._parent = parent
         self._lives = lives
@@ -113,7 +123,7 @@ class Rolling:
         life = self._life
         if life.starts_count > self._starts_count or life.stage is LifeStage.WAITING:
             self.give_up(f"process {self.process} has ended while it started; see the log")
-        elif life.stage is LifeStage.READY:
+        elif self._parent.is_in_place(self.process):
             self._request.answer({"restarted": self.process})
             if self.process + 1 < len(self._lives.lives):
                 self._begin(self.process + 1, now_s)

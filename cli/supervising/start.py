@@ -125,6 +125,7 @@ def supervise(
                 cluster=settings.cluster,
                 mesh=mesh,
                 mesh_address=mesh_address,
+                owns_ports=not (handed_over.api or handed_over.poll),
             )
             ended = Supervisor(plan, TimedNotices(manager.address, manager.watchdog_s)).run()
     except (ListenError, HandedOverRefused, MeshRefused, PersistenceError) as error:
@@ -235,14 +236,14 @@ def _open_mesh(
     if address is None:
         return [], None, b""
     # Only here: other servers need none of it.
-    from troth.http.links.cluster_secret import ClusterSecretRefused
-    from troth.http.links.tls_end import LinkTlsRefused
-    from troth.http.processes.mesh_files import read_mesh_files
+    from troth.http.processes.admission import check_mesh
+    from troth.http.processes.mesh_files import MeshFilesRefused, read_mesh_files
 
     try:
         secret, _ = read_mesh_files(settings)
-    except (ClusterSecretRefused, LinkTlsRefused) as error:
-        raise MeshRefused(f"Cannot serve: {error}.") from error
+        check_mesh(settings)
+    except MeshFilesRefused as error:
+        raise MeshRefused(str(error)) from error
     (sockets,) = opened = open_shared(address, 1, "other nodes", "--mesh-listen")
     closing.callback(close_all, opened)
     return sockets, (address.host, sockets[0].getsockname()[1]), secret

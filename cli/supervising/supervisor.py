@@ -11,9 +11,11 @@ second server is refused until the last process has gone, even if the supervisor
   they may go by their copies, since none can change.
 - A process that says nothing for 2 s counts as down, which the others are told; after 10 s it is
   killed.
-- SIGTERM, SIGINT and SIGHUP end all in good order: first they finish what clients have in flight,
-  while all groups still answer, then their groups. A second signal ends them immediately.
-- A restart (`troth restart`) replaces one process after the other (`rolling.py`).
+- SIGTERM, SIGINT and SIGHUP end all in good order: new connections are refused, so that clients can
+  go elsewhere; what clients have in flight is finished while all groups still answer; then the
+  groups end. A second signal ends them immediately.
+- A restart (`troth restart`) replaces one process after the other (`rolling.py`). No group goes to
+  another node in the meantime.
 - In a cluster, process 0 says when it owns group 0: this node leads, and the other processes may
   own theirs. If another node owns group 0 later, the whole server ends, to stand by when it is
   started again. Where nodes share the groups, each process owns its group or stands by; one whose
@@ -21,6 +23,7 @@ second server is refused until the last process has gone, even if the supervisor
 """
 
 import contextlib
+import itertools
 import selectors
 import signal
 import socket
@@ -75,7 +78,8 @@ class ServerPlan:
     `command` starts a process. `drain_s` is how long one may take to finish what clients have in
     flight. `run_directory` is for the sockets of processes; `served_at` is for people. `cluster` is
     the name of the cluster whose groups these processes have, if they have those of one. `mesh` are
-    the sockets for other nodes, which share the groups, at `mesh_address`.
+    the sockets for other nodes, which share the groups, at `mesh_address`. `owns_ports` says that
+    no service manager has `api` and `poll`, too.
     """
 
     command: Sequence[str]
@@ -92,6 +96,7 @@ class ServerPlan:
     cluster: str | None = None
     mesh: Sequence[socket.socket] = ()
     mesh_address: tuple[str, int] | None = None
+    owns_ports: bool = True
 
     @property
     def is_shared(self) -> bool:
@@ -183,10 +188,10 @@ class Supervisor:
         self._reap(now_s)
         for life in self._lives.lives:
             self._look(life, now_s)
-        if self._rolling is not None:
-            self._rolling.go_on(now_s)
         if self._leaving is not None:
             self._leaving.go_on(now_s)
+        elif self._rolling is not None:
+            self._rolling.go_on(now_s)
         self._end_phase(now_s)
         self._tell_peers()
         self._tell_unowned(now_s)
@@ -215,10 +220,7 @@ class Supervisor:
                 request.answer({"processes": self._shown()}, is_last=True)
             case "restart" if self._phase is not Phase.SERVING:
                 request.answer({"refused": "the server is stopping"}, is_last=True)
-            case "restart" if self._plan.is_shared:
-                text = "this node shares the groups with others: stop it and start it"
-                request.answer({"refused": text}, is_last=True)
-            case "restart" if self._plan.cluster is not None and not self._leads:
+            case "restart" if self._is_standing_by:
                 text = "this node of the cluster stands by: stop it and start it"
                 request.answer({"refused": text}, is_last=True)
             case "restart" if self._rolling is not None:
@@ -298,19 +300,25 @@ class Supervisor:
         if self._phase is Phase.SERVING and not is_asked:
             child.tell({"tell": "stop"})
 
+    @property
+    def _is_standing_by(self) -> bool:
+        """Return whether another node of the cluster serves all groups, or may."""
+        plan = self._plan
+        return plan.cluster is not None and not plan.is_shared and not self._leads
+
     def _may_leave(self, life: Life) -> bool:
         """Return whether the group of a process may go to another node now: one at a time."""
-        is_free = self._leaving is None and self._phase is Phase.SERVING
+        is_free = self._leaving is None and self._rolling is None and self._phase is Phase.SERVING
         return is_free and self._plan.is_shared and life.stage is LifeStage.READY
 
-    def _is_in_place(self, life: Life) -> bool:
+    def is_in_place(self, process: int) -> bool:
         """Return whether a process serves, or stands by where other nodes may serve its group."""
-        child = self._children.get(life.process)
+        life, child = self._lives.lives[process], self._children.get(process)
         is_standing_by = self._plan.is_shared and child is not None and child.is_standing_by
         return is_standing_by or (life.stage is LifeStage.READY and life.is_up)
 
     def _announce(self) -> None:
-        are_ready = all(map(self._is_in_place, self._lives.lives))
+        are_ready = all(map(self.is_in_place, range(self._plan.processes_count)))
         if not are_ready or self._is_announced or self._phase is not Phase.SERVING:
             return
         self._is_announced = True
@@ -384,8 +392,19 @@ class Supervisor:
         for life in self._lives.lives:
             if not life.is_alive:
                 life.told_to_stop()
+        if self._plan.owns_ports:
+            self._shut_ports()
         for child in self._children.values():
             child.tell({"tell": "drain"})
+
+    def _shut_ports(self) -> None:
+        """Refuse new connections: no process would serve them, and clients may have another server.
+
+        Processes accept until then, so hardly any connection waits that is lost by it.
+        """
+        for one in {*itertools.chain(*self._plan.api, *self._plan.poll)}:
+            with contextlib.suppress(OSError):  # the same socket once more
+                one.shutdown(socket.SHUT_RDWR)
 
     def _end_phase(self, now_s: float) -> None:
         """Go on from finishing requests to ending the groups, when all are done with the former."""
@@ -473,12 +492,18 @@ class Supervisor:
             "tell": "peers",
             "up": up,
             "are_ready": self._lives.are_ready,
-            "is_serving": self._lives.is_any_ready,
+            "is_serving": self._is_serving,
         }
+
+    @property
+    def _is_serving(self) -> bool:
+        """Return whether any process serves, or is about to again: connections wait for it."""
+        rolling = self._rolling
+        return self._lives.is_any_ready or (rolling is not None and rolling.was_serving)
 
     def _tell_peers(self) -> None:
         """Tell all processes which are up, and whether all serve, or any, if that is new."""
-        peers, serving = self._lives.peers(), (self._lives.are_ready, self._lives.is_any_ready)
+        peers, serving = self._lives.peers(), (self._lives.are_ready, self._is_serving)
         if peers == self._told_peers and serving == self._told_serving:
             return
         gone = self._told_peers.keys() - peers.keys()

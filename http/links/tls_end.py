@@ -52,6 +52,25 @@ def load_link_tls(certificate: Path, key: Path, authority: Path) -> LinkTls:
     return LinkTls(asking, answering)
 
 
+def check_own(certificate: Path, tls: LinkTls, host: str) -> None:
+    """Check that a node's two kinds of ends agree, as if another node asked it at its host.
+
+    Raises LinkTlsRefused if they do not: other nodes would refuse it as well.
+    """
+    to_asking, to_answering = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = tls.for_asking.wrap_bio(to_asking, to_answering, server_hostname=host)
+    answering = tls.for_answering.wrap_bio(to_answering, to_asking, server_side=True)
+    for end in (asking, answering, asking, answering):
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLError as error:
+            raise LinkTlsRefused(
+                f"{certificate}: other nodes would refuse it: {_reason_of(error)}"
+            ) from error
+
+
 def _no_password() -> str:
     raise LinkTlsRefused("the key for links between nodes is encrypted; it must not be")
 
@@ -149,4 +168,6 @@ class TlsEnd:
 def _reason_of(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message or "the certificate is not good"
-    return str(error.reason or "the other end does not speak it")
+    if error.reason in (None, "WRONG_VERSION_NUMBER"):
+        return "the other end does not use it"
+    return str(error.reason)

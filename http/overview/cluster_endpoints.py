@@ -16,6 +16,7 @@ from troth.persistence.streams.cluster import (
     MemberSeen,
     WholeCluster,
 )
+from troth.persistence.streams.sharing import Wishes
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 
 
@@ -32,6 +33,10 @@ class ClusterGroupObject(Struct, gc=False, rename="camel"):
 
     group: Annotated[int, told("Its number.", 0)]
     owner: Annotated[str | None, told("The node that owns its log; null if none is known.", "one")]
+    wished: Annotated[
+        str | None,
+        told("The node that the operator wishes to own it; null if any may.", "one"),
+    ]
     epoch: Annotated[int, told("How many owners there have been.", 3)]
     last_frame: Annotated[int, told("The number of the last frame of its log.", 4_711)]
     snapshot_on: Annotated[
@@ -47,6 +52,9 @@ class ClusterNodeObject(Struct, gc=False, rename="camel"):
     address: Annotated[str, told("Where clients reach it.", "http://one:8001")]
     version: Annotated[str, told("Its version of Troth.", "0.1.0")]
     features: Annotated[int, told("What it can read; see `troth cluster finalize`.", 1)]
+    is_drained: Annotated[
+        bool, told("Whether the operator wishes that it owns nothing; see `troth cluster drain`.")
+    ]
     seen_on: Annotated[int, time_ms("When it was last there")]
 
 
@@ -67,15 +75,16 @@ def cluster_object(cluster: WholeCluster, now_ms: int) -> ClusterObject:
     return ClusterObject(
         description.name,
         description.features,
-        [_group_object(group, now_ms) for group in cluster.groups],
-        [_node_object(member, now_ms) for member in cluster.members],
+        [_group_object(group, cluster.wishes, now_ms) for group in cluster.groups],
+        [_node_object(member, cluster.wishes, now_ms) for member in cluster.members],
     )
 
 
-def _group_object(group: GroupSeen, now_ms: int) -> ClusterGroupObject:
+def _group_object(group: GroupSeen, wishes: Wishes, now_ms: int) -> ClusterGroupObject:
     return ClusterGroupObject(
         group.group,
         group.node,
+        wishes.placed.get(group.group),
         group.epoch,
         group.last_number,
         None if group.snapshot_ms is None else now_ms - group.snapshot_ms,
@@ -87,9 +96,14 @@ def _group_object(group: GroupSeen, now_ms: int) -> ClusterGroupObject:
     )
 
 
-def _node_object(member: MemberSeen, now_ms: int) -> ClusterNodeObject:
+def _node_object(member: MemberSeen, wishes: Wishes, now_ms: int) -> ClusterNodeObject:
     return ClusterNodeObject(
-        member.node, member.address, member.version, member.features, now_ms - member.seen_ms
+        member.node,
+        member.address,
+        member.version,
+        member.features,
+        member.node in wishes.drained,
+        now_ms - member.seen_ms,
     )
 
 
@@ -115,7 +129,8 @@ ENDPOINTS = (
         summary="Show the cluster that this server belongs to",
         description=(
             "Groups with their owners, nodes, and how far those are that stand by: what nodes told "
-            "the engine that keeps the log, which they do about twice a minute."
+            "the engine that keeps the log, which they do about twice a minute. Also what the "
+            "operator wishes of them (`troth cluster drain` and `move`)."
         ),
         handler=cluster,
         scope=Scope.METRICS_READ,

@@ -130,9 +130,11 @@ def make_cluster_member(
     assert storage.turn is not None, "nodes share the groups"
     mesh = ListenAddress(*seated.seat.mesh_address)
     owners = member.mesh.owners
-    return SharingMember(
+    sharing = SharingMember(
         seated, storage, storage.turn, book, owners, address=address, mesh=mesh, home=home
     )
+    member.is_drained = lambda: sharing.is_drained
+    return sharing
 
 
 def make_cluster_view(settings: Settings) -> ClusterView:

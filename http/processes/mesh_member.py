@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from troth.core.commands import Command
+from troth.core.limits import CLUSTER_AWAY_MS
 from troth.http.api.context import Api
 from troth.http.links.node_links import NodeLinks
 from troth.http.links.strangers import Strangers
@@ -45,6 +46,8 @@ HELD_S: Final = 2.0
 
 RETRY_S: Final = 0.1
 """The pause before something is asked of all processes again, when one of them is away."""
+
+_AWAY_S: Final = CLUSTER_AWAY_MS / 1000
 
 Answered = TypeVar("Answered")
 
@@ -77,6 +80,8 @@ class MeshMember:
         )
         self.homes = MessageHomes(self.place, self.mesh.calls, settings.targets)
         self.streams = StreamHomes(self.place)
+        self.is_drained: Callable[[], bool] = lambda: False
+        """Whether this node is to give its groups to others."""
 
     def attach(
         self, shards: Shards, delivery: Outgoing, polls: Polls, report: Callable[[Command], None]
@@ -183,11 +188,15 @@ class MeshMember:
     def are_ready(self) -> bool:
         """Return whether all processes of the server serve, as far as this one knows.
 
-        Where nodes share the groups: whether there is one for each, wherever.
+        Where nodes share the groups: whether there is one for each, wherever, or was until a while
+        ago. All nodes would be unready at the same time otherwise, whenever a group moves or one of
+        them dies, and clients would lose the groups that go on, too. A drained node is not ready,
+        so that clients go elsewhere before its groups do.
         """
         if self._settings.mesh_listen is None:
             return self.seated.are_ready
-        return all(link.is_up for link in self.mesh.links.values())
+        links = self.mesh.links.values()
+        return not self.is_drained() and all(link.away_s < _AWAY_S for link in links)
 
     async def until_all_answer(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         """Ask all processes something, again and again until each of them answers."""

@@ -7,7 +7,8 @@ It looks at what the engine keeps of the cluster (`ClusterBook`) some times a se
 - Whether its group is to go to another node, which stands by for it: then the supervisor ends this
   process, and starts it again to stand by. All nodes look at the same, and only the first group in
   their order that can go does, when the one before has its owner: one at a time, and at most one in
-  `CLUSTER_MOVE_INTERVAL_MS`.
+  `CLUSTER_MOVE_INTERVAL_MS`. A node that is drained says so (`GET /ready` is 503) for
+  `CLUSTER_NOTICE_MS` before its groups go, so that a load balancer sends clients elsewhere.
 
 It also notes that its node is there, unless another process of it has just done so. Nothing of this
 decides who may write. What is out of date, or could not be had, costs time and nothing else.
@@ -24,6 +25,7 @@ from troth.core.limits import (
     CLUSTER_LIVING_MS,
     CLUSTER_MOVE_INTERVAL_MS,
     CLUSTER_NOTE_MS,
+    CLUSTER_NOTICE_MS,
     CLUSTER_STANDING_BY_MS,
     CLUSTER_STAY_MS,
 )
@@ -42,6 +44,7 @@ LOOK_S: Final = 0.25
 
 _LOOKS_A_ROUND_COUNT: Final = 2
 """After so many looks also at who is there, and who stands by."""
+_NOTICE_S: Final = CLUSTER_NOTICE_MS / 1000
 _NEXT_PROCESS_MS: Final = 200
 """How much longer each further process waits before it notes that the node is there."""
 
@@ -119,6 +122,13 @@ class SharingMember:
         """What members may write, as far as it is known."""
         self._asking = trio.Lock()
         self._has_warned = False
+        self._drained_s: float | None = None
+        """Since when it is known that this node is drained."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Return whether this node is to give its groups to others that are there."""
+        return self._drained_s is not None
 
     @property
     def _group(self) -> int:
@@ -191,6 +201,12 @@ class SharingMember:
         living, standing_by = seen.living(node), seen.standing_by()
         sharing = Sharing(groups_count, holders, living, seen.wishes, standing_by)
         self._turn.rank = sharing.claimers(group, node).index(node)
+        now_s = trio.current_time()
+        if node in sharing.takers:
+            self._drained_s = None
+        elif self._drained_s is None:
+            self._drained_s = now_s
+        is_noticed = self._drained_s is None or now_s >= self._drained_s + _NOTICE_S
         is_owner = self._storage.is_owned and holders.get(group) == node
-        if is_owner and next_to_go(seen, sharing) == group:
+        if is_owner and is_noticed and next_to_go(seen, sharing) == group:
             self._seated.leaves()

@@ -37,6 +37,10 @@ _GONE: Final = frozenset(
 )
 """What `accept` says of one connection, as trio has it; other errors end the server."""
 
+SHUT: Final = errno.EINVAL
+"""What `accept` says when the port was shut by another process that has the socket, too: the
+supervisor does that when all are to stop, so that clients are refused and try elsewhere."""
+
 _log = structlog.get_logger("troth.http.listener")
 
 
@@ -129,6 +133,9 @@ class Acceptor:
                     if isinstance(error, OSError) and error.errno in _GONE:
                         found_count += 1
                         continue
+                    if isinstance(error, OSError) and error.errno == SHUT:
+                        self.stop()
+                        return
                     if isinstance(error, OSError) and error.errno not in SHORTAGES:
                         raise
                     self._wait(error)

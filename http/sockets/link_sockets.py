@@ -8,6 +8,7 @@ now. What a link or its other end has to say leaves at the end of the pass, in o
 `shards/mesh` knows what is said.
 """
 
+import contextlib
 import select
 import socket
 import time
@@ -142,7 +143,9 @@ class _LinkSocket:
                     self._loop.submitted()
             except LinkDamaged as error:
                 self._loop.submitted()  # what came before that
-                if not isinstance(error, NotTrusted):  # which is noted elsewhere
+                if isinstance(error, NotTrusted):  # which is noted elsewhere
+                    self._say_why()
+                else:
                     _log.error("a link is damaged", problem=str(error))
                 self.close()
                 return
@@ -161,6 +164,11 @@ class _LinkSocket:
         if not self._unsent and not self.ended.is_set() and (data := self._end.take()):
             self._unsent = memoryview(data)
             self._send()
+
+    def _say_why(self) -> None:
+        """Send what TLS says to who is not trusted, as far as the socket takes it."""
+        with contextlib.suppress(OSError):
+            self._socket.send(self._end.take())
 
     def _send(self) -> None:
         """Send what is left."""

@@ -128,12 +128,15 @@ class SocketListener:
         """Bind and listen; afterwards `port` is the real one. Raises ListenError.
 
         Sockets that were `handed_over` listen already, and are served instead of the address. If
-        they `are_all`, there may be none: connections are for other processes.
+        they `are_all`, there may be none: connections are for other processes. Nor is there one if
+        the supervisor has shut the port, since all are to stop.
         """
         self._is_open = True
         if handed_over or are_all:
             self._listeners = [
-                trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in handed_over
+                trio.SocketListener(trio.socket.from_stdlib_socket(one))
+                for one in handed_over
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             ]
             return
         try:

@@ -7,7 +7,8 @@ whose socket ends has lost its supervisor, and stops in good order.
 
 From the supervisor: `go` (open the group and serve; `ended` are the incarnations of those that had
 the seat before), `peers` (the processes that are up, with their
-incarnations, whether all serve, and whether any does), `unowned` (some times a second, while no
+incarnations, whether all serve, and whether any does, or will again when a restart goes on),
+`unowned` (some times a second, while no
 process owns the accounts: at `at_s`, a time of the machine's monotonic clock, the one that did had
 ended, and the next had not begun), `lead` (whether group 0 of a cluster is this node's, so that the
 other groups may be, too), `drain` (finish what clients have in flight), `stop` (end the group too;

@@ -42,7 +42,7 @@ class Seated:
         self.are_ready = False
         """Whether all processes serve."""
         self.is_node_serving = False
-        """Whether any process of this node serves."""
+        """Whether any process of this node serves, or is about to again after a restart."""
         self.on_peers: list[Callable[[], None]] = []
         """Called after each change of `peers`."""
         self.on_unowned: list[Callable[[float], None]] = []

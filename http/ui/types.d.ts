@@ -206,6 +206,7 @@ interface ClusterObject {
 interface ClusterGroupObject {
   group: number;
   owner: string | null;
+  wished: string | null;
   epoch: number;
   lastFrame: number;
   snapshotOn: number | null;
@@ -223,6 +224,7 @@ interface ClusterNodeObject {
   address: string;
   version: string;
   features: number;
+  isDrained: boolean;
   seenOn: number;
 }
 

@@ -157,6 +157,7 @@ class WholeCluster(NamedTuple):
     description: ClusterDescription | None
     groups: list[GroupSeen]
     members: list[MemberSeen]
+    wishes: Wishes = Wishes()
 
 
 def whole_cluster(book: ClusterBook) -> WholeCluster:
@@ -164,4 +165,4 @@ def whole_cluster(book: ClusterBook) -> WholeCluster:
     description = book.description()
     if description is None:
         return WholeCluster(None, [], [])
-    return WholeCluster(description, book.groups(), book.members())
+    return WholeCluster(description, book.groups(), book.members(), book.wishes())

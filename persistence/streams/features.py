@@ -4,6 +4,11 @@ A version reads everything up to its `FEATURES`. The cluster has a number too: w
 later one is not written. `troth cluster finalize` raises it when all members read more; from then
 on a server that does not is refused. So an upgrade can be taken back until then.
 
+Links between nodes (`shards/mesh/`) go by the same number. A field at the end of what is said, with
+a default, needs none: the other version leaves it out, or skips it. A new kind of frame, command or
+call does, and links keep their protocol's number, or the nodes of two versions have none.
+`tests/shards/mesh/test_spoken.py` finds what was changed.
+
 Who adds a kind of record, frame or message that older versions cannot read counts `FEATURES` up,
 names what is new here, and writes it only where the cluster's number is as high.
 """

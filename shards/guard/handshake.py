@@ -40,6 +40,8 @@ _MAGIC: Final = b"\xffTMesh1\n"
 _CALL: Final = struct.Struct(">8sH")
 CALL_BYTES: Final = _CALL.size
 _LENGTH: Final = struct.Struct(">H")
+_TLS_HELLO: Final = b"\x16\x03"
+assert _LENGTH.unpack(_TLS_HELLO)[0] > HANDSHAKE_LIMIT_BYTES, "no message begins like this"
 
 Message = TypeVar("Message", bound=Struct)
 
@@ -202,6 +204,8 @@ class _MessageReader:
         if len(content) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(content)
+        if content.startswith(_TLS_HELLO):
+            raise NotTrusted("it uses TLS, and this node does not")
         if not 0 < length <= HANDSHAKE_LIMIT_BYTES:
             raise NotTrusted(f"a message of {length} bytes is no part of a handshake")
         end = _LENGTH.size + length

@@ -128,6 +128,7 @@ class MeshLink:
         self.is_up = False
         self.incarnation = 0
         """That of the other process, as it was when the link came up last."""
+        self._parted_s = float("-inf")
         self._place = place
         self._owners = owners
         self._now_s = now_s
@@ -340,6 +341,7 @@ class MeshLink:
         for gate in receipts.values():
             gate.received()
         if was_up:
+            self._parted_s = now_s
             self._when_down(self)
 
     def refuse_all(self, error: type[OutOfReach | LinkBroken] = OutOfReach) -> None:
@@ -350,6 +352,11 @@ class MeshLink:
         calls, self._waiting_calls = self._waiting_calls, deque()
         for call in calls:
             call.asker.refuse(error())
+
+    @property
+    def away_s(self) -> float:
+        """Return how long the link has been down: 0 if it is up, infinite if it never was."""
+        return 0.0 if self.is_up else self._now_s() - self._parted_s
 
     @property
     def is_quiet(self) -> bool:

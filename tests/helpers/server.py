@@ -123,6 +123,11 @@ class ServerProcess:
             return []  # it has just ended
         return sorted(map(int, found.split()))
 
+    def use_version(self, import_root: Path) -> None:
+        """Start the server of another source tree from here on; `src` of that."""
+        self._is_forked = False
+        self._environment["PYTHONPATH"] = str(import_root)
+
     def __enter__(self) -> Self:
         self.start()
         return self

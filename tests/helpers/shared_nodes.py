@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +39,18 @@ def node_arguments(url: str, secret: Path, name: str, port: int) -> tuple[str, .
 class SharedNodes:
     """Nodes by name; they are started by those who use them.
 
-    `monitor` is that of a single NATS server, if `url` is of one.
+    `monitor` is that of a single NATS server, if `url` is of one. `more` are further arguments of
+    a node.
     """
 
     def __init__(
-        self, directory: Path, url: str, names: str, groups_count: int, monitor: str | None = None
+        self,
+        directory: Path,
+        url: str,
+        names: str,
+        groups_count: int,
+        monitor: str | None = None,
+        more: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         self.groups_count = groups_count
         self._book = cluster_book(url, None if monitor is None else 1)
@@ -52,7 +59,10 @@ class SharedNodes:
         secret = write_secret(directory)
         self.nodes = {
             name: ServerProcess(
-                directory / name, *node_arguments(url, secret, name, port), *monitored
+                directory / name,
+                *node_arguments(url, secret, name, port),
+                *monitored,
+                *more(name),
             )
             for name, port in zip(names, free_ports(len(names)), strict=True)
         }
@@ -105,11 +115,23 @@ class SharedNodes:
 
 @contextmanager
 def shared_nodes(
-    directory: Path, url: str, names: str, groups_count: int, monitor: str | None = None
+    directory: Path,
+    url: str,
+    names: str,
+    groups_count: int,
+    monitor: str | None = None,
+    import_root: Path | None = None,
+    more: Callable[[str], Sequence[str]] = lambda _: (),
 ) -> Iterator[SharedNodes]:
-    """Make a cluster where there is none and run its nodes, until they share the groups."""
-    found = SharedNodes(directory, url, names, groups_count, monitor)
+    """Make a cluster where there is none and run its nodes, until they share the groups.
+
+    With an `import_root` they are of another source tree.
+    """
+    found = SharedNodes(directory, url, names, groups_count, monitor, more)
     try:
+        if import_root is not None:
+            for node in found.nodes.values():
+                node.use_version(import_root)
         with ThreadPoolExecutor(len(names)) as pool:
             for started in [pool.submit(node.start) for node in found.nodes.values()]:
                 started.result()

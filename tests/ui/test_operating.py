@@ -174,14 +174,16 @@ def test_a_cluster_shows_its_groups_nodes_and_who_is_behind(visit: Visit) -> Non
             {"node": "three", "behind": 7_000, "seenOn": now_ms},
         ]
         owned = {"epoch": 3, "lastFrame": 4_711, "snapshotOn": now_ms - MINUTE}
-        node = {"version": "0.1.0", "features": 2}
+        node = {"version": "0.1.0", "features": 2, "isDrained": False}
+        unkept = {"snapshotOn": None}
+        away = {"seenOn": now_ms - MINUTE, "isDrained": True}
         groups = [
-            {"group": 0, "owner": "one", "followers": followers, **owned},
-            {"group": 1, "owner": None, "followers": [], **owned, "snapshotOn": None},
+            {"group": 0, "owner": "one", "wished": None, "followers": followers, **owned},
+            {"group": 1, "owner": None, "wished": "one", "followers": [], **owned, **unkept},
         ]
         nodes = [
             {"node": "one", "address": "http://one:8001", "seenOn": now_ms, **node},
-            {"node": "three", "address": "http://three:8001", "seenOn": now_ms - MINUTE, **node},
+            {"node": "three", "address": "http://three:8001", **node, **away},
         ]
         route.fulfill(json={"name": "orders", "features": 1, "groups": groups, "nodes": nodes})
 
@@ -200,6 +202,6 @@ def test_a_cluster_shows_its_groups_nodes_and_who_is_behind(visit: Visit) -> Non
         assert "troth cluster finalize" in page.inner_text("main")
         assert violations_in_both(page) == []
     assert re.search(r"Group 0\s+one\s+3\s+4,711\s+two has read all\s+three 7,000 behind", groups)
-    assert re.search(r"Group 1\s+none known\s+3\s+4,711\s+nobody\s+none yet", groups)
+    assert re.search(r"Group 1\s+none known wished at one\s+3\s+4,711\s+nobody\s+none yet", groups)
     assert re.search(r"one\s+There\s+http://one:8001\s+0.1.0\s+2", nodes)
-    assert re.search(r"three\s+Away since", nodes)
+    assert re.search(r"three\s+Away since.*drained", nodes)

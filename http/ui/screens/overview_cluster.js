@@ -17,7 +17,7 @@ const BEHIND_COUNT = 5_000;
 /** @type {import("../parts/table.js").Column<ClusterGroupObject>[]} */
 const GROUPS = [
   { name: "group", title: "Group", isMain: true, show: ({ group }) => `Group ${group}` },
-  { name: "owner", title: "Owner", show: ({ owner }) => owner ?? html`<span class="problem">none known</span>` },
+  { name: "owner", title: "Owner", show: ({ owner, wished }) => html`<${Owner} owner=${owner} wished=${wished} />` },
   { name: "epoch", title: "Owners so far", isNumber: true, isMinor: true, show: ({ epoch }) => figures(epoch) },
   { name: "frame", title: "Last frame", isNumber: true, isMinor: true, show: ({ lastFrame }) => figures(lastFrame) },
   { name: "followers", title: "Standing by", show: ({ followers }) => html`<${Followers} followers=${followers} />` },
@@ -27,7 +27,7 @@ const GROUPS = [
 /** @type {import("../parts/table.js").Column<ClusterNodeObject>[]} */
 const NODES = [
   { name: "node", title: "Node", isMain: true, show: ({ node }) => html`<strong>${node}</strong>` },
-  { name: "state", title: "State", show: ({ seenOn }) => html`<${State} seenOn=${seenOn} />` },
+  { name: "state", title: "State", show: ({ seenOn, isDrained }) => html`<${State} seenOn=${seenOn} isDrained=${isDrained} />` },
   { name: "address", title: "Address", show: ({ address }) => html`<span class="id">${address}</span>` },
   { name: "version", title: "Version", isMinor: true, show: ({ version }) => version },
   { name: "features", title: "Reads features", isNumber: true, isMinor: true, show: ({ features }) => features },
@@ -50,14 +50,21 @@ export function Cluster() {
   </section>`;
 }
 
+/** @param {{owner: string | null, wished: string | null}} props */
+function Owner({ owner, wished }) {
+  const shown = owner ?? html`<span class="problem">none known</span>`;
+  if (wished === null) return shown;
+  return html`${shown} <span class="tag">${wished === owner ? "as wished" : html`wished at <b>${wished}</b>`}</span>`;
+}
+
 /** @param {{followers: FollowerObject[]}} props */
 function Followers({ followers }) {
   if (followers.length === 0) return html`<span class="problem">nobody</span>`;
   return followers.map(({ node, behind }) => html`<div key=${node}>${node} <span class=${behind > BEHIND_COUNT ? "problem" : "quiet-text"}>${behind === 0 ? "has read all" : `${figures(behind)} behind`}</span></div>`);
 }
 
-/** @param {{seenOn: number}} props */
-function State({ seenOn }) {
+/** @param {{seenOn: number, isDrained: boolean}} props */
+function State({ seenOn, isDrained }) {
   const isThere = now() - seenOn <= PRESENT_MS;
-  return html`<span class="nowrap"><span class="dot ${isThere ? "good" : "warning"}" aria-hidden="true"></span> ${isThere ? "There" : html`Away since <${When} at=${seenOn} />`}</span>`;
+  return html`<span class="nowrap"><span class="dot ${isThere ? "good" : "warning"}" aria-hidden="true"></span> ${isThere ? "There" : html`Away since <${When} at=${seenOn} />`}${isDrained && html` <span class="tag">drained</span>`}</span>`;
 }

@@ -6,9 +6,11 @@ STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K
 process k.
 Other files there, `NAME-k`, say how process k starts: `no-load` (it ends before it has loaded),
 `no-start` (after it), `stands-by` (it serves nothing). A process whose group went to another node
-leaves a file `left-k`.
+leaves a file `left-k`, and one that keeps it for the next process `kept-k`. In
+`serving-k` is what process k was told, one after the other, of whether any process serves.
 """
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +32,14 @@ class StandIn:
         self.accepting = trio.CancelScope()
         self.unowned_s = 0.0
         seated.on_unowned.append(self.note_unowned)
+        seated.on_peers.append(self.note_serving)
+
+    def note_serving(self) -> None:
+        """Write down whether any process serves."""
+        with (Path(self.seated.seat.data) / f"serving-{self.seated.seat.process}").open(
+            "a"
+        ) as file:
+            print(self.seated.is_node_serving, file=file)
 
     def note_unowned(self, at_s: float) -> None:
         """Keep when there was no owner."""
@@ -58,8 +68,9 @@ class StandIn:
                 await trio.sleep(0.01)
             self.seated.drained()
             await self.seated.stop.wait()
-            if self.seated.is_left:
-                (Path(self.seated.seat.data) / f"left-{self.seated.seat.process}").touch()
+            for word, is_so in (("left", self.seated.is_left), ("kept", self.seated.is_replaced)):
+                if is_so:
+                    (Path(self.seated.seat.data) / f"{word}-{self.seated.seat.process}").touch()
             nursery.cancel_scope.cancel()
 
     async def accept(self, listeners: list[trio.SocketListener], nursery: trio.Nursery) -> None:
@@ -67,11 +78,24 @@ class StandIn:
         if not listeners:
             return  # all connections are for others
         with self.accepting:
-            await trio.serve_listeners(self.answer, listeners, handler_nursery=nursery)
+            async with trio.open_nursery() as accepting:
+                for one in listeners:
+                    accepting.start_soon(self.accept_on, one, nursery)
+
+    async def accept_on(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        """Take connections until there are to be no more, or the supervisor has shut the port."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return
+            self.in_flight_count += 1
+            nursery.start_soon(self.answer, stream)
 
     async def answer(self, stream: trio.SocketStream) -> None:
         """Do what a line says."""
-        self.in_flight_count += 1
         try:
             async with stream:
                 line = bytes(await stream.receive_some(1000)).decode().strip()

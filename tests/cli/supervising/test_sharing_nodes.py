@@ -1,6 +1,11 @@
 """The supervisor of a node that shares the groups of a cluster with others."""
 
+import contextlib
+import os
+import signal
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,8 +44,6 @@ def test_those_that_serve_get_all_connections(node: Supervised) -> None:
     host, port = shown["mesh"]
     assert (host, port > 0) == ("127.0.0.1", True)
     assert shown["may_claim"], "as process 0 always may; where groups are shared it has its turn"
-    (refused,) = asked(node.data, {"ask": "restart"})
-    assert "shares the groups" in refused["refused"]
     key = node.data / FILE_NAME
     secret = (node.data.parent / "cluster.secret").read_bytes()
     assert key.read_text().strip() == derived(secret, "orders")
@@ -56,6 +59,81 @@ def test_a_process_whose_group_goes_to_another_node_is_started_again(node: Super
     assert node.ask()["incarnation"] > first["incarnation"]
     assert not node.logged("a process has ended")
     assert len(node.logged("a group goes to another node")) == 1
+
+
+def test_those_that_stand_by_leave_connections_to_the_next_process(node: Supervised) -> None:
+    """If they took some as when none serves, requests of `POST /` would wait there for nothing."""
+    list(asked(node.data, {"ask": "restart"}))
+    told = (node.data / "serving-2").read_text().split()
+    assert "False" not in told[told.index("True") :]
+
+
+def test_a_restart_replaces_those_that_serve_and_those_that_stand_by(node: Supervised) -> None:
+    before = node.processes()
+    answered = list(asked(node.data, {"ask": "restart"}))
+    assert answered == [{"restarted": 0}, {"restarted": 1}, {"restarted": 2}, {"done": True}]
+    after = node.processes()
+    assert [one["starts"] for one in after] == [2, 2, 2]
+    assert {one["pid"] for one in before}.isdisjoint(one["pid"] for one in after)
+    assert node.ask()["ended"] == [before[0]["incarnation"]]
+    assert (node.data / "kept-0").exists(), "the next process has its group"
+    assert not (node.data / "left-0").exists()
+    assert not node.logged("a process has ended")
+
+
+@contextlib.contextmanager
+def _holding(node: Supervised) -> Iterator[None]:
+    """Have something in flight, at process 0, until the end of the block."""
+
+    def hold() -> None:
+        while node.ask("only 0 hold")["process"] != 0:
+            pass
+
+    client = threading.Thread(target=hold)
+    client.start()
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        (node.data / "release").touch()
+        client.join()
+
+
+def test_a_restart_waits_for_a_group_that_goes_to_another_node(node: Supervised) -> None:
+    results: list[dict[str, Any]] = []
+    with _holding(node):
+        node.ask("leaves")
+        until(lambda: node.logged("a group goes to another node"), "it goes")
+        restarting = threading.Thread(
+            target=lambda: results.extend(asked(node.data, {"ask": "restart"}))
+        )
+        restarting.start()
+        time.sleep(0.5)
+        assert not results
+        assert [one["starts"] for one in node.processes()] == [1, 1, 1]
+    restarting.join()
+    assert results[-1] == {"done": True}
+    assert [one["starts"] for one in node.processes()] == [3, 2, 2]
+    assert (node.data / "left-0").exists()
+
+
+def test_no_group_goes_to_another_node_during_a_restart(node: Supervised) -> None:
+    (node.data / "stands-by-1").unlink()
+    os.kill(node.processes()[1]["pid"], signal.SIGKILL)
+    until(lambda: node.ask()["process"] == 1, "process 1 serves, too")
+    results: list[dict[str, Any]] = []
+    with _holding(node):
+        restarting = threading.Thread(
+            target=lambda: results.extend(asked(node.data, {"ask": "restart"}))
+        )
+        restarting.start()
+        until(lambda: node.logged("restarting one process after the other"), "the restart")
+        for _ in range(2):
+            node.ask("only 1 leaves")
+    restarting.join()
+    assert results[-1] == {"done": True}
+    assert not node.logged("a group goes to another node")
+    assert {one.name for one in node.data.glob("left-*")} == set()
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,30 @@ def test_what_is_in_flight_is_finished(server: Supervised, number: int) -> None:
     assert answers[0]["process"] in {0, 1, 2}
 
 
+def test_new_connections_are_refused_while_what_is_in_flight_is_finished(
+    server: Supervised,
+) -> None:
+    """A client, or a load balancer, can go to another server then."""
+    client = threading.Thread(target=server.ask, args=("hold",))
+    client.start()
+    time.sleep(0.5)
+    server.process.send_signal(signal.SIGTERM)
+    until(lambda: server.logged("stopping"), "the stop")
+
+    def is_refused() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", server.port)).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    until(is_refused, "the port is shut")
+    assert server.process.poll() is None
+    (server.data / "release").touch()
+    assert server.process.wait(LONG_S) == 0
+    client.join()
+
+
 def test_a_second_signal_ends_all_immediately(server: Supervised) -> None:
     client = threading.Thread(target=server.ask, args=("hold",))
     client.start()

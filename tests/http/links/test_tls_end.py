@@ -13,6 +13,7 @@ from troth.http.links.tls_end import (
     LinkTls,
     LinkTlsRefused,
     TlsEnd,
+    check_own,
     load_link_tls,
 )
 from troth.shards.guard.handshake import NotTrusted
@@ -150,3 +151,12 @@ def test_files_that_cannot_be_used_are_named(nodes: dict[str, Files], tmp_path: 
     empty.write_bytes(b"nothing")
     with pytest.raises(LinkTlsRefused, match=r"empty\.pem: cannot be used"):
         load_link_tls(north.certificate, north.key, empty)
+
+
+def test_a_certificate_that_other_nodes_would_refuse_is_found_out(nodes: dict[str, Files]) -> None:
+    south, stranger = nodes["south"], nodes["stranger"]
+    check_own(south.certificate, south.load(), HOST)
+    with pytest.raises(LinkTlsRefused, match="other nodes would refuse it: Hostname mismatch"):
+        check_own(south.certificate, south.load(), "north.example")
+    with pytest.raises(LinkTlsRefused, match="unable to get local issuer certificate"):
+        check_own(stranger.certificate, stranger.load(), HOST)

@@ -69,7 +69,7 @@ class Book:
         raise NotImplementedError
 
     def wishes(self) -> Wishes:
-        raise NotImplementedError
+        return Wishes(frozenset({"one"}), {1: "two"})
 
     def wish(self, before: Wishes, after: Wishes) -> bool:
         raise NotImplementedError
@@ -98,8 +98,8 @@ async def test_groups_nodes_and_who_is_behind_are_shown() -> None:
         {"node": "two", "behind": 12, "seenOn": NOW_MS - 2_000},
         {"node": "three", "behind": 0, "seenOn": NOW_MS},
     ]
-    first = {"group": 0, "owner": "one", "epoch": 3, "lastFrame": 100}
-    other = {"group": 1, "owner": None, "epoch": 0, "lastFrame": 0}
+    first = {"group": 0, "owner": "one", "wished": None, "epoch": 3, "lastFrame": 100}
+    other = {"group": 1, "owner": None, "wished": "two", "epoch": 0, "lastFrame": 0}
     node = {"node": "one", "address": "http://one:8001", "version": "0.1.0"}
     assert found == {
         "name": "orders",
@@ -108,7 +108,7 @@ async def test_groups_nodes_and_who_is_behind_are_shown() -> None:
             {**first, "snapshotOn": NOW_MS - 60_000, "followers": followers},
             {**other, "snapshotOn": None, "followers": []},
         ],
-        "nodes": [{**node, "features": 2, "seenOn": NOW_MS - 5_000}],
+        "nodes": [{**node, "features": 2, "isDrained": True, "seenOn": NOW_MS - 5_000}],
     }
 
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import secrets
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,15 +30,28 @@ class Client:
         """End the connection."""
         self.connection.close()
 
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Any]:
         """Send a request; return status and body."""
-        self.send(method, path, body)
+        self.send(method, path, body, headers)
         return self.receive()
 
-    def send(self, method: str, path: str, body: object = None) -> None:
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Send a request."""
         sent = None if body is None else json.dumps(body)
-        self.connection.request(method, path, sent, {"Content-Type": "application/json"})
+        sent_headers = {"Content-Type": "application/json", **(headers or {})}
+        self.connection.request(method, path, sent, sent_headers)
 
     def receive(self) -> tuple[int, Any]:
         """Wait for the answer."""

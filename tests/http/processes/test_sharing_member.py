@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from troth.core.limits import (
     CLUSTER_LIVING_MS,
     CLUSTER_MOVE_INTERVAL_MS,
+    CLUSTER_NOTICE_MS,
     CLUSTER_STANDING_BY_MS,
     CLUSTER_STAY_MS,
 )
-from troth.http.processes.sharing_member import SeenCluster, SharingMember, next_to_go
+from troth.http.processes.sharing_member import LOOK_S, SeenCluster, SharingMember, next_to_go
 from troth.http.settings.kinds import ListenAddress
 from troth.persistence.identity import Identity
 from troth.persistence.placement import dealt_shards
@@ -207,16 +209,26 @@ async def test_only_the_first_group_that_can_go_does(nursery: trio.Nursery) -> N
     nursery.cancel_scope.cancel()
 
 
-async def test_a_group_of_a_drained_node_goes_though_all_is_even(nursery: trio.Nursery) -> None:
+async def test_a_group_of_a_drained_node_goes_when_clients_had_notice(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1
     one = Member()
     one.storage.is_owned = True
     one.hold("a", "b", "b")
     one.join("a", "b")
     one.book.wished = Wishes(frozenset("a"))
     nursery.start_soon(one.member.watch_owner)
-    await _until(lambda: one.seat.said)
-    assert one.seat.said[0] == "leaves"
+    await _until(lambda: one.member.is_drained)
     assert one.turn.rank == 1, "the other one is to claim it first"
+    mock_clock.jump(CLUSTER_NOTICE_MS / 1000 - 3)
+    await trio.sleep(2 * LOOK_S)
+    assert not one.seat.said, "a load balancer may not have seen it yet"
+    mock_clock.jump(3)
+    await _until(lambda: one.seat.said)
+    assert one.seat.said[0] == "leaves", "though all is even"
+    one.book.wished = Wishes()
+    await _until(lambda: not one.member.is_drained)
     nursery.cancel_scope.cancel()
 
 

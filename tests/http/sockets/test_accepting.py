@@ -173,9 +173,27 @@ async def test_what_is_gone_is_left_out_and_a_socket_that_has_failed_is_told(
             for number in (4, 5, 6, 7):
                 acceptor.accept(number)
             assert len(listening.failures) == 1  # a pass ends, whatever the system says
-            listening.failures = [OSError(errno.EINVAL, "not listening")]
-            with pytest.raises(OSError, match="not listening"):
+            listening.failures = [OSError(errno.EBADF, "no descriptor")]
+            with pytest.raises(OSError, match="no descriptor"):
                 acceptor.accept(8)
+    close(visitors)
+
+
+async def test_a_port_that_another_process_has_shut_is_left_alone(
+    listening: Listening, connect: Connect
+) -> None:
+    visitors = Visitors()
+    async with trio.open_nursery() as nursery:
+        with select.epoll() as epoll:
+            acceptor = Acceptor(epoll, nursery, [listening], visitors, visitors.serve)
+            connect(1)
+            acceptor.accept(1)
+            listening.shutdown(socket.SHUT_RDWR)
+            assert waits(epoll)
+            acceptor.accept(2)
+            assert not waits(epoll), "a pass that is told again and again never rests"
+            acceptor.stop()
+    assert len(visitors.served) == 1
     close(visitors)
 
 

@@ -76,8 +76,11 @@ async def test_what_is_in_flight_when_a_link_breaks_is_refused_and_not_repeated(
         name = server.id_of(1, "order")
         asked = server.ask(0, CreatePromise(name, FAR_MS))
         await trio.sleep(0.1)
+        link = server.processes[0].mesh.links[1]
+        assert link.away_s == 0.0
         server.cut_off(1)
         await trio.sleep(0.1)
+        assert 0.0 < link.away_s < 1.0
         assert isinstance(asked.error, LinkBroken)
         server.mend_all()
         await trio.sleep(1)
@@ -144,6 +147,7 @@ async def test_each_end_notices_by_itself_that_the_other_is_silent() -> None:
     end.received(link.take())
     link.received(end.take())
     assert link.is_up
+    assert link.away_s == 0.0
     for _ in range(20):
         now_s += 0.5
         assert link.look()
