@@ -343,9 +343,20 @@ class Lane:
         self._in_pass = False
 
     def _hear_log(self) -> None:
-        """Answer what is durable, and write what streams are told by it, before anything new."""
+        """Answer what is durable, and write what streams are told by it, before anything new.
+
+        Those of other ports, too: they would wait for a pass of their own.
+        """
         before_count = len(self._again)
+        for neighbor in self.neighbors:
+            neighbor._in_pass = True  # so it does not ring for one
         self._shards.look_at_log()
+        for neighbor in self.neighbors:
+            neighbor._in_pass = False
+            if neighbor._again:
+                told, neighbor._again = neighbor._again, []
+                neighbor.now = self.now
+                neighbor._work(told)
         if len(self._again) > before_count:
             told = self._again[before_count:]
             del self._again[before_count:]

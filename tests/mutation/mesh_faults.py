@@ -239,6 +239,13 @@ MESH_FAULTS: tuple[Fault, ...] = (
         BARRIER,
     ),
     fault(
+        "messages to other groups do not say when they were sent",
+        PASSES,
+        "c.Receive(one.source, one.sequence, one.message, now_ms)",
+        "one",
+        TIMES,
+    ),
+    fault(
         "a message is carried out at a time below that at which it was sent",
         PASSES,
         "now_ms = max(now_ms, command.sent_ms)",

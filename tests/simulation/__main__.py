@@ -39,7 +39,10 @@ def main() -> int:
         help="how many groups of shards, each in a process of its own; 0: 2 to 4, by seed (1)",
     )
     parser.add_argument(
-        "--nodes", type=int, default=0, help="how many nodes, which have one log in a stream (0)"
+        "--nodes",
+        type=int,
+        default=0,
+        help="how many nodes, which have one log in a stream; with --groups they share those (0)",
     )
     parser.add_argument(
         "--without",

@@ -91,10 +91,9 @@ class _Administrator:
         for number in range(LOOKS_COUNT):
             if number:
                 await trio.sleep(self.random.expovariate(1 / 0.5))
-            for lives in self._world.lives:
-                server = lives.serving
-                if server is None or server.is_over:
-                    continue
+            for server in self._world.all_serving():
+                if not server.may_answer():
+                    continue  # its group may have another owner: requests wait, or get 503
                 credentials = server.credentials
                 is_let_in = credentials.bearer(self._secret) is not None
                 is_stale = (
@@ -102,7 +101,7 @@ class _Administrator:
                 )
                 require(
                     is_let_in is is_wanted or (is_stale and not is_let_in),
-                    f"{lives.name} {'lets in' if is_let_in else 'refuses'} {self._who}'s token",
+                    f"{server.group} {'lets in' if is_let_in else 'refuses'} {self._who}'s token",
                 )
 
     # What the endpoints do

@@ -29,6 +29,9 @@ BETWEEN: Final = "moment between groups"
 OF_NODES: Final = "moment of nodes"
 """The same, with several nodes on a stream, instead of the first kind."""
 
+OF_SHARERS: Final = "moment of nodes that share"
+"""The same, with several nodes that share groups, instead of the first two kinds."""
+
 TABLE: Final[dict[str, Fault]] = {
     # How lives of the server end
     "power_cut": Fault(0.05, MOMENT, "between two steps of anything"),
@@ -102,6 +105,21 @@ TABLE: Final[dict[str, Fault]] = {
     "cut_from_clients": Fault(0.04, OF_NODES, "a node, for up to 10 s"),
     "leader_lost": Fault(0.12, OF_NODES, "no leader for 4 to 9 s; the old one may not know"),
     "node_clock_set": Fault(0.06, OF_NODES, "of one node, by up to 4.8 s"),
+    # Several nodes that share groups
+    "group_owner_killed": Fault(0.12, OF_SHARERS, "`kill -9` of one process that owns a group"),
+    "group_owner_killed_at_await": Fault(0.10, OF_SHARERS, "the same after any step of any task"),
+    "group_owner_stopped": Fault(0.06, OF_SHARERS, "asked to stop, in time or not"),
+    "sharer_killed": Fault(0.08, OF_SHARERS, "`kill -9` of all processes of a node"),
+    "sharer_killed_with_disk": Fault(0.05, OF_SHARERS, "its directory is gone as well"),
+    "sharer_halted": Fault(0.13, OF_SHARERS, "SIGSTOP of a node for up to 20 s"),
+    "sharer_cut_from_streams": Fault(0.10, OF_SHARERS, "a node, for up to 20 s"),
+    "sharer_cut_from_clients": Fault(0.03, OF_SHARERS, "a node, for up to 10 s"),
+    "sharer_cut_from_others": Fault(0.08, OF_SHARERS, "its links to other nodes, for up to 10 s"),
+    "way_cut": Fault(0.08, OF_SHARERS, "from one node to another, and not back, for up to 10 s"),
+    "way_slow": Fault(0.05, OF_SHARERS, "up to a second a piece, for up to 10 s"),
+    "stream_leader_lost": Fault(0.06, OF_SHARERS, "one group's, for 4 to 9 s"),
+    "sharer_clock_set": Fault(0.06, OF_SHARERS, "of one node, by up to 4.8 s"),
+    # The engine that keeps streams
     "append_lost": Fault(0.002, "append", "never arrives"),
     "append_late": Fault(0.02, "append", "lands up to 8 s later"),
     "append_refused": Fault(0.02, "append", "because that very proposal is on its way"),
@@ -114,21 +132,23 @@ TABLE: Final[dict[str, Fault]] = {
 MOMENTS: Final = tuple(name for name, fault in TABLE.items() if fault.at == MOMENT)
 MOMENTS_BETWEEN: Final = tuple(name for name, fault in TABLE.items() if fault.at == BETWEEN)
 MOMENTS_OF_NODES: Final = tuple(name for name, fault in TABLE.items() if fault.at == OF_NODES)
-ONLY_NODES: Final = (
-    *MOMENTS_OF_NODES,
+MOMENTS_OF_SHARERS: Final = tuple(name for name, fault in TABLE.items() if fault.at == OF_SHARERS)
+OF_ENGINES: Final = (
     *("append_lost", "append_late", "append_refused", "append_answer_late"),
     *("append_unreplicated", "append_answer_lost", "replica_rots"),
 )
-"""What only a run with several nodes on a stream meets."""
+"""What only a run meets whose log is in a stream."""
 NOT_OF_NODES: Final = (
     *MOMENTS,
     *("power_cut_while_starting", "start_fails", "log_rots", "checkpoint_rots"),
     *("unsynced_lost", "unsynced_torn"),
 )
 """What a run with several nodes on a stream does not meet."""
-ONLY_BETWEEN: Final = (*MOMENTS_BETWEEN, "piece_late", "end_unheard")
-"""What a run with one group does not meet."""
-for _names in (MOMENTS, MOMENTS_BETWEEN, MOMENTS_OF_NODES):
+OF_LINKS: Final = ("piece_late", "end_unheard")
+"""What a run with one group does not meet, however many nodes it has."""
+ONLY_BETWEEN: Final = (*MOMENTS_BETWEEN, *OF_LINKS)
+"""What only a run with several groups on one machine meets, but for those of links."""
+for _names in (MOMENTS, MOMENTS_BETWEEN, MOMENTS_OF_NODES, MOMENTS_OF_SHARERS):
     assert 0.99 < sum(TABLE[name].probability for name in _names) < 1.01, "each moment brings one"
 
 
@@ -178,7 +198,7 @@ class Faults:
         if not any(weights):
             return None
         luck = self._moments if names is MOMENTS else self._moments_between
-        if names is MOMENTS_OF_NODES:
+        if names in (MOMENTS_OF_NODES, MOMENTS_OF_SHARERS):
             luck = self._moments_of_nodes
         (name,) = luck.choices(names, weights)
         return name if self._happens(name) else None

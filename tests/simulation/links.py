@@ -8,8 +8,12 @@ next one, before the first has been read.
 """
 
 from contextlib import suppress
+from random import Random
+from typing import Protocol
 
 import trio
+
+from troth.shards.mesh.frames import LinkDamaged
 
 from .link_sides import LinkSide
 from .lives import Lives
@@ -19,10 +23,24 @@ from .surroundings import Surroundings
 RETRY_S = (0.02, 0.5)
 
 
-class _Connection:
+class Way(Protocol):
+    """What a connection goes by: luck, delays, and what is cut."""
+
+    luck: Random
+    may_be_refused: bool
+    """Whether an end may find that the other one is not whom it is linked to."""
+
+    def delay_s(self) -> float: ...
+
+    async def way_is_open(self, *, to_answerer: bool) -> None: ...
+
+    def has_gone_unheard(self) -> bool: ...
+
+
+class Connection:
     """One connection of a wire, from its making until both sides know of its end."""
 
-    def __init__(self, wire: "SimulatedWire", asker: Server, answerer: Server) -> None:
+    def __init__(self, wire: Way, asker: Server, answerer: Server) -> None:
         self._wire = wire
         self.is_broken = False
         assert asker.mesh is not None
@@ -54,7 +72,11 @@ class _Connection:
         server.links.add(side)
         with side.scope, suppress(Unreachable):
             async with server.connection():
-                await self._receive(server, side, incoming)
+                try:
+                    await self._receive(server, side, incoming)
+                except LinkDamaged:
+                    if not self._wire.may_be_refused:
+                        raise
         server.links.remove(side)
         if not server.is_over:
             side.close()
@@ -70,6 +92,7 @@ class _Connection:
         luck = self._wire.luck
         async for data in incoming:
             await trio.sleep(self._wire.delay_s())
+            await self._wire.way_is_open(to_answerer=side is self.answering)
             while data:
                 await server.links.is_awake()
                 if self.is_broken:
@@ -86,6 +109,8 @@ class _Connection:
 class SimulatedWire:
     """The way on which one process asks another: connected again and again."""
 
+    may_be_refused = False
+
     def __init__(self, world: Surroundings, asker: Lives, answerer: Lives) -> None:
         self.luck = world.random(f"wire {asker.group} {answerer.group}")
         self.is_cut_until = 0.0
@@ -94,7 +119,7 @@ class SimulatedWire:
         self._asker = asker
         self._answerer = answerer
         self._name = f"link {asker.group}-{answerer.group}"
-        self._connections: list[_Connection] = []
+        self._connections: list[Connection] = []
 
     async def run(self) -> None:
         """Connect whenever both processes run and the wire is whole."""
@@ -107,12 +132,12 @@ class SimulatedWire:
                     continue
                 if trio.current_time() < asker.links.hangs_until:
                     continue
-                connection = _Connection(self, asker, answerer)
+                connection = Connection(self, asker, answerer)
                 self._connections.append(connection)
                 nursery.start_soon(self._keep, connection)
                 await connection.asking.ended.wait()
 
-    async def _keep(self, connection: _Connection) -> None:
+    async def _keep(self, connection: Connection) -> None:
         await connection.run()
         self._connections.remove(connection)
 
@@ -131,6 +156,9 @@ class SimulatedWire:
         if not self._world.is_calm and trio.current_time() < self.is_slow_until:
             return self.luck.uniform(0, 1)
         return self.luck.expovariate(1 / 0.0005)
+
+    async def way_is_open(self, *, to_answerer: bool) -> None:
+        """Go on: what is cut is lost."""
 
     def has_gone_unheard(self) -> bool:
         """Whether the other end does not hear that a process has ended."""

@@ -39,7 +39,7 @@ class Plan:
     pace: float = 1.0
     groups_count: int = 1
     nodes_count: int = 0
-    """If there are any, they have one log in a stream."""
+    """If there are any, they have one log in a stream, or share groups if there are several."""
     chances: tuple[tuple[str, float], ...] = ()
     """Probabilities instead of those in the table of faults."""
 
@@ -71,7 +71,7 @@ def plan_of(
 ) -> Plan:
     """The run of a seed: the seed also decides the setting.
 
-    With 0 groups it decides their number as well, which is two at least.
+    With 0 groups it decides their number as well, which is two at least. Several nodes share them.
     """
     random = Random(f"{seed}/plan")
     paces = PACES if groups_count == 1 else PACES_OF_GROUPS

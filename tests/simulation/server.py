@@ -120,6 +120,8 @@ async def _tell_nobody(_: BulkJob) -> None:
 class Server:
     """A server on a disk. Opening recovers; `run` serves until the life ends."""
 
+    is_of_nodes = False
+
     def __init__(
         self,
         files: SimulatedFiles,
@@ -203,7 +205,13 @@ class Server:
         if self.mesh is not None and self.homes is not None:
             self.mesh.attach(self.shards.states, self.shards.shard_of, self.shards.go_on, clock)
             self.homes.attach(here, self.shards.tell, self.shards.shard_of)
-            self.shared = SharedParts(self.mesh, self.homes, self.shards, self.placement)
+            self.shared = SharedParts(
+                self.mesh,
+                self.homes,
+                self.shards,
+                self.placement,
+                is_of_nodes=self.is_of_nodes,
+            )
         self.recovery = self.shards.recover(self.storage)
         self._tell_of_recovery()
         watch_committer(self.shards.committer, watch, self.group)

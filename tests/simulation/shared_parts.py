@@ -2,7 +2,7 @@
 
 Process 0 places all executions, drives bulk jobs, and owns accounts and tokens; the others have
 copies of these. A process serves when it knows what it has to know of the others. Whether there is
-an owner the supervisor says (`world.py`).
+an owner the supervisor says (`world.py`), unless the processes are on several nodes.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,6 +11,7 @@ from typing import TypeVar
 import trio
 
 from troth.core.catalog import Account, Node, Token
+from troth.core.limits import COPY_LEASE_MS, COPY_LEASE_OF_NODES_MS
 from troth.http.identity.attempts import Attempts
 from troth.http.identity.copied import CopiedCredentials, CredentialsCopy
 from troth.http.identity.credentials import Credentials
@@ -36,7 +37,13 @@ class SharedParts:
     """What one process has. It `is_owning` from when its supervisor has heard so."""
 
     def __init__(
-        self, mesh: Mesh, homes: MessageHomes, shards: Shards, placement: Placement
+        self,
+        mesh: Mesh,
+        homes: MessageHomes,
+        shards: Shards,
+        placement: Placement,
+        *,
+        is_of_nodes: bool = False,
     ) -> None:
         calls, now_ms = mesh.calls, shards.clock.now_ms
         self.streams = StreamHomes(mesh.place)
@@ -60,11 +67,24 @@ class SharedParts:
                 epoch=mesh.place.incarnation,
                 now_s=trio.current_time,
                 now_ms=now_ms,
+                of_cluster=is_of_nodes,
+                lease_ms=COPY_LEASE_OF_NODES_MS if is_of_nodes else COPY_LEASE_MS,
             )
         else:
-            copied = CopiedCredentials({}, attempts, now_ms, trio.current_time)
+            copied = CopiedCredentials(
+                {},
+                attempts,
+                now_ms,
+                trio.current_time,
+                lease_ms=COPY_LEASE_OF_NODES_MS if is_of_nodes else None,
+            )
             self.credentials = copied
             self._shared = CredentialsCopy(copied, calls, now_s=trio.current_time, now_ms=now_ms)
+
+    def owned(self, epoch: int) -> None:
+        """Learn in which epoch the group is owned, where nodes share the groups."""
+        if isinstance(self._shared, CredentialsOwner):
+            self._shared.epoch = epoch
 
     async def largest_serials(self) -> tuple[int, ...]:
         """Return the newest serial of each shard. Raises ShardsError."""

@@ -17,7 +17,10 @@ from .clients import Clients, run_subscriber
 from .cluster.cluster_world import ClusterWorld
 from .cluster.lookers import look_at_owners
 from .cluster.node_lives import check_last, make_cluster
+from .cluster.shared_nodes import check_last_of_all
+from .cluster.shared_world import SharedWorld
 from .cluster.trouble_of_nodes import make_trouble_of_nodes
+from .cluster.trouble_of_sharers import make_trouble_of_sharers
 from .ledger import BrokenPromise, require
 from .node_entries import NODES
 from .nodes import run_hosts, run_node
@@ -105,7 +108,7 @@ def run_deterministically(seed: int, main: Any, *arguments: Any, instruments: An
 
 def simulate(plan: Plan) -> Outcome:
     """Run one simulation. Raises SimulationFailed."""
-    world = make_cluster(plan) if plan.nodes_count else World(plan, check_recovered)
+    world = _world_of(plan)
     outcomes: list[Outcome] = []
     try:
         run_deterministically(plan.seed, _play, world, outcomes, instruments=[world.steps])
@@ -116,6 +119,12 @@ def simulate(plan: Plan) -> Outcome:
     finally:
         world.close()
     return outcomes[0]
+
+
+def _world_of(plan: Plan) -> World:
+    if not plan.nodes_count:
+        return World(plan, check_recovered)
+    return SharedWorld(plan) if plan.groups_count > 1 else make_cluster(plan)
 
 
 def causes(error: BaseException) -> str:
@@ -153,9 +162,13 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
             nursery.start_soon(run_node, world, number)
         if isinstance(world, ClusterWorld):
             nursery.start_soon(look_at_owners, world)
+        if isinstance(world, SharedWorld):
+            await world.all_are_up()  # before, all that is asked would be asked in vain
         async with trio.open_nursery() as active:
             active.start_soon(clients.run)
-            if isinstance(world, ClusterWorld):
+            if isinstance(world, SharedWorld):
+                active.start_soon(make_trouble_of_sharers, world)
+            elif isinstance(world, ClusterWorld):
                 active.start_soon(make_trouble_of_nodes, world)
             else:
                 active.start_soon(make_trouble, world)
@@ -164,7 +177,11 @@ async def _play(world: World, outcomes: list[Outcome]) -> None:
         await _until_done(world, clients)
         world.trace.note("end", f"all is done {trio.current_time() - calm_since:.0f} s later")
         nursery.cancel_scope.cancel()
-    if isinstance(world, ClusterWorld):
+    if isinstance(world, SharedWorld):
+        await check_last_of_all(world)
+        records = [enumerate(engine.records, 1) for engine in world.engines]
+        kinds = check_log(chain.from_iterable(records))
+    elif isinstance(world, ClusterWorld):
         await check_last(world)
         kinds = check_log(enumerate(world.engine.records, 1))
     else:

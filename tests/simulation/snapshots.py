@@ -44,7 +44,9 @@ async def _cut(world: World, name: str, random: Random) -> dict[int, int] | None
     for lives in random.sample(world.lives, len(world.lives)):
         await trio.sleep(random.expovariate(1 / MEAN_WAY_S))
         server = lives.server
-        if server is not None and server.mesh is not None and not server.is_over:
+        if server is None or server.is_over or not server.may_answer():
+            continue  # its calls are not answered either
+        if server.mesh is not None:
             server.mesh.barrier.close(name, CLOSED_LIMIT_MS)
             positions[server.group] = server.shards.committer.durable_position
             closed.append((server, server.mesh.barrier))
@@ -52,7 +54,7 @@ async def _cut(world: World, name: str, random: Random) -> dict[int, int] | None
     for server, barrier in closed:
         await trio.sleep(random.expovariate(1 / MEAN_WAY_S))
         if not server.is_over:
-            were_closed_count += barrier.open(name)
+            were_closed_count += barrier.open(name) and server.may_answer()
     return positions if were_closed_count == len(world.lives) else None
 
 

@@ -2,7 +2,16 @@
 
 from collections import Counter
 
-from .faults import NOT_OF_NODES, ONLY_BETWEEN, ONLY_NODES, TABLE
+from .faults import (
+    MOMENTS_OF_NODES,
+    MOMENTS_OF_SHARERS,
+    NOT_OF_NODES,
+    OF_ENGINES,
+    OF_LINKS,
+    ONLY_BETWEEN,
+    TABLE,
+)
+from .plan import Plan
 from .simulation import Outcome
 
 
@@ -13,14 +22,12 @@ class Totals:
         self.faults: Counter[str] = Counter()
         self.sums: Counter[str] = Counter()
         self.simulated_s = 0.0
-        self._has_groups = False
-        self._has_nodes = False
+        self._could_be: set[str] = set()
 
     def add(self, outcome: Outcome) -> None:
         """Count a run that was right."""
         self.faults += outcome.faults
-        self._has_groups |= outcome.plan.groups_count > 1
-        self._has_nodes |= outcome.plan.nodes_count > 0
+        self._could_be |= possible_faults(outcome.plan)
         self.simulated_s += outcome.simulated_s
         self.sums += Counter(
             {
@@ -52,9 +59,7 @@ class Totals:
 
     @property
     def _possible(self) -> list[str]:
-        left_out: set[str] = set() if self._has_groups else {*ONLY_BETWEEN}
-        left_out |= {*NOT_OF_NODES} if self._has_nodes else {*ONLY_NODES}
-        return [name for name in TABLE if name not in left_out]
+        return [name for name in TABLE if name in self._could_be]
 
     def report(self, wall_s: float) -> str:
         """All numbers, for people."""
@@ -63,3 +68,16 @@ class Totals:
         lines.append(f"{self.faults.total():10,} faults:")
         lines += [f"{self.faults[name]:14,} {name}" for name in self._possible]
         return "\n".join(lines)
+
+
+def possible_faults(plan: Plan) -> set[str]:
+    """The names of faults that a run can meet."""
+    left_out: set[str] = set()
+    has_groups, has_nodes = plan.groups_count > 1, plan.nodes_count > 0
+    if has_nodes:
+        left_out |= {*NOT_OF_NODES, *ONLY_BETWEEN} - ({*OF_LINKS} if has_groups else set())
+        left_out |= {*(MOMENTS_OF_NODES if has_groups else MOMENTS_OF_SHARERS)}
+    else:
+        left_out |= {*MOMENTS_OF_NODES, *MOMENTS_OF_SHARERS, *OF_ENGINES}
+        left_out |= set() if has_groups else {*ONLY_BETWEEN}
+    return {*TABLE} - left_out

@@ -139,6 +139,11 @@ class World(Surroundings):
             return self._network.choice(running) if len(running) > 1 else running[0]
         return await self.any_process().is_up()
 
+    def all_serving(self) -> list[Server]:
+        """All processes that serve, also those that have been replaced and do not know it."""
+        found = [one.serving for one in self.lives]
+        return [server for server in found if server is not None and not server.is_over]
+
     async def all_are_up(self) -> list[Server]:
         """Wait until all processes serve."""
         while True:
@@ -196,7 +201,7 @@ class World(Surroundings):
             self.watch.unwanted.add(subject)
         known = ledger.finals.get(subject)
         existed = subject in ledger.created
-        asked_ms = server.clock.now_ms()
+        asked_ms = self.earliest_ms(server, command)
         patience_s = float("inf")
         if self.faults.strikes("client_vanishes"):
             # Half of them are gone before the shard has even looked into its mailbox.
@@ -212,7 +217,7 @@ class World(Surroundings):
                 self.trace.note(who, f"{describe(command)}: the answer is lost")
                 raise Unreachable
             self.trace.note(who, f"{describe(command)}: {reply.code.name}")
-            call.answered(reply, server.clock.now_ms())
+            call.answered(reply, self.latest_ms(server, command))
         promise = reply.promise
         require(
             promise is None
@@ -227,6 +232,14 @@ class World(Surroundings):
         else:
             ledger.answered(command, reply, known, existed)
         return reply
+
+    def earliest_ms(self, server: Server, command: Command) -> int:  # noqa: ARG002
+        """What is asked of a process now is done at no time below that."""
+        return server.clock.now_ms()
+
+    def latest_ms(self, server: Server, command: Command) -> int:  # noqa: ARG002
+        """What a process has answered by now was done at no time above that."""
+        return server.clock.now_ms()
 
     async def _check_abandoned(self, server: Server, command: Command) -> None:
         """I3: what was asked is done, although nobody waits for the answer any more."""

@@ -3,7 +3,7 @@
 import select
 import socket
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 import trio
@@ -130,3 +130,22 @@ async def test_what_the_log_tells_streams_is_written_before_anything_new_is_begu
         served._pass([(-1, select.EPOLLIN)])
         monkeypatch.undo()
     assert happened == ["told", "asked", "earlier"]
+
+
+async def test_what_the_log_tells_streams_of_another_port_waits_for_no_pass_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened: list[str] = []
+    told, asked = Connection("told", happened), Connection("asked", happened)
+    async with (
+        listening(Settings(), lane=True) as (listener, world),
+        listening(Settings(), lane=True) as (other, _),
+    ):
+        served, neighbor = cast(Any, listener.lane), cast(Any, other.lane)
+        monkeypatch.setattr(served, "neighbors", [neighbor])
+        monkeypatch.setattr(world.api.shards, "look_at_log", lambda: neighbor.again(told))
+        monkeypatch.setattr(served, "_connections", {-1: asked})
+        served._pass([(-1, select.EPOLLIN)])
+        monkeypatch.undo()
+        assert not neighbor.is_rung
+    assert happened == ["told", "asked"]

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -24,7 +25,7 @@ from .engine import ClusterEngine
 from .watch_of_nodes import WatchOfNodes
 
 if TYPE_CHECKING:
-    from .node_lives import ClusterLives
+    from .node_lives import OwnerLives
     from .node_server import NodeServer
 
 IMPATIENT_MS: Final = 1_100
@@ -60,7 +61,7 @@ class ClusterClock(SteadyClock):
 class ClusterWorld(World):
     """The surroundings of one run with several nodes. To be closed."""
 
-    cluster: "ClusterLives"
+    cluster: "OwnerLives"
 
     def __init__(
         self, plan: Plan, check: Callable[[Server, Ledger], None] = check_recovered
@@ -70,7 +71,8 @@ class ClusterWorld(World):
         self.engine = ClusterEngine(self.faults, self.random("engine"))
         self.all_ahead_ms = 0
         self.silence_ms = self.random("silence").choice((IMPATIENT_MS, STREAM_SILENCE_MS))
-        self.answered_epoch = 0
+        self.answered_epochs: Counter[int] = Counter()
+        """The latest epoch of each group that has answered a client."""
         self.takeovers_count = 0
         self.upkeep_failures_count = 0
         self.clock = cast("Any", ClusterClock(self))
@@ -84,6 +86,11 @@ class ClusterWorld(World):
     async def run_server(self) -> None:
         """Keep all nodes running, until canceled."""
         await self.cluster.run()
+
+    def running(self) -> "list[NodeServer]":
+        """All nodes that take themselves for the owner."""
+        found = [node.server for node in self.cluster.nodes]
+        return [one for one in found if one is not None and not one.is_over]
 
     def _process_for(self, command: Command) -> Server | None:  # noqa: ARG002
         """Who is asked: whoever takes itself for the owner; sometimes any other node."""

@@ -92,6 +92,11 @@ class ClusterEngine:
         """All frames, those that were trimmed included."""
         return self.kept.frames
 
+    @property
+    def told_ms(self) -> int:
+        """The time of the last frame that stays, whatever happens."""
+        return self._replicated.chain.time_ms
+
     def settle(self) -> None:
         """Let land what should have landed by now."""
         while self._under_way and self._under_way[0].lands_s <= trio.current_time():

@@ -1,31 +1,21 @@
 """Blocking code of a node, in turn with the event loop and in its time.
 
-The log of a node blocks: it waits for an engine, and sleeps. Here such code runs in a thread of its
-own, but never at the same time as the event loop: the loop stands still until the code wants to
-wait, and then lets simulated time pass. So a run is the same each time.
+The log of a node blocks: it waits for an engine, and sleeps. Here such code runs on a stack of its
+own (a greenlet) in the thread of the event loop, which goes on when the code wants to wait, and
+lets simulated time pass. So a run is the same each time, and no step of it waits for the scheduler
+of the machine.
 """
 
-import queue
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-import trio
+from greenlet import getcurrent, greenlet
 
 Result = TypeVar("Result")
-
-_here: Final = threading.local()
 
 
 class NodeEnded(BaseException):
     """The node was killed: what its code was about to do does not happen."""
-
-
-@dataclass
-class _Done:
-    result: Any = None
-    error: BaseException | None = None
 
 
 class LockStep:
@@ -40,64 +30,54 @@ class LockStep:
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns; in it, `wait_s` lets time pass. Raises what it raises."""
-        talk = _Talk(self, trio._core._run.GLOBAL_RUN_CONTEXT.runner)
-        thread = threading.Thread(target=talk.work, args=(work,), name="simulated node")
-        thread.start()
+        stack = _Stack(self, work)
         try:
-            while True:
-                said = talk.said.get()
-                if isinstance(said, _Done):
-                    break
+            said = stack.switch()
+            while not stack.dead:
                 await self._rest(said)
-                talk.go_on.put(self.has_ended)
+                said = stack.switch(self.has_ended)
         except BaseException:
-            while not isinstance(said, _Done):
-                talk.has_ended = True
-                talk.go_on.put(True)
-                said = talk.said.get()
+            stack.has_ended = True
+            while not stack.dead:
+                stack.switch(True)
             raise
-        finally:
-            thread.join()
-        if said.error is not None:
-            raise said.error
-        result: Result = said.result
+        if stack.error is not None:
+            raise stack.error
+        result: Result = stack.result
         return result
 
 
-class _Talk:
-    """What a thread and the event loop say to each other."""
+class _Stack:
+    """Where blocking code runs, and what it has returned or raised."""
 
-    def __init__(self, life: LockStep, runner: Any) -> None:
-        self.said: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.go_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    def __init__(self, life: LockStep, work: Callable[[], Any]) -> None:
         self.has_ended = False
-        self._life = life
-        self._runner = runner
+        self.life = life
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.code = greenlet(self._run)
+        self.code.stack = self
+        self._work = work
 
-    def work(self, work: Callable[[], Any]) -> None:
-        """Do the work; for the thread."""
-        _here.talk = self
-        # The loop stands still, so its time and its tasks are this thread's as well.
-        trio._core._run.GLOBAL_RUN_CONTEXT.runner = self._runner
-        done = _Done()
+    def _run(self) -> None:
         try:
-            done.result = work()
+            self.result = self._work()
         except BaseException as error:
-            done.error = error
-        finally:
-            del trio._core._run.GLOBAL_RUN_CONTEXT.runner
-        self.said.put(done)
+            self.error = error
 
-    def wait(self, duration_s: float) -> None:
-        """Let time pass. Raises NodeEnded."""
-        if not (self.has_ended or self._life.has_ended):
-            self.said.put(duration_s)
-            if not self.go_on.get():
-                return
-        raise NodeEnded
+    @property
+    def dead(self) -> bool:
+        """Whether the code has ended."""
+        return bool(self.code.dead)
+
+    def switch(self, *said: bool) -> Any:
+        """Go on with the code until it waits, and return for how long it wants to."""
+        return self.code.switch(*said)
 
 
 def wait_s(duration_s: float) -> None:
     """Let simulated time pass, in code that `LockStep.run` runs. Raises NodeEnded."""
-    talk: _Talk = _here.talk
-    talk.wait(duration_s)
+    stack: _Stack = getcurrent().stack
+    is_over = stack.has_ended or stack.life.has_ended
+    if is_over or stack.code.parent.switch(duration_s):
+        raise NodeEnded

@@ -22,10 +22,10 @@ async def look_at_owners(world: ClusterWorld) -> None:
     async with trio.open_nursery() as nursery:
         while True:
             await trio.sleep(random.uniform(*PAUSE_S))
-            servers = [node.server for node in world.cluster.nodes]
+            servers = world.running()
             random.shuffle(servers)
             for server in servers:
-                if server is not None and not server.is_over and server.serves.is_set():
+                if server.serves.is_set():
                     nursery.start_soon(_look, world, server, f"race/{random.randrange(4)}")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from tests.simulation.server import ALONE
 from troth.core.limits import STREAM_DRIFT_PERCENT
 from troth.shards.streams.stream_storage import StreamStorage
 
@@ -22,10 +23,15 @@ SKEW_LIMIT_MS: Final = 2_400
 class Node:
     """One node of a cluster. Its clocks run wrong within what the design allows."""
 
+    group = 0
+    place = ALONE
+
     def __init__(self, world: "ClusterWorld", name: str, directory: Path) -> None:
         self.world = world
-        self.name = name
-        self.directory = directory
+        self.name = self.node_name = name
+        self.home = self.directory = directory
+        """Where the node's files are, and those of this process."""
+        self.engine = world.engine
         self.random = world.random(f"node {name}")
         self.opened: StreamStorage | None = None
         self.client: EngineClient | None = None

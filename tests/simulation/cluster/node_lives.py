@@ -1,6 +1,7 @@
 """The lives of nodes: each starts, stands by, owns the stream for a while, ends, starts again."""
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -24,7 +25,7 @@ from .node_server import NodeServer
 class NodeLives(Node):
     """One node, from life to life."""
 
-    def __init__(self, world: ClusterWorld, name: str, cluster: "ClusterLives") -> None:
+    def __init__(self, world: ClusterWorld, name: str, cluster: "OwnerLives") -> None:
         super().__init__(world, name, world.directory / name)
         self.server: NodeServer | None = None
         self.count = 0
@@ -46,6 +47,10 @@ class NodeLives(Node):
                 self._scope = None
                 self._leave_directory()
 
+    def make_server(self, life: LockStep) -> NodeServer:
+        """Make a server, which stands by in it."""
+        return NodeServer(self, life, self.random)
+
     async def _live(self, life: LockStep) -> None:
         """Live one life: open, stand by, serve. The directory is left open."""
         server = await self._open(life)
@@ -55,19 +60,19 @@ class NodeLives(Node):
         self.count += 1
         world.takeovers_count += 1
         world.trace.note(self.name, f"takes over with {server.storage.next_sequence - 1} records")
-        _, last_ms = world.engine.owners[server.epoch - 1]
+        _, last_ms = self.engine.owners[server.epoch - 1]
         require(server.clock.now_ms() >= last_ms, "time went back at a takeover")
         world.check_recovered(server, world.ledger)
         async with trio.open_nursery() as nursery:
             resumed_ms = server.clock.now_ms()
             await nursery.start(server.run)
             absence = Absence(last_ms or resumed_ms, resumed_ms, server.clock.now_ms())
-            world.history.absences[0].append(absence)
+            world.history.absences[self.group].append(absence)
             self.server = server
             self._cluster.tell()
             nursery.start_soon(self._keep, server)
         self.server = None
-        world.steps.disarm(0)
+        world.steps.disarm(self.group)
         if server.failure is not None:
             world.disk_failures_count += 1
             world.trace.note(self.name, f"stopped: {server.failure}")
@@ -87,11 +92,11 @@ class NodeLives(Node):
         """Open the storage, and stand by; None if that failed, as it may."""
         world = self.world
         try:
-            return await life.run(partial(NodeServer, self, life, self.random))
+            return await life.run(partial(self.make_server, life))
         except PersistenceError as error:
             client = self.client
             world.trace.note(self.name, f"ends: {type(error).__name__}: {error}")
-            has_lost = world.engine.lost_count > 0
+            has_lost = self.engine.lost_count > 0
             may_be = not isinstance(error, StreamDamaged) or (client and client.has_rotted)
             require(bool(may_be) or has_lost, f"{self.name} finds the stream damaged: {error}")
             is_right = not world.is_calm or has_lost or isinstance(error, LogFailed)
@@ -118,17 +123,17 @@ class NodeLives(Node):
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-class ClusterLives(Lives):
-    """All nodes, as the one process that others take them for."""
+class OwnerLives(Lives):
+    """All that may own a group, as the one process that others take them for."""
 
-    def __init__(self, world: ClusterWorld) -> None:
+    def __init__(self, world: ClusterWorld, group: int, name: str) -> None:
         self.world = world
-        self.group = 0
+        self.group = group
         self.files = SimulatedFiles()
         self.store = None
         self.disk_full_until = 0.0
-        self.name = "cluster"
-        self.nodes = [NodeLives(world, name, self) for name in NAMES[: world.plan.nodes_count]]
+        self.name = name
+        self.nodes: Sequence[NodeLives] = ()
         self._changed = trio.Event()
 
     def tell(self) -> None:
@@ -149,7 +154,7 @@ class ClusterLives(Lives):
         return sum(node.count for node in self.nodes)
 
     async def run(self) -> None:
-        """Run all nodes, until canceled."""
+        """Run them all, until canceled."""
         async with trio.open_nursery() as nursery:
             for node in self.nodes:
                 nursery.start_soon(node.run)
@@ -164,7 +169,9 @@ class ClusterLives(Lives):
 def make_cluster(plan: Any) -> ClusterWorld:
     """A world with the plan's nodes."""
     world = ClusterWorld(plan)
-    world.cluster = ClusterLives(world)
+    world.cluster = OwnerLives(world, 0, "cluster")
+    names = NAMES[: plan.nodes_count]
+    world.cluster.nodes = [NodeLives(world, name, world.cluster) for name in names]
     world.lives = [cast("Any", world.cluster)]
     return world
 

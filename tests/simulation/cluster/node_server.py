@@ -5,7 +5,6 @@ It is made in a `LockStep`, since it is made when it owns the stream: until then
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any, Final, cast
 
@@ -110,12 +109,16 @@ class NodeWriter:
 class NodeServer(Server):
     """A server on a stream. Making one stands by until it owns the stream."""
 
+    is_of_nodes = True
+
     def __init__(self, node: Node, life: LockStep, random: Random) -> None:
         """Stand by, and take over. Raises DataDirectoryError, LogFailed or NodeEnded."""
         world = node.world
         self.node = node
         self.life = life
         self.opened: StreamStorage | None = None
+        self.is_leaving = False
+        """Whether it was told to release the stream."""
         self.epoch = 0
         self.is_ended = trio.Event()
         self._compared_count = 0
@@ -124,29 +127,37 @@ class NodeServer(Server):
             SystemClock(node.wall_ms, node.boot_ms),
             random,
             world.deliver,
-            cast("Any", NodeWatch(world.watch, node.name, world.engine)),
+            cast("Any", NodeWatch(world.watch, node.name, node.engine, node.group)),
             None,
             nodes=NODES,
             begin_call=lambda server, execution: world.begin_call(server, execution),
             patience=world.plan.patience,
+            place=node.place,
         )
-        self.clock.continue_after(self.stream_storage.time_ms)  # type: ignore[attr-defined]
+        clock = cast("SystemClock", self.clock)
+        clock.continue_after(self.stream_storage.time_ms)
+        self.stream_storage.tell_time(lambda: clock.told_ms)
         self.epoch = self.stream_storage.epoch
         self.upkeep = StreamUpkeep(self.stream_storage, pause=partial(wait_s, 0.001))
 
     def _open_storage(self, *_: object) -> Any:
         node = self.node
-        engine = node.world.engine
-        self.client = node.client = EngineClient(engine, node.name, node.is_cut)
+        engine = node.engine
+        self.client = node.client = EngineClient(engine, node.node_name, node.is_cut)
         self.opened = node.opened = StreamStorage(
             self.client,
             KeepingClient(engine, node.is_cut),
-            Path(node.directory),
+            node.home,
             SHARD_COUNT,
-            node=node.name,
+            node=node.node_name,
             times=Times(node.boot_ms, node.wall_ms, wait_s, self._compare, node.world.silence_ms),
+            **self._of_group(),
         )
         return self.opened
+
+    def _of_group(self) -> dict[str, Any]:
+        """What its storage has to know if there are several groups."""
+        return {}
 
     @property
     def stream_storage(self) -> StreamStorage:
@@ -160,7 +171,7 @@ class NodeServer(Server):
         if storage is None or not storage._log.is_following or self.client.has_rotted:
             return
         count = storage.next_sequence - 1
-        if count != watch.durable_count or count == self._compared_count:
+        if count != watch.durable_counts[self.group] or count == self._compared_count:
             return
         if self.random.random() < COMPARISONS_SHARE:
             self._compared_count = count
@@ -213,15 +224,25 @@ class NodeServer(Server):
 
     async def ask(self, command: Command, answer_delay_s: float) -> Reply:
         """Answer, unless the node is halted; see `Server.ask`."""
-        world = self.node.world
-        floor = world.answered_epoch
+        world, group = self.node.world, self._group_asked(command)
+        floor = world.answered_epochs[group]
         await self.node.until_awake()
         reply = await super().ask(command, answer_delay_s)
         await self.node.until_awake()
         is_from_memory = isinstance(command, OF_NODES) and reply.code.status >= 300
         if is_from_memory and not self.may_answer():
             raise Unreachable  # as HTTP, which waits for the lease or refuses
-        name = type(command).__name__
-        require(self.epoch >= floor, f"epoch {self.epoch} answered {name} after {floor} had")
-        world.answered_epoch = max(world.answered_epoch, self.epoch)
+        epoch = self._epoch_answered(command, group)
+        if epoch is not None:
+            name = type(command).__name__
+            require(epoch >= floor, f"epoch {epoch} answered {name} after {floor} had")
+            world.answered_epochs[group] = max(world.answered_epochs[group], epoch)
         return reply
+
+    def _group_asked(self, command: Command) -> int:  # noqa: ARG002
+        """The group that a command is for."""
+        return self.group
+
+    def _epoch_answered(self, command: Command, group: int) -> int | None:  # noqa: ARG002
+        """The epoch of the owner that has answered a command; None if that is not known."""
+        return self.epoch
