@@ -35,13 +35,30 @@ def usage(process_id: int) -> ProcessUsage | None:
     )
 
 
-def children_of(process_id: int) -> list[int]:
-    """Return the processes that a process has started and that are there."""
+def own_and_childrens_s(process_id: int) -> tuple[float, float] | None:
+    """Return the processor time of a process, and of those that it has started, also ended ones.
+
+    None if it is gone or the system does not say.
+    """
     try:
-        text = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
+        stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii")
     except OSError:
-        return []
-    return [int(one) for one in text.split()]
+        return None
+    ended = [int(one) for one in stat.rpartition(")")[2].split()[13:15]]
+    own = _usage(process_id)
+    if own is None:
+        return None
+    running = [one.processor_s for one in filter(None, map(_usage, children_of(process_id)))]
+    return own.processor_s, sum(ended) / os.sysconf("SC_CLK_TCK") + sum(running)
+
+
+def children_of(process_id: int) -> list[int]:
+    """Return the processes that any thread of a process has started and that are there."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{process_id}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # this thread has ended in the meantime
+            found += [int(one) for one in thread.read_text(encoding="ascii").split()]
+    return found
 
 
 def _usage(process_id: int) -> ProcessUsage | None:

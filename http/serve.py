@@ -514,4 +514,4 @@ class Server:
                 self._parts.member.say_last()
             is_left = self._seated is not None and self._seated.is_left
             if self.checkpointer is not None and not is_left:  # another node waits for the group
-                await self.checkpointer.checkpoint()
+                await self.checkpointer.checkpoint(is_last=True)

@@ -197,6 +197,8 @@ class CheckpointFailed(PersistenceError):
             f"in the log. {advice}"
         )
         self.path = path
+        self.problem = problem
+        self.cause = error
 
 
 class CheckpointDamaged(DataDirectoryError):
@@ -208,3 +210,4 @@ class CheckpointDamaged(DataDirectoryError):
             "snapshot (`troth snapshot restore`)."
         )
         self.table = table
+        self.problem = problem

@@ -71,7 +71,7 @@ def checkpoint(shards: Sequence[Shard], checkpoints: Checkpoints, position: int)
     captures = [
         checkpointing.capture(shard.machine.state, shard.sequence, position) for shard in shards
     ]
-    checkpoints.write(captures)
+    checkpoints.write(captures, in_place=True)  # no client waits for this process yet
     checkpoints.renew()
     for shard, captured in zip(shards, captures, strict=True):
         for _ in checkpointing.evict(shard.machine.state, captured):

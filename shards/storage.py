@@ -16,6 +16,8 @@ from typing import Protocol, runtime_checkable
 
 from troth import __version__
 from troth.core.limits import ARCHIVE_KEEP_MS, SEGMENT_BYTES, SHARDS_DEFAULT_COUNT
+from troth.persistence.apart.process import WriterProcess, is_possible
+from troth.persistence.apart.store_writer import StoreWriter
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import View
 from troth.persistence.checkpoints.rows import TABLES
@@ -304,13 +306,21 @@ class DirectoryStorage:
         self.place = self._directory.path
         self.directory: Path | None = Path(self.place)
         try:
-            self._store = store = LmdbStore(
-                Path(self._directory.checkpoints_path), TABLES, check=self._directory.check
-            )
+            path = Path(self._directory.checkpoints_path)
+            self._writer = WriterProcess(path)
+        except BaseException:
+            self._directory.close()
+            raise
+        try:
+            self._store = store = LmdbStore(path, TABLES, check=self._directory.check)
             self._checkpoints = Checkpoints(
-                store, self._directory.identity.data_id, self._directory.shards
+                store,
+                self._directory.identity.data_id,
+                self._directory.shards,
+                StoreWriter(self._writer, store) if is_possible() else None,
             )
         except BaseException:
+            self._writer.close()
             self._directory.close()
             raise
         self._log_path = self._directory.log_path
@@ -455,6 +465,7 @@ class DirectoryStorage:
         is_in_place = self._is_in_place()
         next_sequence = self._directory.log.next_sequence if self._is_recovered else 0
         self._checkpoints.close()
+        self._writer.close()
         self._directory.close()
         if self._archive is not None and self._is_recovered and is_in_place:
             # A log that was closed is never appended to: its last segment is finished too.

@@ -36,7 +36,7 @@ FLOORS: Final[Mapping[str, tuple[frozenset[str], ...]]] = {
         frozenset({REST}),
         frozenset({"wal"}),
         frozenset({"data_directory", "checkpoints", "streams"}),
-        frozenset({"inspection"}),
+        frozenset({"inspection", "apart"}),
         frozenset({"snapshots"}),
         frozenset({"conversion"}),
     ),

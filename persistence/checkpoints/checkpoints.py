@@ -7,17 +7,18 @@ to `position` is covered and may be trimmed; the checkpoint is synced before tha
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
+from troth.core.limits import CHECKPOINT_APART_COUNT
 from troth.core.state.captures import Capture, Loaded
 from troth.persistence.errors import CheckpointDamaged
 
 from . import digests, loading, rows, writing
 from .cold import ColdReader
-from .id_filter import StoredIds
-from .port import Store, View, Write
+from .id_filter import NoWriter, StoredIds, shared_bits
+from .port import CheckpointWriter, Store, View, Write
 from .rows import RowDecoder
 
 SMALL_BYTES: Final = 64 << 20
@@ -54,8 +55,17 @@ class Checkpoints:
     another format.
     """
 
-    def __init__(self, store: Store, data_id: bytes, shards: range | int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        data_id: bytes,
+        shards: range | int,
+        writer: CheckpointWriter | None = None,
+    ) -> None:
+        """Read what is there; `writer` writes what is large in a process of its own."""
         shards = range(shards) if isinstance(shards, int) else shards
+        self._writer = writer
+        self.writer_problem: str | None = None
         self._store = store
         self._decoder = RowDecoder()
         self._checkpoints_count = 0
@@ -65,7 +75,9 @@ class Checkpoints:
         self._says_format = self._check(view, data_id)
         self._data_id = data_id
         self._headers = loading.read_headers(view, self._decoder, shards)
-        self._ids = StoredIds(is_empty=_is_empty(view))
+        self._ids = StoredIds(
+            is_empty=_is_empty(view), make_bits=bytearray if writer is None else shared_bits
+        )
         self.reader = ColdReader(view, self._ids, shards)
 
     def _check(self, view: View, data_id: bytes) -> bool:
@@ -100,42 +112,79 @@ class Checkpoints:
             raise CheckpointDamaged(rows.HEADERS, f"that of shard {shard} counts nothing")
         return loading.load(self.reader.view, self._decoder, header, header.counts)
 
-    def write(self, captures: Sequence[Capture]) -> None:
+    def write(
+        self,
+        captures: Sequence[Capture],
+        pause: Callable[[], None] = lambda: None,
+        *,
+        in_place: bool = False,
+    ) -> None:
         """Add the captures of all shards, in one commit. Blocks. Raises CheckpointFailed.
 
-        Raises MemoryError if there is too little memory; it may be tried again then.
+        A large one is written by the process that writes such, if there is one, unless it is to be
+        `in_place`. `pause` is called between small pieces of what is done here for that. Raises
+        MemoryError if there is too little memory; it may be tried again then.
         """
-        with self._ids.committing() as add_ids:
-            self._store.commit(self._writes(captures, add_ids))
+        rows_count = sum(capture.rows_count for capture in captures)
+        is_apart = (
+            self._writer is not None
+            and not in_place
+            and (rows_count >= CHECKPOINT_APART_COUNT or self._writer.process_id is not None)
+        )
+        if not (is_apart and self._write_apart(captures, pause)):
+            with self._ids.committing() as add_ids:
+                self._store.commit(self._writes(captures, add_ids))
         # In one assignment: the event loop reads them for statistics while this runs in a thread.
         self._headers = self._headers | {one.header.shard: one.header for one in captures}
-        self._rows_count += sum(capture.rows_count for capture in captures)
+        self._rows_count += rows_count
         self._says_format = True
         self._checkpoints_count += 1
 
-    def _writes(self, captures: Sequence[Capture], add_ids: writing.AddIds) -> Iterator[Write]:
+    def _write_apart(self, captures: Sequence[Capture], pause: Callable[[], None]) -> bool:
+        """Pass the captures to the process that writes them; return False if there is none.
+
+        Raises as `write` does.
+        """
+        assert self._writer is not None, "there can be one"
+        stored = {shard: header.largest_serial for shard, header in self._headers.items()}
+        count = sum(len(capture.promises) + len(capture.tasks) for capture in captures)
+        self.writer_problem = None
+        with self._ids.locked() as filters:
+            try:
+                rooms = [one.share(count) for one in filters]
+                new_counts = self._writer.write(captures, list(self._meta()), stored, rooms, pause)
+            except NoWriter as error:
+                self.writer_problem = str(error)
+                return False
+            for one, new_count in zip(filters, new_counts, strict=True):
+                one.note_added(new_count)
+        return True
+
+    @property
+    def has_writer(self) -> bool:
+        """Return whether there is a process now that writes large checkpoints."""
+        return self._writer is not None and self._writer.process_id is not None
+
+    def end_writer(self) -> None:
+        """End that process, if it is there. Blocks for a moment."""
+        if self._writer is not None:
+            self._writer.end()
+
+    def _meta(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows that say whose store it is, if it does not say so yet."""
         if not self._says_format:
-            yield rows.META, _FORMAT_KEY, _FORMAT
-            yield rows.META, _DATA_ID_KEY, self._data_id
-        for capture in captures:
-            yield from self._deletions(capture.header.shard, capture)
-        yield from writing.promise_writes(captures, add_ids, self._headers)
+            yield _FORMAT_KEY, _FORMAT
+            yield _DATA_ID_KEY, self._data_id
+
+    def _writes(self, captures: Sequence[Capture], add_ids: writing.AddIds) -> Iterator[Write]:
+        for key, value in self._meta():
+            yield rows.META, key, value
         for capture in captures:
             shard = capture.header.shard
-            yield from writing.task_writes(shard, capture, add_ids)
-            yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
-            yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
-            yield from _plain_writes(rows.LOCKS, shard, capture.locks)
-            yield from _plain_writes(rows.ENTRIES, shard, capture.entries)
-            yield from _plain_writes(rows.EXECUTIONS, shard, capture.executions)
-            yield from _plain_writes(rows.USAGE, shard, capture.usage)
-            yield from _plain_writes(rows.WORKFLOWS, shard, capture.workflows)
-            yield from _pair_writes(rows.AWAITS, shard, capture.awaits)
-            yield from _pair_writes(rows.LISTENERS, shard, capture.listeners)
-            for (target, sequence), message in sorted(capture.outbox.items(), key=lambda i: i[0]):
-                key = rows.outbox_key(shard, target, sequence)
-                yield _write(rows.OUTBOX, key, message)
-            yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
+            yield from writing.deletions(shard, capture, self._decoder, self._store.view)
+        yield from writing.promise_writes(captures, add_ids, self._headers)
+        for capture in captures:
+            yield from writing.other_writes(capture, add_ids)
 
     def open_view(self) -> View:
         """Return the store as of its newest commit, for a copy. The caller closes it.
@@ -143,31 +192,6 @@ class Checkpoints:
         In any thread.
         """
         return self._store.view()
-
-    def _deletions(self, shard: int, capture: Capture) -> Iterator[Write]:
-        """Take out what was deleted, before anything new is written under the same ids."""
-        for name, sequence in sorted(capture.deleted_tasks.items()):
-            key = rows.number_key(shard, sequence)
-            yield rows.LIVE_TASKS, key, None
-            yield rows.TASKS, key, None
-            yield rows.TASK_IDS, rows.id_key(shard, name), None
-        if not capture.deleted_promises:
-            return
-        # What is in the indexes follows from the old row, which only the store has.
-        with contextlib.closing(self._store.view()) as view:
-            for name, serial in sorted(capture.deleted_promises.items()):
-                yield rows.LIVE_PROMISES, rows.number_key(shard, serial), None
-                key = rows.number_bytes(serial)
-                value = view.get(rows.PROMISES, key)
-                if value is None:
-                    continue
-                old = self._decoder.promise(rows.PROMISES, key, value)
-                if old.id != name:
-                    raise CheckpointDamaged(rows.PROMISES, "a row has the serial of another")
-                yield rows.PROMISES, key, None
-                yield rows.PROMISE_IDS, rows.id_key(shard, name), None
-                for table, index_key in rows.index_keys(shard, old):
-                    yield table, index_key, None
 
     def renew(self) -> None:
         """Switch cold reads to the newest commit. In the thread that reads."""
@@ -244,23 +268,9 @@ class Checkpoints:
     def close(self) -> None:
         """Close the store."""
         self.reader.close()
+        if self._writer is not None:
+            self._writer.close()
         self._store.close()
-
-
-def _write(table: str, key: bytes, entity: object | None) -> Write:
-    return table, key, None if entity is None else rows.encode(table, key, entity)
-
-
-def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Iterator[Write]:
-    for name in sorted(entities):
-        yield _write(table, rows.id_key(shard, name), entities[name])
-
-
-def _pair_writes(
-    table: str, shard: int, pairs: Mapping[tuple[str, str], object]
-) -> Iterator[Write]:
-    for pair in sorted(pairs):
-        yield _write(table, rows.pair_key(shard, *pair), pairs[pair])
 
 
 def _is_empty(view: View) -> bool:

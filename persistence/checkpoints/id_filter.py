@@ -6,17 +6,22 @@ say yes to an id that was never added (less than one in a hundred), but never no
 `StoredIds` is the filter of one process, over the completed promises and finished tasks in its
 store. Its rules:
 
-* An id is added before the commit that stores it, so before it can have left memory. * It is
-complete or says yes to everything. For an empty store it is complete immediately, for any other
-after a pass over the rows. What is committed during a pass is added by the commit.
+* An id is added before the commit that stores it, so before it can have left memory.
+* It is complete or says yes to everything. For an empty store it is complete immediately, for any
+  other after a pass over the rows. What is committed during a pass is added by the commit.
 * Ids are never taken out. When retention has deleted most of them, a pass makes a new filter.
+
+Where a process of its own writes large checkpoints, it adds their ids: the bits are in memory that
+it shares (`SharedBits`). Which of the two adds is decided by the lock that a commit holds.
 """
 
 import contextlib
 import itertools
+import mmap
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import xxhash
 
@@ -39,8 +44,53 @@ _STEP_SHIFT: Final = 33
 _MASKS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 _hash = xxhash.xxh3_64_intdigest
 
-Layer = tuple[bytearray | bytes, int]
+Bits = bytearray | mmap.mmap
+Layer = tuple[Bits | bytes, int]
 """Bits, and how many there are."""
+
+
+@final
+class SharedBits(mmap.mmap):
+    """Bits in memory that another process which has `descriptor` may map, too. Raises OSError."""
+
+    descriptor: int
+
+    @classmethod
+    def make(cls, size_bytes: int) -> "SharedBits":
+        """Make some, all of them 0."""
+        descriptor = os.memfd_create("troth-stored-ids")
+        try:
+            os.ftruncate(descriptor, size_bytes)
+            made = cls(descriptor, size_bytes)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        made.descriptor = descriptor
+        return made
+
+    def __del__(self) -> None:
+        """Close the descriptor; the memory goes when no process has it any more."""
+        os.close(self.descriptor)
+
+
+def shared_bits(size_bytes: int) -> Bits:
+    """Return bits that can be shared, or others where the system gives none."""
+    try:
+        return SharedBits.make(size_bytes)
+    except OSError:
+        return bytearray(size_bytes)
+
+
+class NoWriter(Exception):
+    """There is no process that could write this checkpoint; nothing of it was written."""
+
+
+class Room(NamedTuple):
+    """The room that a filter has for a checkpoint's ids, for the process that adds them."""
+
+    descriptor: int
+    size_bytes: int
+    free_count: int
 
 
 @final
@@ -51,9 +101,10 @@ class IdFilter:
     added. Ids are told apart by their first ID_HEAD_BYTES: as much as is in the key of every id.
     """
 
-    __slots__ = ("_free_count", "_room_count", "ids_count", "layers")
+    __slots__ = ("_free_count", "_make_bits", "_room_count", "ids_count", "layers")
 
-    def __init__(self, room_count: int) -> None:
+    def __init__(self, room_count: int, make_bits: Callable[[int], Bits] = bytearray) -> None:
+        self._make_bits = make_bits
         self.layers: tuple[Layer, ...] = ()  # the newest first
         self.ids_count = 0
         self._room_count = room_count  # of all layers; the first is made when needed
@@ -83,7 +134,7 @@ class IdFilter:
     def _add_some(self, heads: Iterable[bytes]) -> None:
         """Add ids that the newest layer has room for."""
         bits, bits_count = self.layers[0]
-        assert isinstance(bits, bytearray), "a filter that answers yes to everything takes no ids"
+        assert not isinstance(bits, bytes), "a filter that answers yes to everything takes no ids"
         new_count = 0
         for found in map(_hash, heads):
             place = found % bits_count
@@ -106,7 +157,29 @@ class IdFilter:
         if self.layers:
             self._room_count *= 2
         size_bytes = self._free_count * BITS_PER_ID // 8
-        self.layers = ((bytearray(size_bytes), size_bytes * 8), *self.layers)
+        self.layers = ((self._make_bits(size_bytes), size_bytes * 8), *self.layers)
+
+    def share(self, count: int) -> Room:
+        """Make room for ids in one layer, and return it. Raises NoWriter if it cannot be shared."""
+        while not self.layers or self._free_count < count:
+            self._add_layer()
+        bits, _ = self.layers[0]
+        if not isinstance(bits, SharedBits):
+            raise NoWriter("the system gave no memory to share")
+        return Room(bits.descriptor, len(bits), self._free_count)
+
+    def note_added(self, new_count: int) -> None:
+        """Note how many ids another process has added to the room that was shared."""
+        self._free_count -= new_count
+        self.ids_count += new_count
+
+    @classmethod
+    def within(cls, room: Room) -> "IdFilter":
+        """Return what adds ids to the room of another process's filter."""
+        made = cls(0)
+        made.layers = ((mmap.mmap(room.descriptor, room.size_bytes), room.size_bytes * 8),)
+        made._free_count = room.free_count
+        return made
 
     @property
     def size_bytes(self) -> int:
@@ -121,7 +194,7 @@ class IdFilter:
         return made
 
 
-def _has_others(bits: bytearray | bytes, bits_count: int, place: int, found: int) -> bool:
+def _has_others(bits: Bits | bytes, bits_count: int, place: int, found: int) -> bool:
     """Return whether all bits of a hash but the first, at `place`, are set."""
     step = found >> _STEP_SHIFT | 1
     for _ in _OTHERS:
@@ -140,8 +213,10 @@ class StoredIds:
     adds to what it makes.
     """
 
-    def __init__(self, *, is_empty: bool) -> None:
-        self.filter = IdFilter(ROOM_MIN_COUNT) if is_empty else IdFilter.of_everything()
+    def __init__(self, *, is_empty: bool, make_bits: Callable[[int], Bits] = bytearray) -> None:
+        """Begin; `make_bits` is `shared_bits` where another process may add ids."""
+        self._make_bits = make_bits
+        self.filter = IdFilter(ROOM_MIN_COUNT, make_bits) if is_empty else IdFilter.of_everything()
         self.is_complete = is_empty
         self._filling: IdFilter | None = None
         self._lock = threading.Lock()
@@ -152,16 +227,22 @@ class StoredIds:
 
         If the commit fails they may stay.
         """
-        with self._lock:
-            filters = [self.filter] if self.is_complete else []
-            if self._filling is not None:
-                filters.append(self._filling)
+        with self.locked() as filters:
 
             def add(heads: Sequence[bytes]) -> None:
                 for one in filters:
                     one.add(heads)
 
             yield add
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[list[IdFilter]]:
+        """Yield the filters that a commit in this block must add to, which nothing else does."""
+        with self._lock:
+            filters = [self.filter] if self.is_complete else []
+            if self._filling is not None:
+                filters.append(self._filling)
+            yield filters
 
     @contextlib.contextmanager
     def filling(self, stored_count: int) -> Iterator[Callable[[Iterable[bytes]], None]]:
@@ -174,7 +255,8 @@ class StoredIds:
         with self._lock:
             assert self._filling is None, "a pass is running already"
             # A quarter more, so that what comes next needs no layer of its own.
-            made = self._filling = IdFilter(max(ROOM_MIN_COUNT, stored_count * 5 // 4))
+            room_count = max(ROOM_MIN_COUNT, stored_count * 5 // 4)
+            made = self._filling = IdFilter(room_count, self._make_bits)
 
         def add(heads: Iterable[bytes]) -> None:
             with self._lock:

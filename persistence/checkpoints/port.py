@@ -5,10 +5,14 @@ for as long as it is open. One thread commits; any thread may read, each view in
 time. `store.py` has the stores that keep this.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
+
+from troth.core.state.captures import Capture
+
+from .id_filter import Room
 
 AFTER_ALL: Final = b"\xff" * 512
 """Where a scan stops that is to yield all: longer than any key, and after it."""
@@ -74,4 +78,36 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the files; a second call does nothing."""
+        ...  # pragma: no cover
+
+
+class CheckpointWriter(Protocol):
+    """What writes large checkpoints in a process of its own."""
+
+    @property
+    def process_id(self) -> int | None:
+        """The number of that process, None while there is none."""
+        ...  # pragma: no cover
+
+    def write(
+        self,
+        captures: Sequence[Capture],
+        meta: list[tuple[bytes, bytes]],
+        stored: dict[int, int],
+        rooms: Sequence[Room],
+        pause: Callable[[], None],
+    ) -> list[int]:
+        """Commit the captures and the rows `meta`; return how many ids were added to each room.
+
+        `stored` has the largest serial in the store by shard. `pause` is called after each small
+        piece of work. Blocks. Raises NoWriter, and what a commit raises.
+        """
+        ...  # pragma: no cover
+
+    def end(self) -> None:
+        """End the process, if there is one. Blocks for a moment."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """End it, and let another server have the store."""
         ...  # pragma: no cover

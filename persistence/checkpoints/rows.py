@@ -6,8 +6,9 @@ CRC32C of table, key and content, so that a corrupt row, or one found under anot
 noticed when it is read.
 """
 
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 import google_crc32c
@@ -165,6 +166,7 @@ def state_prefix(shard: int, state: PromiseState) -> bytes:
     return shard_key(shard) + _STATE_BYTE[state]
 
 
+@functools.cache
 def state_prefixes(shard: int) -> dict[PromiseState, bytes]:
     """Return all of them, by state."""
     return {state: state_prefix(shard, state) for state in _STATE_BYTE}
@@ -244,12 +246,12 @@ def encode(table: str, key: bytes, entity: object) -> bytes:
     return seal(table, key, records.encode(entity))
 
 
-def encode_all(table: str, keys: Sequence[bytes], entities: Iterable[object]) -> list[bytes]:
-    """Return entities as values of these keys: as `encode`, but many."""
+def seal_all(table: str, contents: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the values of keys with their contents: as `seal`, but many."""
     extend, first = google_crc32c.extend, _CHECKSUM_OF_NAME[table]
     return [
         extend(first, key + b"\0" + content).to_bytes(4, "little") + content
-        for key, content in zip(keys, map(records.encode, entities), strict=True)
+        for key, content in contents
     ]
 
 

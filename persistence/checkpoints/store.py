@@ -68,19 +68,27 @@ class LmdbStore:
         # long as one of them is.
         self._lock = threading.Lock()
         self._views_count = 0
+        self._has_committed = False
         self._ranges: list[process_memory.Range] = []
         if (path / DATA_NAME).exists():
             self._open()
 
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """The device and the number of the file that is open; None if there was none yet."""
+        return self._identity
+
     def _open(self) -> lmdb.Environment:
         self._check_place()
+        is_new = self._identity is None
         try:
             self.path.mkdir(exist_ok=True)
             environment = opening(lambda: _open(self.path, len(self._names)), _is_about_descriptors)
             self._identity = _identity(self.path / DATA_NAME)
             self._tables = {name: environment.open_db(name.encode()) for name in self._names}
-            _sync_directory(self.path)
-            _sync_directory(self.path.parent)
+            if is_new:
+                _sync_directory(self.path)
+                _sync_directory(self.path.parent)
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
             raise CheckpointDamaged(DATA_NAME, f"it is not a store ({error})") from error
         except (lmdb.Error, OSError) as error:
@@ -100,12 +108,18 @@ class LmdbStore:
         if self._identity is not None and _identity(self.path / DATA_NAME) != self._identity:
             raise DataDirectoryLost(str(self.path))
 
+    def catch_up(self) -> None:
+        """Open the store if another process has made it. Raises what a commit raises."""
+        if self._environment is None:
+            self._open()
+
     def commit(self, writes: Iterable[Write]) -> None:
         """See Store. The commit syncs the data before the page that makes it current.
 
         Raises MemoryError if there is too little memory to begin; it may be tried again then.
         """
         environment = self._environment or self._open()
+        self._has_committed = True
         try:
             self.check()
             with environment.begin(write=True) as transaction:
@@ -173,12 +187,13 @@ class LmdbStore:
         had, until the environment is closed. So it is closed and opened; not where something else
         could take the address space in between.
         """
-        if _is_limited():
+        if _is_limited() or not self._has_committed:
             return
         with self._lock:
             if self._environment is not None and self._views_count == 0:
                 self._environment.close()
                 self._open()
+                self._has_committed = False
 
     def size_bytes(self) -> int:
         """See Store."""
@@ -187,11 +202,16 @@ class LmdbStore:
         except FileNotFoundError:
             return 0
 
-    def close(self) -> None:
-        """See Store. Takes the lock file away: the data directory's own lock is what counts."""
+    def leave(self) -> None:
+        """Close the files, and take nothing away: another process has the store open."""
         if self._environment is not None:
             self._environment.close()
             self._environment = None
+
+    def close(self) -> None:
+        """See Store. Takes the lock file away: the data directory's own lock is what counts."""
+        if self._environment is not None:
+            self.leave()
             # What is there now has a lock of its own; and on a disk that refuses it, a lock file
             # that stays does no harm, while an error would spoil the server's clean stop.
             with suppress(DataDirectoryLost, OSError):

@@ -1,23 +1,27 @@
-"""The rows of promises and tasks that a checkpoint writes, in the order of their keys.
+"""The rows that a checkpoint writes, most of them in the order of their keys.
 
-There may be hundreds of thousands. So they are made some hundred at a time, table after table,
-which costs half as much as row after row. What takes long without letting another thread work, as
-sorting does, is done in parts.
+Promises and tasks there may be hundreds of thousands of. So their rows are made some hundred at a
+time, table after table, which costs half as much as row after row. What takes long without letting
+another thread work, as sorting does, is done in parts.
 """
 
+import contextlib
 import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeVar
 
+from troth.core import records
 from troth.core.catalog import is_reserved
 from troth.core.model import PENDING, Promise, Task
 from troth.core.state.captures import Capture, ShardHeader
 from troth.core.tables.folding import SERIAL
+from troth.persistence.errors import CheckpointDamaged
 
 from . import rows
-from .port import Rows, Write
+from .port import Rows, View, Write
 
 GROUP_COUNT: Final = 512
 """Of how many entities the rows are made together: what they take in memory is little."""
@@ -42,30 +46,48 @@ def promise_writes(
     completed ones the rows of some come together, in the order of serials.
     """
     for capture in captures:
-        yield from _live_writes(capture)
+        yield from live_writes(capture)
     completed = [(capture.header.shard, _completed(capture)) for capture in captures]
     stored = {shard: header.largest_serial for shard, header in headers.items()}
-    prefixes = {shard: rows.state_prefixes(shard) for shard, _ in completed}
-    for some in _in_step(completed):
-        together = [promise for _, found in some for promise in found]
-        together.sort(key=_serial)
-        keys = [rows.number_bytes(promise.serial) for promise in together]
-        yield Rows(rows.PROMISES, keys, rows.encode_all(rows.PROMISES, keys, together))
-        index_keys: dict[str, dict[bytes, bytes]] = {table: {} for table in rows.INDEXES}
-        for shard, found in some:
-            for promise in found:
-                if promise.serial <= stored.get(shard, -1):  # it may have been pending then
-                    yield rows.LIVE_PROMISES, rows.number_key(shard, promise.serial), None
-            _add_index_keys(index_keys, shard, prefixes[shard], found)
-        for table, identifiers in index_keys.items():
-            if identifiers:
-                yield Rows(table, list(identifiers), list(identifiers.values()))
+    for some in in_step(completed, GROUP_COUNT):
+        yield from completed_writes(some, contents_of(some), stored)
     for shard, found in completed:
         for group in _groups(_in_order(found, attrgetter("id"))):
             keys = [rows.id_key(shard, promise.id) for promise in group]
             add_ids([rows.id_head(key) for key in keys])
             serials = [rows.number_bytes(promise.serial) for promise in group]
             yield Rows(rows.PROMISE_IDS, keys, serials)
+
+
+def contents_of(some: Sequence[tuple[int, Sequence[Promise]]]) -> list[bytes]:
+    """Return what the rows of completed promises hold, one after the other."""
+    return [records.encode(promise) for _, found in some for promise in found]
+
+
+def completed_writes(
+    some: Sequence[tuple[int, Sequence[Promise]]],
+    contents: Sequence[bytes],
+    stored: Mapping[int, int],
+) -> Iterator[Write]:
+    """Yield the rows of a group of completed promises, but for those of their ids.
+
+    `contents` are theirs, one after the other. `stored` has the largest serial that is in the store
+    by shard.
+    """
+    numbers = [rows.number_bytes(promise.serial) for _, found in some for promise in found]
+    in_order = sorted(zip(numbers, contents, strict=True))
+    keys = [key for key, _ in in_order]
+    yield Rows(rows.PROMISES, keys, rows.seal_all(rows.PROMISES, in_order))
+    index_keys: dict[str, dict[bytes, bytes]] = {table: {} for table in rows.INDEXES}
+    for shard, found in some:
+        largest_serial = stored.get(shard, -1)
+        for promise in found:
+            if promise.serial <= largest_serial:  # it may have been pending then
+                yield rows.LIVE_PROMISES, rows.number_key(shard, promise.serial), None
+        _add_index_keys(index_keys, shard, found)
+    for table, identifiers in index_keys.items():
+        if identifiers:
+            yield Rows(table, list(identifiers), list(identifiers.values()))
 
 
 def task_writes(shard: int, capture: Capture, add_ids: AddIds) -> Iterator[Write]:
@@ -82,14 +104,15 @@ def task_writes(shard: int, capture: Capture, add_ids: AddIds) -> Iterator[Write
                 yield rows.LIVE_TASKS, key, rows.encode(rows.LIVE_TASKS, key, task)
         if final:
             keys = [rows.number_key(shard, task.sequence) for task in final]
-            yield Rows(rows.TASKS, keys, rows.encode_all(rows.TASKS, keys, final))
+            contents = zip(keys, map(records.encode, final), strict=True)
+            yield Rows(rows.TASKS, keys, rows.seal_all(rows.TASKS, contents))
     for group in _groups(_in_order([task for task in tasks if task.is_final], attrgetter("id"))):
         keys = [rows.id_key(shard, task.id) for task in group]
         add_ids([rows.id_head(key) for key in keys])
         yield Rows(rows.TASK_IDS, keys, [rows.number_bytes(task.sequence) for task in group])
 
 
-def _live_writes(capture: Capture) -> Iterator[Write]:
+def live_writes(capture: Capture) -> Iterator[Write]:
     """Yield the rows of pending promises in the order of their serials."""
     table, shard = rows.LIVE_PROMISES, rows.shard_key(capture.header.shard)
     found: list[tuple[bytes, str, Promise | bytes]] = []
@@ -109,6 +132,26 @@ def _live_writes(capture: Capture) -> Iterator[Write]:
         yield Rows(table, [key for key, _, _ in group], values)
 
 
+def divided(
+    capture: Capture, pause: Callable[[], None]
+) -> tuple[dict[str, Promise | bytes], list[Promise]]:
+    """Return the pending promises of a capture, and the completed ones in the order of serials.
+
+    `pause` is called after each small piece of work.
+    """
+    pending: dict[str, Promise | bytes] = {}
+    completed: list[Promise] = []
+    every = iter(capture.promises.items())
+    while some := list(islice(every, GROUP_COUNT)):
+        for name, promise in some:
+            if type(promise) is Promise and promise.state is not PENDING:
+                completed.append(promise)
+            elif promise is not None:
+                pending[name] = promise
+        pause()
+    return pending, _in_order(completed, _serial)
+
+
 def _completed(capture: Capture) -> list[Promise]:
     """Return the completed promises in the order of their serials."""
     found = [
@@ -120,10 +163,7 @@ def _completed(capture: Capture) -> list[Promise]:
 
 
 def _add_index_keys(
-    index_keys: dict[str, dict[bytes, bytes]],
-    shard: int,
-    prefixes: Mapping[Any, bytes],
-    promises: Sequence[Promise],
+    index_keys: dict[str, dict[bytes, bytes]], shard: int, promises: Sequence[Promise]
 ) -> None:
     """Add the entries of completed promises of a shard: as `rows.index_keys`, but many.
 
@@ -131,7 +171,7 @@ def _add_index_keys(
     """
     by_serial, by_state = index_keys[rows.BY_SERIAL], index_keys[rows.BY_STATE]
     by_end, by_tag = index_keys[rows.BY_END], index_keys[rows.BY_TAG]
-    of_shard = rows.shard_key(shard)
+    of_shard, prefixes = rows.shard_key(shard), rows.state_prefixes(shard)
     for promise in promises:
         identifier = promise.id.encode()
         serial = rows.number_bytes(promise.serial)
@@ -160,16 +200,17 @@ def _groups(found: list[_One]) -> Iterator[list[_One]]:
         yield found[place : place + GROUP_COUNT]
 
 
-def _in_step(
-    found: Sequence[tuple[int, list[Promise]]],
+def in_step(
+    found: Sequence[tuple[int, list[Promise]]], group_count: int
 ) -> Iterator[list[tuple[int, list[Promise]]]]:
     """Yield the promises of shards, each in the order of serials, in the order of all serials.
 
-    That is, some of each shard at a time: none of them has a larger serial than any that follows.
+    That is, some of each shard at a time, together not many more than `group_count`: none of them
+    has a larger serial than any that follows.
     """
     left = [(shard, promises, 0) for shard, promises in found if promises]
     while left:
-        share_count = max(GROUP_COUNT // len(left), 1)
+        share_count = max(group_count // len(left), 1)
         last = min(
             promises[min(place + share_count, len(promises)) - 1].serial
             for _, promises, place in left
@@ -183,3 +224,65 @@ def _in_step(
                 still_left.append((shard, promises, end))
         yield some
         left = still_left
+
+
+def deletions(
+    shard: int, capture: Capture, decoder: rows.RowDecoder, open_view: Callable[[], View]
+) -> Iterator[Write]:
+    """Take out what was deleted, before anything new is written under the same ids."""
+    for name, sequence in sorted(capture.deleted_tasks.items()):
+        key = rows.number_key(shard, sequence)
+        yield rows.LIVE_TASKS, key, None
+        yield rows.TASKS, key, None
+        yield rows.TASK_IDS, rows.id_key(shard, name), None
+    if not capture.deleted_promises:
+        return
+    # What is in the indexes follows from the old row, which only the store has.
+    with contextlib.closing(open_view()) as view:
+        for name, serial in sorted(capture.deleted_promises.items()):
+            yield rows.LIVE_PROMISES, rows.number_key(shard, serial), None
+            key = rows.number_bytes(serial)
+            value = view.get(rows.PROMISES, key)
+            if value is None:
+                continue
+            old = decoder.promise(rows.PROMISES, key, value)
+            if old.id != name:
+                raise CheckpointDamaged(rows.PROMISES, "a row has the serial of another")
+            yield rows.PROMISES, key, None
+            yield rows.PROMISE_IDS, rows.id_key(shard, name), None
+            for table, index_key in rows.index_keys(shard, old):
+                yield table, index_key, None
+
+
+def other_writes(capture: Capture, add_ids: AddIds) -> Iterator[Write]:
+    """Yield the rows of a shard but for those of promises, and at last its header."""
+    shard = capture.header.shard
+    yield from task_writes(shard, capture, add_ids)
+    yield from _plain_writes(rows.CALLBACKS, shard, capture.callbacks)
+    yield from _plain_writes(rows.SCHEDULES, shard, capture.schedules)
+    yield from _plain_writes(rows.LOCKS, shard, capture.locks)
+    yield from _plain_writes(rows.ENTRIES, shard, capture.entries)
+    yield from _plain_writes(rows.EXECUTIONS, shard, capture.executions)
+    yield from _plain_writes(rows.USAGE, shard, capture.usage)
+    yield from _plain_writes(rows.WORKFLOWS, shard, capture.workflows)
+    yield from _pair_writes(rows.AWAITS, shard, capture.awaits)
+    yield from _pair_writes(rows.LISTENERS, shard, capture.listeners)
+    for (target, sequence), message in sorted(capture.outbox.items(), key=lambda i: i[0]):
+        yield _write(rows.OUTBOX, rows.outbox_key(shard, target, sequence), message)
+    yield _write(rows.HEADERS, rows.shard_key(shard), capture.header)
+
+
+def _write(table: str, key: bytes, entity: object | None) -> Write:
+    return table, key, None if entity is None else rows.encode(table, key, entity)
+
+
+def _plain_writes(table: str, shard: int, entities: Mapping[str, object]) -> Iterator[Write]:
+    for name in sorted(entities):
+        yield _write(table, rows.id_key(shard, name), entities[name])
+
+
+def _pair_writes(
+    table: str, shard: int, pairs: Mapping[tuple[str, str], object]
+) -> Iterator[Write]:
+    for pair in sorted(pairs):
+        yield _write(table, rows.pair_key(shard, *pair), pairs[pair])

@@ -11,6 +11,7 @@ and something has changed, and at a clean stop. An error is final, as with the l
 CheckpointFailed.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import structlog
 import trio
 
 from troth.core.buckets import Buckets
-from troth.core.limits import CAPTURE_SLICE_COUNT
+from troth.core.limits import CAPTURE_SLICE_COUNT, CHECKPOINT_WRITER_WAIT_MS
 from troth.core.state import checkpointing
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
@@ -35,12 +36,20 @@ from troth.shards.shard import Shard
 from troth.shards.threads import in_thread
 
 VERIFY_PAUSE_LIMIT_S: Final = 0.1
-CAPTURE_SHARE_S: Final = 0.002
-"""The time that captures may take in a pass of the loop."""
+SHARE_S: Final = 0.0003
+"""The time that captures, or what follows them, may take in a pass of the loop."""
+
+PIECE_S: Final = 0.0005
+PAUSES_FACTOR: Final = 4
+"""How long a thread that hands over a checkpoint works in one piece, and how much longer it rests.
+
+While it works, the loop waits for the interpreter."""
 _BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 VERIFIED: Final = "the checkpoints are as they were written"
 FILTER_RENEWED: Final = "the filter of the stored ids is built again"
+
+WRITTEN_IN_PLACE: Final = "a thread has written a large checkpoint; requests may have waited longer"
 
 log = structlog.get_logger("troth.checkpoints")
 
@@ -48,8 +57,22 @@ log = structlog.get_logger("troth.checkpoints")
 class CheckpointStore(Protocol):
     """The store that checkpoints are written to; see `persistence.checkpoints.Checkpoints`."""
 
-    def write(self, captures: list[Capture]) -> None:
-        """Write durably; may block. Raises CheckpointFailed."""
+    def write(self, captures: list[Capture], pause: Callable[[], None]) -> None:
+        """Write durably; may block. `pause` is called now and then. Raises CheckpointFailed."""
+        ...  # pragma: no cover
+
+    @property
+    def writer_problem(self) -> str | None:
+        """The reason why a thread has written a large checkpoint; None if it has not."""
+        ...  # pragma: no cover
+
+    @property
+    def has_writer(self) -> bool:
+        """Return whether there is a process now that writes large checkpoints."""
+        ...  # pragma: no cover
+
+    def end_writer(self) -> None:
+        """End that process; may block."""
         ...  # pragma: no cover
 
     def renew(self) -> None:
@@ -139,6 +162,8 @@ class Checkpointer:
         self._evicted_count = 0
         self._durations_s = Buckets(_BOUNDS_S)
         self._last_on_ms = 0
+        self._writer_problem: str | None = None
+        self._hurries = threading.Event()
 
     async def run(self) -> None:
         """Make checkpoints when they are due, until canceled.
@@ -181,15 +206,33 @@ class Checkpointer:
 
     async def _run(self, nursery: trio.Nursery) -> None:
         while True:
-            with trio.move_on_after(self._interval_ms / 1000):
-                await self._committer.wait_bytes(self._log_bytes)
+            await self._wait()
             if any(shard.machine.state.changes.count for shard in self._shards):
                 await self.checkpoint()
                 if self._store.filter_is_stale and not self._is_reading:
                     self._start_reading(nursery, self._store.renew_filter, FILTER_RENEWED)
 
-    async def checkpoint(self) -> None:
-        """Make one checkpoint now. Raises CheckpointFailed."""
+    async def _wait(self) -> None:
+        """Wait until a checkpoint may be due; end what writes them if it is not soon."""
+        ends_s = trio.current_time() + self._interval_ms / 1000
+        soon_s = trio.current_time() + CHECKPOINT_WRITER_WAIT_MS / 1000
+        with trio.move_on_at(min(soon_s, ends_s)):
+            await self._committer.wait_bytes(self._log_bytes)
+            return
+        if soon_s < ends_s:
+            if self._store.has_writer:
+                async with self._running:
+                    await self._blocking(self._store.end_writer)
+            with trio.move_on_at(ends_s):
+                await self._committer.wait_bytes(self._log_bytes)
+
+    async def checkpoint(self, *, is_last: bool = False) -> None:
+        """Make one checkpoint now. Raises CheckpointFailed.
+
+        After the last one, at a stop, nothing is read any more and nothing need leave memory.
+        """
+        if is_last:
+            self._hurries.set()  # also for one that is being written
         async with self._running:
             started = time.monotonic()
             self._committer.forget_bytes()
@@ -202,11 +245,11 @@ class Checkpointer:
             if self._committer.failure is not None:
                 return
             await self._blocking(lambda: self._write(captures))
-            self._store.renew()
-            for shard, capture in zip(self._shards, captures, strict=True):
-                for count in checkpointing.evict(shard.machine.state, capture):
-                    self._evicted_count += count
-                    await trio.lowlevel.checkpoint()
+            self._warn_of_writer()
+            if not is_last:
+                self._store.renew()
+                for shard, capture in zip(self._shards, captures, strict=True):
+                    await self._evict(shard, capture)
             position = self._store.position
             await self._blocking(lambda: self._finish(position))
             self._note(started, rows_count)
@@ -215,21 +258,60 @@ class Checkpointer:
         """Capture a shard in slices, as many in each pass of the loop as time allows."""
         capturing = Capturing(shard.machine.state, self._capture_slice_count)
         while not capturing.is_nearly_done:
-            ends_s = trio.current_time() + CAPTURE_SHARE_S
+            is_over = self._share()
             while True:
                 capturing.read_some()
-                is_over = self._pass is None or self._pass.is_over
-                if is_over or capturing.is_nearly_done or trio.current_time() >= ends_s:
+                if capturing.is_nearly_done or is_over():
                     break
             await trio.lowlevel.checkpoint()
         return shard.finish_capture(capturing)
 
+    async def _evict(self, shard: Shard, capture: Capture) -> None:
+        """Drop from memory what is finished, in such slices."""
+        is_over = self._share()
+        for count in checkpointing.evict(shard.machine.state, capture):
+            self._evicted_count += count
+            if is_over():
+                await trio.lowlevel.checkpoint()
+                is_over = self._share()
+        await trio.lowlevel.checkpoint()
+
+    def _share(self) -> Callable[[], bool]:
+        """Return what says whether slices have taken their share of this pass."""
+        ends_s = trio.current_time() + SHARE_S
+        return lambda: self._pass is None or self._pass.is_over or trio.current_time() >= ends_s
+
     def _write(self, captures: list[Capture]) -> None:
         """Write; where memory runs out before anything has been committed, wait for more."""
         try:
-            opening(lambda: with_reserve(lambda: self._store.write(captures)), is_out_of_memory)
+            opening(
+                lambda: with_reserve(lambda: self._store.write(captures, self._pacing())),
+                is_out_of_memory,
+            )
         except MemoryError as error:
             raise CheckpointFailed("the data directory", "cannot be written", error) from error
+
+    def _pacing(self) -> Callable[[], None]:
+        """Return what a thread calls between small pieces of work, so that clients wait little."""
+        if not self._use_thread:
+            return lambda: None
+        worked_s = time.thread_time()
+
+        def pause() -> None:
+            nonlocal worked_s
+            took_s = time.thread_time() - worked_s
+            if took_s >= PIECE_S:
+                self._hurries.wait(PAUSES_FACTOR * took_s)
+                worked_s = time.thread_time()
+
+        return pause
+
+    def _warn_of_writer(self) -> None:
+        """Say once why no process of its own writes checkpoints, if that is so."""
+        problem = self._store.writer_problem
+        if problem is not None and problem != self._writer_problem:
+            log.warning(WRITTEN_IN_PLACE, reason=problem)
+        self._writer_problem = problem
 
     def _finish(self, position: int) -> None:
         self._trim(position + 1)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.twins.handed_over import handing_over
 from tests.twins.memory_store import MemoryStore
 from troth.core import commands as c
 from troth.core import records as r
@@ -110,9 +111,7 @@ class System:
         self.states: dict[str, TaskState] = {}
         self.captures: list[Capture] = []
         self.capturing: checkpointing.Capturing | None = None
-        self.checkpoints: Checkpoints | None = None
-        if self.store is not None:
-            self.checkpoints = self._load(self.store)
+        self.checkpoints = None if self.store is None else self._load(self.store)
         self.sequences = [0] * self.shard_count
         for step in self.log:
             for shard, body in step:
@@ -142,7 +141,7 @@ class System:
     # Checkpoints: `capture` every shard, then `write_checkpoint`, `renew`, and `evict` each
 
     def _load(self, store: MemoryStore) -> Checkpoints:
-        checkpoints = Checkpoints(store, DATA_ID, self.shard_count)
+        checkpoints = Checkpoints(store, DATA_ID, self.shard_count, handing_over(store))
         checkpoints.verify()
         for machine in self.machines:
             state = machine.state

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.twins.handed_over import handing_over
 from tests.twins.simulated_files import SimulatedFiles
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.port import Store
@@ -52,7 +53,10 @@ class SimulatedStorage:
         self.checkpoints: Checkpoints | None = None
         if store is not None:
             self.checkpoints = Checkpoints(
-                store, self._directory.identity.data_id, self._directory.shards
+                store,
+                self._directory.identity.data_id,
+                self._directory.shards,
+                handing_over(store),
             )
 
     def check(self) -> None:

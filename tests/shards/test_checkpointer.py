@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from tests.twins.memory_store import MemoryStore
 from tests.twins.simulated_files import SimulatedFiles
 from troth.core import commands as c
+from troth.core.limits import CHECKPOINT_WRITER_WAIT_MS
 from troth.core.model import PromiseState, TaskKind
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints.checkpoints import Checkpoints, CheckpointStatistics
@@ -71,15 +73,22 @@ class Watched:
     def __init__(self, checkpoints: Checkpoints, at: Callable[[str], None]) -> None:
         self._checkpoints = checkpoints
         self._at = at
+        self.writer_problem: str | None = None
+        self.has_writer = False
 
-    def write(self, captures: list[Capture]) -> None:
+    def write(self, captures: list[Capture], pause: Callable[[], None]) -> None:
         self._at("durable")
-        self._checkpoints.write(captures)
+        self._checkpoints.write(captures, pause)
+        self.has_writer = True
         self._at("written")
 
     def renew(self) -> None:
         self._checkpoints.renew()
         self._at("renewed")
+
+    def end_writer(self) -> None:
+        assert self.has_writer, "there is none"
+        self.has_writer = False
 
     @property
     def is_small(self) -> bool:
@@ -122,6 +131,7 @@ class Life:
     writer: LogWriter
     outgoing: Outgoing
     records_count: int
+    store: Watched
     at: Callable[[str], None] = lambda _: None
 
     @property
@@ -157,10 +167,11 @@ async def life(
     outgoing = Outgoing()
     shards = make_shards(SHARD_COUNT, outgoing)
     recovery = shards.recover(storage)
+    watched = Watched(storage.checkpoints, at)
     checkpointer = Checkpointer(
         shards._shards,
         shards.committer,
-        Watched(storage.checkpoints, at),
+        watched,
         trim,
         interval_ms=interval_ms,
         log_bytes=log_bytes,
@@ -169,7 +180,11 @@ async def life(
     async with trio.open_nursery() as nursery:
         await nursery.start(shards.run, storage.make_writer)
         lives.append(
-            Life(disk, storage, shards, checkpointer, writers[0], outgoing, recovery.records_count)
+            Life(
+                *(disk, storage, shards, checkpointer, writers[0], outgoing),
+                recovery.records_count,
+                watched,
+            )
         )
         try:
             yield lives[0]
@@ -373,6 +388,42 @@ async def test_one_is_made_when_the_log_has_grown_and_when_time_has_passed(
         await trio.sleep(0.1)
         assert disk.store.commits_count >= 2
         nursery.cancel_scope.cancel()
+
+
+async def test_the_last_checkpoint_drops_nothing_from_memory() -> None:
+    """Nobody would have anything of that: the process ends."""
+    disk = Disk()
+    async with life(disk) as one:
+        await fill(one.shards, 30)
+        await one.checkpointer.checkpoint(is_last=True)
+        counts = one.shards.statistics().shards
+        assert sum(shard.promises_in_memory_count for shard in counts) == 30
+        assert one.checkpointer.statistics().evicted_count == 0
+        assert one.checkpointer.statistics().durations_s.count == 1
+    async with life(disk) as two:
+        assert two.records_count == 0
+        assert len((await seen(two.shards))["by 100"]) == 30
+
+
+async def test_what_writes_checkpoints_ends_when_none_follows(autojump_clock: object) -> None:
+    """And not before: the next one is spared its start."""
+    async with life(Disk(), interval_ms=10_000) as one, trio.open_nursery() as nursery:
+        nursery.start_soon(one.checkpointer.run)
+        await fill(one.shards, 1)
+        await trio.sleep(11)
+        assert one.store.has_writer
+        await trio.sleep(CHECKPOINT_WRITER_WAIT_MS / 1000)
+        assert not one.store.has_writer
+        nursery.cancel_scope.cancel()
+
+
+async def test_it_is_said_once_why_a_thread_has_written_what_another_process_should() -> None:
+    async with life(Disk()) as one:
+        with capture_logs() as logged:
+            for problem in ("no memory", "no memory", None, "no memory"):
+                one.store.writer_problem = problem
+                await one.checkpointer.checkpoint()
+    assert [one["reason"] for one in logged if "reason" in one] == ["no memory", "no memory"]
 
 
 async def test_pages_stay_right_while_promises_move() -> None:

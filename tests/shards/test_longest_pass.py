@@ -275,8 +275,12 @@ class NoStore:
     is_small = True
     filter_is_stale = False
     position = 0
+    writer_problem = None
+    has_writer = False
 
-    def write(self, captures: list[Capture]) -> None:
+    def end_writer(self) -> None: ...
+
+    def write(self, captures: list[Capture], pause: Callable[[], None]) -> None:  # noqa: ARG002
         self.rows_count = sum(capture.rows_count for capture in captures)
 
     def renew(self) -> None: ...

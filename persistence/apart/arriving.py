@@ -1,0 +1,103 @@
+"""The rows of a checkpoint that arrives as messages: what the process that writes it makes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, final
+
+from troth.core.model import Promise
+from troth.core.state.captures import Capture
+from troth.persistence.checkpoints import rows, writing
+from troth.persistence.checkpoints.port import Rows, View, Write
+
+from .messages import PART_KINDS, Begin, Completed, End, Opening, Order, Part, Pending, split
+
+_SERIAL_BYTES: Final = 8
+
+
+@final
+class Arriving:
+    """A checkpoint whose rows arrive.
+
+    Completed promises become rows as they come, and only their ids are kept until all are there:
+    so this takes little memory, and most is done when the server has said its last word.
+    """
+
+    def __init__(
+        self, begin: Begin, open_view: Callable[[], View], add_ids: writing.AddIds
+    ) -> None:
+        self._begin = begin
+        self._open_view = open_view
+        self._add_ids = add_ids
+        self._captures: dict[int, Capture] = {}
+        self._completed: list[tuple[int, list[Promise]]] = []
+        self._contents: list[bytes] = []
+        self._ids: list[bytes] = []
+        self._decoder = rows.RowDecoder()
+
+    def writes(self, orders: Iterable[Order]) -> Iterator[Write]:
+        """Yield the rows of what the server says, up to its last word."""
+        for key, value in self._begin.meta:
+            yield rows.META, key, value
+        for order in orders:
+            if isinstance(order, Completed):
+                yield from self._take_completed(order)
+            elif isinstance(order, Pending):
+                yield from self._pending_writes(order)
+            elif isinstance(order, Opening):
+                yield from self._open_shard(order)
+            elif isinstance(order, Part):
+                capture = self._captures[order.shard]
+                for kind in PART_KINDS:
+                    getattr(capture, kind).update(getattr(order, kind))
+            else:
+                assert isinstance(order, End), "a checkpoint begins once"
+                break
+        yield from self._completed_writes()
+        yield from self._id_writes()
+        for capture in self._captures.values():
+            yield from writing.other_writes(capture, self._add_ids)
+
+    def _open_shard(self, order: Opening) -> Iterator[Write]:
+        shard = order.header.shard
+        self._captures[shard] = capture = Capture(
+            order.header,
+            *({}, {}, {}, {}, {}, {}),
+            deleted_promises=order.deleted_promises,
+            deleted_tasks=order.deleted_tasks,
+            packed_names=order.packed_names,
+        )
+        yield from writing.deletions(shard, capture, self._decoder, self._open_view)
+
+    def _pending_writes(self, order: Pending) -> Iterator[Write]:
+        whole = self._captures[order.shard]
+        part = Capture(whole.header, {**order.promises}, {}, {}, {}, {}, {})
+        part.packed_names = whole.packed_names
+        yield from writing.live_writes(part)
+
+    def _take_completed(self, order: Completed) -> Iterator[Write]:
+        some, contents = split(order)
+        self._completed += some
+        self._contents += contents
+        if len(self._contents) >= writing.GROUP_COUNT:
+            yield from self._completed_writes()
+
+    def _completed_writes(self) -> Iterator[Write]:
+        """Yield the rows of the completed promises that have come."""
+        some, contents = self._completed, self._contents
+        self._completed, self._contents = [], []
+        if not contents:
+            return
+        yield from writing.completed_writes(some, contents, self._begin.stored)
+        for shard, found in some:
+            for promise in found:
+                key = rows.id_key(shard, promise.id)
+                self._ids.append(key + rows.number_bytes(promise.serial))
+
+    def _id_writes(self) -> Iterator[Write]:
+        """Yield the rows of the ids of completed promises, as good as in their order."""
+        ids, self._ids = self._ids, []
+        ids.sort()
+        for place in range(0, len(ids), writing.GROUP_COUNT):
+            group = ids[place : place + writing.GROUP_COUNT]
+            keys = [one[:-_SERIAL_BYTES] for one in group]
+            self._add_ids([rows.id_head(key) for key in keys])
+            yield Rows(rows.PROMISE_IDS, keys, [one[-_SERIAL_BYTES:] for one in group])
