@@ -31,8 +31,8 @@ DEVELOP_READY := $(VENV)/.ready-to-develop
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fast newest newest-ready installed lint fmt types cover seeds sdks \
-  simulate speed ui-scale differ mutate fuzz prove vendor screenshots clients constraints docs man deploy-check \
-  release-check
+  simulate speed ui-scale differ mutate fuzz prove prove-nodes vendor screenshots clients constraints docs man \
+  deploy-check release-check
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -149,6 +149,13 @@ prove: seeds sdks ## Run all proofs long, make seeds and make sdks too (over an 
 	@$(BIN)/python -m tests.proofs.timing
 	@$(BIN)/python -m tests.proofs.conversion --seed $(SEED)
 	@$(BIN)/python -m tests.mutation
+
+# Nodes that share the groups of a cluster; the second half needs root.
+prove-nodes: $(DEVELOP_READY) ## Kill nodes of clusters and cut them off, with both engines (40 minutes): SEED=0
+	@for engine in postgres nats; do for more in 1 2 3; do $(BIN)/python -m tests.proofs.cluster_kill \
+	--engine $$engine --nodes 3 --groups 4 --shared --rounds 10 --seed $$(($(SEED) + more)) || exit 1; done; done
+	@for engine in postgres nats; do $(BIN)/python -m tests.proofs.partition \
+	--engine $$engine --nodes 3 --groups 3 --shared --seed $(SEED) --limit-s 15 || exit 1; done
 
 constraints: ## Write the newest versions of all libraries to constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(OLDEST)" and "Pin with the \

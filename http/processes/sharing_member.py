@@ -64,12 +64,12 @@ class SeenCluster(NamedTuple):
         found = {one.node for one in self.members if one.mesh and one.seen_ms <= CLUSTER_LIVING_MS}
         return frozenset(found | {node})
 
-    def stands_by(self, node: str, group: int) -> bool:
-        """Return whether a node reads all that the owner of a group writes."""
-        return any(
-            one.node == node and one.seen_ms <= CLUSTER_STANDING_BY_MS
-            for one in self.readers.get(group, ())
-        )
+    def standing_by(self) -> dict[int, frozenset[str]]:
+        """Return the nodes that read all that the owner of each group writes."""
+        return {
+            group: frozenset(one.node for one in readers if one.seen_ms <= CLUSTER_STANDING_BY_MS)
+            for group, readers in self.readers.items()
+        }
 
 
 def next_to_go(seen: SeenCluster, sharing: Sharing) -> int | None:
@@ -81,7 +81,8 @@ def next_to_go(seen: SeenCluster, sharing: Sharing) -> int | None:
             return None
     since_ms = {one.group: one.since_ms for one in seen.holders}
     for group, target in sharing.moves():
-        if since_ms[group] >= CLUSTER_STAY_MS and seen.stands_by(target, group):
+        is_read = target in sharing.standing_by.get(group, ())
+        if since_ms[group] >= CLUSTER_STAY_MS and is_read:
             return group
     return None
 
@@ -197,7 +198,8 @@ class SharingMember:
                 self._owners.learn(one.group, Owner(one.node, *places[one.node], one.epoch))
         holders = {one.group: one.node for one in seen.holders}
         groups_count = self._seated.seat.processes_count
-        sharing = Sharing(groups_count, holders, seen.living(node), seen.wishes)
+        living, standing_by = seen.living(node), seen.standing_by()
+        sharing = Sharing(groups_count, holders, living, seen.wishes, standing_by)
         self._turn.rank = sharing.claimers(group, node).index(node)
         now_s = trio.current_time()
         if node in sharing.takers:

@@ -26,7 +26,8 @@ class ClusterDescription(NamedTuple):
 class ReaderSeen(NamedTuple):
     """How far a node is in a group's stream: from which frame on it would read if it started now.
 
-    `seen_ms` is how long ago it has said so, in ms.
+    `seen_ms` is how long ago it has said so, in ms. One that has not read all there is has said it
+    some time ago, or is not shown.
     """
 
     node: str

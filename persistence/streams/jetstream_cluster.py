@@ -21,7 +21,7 @@ from .jetstream_connection import (
     JetStreamRefusal,
     unreachable,
 )
-from .jetstream_keeping import newest_of
+from .jetstream_keeping import STARTING, newest_of
 from .jetstream_layout import (
     COMMON,
     REPLICAS_DEFAULT_COUNT,
@@ -234,7 +234,8 @@ class JetStreamCluster:
             group: tuple(
                 sorted(
                     ReaderSeen(**_fields(one), seen_ms=_age_ms(one, now_ms))
-                    for one in noted.values()
+                    for key, one in noted.items()
+                    if not key.endswith(STARTING) and f"{key}{STARTING}" not in noted
                 )
             )
             for group, noted in enumerate(found)

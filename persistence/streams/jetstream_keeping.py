@@ -25,6 +25,9 @@ from .jetstream_notes import Note, Notes, node_key
 from .jetstream_url import read_jetstream_url
 from .stream import SnapshotDescription, StreamUnreachable
 
+STARTING: Final = ".starting"
+"""Ends the key of the note of a reader that has not read all there is."""
+
 _FIRST_NUMBER: Final = 1
 
 
@@ -42,12 +45,21 @@ class JetStreamKeeping:
         self._connection = JetStreamConnection(read, answer_limit_ms)
         self._layout = JetStreamLayout(read.name, group)
         self._notes = Notes(self._connection, self._layout.bucket)
+        self._is_starting = False
 
-    def note_reader(self, node: str, number: int) -> None:
-        """See `StreamKeeping.note_reader`."""
+    def note_reader(self, node: str, number: int, *, is_starting: bool = False) -> None:
+        """See `StreamKeeping.note_reader`. One that is starting has another note besides."""
         body = orjson.dumps({"node": node, "number": number})
+        key = f"reader.{node_key(node)}"
         with unreachable():
-            self._notes.write(f"reader.{node_key(node)}", body)
+            if is_starting:
+                self._notes.write(f"{key}{STARTING}", body)
+                self._is_starting = True
+                return
+            self._notes.write(key, body)
+            if self._is_starting:
+                self._notes.remove(f"{key}{STARTING}")
+                self._is_starting = False
 
     def needed_number(self) -> int | None:
         """See `StreamKeeping.needed_number`. The time is that of the newest note."""

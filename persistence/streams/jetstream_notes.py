@@ -81,6 +81,11 @@ class Notes:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         return self._connection.publish(f"{self._prefix}{key}", body, headers)
 
+    def remove(self, key: str) -> None:
+        """Remove a key and what it has."""
+        call = f"STREAM.PURGE.{self._stream}"
+        self._connection.api(call, {"filter": f"{self._prefix}{key}"})
+
     def write_first(self, key: str, body: bytes) -> bytes:
         """Store a value unless the key has one; return the one that it has then."""
         noted = self.read(key)

@@ -8,7 +8,7 @@ import json
 import struct
 from typing import Final, final
 
-from troth.core.limits import STREAM_ANSWER_LIMIT_MS
+from troth.core.limits import CLUSTER_STANDING_BY_MS, STREAM_ANSWER_LIMIT_MS
 
 from .chain import ChainMark
 from .postgres_connection import PostgresConnection, QueryFailed
@@ -17,6 +17,7 @@ from .stream import SnapshotDescription, StreamUnreachable
 
 _NUMBER: Final = struct.Struct(">q")
 _PLACE: Final = struct.Struct(">i")
+_STARTING_AGE_MS: Final = CLUSTER_STANDING_BY_MS * 4
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
@@ -31,9 +32,10 @@ class PostgresKeeping:
         statements = self._tables.keeping_statements()
         self._connection = PostgresConnection(url, statements, answer_limit_ms)
 
-    def note_reader(self, node: str, number: int) -> None:
-        """See `StreamKeeping.note_reader`."""
-        self._run(b"note reader", node.encode(), _NUMBER.pack(number))
+    def note_reader(self, node: str, number: int, *, is_starting: bool = False) -> None:
+        """See `StreamKeeping.note_reader`. One that is starting was seen a while ago."""
+        age_ms = _STARTING_AGE_MS if is_starting else 0
+        self._run(b"note reader", node.encode(), _NUMBER.pack(number), _NUMBER.pack(age_ms))
 
     def needed_number(self) -> int | None:
         """See `StreamKeeping.needed_number`."""

@@ -139,9 +139,10 @@ class GroupTables:
         statements: dict[bytes, Statement] = {
             b"note reader": (
                 "INSERT INTO troth_reader (grp, node, number, seen) "
-                f"VALUES ({self.group}, $1, $2, now()) ON CONFLICT (grp, node) "
+                f"VALUES ({self.group}, $1, $2, now() - $3 * interval '1 ms') "
+                "ON CONFLICT (grp, node) "
                 "DO UPDATE SET number = excluded.number, seen = excluded.seen",
-                [TEXT, INT8],
+                [TEXT, INT8, INT8],
             ),
             b"needed": (
                 f"SELECT min(number) FROM troth_reader WHERE grp = {self.group} "

@@ -5,6 +5,7 @@ from getting in one another's way, and spreads groups evenly: a node that knows 
 or something else, does no harm.
 
 - A group stays where it is as long as its owner lives and no node has two groups more than another.
+  If one does, a group goes that the other stands by for, rather than one that it still has to read.
 - A group without an owner goes to the node with the fewest; among those that have as few, a hash of
   node and group decides (rendezvous hashing), so that all nodes come to the same.
 - That node claims first, the others each `CLUSTER_CLAIM_STEP_MS` later, in the same order.
@@ -57,12 +58,16 @@ class Move(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What a node knows: the nodes that live, those by which groups were claimed last, wishes."""
+    """What a node knows: the nodes that live, those by which groups were claimed last, wishes.
+
+    `standing_by` are the nodes that have read all there is of each group.
+    """
 
     groups_count: int
     holders: Mapping[int, str]
     living: Set[str]
     wishes: Wishes = field(default_factory=Wishes)
+    standing_by: Mapping[int, Set[str]] = field(default_factory=dict)
 
     @property
     def takers(self) -> Set[str]:
@@ -89,9 +94,13 @@ class Sharing:
             )
             if len(groups[fullest]) - len(groups[emptiest]) < 2:
                 return {group: node for node, owned in groups.items() for group in owned}
-            moved = max(movable[fullest], key=lambda group: _score(emptiest, group))
+            moved = max(movable[fullest], key=lambda group: self._worth(emptiest, group))
             groups[fullest].remove(moved)
             groups[emptiest].append(moved)
+
+    def _worth(self, node: str, group: int) -> tuple[bool, int]:
+        """Return what a group is compared by with others that could go to a node."""
+        return node in self.standing_by.get(group, ()), _score(node, group)
 
     def _order(self, groups: Mapping[str, Sequence[int]], group: int) -> list[str]:
         """Return nodes by how many groups they have, and by hash where those are as many."""

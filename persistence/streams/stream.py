@@ -89,8 +89,11 @@ class StreamKeeping(Protocol):
     change besides cannot be seen.
     """
 
-    def note_reader(self, node: str, number: int) -> None:
-        """Note from which frame on a node would read if it were started now."""
+    def note_reader(self, node: str, number: int, *, is_starting: bool = False) -> None:
+        """Note from which frame on a node would read if it were started now.
+
+        One that `is_starting` has not read all there is: no group is moved to it yet.
+        """
         ...  # pragma: no cover
 
     def needed_number(self) -> int | None:

@@ -221,7 +221,7 @@ class StreamStorage:
         if self.noted is not None and self.noted.next_sequence > self._checkpoints.position + 1:
             self.noted = None  # its checkpoints are gone
         number = 0 if self.noted is None else self.noted.number
-        self._asked(lambda: self.keeping.note_reader(self.node, number))
+        self._asked(lambda: self.keeping.note_reader(self.node, number, is_starting=True))
         first_number = self._asked(stream.first)
         if self.noted is not None and self.noted.number >= first_number:
             return
@@ -255,7 +255,8 @@ class StreamStorage:
     def _begin_with(self, snapshot: SnapshotDescription) -> None:
         """Replace the checkpoints by a snapshot. Raises StreamUnreachable or as it is unusable."""
         started_ms = self._times.boot_ms()
-        self.keeping.note_reader(self.node, snapshot.mark.number)  # so that the rest is kept
+        # So that the rest is kept.
+        self.keeping.note_reader(self.node, snapshot.mark.number, is_starting=True)
         file, fresh = self._path / "snapshot.fetched", self._path / f"{CHECKPOINTS_NAME}.new"
         try:
             with file.open("wb") as fetched:
@@ -355,8 +356,9 @@ class StreamStorage:
             self._note_reader()
 
     def _note_reader(self) -> None:
+        is_starting = self._log.waits_for is None
         try:
-            self.keeping.note_reader(self.node, _number_of(self.noted))
+            self.keeping.note_reader(self.node, _number_of(self.noted), is_starting=is_starting)
         except StreamUnreachable as error:  # less is trimmed, until the next time
             log.warning("how far this server has read is not noted", problem=str(error))
 

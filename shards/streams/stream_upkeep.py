@@ -22,8 +22,8 @@ from troth.core.limits import (
     STREAM_UPKEEP_MS,
 )
 from troth.persistence.errors import PersistenceError
-from troth.persistence.snapshots.snapshot_file import SnapshotError
 from troth.persistence.streams.stream import SnapshotDescription, StreamUnreachable
+from troth.shards.errors import OutOfReach
 from troth.shards.storage import UpkeepStatistics
 from troth.shards.threads import in_thread
 from troth.shards.upkeep.snapshotter import KeptCopy
@@ -80,12 +80,16 @@ class StreamUpkeep:
             await trio.sleep(self._upkeep_s)
 
     async def take_now(self) -> KeptCopy | None:
-        """Take a snapshot of what the last checkpoint has. Raises SnapshotError."""
+        """Take a snapshot of what the last checkpoint has.
+
+        Raises PersistenceError, or OutOfReach if the engine does not take it now.
+        """
         try:
             async with self._working:
                 made = await in_thread(lambda: self.work(takes_snapshot=True))
         except StreamUnreachable as error:
-            raise SnapshotError(f"{self._storage.place} could not take it: {error}.") from error
+            log.warning("a snapshot that was asked for was not taken", problem=str(error))
+            raise OutOfReach from error
         return None if made is None else KeptCopy(made.size_bytes, made.created_at_ms)
 
     def work(self, *, takes_snapshot: bool = False) -> SnapshotDescription | None:

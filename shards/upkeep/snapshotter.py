@@ -202,7 +202,7 @@ class EngineUpkeep(Protocol):
         ...  # pragma: no cover
 
     async def take_now(self) -> KeptCopy | None:
-        """Take a snapshot of what the last checkpoint has. Raises SnapshotError."""
+        """Take a snapshot of what the last checkpoint has. Raises PersistenceError, OutOfReach."""
         ...  # pragma: no cover
 
 
@@ -371,7 +371,7 @@ class Snapshotter:
     async def write_to_engine(self) -> KeptCopy | None:
         """Take a snapshot that the engine of the log keeps; None if there is no such engine.
 
-        Of several groups, take one of each. Raises SnapshotError or ShardsError.
+        Of several groups, take one of each. Raises PersistenceError or ShardsError.
         """
         if self._copies_of_all is not None:
             return await self._copies_of_all.take_all()

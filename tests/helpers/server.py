@@ -41,12 +41,19 @@ SERVE: Final = (sys.executable, "-m", "troth", "serve")
 
 _PROCESSES_COUNT: Final = 8
 _PROCESS_PORTS_COUNT: Final = 2_500
+_USUAL_WORKERS_COUNT: Final = 2
 _WORKER: Final = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
 _FIRST_PORT: Final = 12_000 + _PROCESS_PORTS_COUNT * (
-    (int(_WORKER) if _WORKER.isdecimal() else os.getpid()) % _PROCESSES_COUNT
+    int(_WORKER) % _PROCESSES_COUNT
+    if _WORKER.isdecimal()
+    else _USUAL_WORKERS_COUNT + os.getpid() % (_PROCESSES_COUNT - _USUAL_WORKERS_COUNT)
 )
 _PORTS: Final = range(_FIRST_PORT, _FIRST_PORT + _PROCESS_PORTS_COUNT)
-"""Those of this process that runs tests, below those of outgoing connections (from 32,768 on)."""
+"""Those of this process that runs tests, below those of outgoing connections (from 32,768 on).
+
+A proof has others than the first workers of a test run at the same time: its nodes are away for a
+while, and their ports would be taken.
+"""
 
 _port_counter: Final = itertools.count()
 

@@ -256,10 +256,24 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a group goes to a node that does not stand by for it",
         SHARING,
-        " and seen.stands_by(target, group):",
+        " and is_read:",
         ":",
         SHARED,
         is_quick=True,
+    ),
+    fault(
+        "a group goes that the other node still has to read, though another one could",
+        "persistence/streams/sharing.py",
+        "return node in self.standing_by.get(group, ()), _score(node, group)",
+        "return False, _score(node, group)",
+        "persistence/streams/test_sharing.py",
+    ),
+    fault(
+        "it is not looked which groups a node has read before one goes there",
+        SHARING,
+        "Sharing(groups_count, holders, living, seen.wishes, standing_by)",
+        "Sharing(groups_count, holders, living, seen.wishes)",
+        SHARED,
     ),
     fault(
         "several groups move at the same time",

@@ -29,20 +29,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.helpers.nats import nats_cluster
 from tests.helpers.postgres import postgres_server
 from troth.shards.streams.stream_opening import cluster_book, new_cluster
 
-from .journal import Journal, random_operation
+from .journal import Journal, is_unknown, random_operation
 from .kill import ARGUMENTS, Proof, Victim
 from .support import FAR_MS, NO_ANSWER, Client
+from .workers import Worker
 
 PATIENCE_S: Final = 120.0
 """For a machine on which much else runs; the report says what it was."""
 STEP_S: Final = 0.01
 ENDS: Final = ("kill", "halt", "kill with the disk", "stop")
+_HARMLESS: Final = {"/tasks/complete", "/tasks/heartbeat", "/locks/acquire"}
+"""What journals ask with to find out what there is."""
 OUTAGE_S: Final = 2.0
 """How long no majority of the servers of an engine runs."""
 
@@ -68,8 +71,39 @@ class ProofEngine(NamedTuple):
     groups_count: int = 1
 
 
+class PatientClient(Client):
+    """A client that asks again while nothing was done, and whenever asking again does no harm.
+
+    On a busy machine an owner may be too slow, and lose its group, whenever it is asked.
+    """
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Any]:
+        """As `Client.call`."""
+        ends_s = time.monotonic() + PATIENCE_S
+        is_harmless = method == "GET" or path in _HARMLESS
+        while True:
+            try:
+                status, answer = super().call(method, path, body, headers)
+            except NO_ANSWER:
+                if not is_harmless or time.monotonic() > ends_s:
+                    raise
+            else:
+                is_refusal = status == 503 and (is_harmless or not is_unknown(status, answer))
+                if not is_refusal or time.monotonic() > ends_s:
+                    return status, answer
+            time.sleep(STEP_S)
+
+
 class ClusterProof(Proof):
     """One run over the ends of many owners of one log."""
+
+    _worker_patience_s = PATIENCE_S
 
     def __init__(
         self,
@@ -113,7 +147,7 @@ class ClusterProof(Proof):
             self._round_of(number, end)
             self._say(f"round {number + 1}, {end}: {self.report}")
         self._drain()
-        with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+        with self._asking() as http:
             self._verify(http, self._journals)
             self._verify_slots(http)
         self.report.leases_count = len(self._ledger.leases)
@@ -144,7 +178,7 @@ class ClusterProof(Proof):
             assert not thread.is_alive(), "it got neither an answer nor an end"
         self.report.kills_count += end != "stop"
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
-        with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+        with self._asking() as http:
             self._settle(http, journals, stopped_well=status == 0)
         self._engine.mend()
         if end == "kill with the disk":
@@ -243,6 +277,21 @@ class ClusterProof(Proof):
             self._ledger.problems.append(f"{journal.client}: {error!r}")
             raise
 
+    def _asking(self) -> Client:
+        """Return a client that finds out what there is."""
+        return PatientClient(self._server.url, timeout_s=PATIENCE_S)
+
+    def _still_working(self, workers: list[Worker]) -> list[Worker]:
+        """Return workers that go on: those whose streams have ended connect again."""
+        going_on = []
+        for worker in workers:
+            if worker.is_alive():
+                going_on.append(worker)
+            else:
+                going_on.append(self._new_worker(worker.name, forgets=0.0))
+                going_on[-1].start()
+        return going_on
+
     def _wait_until(self, is_true: Callable[[], bool], node: Victim) -> None:
         ends_s = time.monotonic() + PATIENCE_S
         while not is_true():
@@ -250,12 +299,20 @@ class ClusterProof(Proof):
             time.sleep(STEP_S)
 
     def costs(self) -> str:
-        """Say how long there was no owner."""
+        """Say how long there was no owner, and how busy the machine was."""
         parts = []
         for end, found in self.away_s.items():
-            away = sorted(found)
-            parts.append(f"{end}: {away[len(away) // 2]:.2f} s, at most {away[-1]:.2f} s")
-        return "without an owner: " + "; ".join(parts)
+            parts.append(f"{end}: {_middle_and_most(found)}")
+        ended = [one for end, found in self.away_s.items() if end != "stop" for one in found]
+        if ended:
+            parts.append(f"all but stops: {_middle_and_most(ended)}")
+        load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+        return f"without an owner: {'; '.join(parts)}\nload average at the end: {load}"
+
+
+def _middle_and_most(found: Sequence[float]) -> str:
+    ordered = sorted(found)
+    return f"{ordered[len(ordered) // 2]:.2f} s, at most {ordered[-1]:.2f} s"
 
 
 def _without(arguments: Sequence[str], option: str) -> tuple[str, ...]:
@@ -278,11 +335,11 @@ def _as_operator(node: Victim) -> dict[str, str]:
 def postgres_engine(groups_count: int = 1) -> Iterator[ProofEngine]:
     """Run a PostgreSQL server, with a cluster in it if there are to be several groups."""
     with postgres_server() as postgres:
-        log = _log_of(postgres.url, groups_count)
+        log = log_of(postgres.url, groups_count)
         yield ProofEngine(log, groups_count=groups_count)
 
 
-def _log_of(url: str, groups_count: int) -> tuple[str, ...]:
+def log_of(url: str, groups_count: int) -> tuple[str, ...]:
     """Return what tells a node of a log, which is made before if it is of several groups."""
     if groups_count == 1:
         return ("--log", url)
@@ -296,7 +353,7 @@ def nats_engine(groups_count: int = 1) -> Iterator[ProofEngine]:
     """Run three NATS servers, each of which has a copy."""
     with nats_cluster() as cluster:
         yield ProofEngine(
-            (*_log_of(cluster.url, groups_count), "--nats-monitor", cluster.monitor),
+            (*log_of(cluster.url, groups_count), "--nats-monitor", cluster.monitor),
             {
                 "kill with the leader of the stream": cluster.kill_leader,
                 "kill with that and its disk": lambda: cluster.kill_leader(and_its_disk=True),
@@ -306,6 +363,18 @@ def nats_engine(groups_count: int = 1) -> Iterator[ProofEngine]:
             cluster.mend,
             groups_count,
         )
+
+
+@contextmanager
+def kept_if_it_fails(prefix: str) -> Iterator[Path]:
+    """Make a directory, and remove it if the block does not fail."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield directory
+    except BaseException:
+        print(f"what the nodes have said is in {directory}/*/server.log")
+        raise
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def main() -> None:
@@ -324,11 +393,8 @@ def main() -> None:
     from .shared_kill import SharedProof
 
     kind = SharedProof if arguments.shared else ClusterProof
-    with (
-        tempfile.TemporaryDirectory(prefix="troth-cluster-") as directory,
-        made(arguments.groups) as engine,
-    ):
-        proof = kind(Path(directory), arguments.seed, print, engine, arguments.nodes)
+    with kept_if_it_fails("troth-cluster-") as directory, made(arguments.groups) as engine:
+        proof = kind(directory, arguments.seed, print, engine, arguments.nodes)
         proof.run_all(arguments.rounds)
     print(f"nothing lost, nothing doubled: {proof.report}")
     print(proof.costs())

@@ -56,8 +56,12 @@ SUCCESSES: Final = {200: Code.OK, 201: Code.CREATED, 204: Code.NO_CONTENT}
 TASK_VERBS: Final = {ClaimTask: "claim", CompleteTask: "complete", DropTask: "drop"}
 
 
+NOTHING_DONE: Final = {Code.STARTING, Code.SHUTTING_DOWN, Code.OVERLOADED, Code.OUT_OF_REACH}
+"""What a server says that has not done what it was asked."""
+
+
 class Refused(Exception):
-    """The server does not serve yet: nothing was done."""
+    """The server does not serve just now: nothing was done."""
 
 
 class Recorder:
@@ -141,7 +145,7 @@ def asked(connection: http.client.HTTPConnection, command: Command) -> Reply | N
     answer = response.read()
     made: Any = json.loads(answer) if answer else {}
     if response.status >= 500:
-        if response.status == 503 and made["error"]["code"] == Code.STARTING:
+        if response.status == 503 and made["error"]["code"] in NOTHING_DONE:
             raise Refused
         return None
     if response.status >= 400:

@@ -111,8 +111,8 @@ class Journal:
         if status == 503:
             code = answer["error"]["code"]
             assert code != STORE_FAILED or self.is_of_nodes, "the disk did not fail"
-            if code in (LINK_BROKEN, STORE_FAILED):
-                return False  # unknown whether it was done
+            if is_unknown(status, answer):
+                return False
             self.doubt = None  # starting, stopping or overloaded: nothing was done
             return False
         self.note(operation, status, answer)
@@ -161,14 +161,28 @@ class Journal:
             return
         was_done = self._was_done(http, operation)
         assert not (stopped_well and was_done), f"done and not answered: {operation}"
-        status, answer = http.call(
-            operation.method, operation.path, operation.body, operation.headers
-        )
+        deadline = time.monotonic() + SETTLE_S
+        while (answered := self._asked_again(http, operation)) is None:
+            assert time.monotonic() < deadline, f"in doubt for long: {operation}"
+            was_done = self._was_done(http, operation)  # an owner was too slow, and is no more
+        status, answer = answered
         if operation.kind in {"create", "create and claim", "complete", "schedule"}:
             assert status == (200 if was_done else 201), (operation, was_done, status, answer)
         elif operation.kind in {"release", "unschedule"} and status == 404:
             status = 204
         self.note(operation, status, answer)
+
+    def _asked_again(self, http: Client, operation: Operation) -> tuple[int, Any] | None:
+        """Ask for what is in doubt; None if it is in doubt again, as it may be among nodes."""
+        try:
+            status, answer = http.call(
+                operation.method, operation.path, operation.body, operation.headers
+            )
+        except NO_ANSWER:
+            if not self.is_of_nodes:
+                raise
+            return None
+        return None if self.is_of_nodes and is_unknown(status, answer) else (status, answer)
 
     def _was_done(self, http: Client, operation: Operation) -> bool:
         """Whether an operation in doubt was done. Fails if it was done by half."""
@@ -250,6 +264,11 @@ class Journal:
                 assert {key: schedule[key] for key in schedule.keys() - moving} == {
                     key: shown[key] for key in shown.keys() - moving
                 }
+
+
+def is_unknown(status: int, answer: Any) -> bool:
+    """Return whether an answer leaves open if the request was carried out."""
+    return status == 503 and answer["error"]["code"] in (LINK_BROKEN, STORE_FAILED)
 
 
 def timed_out(promise: Mapping[str, Any]) -> dict[str, Any]:

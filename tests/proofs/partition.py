@@ -2,6 +2,7 @@
 
     python -m tests.proofs.partition --nodes 3 --rounds 20 --seed 1
     python -m tests.proofs.partition --nodes 3 --rounds 28 --seed 1 --engine nats
+    python -m tests.proofs.partition --nodes 3 --groups 3 --shared --seed 1    # shared_partition.py
 
 Needs root: every node, the database and the clients get a network namespace of their own. The nodes
 have one log in a PostgreSQL server, or in three NATS servers, which have a namespace each and are
@@ -42,6 +43,7 @@ from tests.helpers.server import SERVE
 from tests.simulation.linearizability import LockModel, PromiseModel, RootModel, check
 from tests.simulation.test_linearizability import History
 
+from .cluster_kill import kept_if_it_fails, log_of
 from .histories import KINDS, attempted, renamed
 from .kill import Victim
 from .namespaces import NETWORK, Machines, NotPossible, machines
@@ -81,8 +83,11 @@ TROUBLES_OF_SERVERS: Final = (
     "the servers of the stream from each other",
 )
 """What can happen to a database of several servers besides."""
-_HALT_S: Final = (5.0, 20.0)
+HALT_S: Final = (5.0, 20.0)
 NATS_MACHINES: Final = ("s1", "s2", "s3")
+
+Cuts = Sequence[tuple[str, str]]
+"""What is lost: all that the first machine of a pair sends to the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,9 @@ class PartitionedEngine:
     """What keeps the log: its machines, arguments of a node, and which machine leads now."""
 
     machines: tuple[str, ...]
+    url: str
     arguments: tuple[str, ...]
     leader: Callable[[], str]
-
-    @property
-    def troubles(self) -> tuple[str, ...]:
-        """What can happen to it and to the nodes."""
-        return TROUBLES if len(self.machines) == 1 else (*TROUBLES, *TROUBLES_OF_SERVERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class PartitionedNode(Victim):
         network: Machines,
         name: str,
         directory: Path,
-        log: Sequence[str],
+        arguments: Sequence[str],
         library: Path | None,
     ) -> None:
         self.name = name
@@ -144,7 +145,7 @@ class PartitionedNode(Victim):
         super().__init__(
             directory,
             *("--listen", f"{self.address}:{PORT}", "--poll-listen", f"{self.address}:{PORT + 1}"),
-            *(*log, "--node", name, "--shards", "2", "--allow-anonymous"),
+            *(*arguments, "--node", name, "--allow-anonymous"),
             command=("ip", "netns", "exec", network.namespace(name), *SERVE),
             environment=None if self.clock is None else self.clock.environment,
         )
@@ -164,6 +165,16 @@ class PartitionedNode(Victim):
 
 class PartitionProof:
     """One run."""
+
+    @staticmethod
+    def arguments_of_all(directory: Path) -> tuple[str, ...]:  # noqa: ARG004  others write there
+        """Return arguments that all nodes have; `directory` is the run's."""
+        return ("--shards", "2")
+
+    @staticmethod
+    def arguments_of_one(address: str) -> tuple[str, ...]:  # noqa: ARG004  others listen there
+        """Return arguments of the node at an address."""
+        return ()
 
     def __init__(
         self,
@@ -186,27 +197,40 @@ class PartitionProof:
         self._written_s: list[float] = []
         self._probes: dict[str, list[Probe]] = {node.name: [] for node in nodes}
         self._numbers = itertools.count()
+        self._cut_s = (0.0, 0.0)
+        """From when to when all cuts of the last trouble were there."""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What can happen to the nodes and to what keeps the log."""
+        is_one = len(self._engine.machines) == 1
+        return TROUBLES if is_one else (*TROUBLES, *TROUBLES_OF_SERVERS)
 
     def run(self, rounds_count: int) -> None:
         """Run all rounds. Raises AssertionError at what is wrong."""
-        threads = [threading.Thread(target=self._keep_running)]
-        threads += [threading.Thread(target=self._write), threading.Thread(target=self._find_owner)]
+        threads = [threading.Thread(target=one) for one in (self._keep_running, *self._others())]
         threads += [
             threading.Thread(target=self._client, args=(number,)) for number in range(CLIENTS_COUNT)
         ]
-        threads += [threading.Thread(target=self._probe, args=(node,)) for node in self._nodes]
         for thread in threads:
             thread.start()
         try:
-            self._wait_written(time.monotonic())
-            for number in range(rounds_count):
-                troubles = self._engine.troubles
-                self._round(troubles[number % len(troubles)])
+            self._run_rounds(rounds_count)
         finally:
             self._ended.set()
             for thread in threads:
                 thread.join()
         assert not self.problems, self.problems
+
+    def _others(self) -> list[Callable[[], None]]:
+        """Return what else is done in threads, besides clients' requests."""
+        probes = [partial(self._probe, node) for node in self._nodes]
+        return [self._write, self._find_owner, *probes]
+
+    def _run_rounds(self, rounds_count: int) -> None:
+        self._wait_written(time.monotonic())
+        for number in range(rounds_count):
+            self._round(self.troubles[number % len(self.troubles)])
 
     def _round(self, trouble: str) -> None:
         found = self.findings.setdefault(trouble, Findings())
@@ -219,12 +243,17 @@ class PartitionProof:
         gaps = [after - before for before, after in itertools.pairwise(written)]
         found.without_owner_s.append(max(gaps, default=0.0))
         for node in cut_off:
-            for probe in [*self._probes[node.name]]:
-                if probe.asked_s >= began_s + SILENT_AFTER_S and probe.answered_s < healed_s:
-                    found.statuses[probe.status] += 1
-                    if 0 < probe.status < 500:
-                        self.problems.append(f"{trouble}: {node.name} answered {probe}")
+            self._judge(found, trouble, node)
         time.sleep(2)
+
+    def _judge(self, found: Findings, trouble: str, node: PartitionedNode) -> None:
+        """Look at what a node has said that was cut off from the database."""
+        began_s, ended_s = self._cut_s
+        for probe in [*self._probes[node.name]]:
+            if probe.asked_s >= began_s + SILENT_AFTER_S and probe.answered_s < ended_s:
+                found.statuses[probe.status] += 1
+                if 0 < probe.status < 500:
+                    self.problems.append(f"{trouble}: {node.name} answered {probe}")
 
     def _bring(self, trouble: str) -> list[PartitionedNode]:
         """Bring trouble for a while, and end it; who was cut off from the database all the time."""
@@ -236,7 +265,7 @@ class PartitionProof:
             return []
         if trouble.startswith("the owner is halted"):
             os.kill(owner.process_id, signal.SIGSTOP)
-            time.sleep(random.uniform(*_HALT_S))
+            time.sleep(random.uniform(*HALT_S))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(owner.process_id, signal.SIGCONT)
             return []
@@ -266,7 +295,7 @@ class PartitionProof:
         self._cut_for(duration_s, cuts)
         return cut_off
 
-    def _cuts_of_servers(self, trouble: str) -> list[tuple[str, str]]:
+    def _cuts_of_servers(self, trouble: str) -> Cuts:
         """Return cuts between servers that keep the log."""
         servers, leader = self._engine.machines, self._engine.leader()
         others = [one for one in servers if one != leader]
@@ -276,10 +305,12 @@ class PartitionProof:
             return all_both([leader], others)
         return [(one, other) for one in servers for other in servers if one != other]
 
-    def _cut_for(self, duration_s: float, cuts: list[tuple[str, str]]) -> None:
+    def _cut_for(self, duration_s: float, cuts: Cuts) -> None:
         for cut in cuts:
             self._network.cut(*cut)
+        began_s = time.monotonic()
         time.sleep(duration_s)
+        self._cut_s = began_s, time.monotonic()
         for cut in cuts:
             self._network.heal(*cut)
 
@@ -334,8 +365,7 @@ class PartitionProof:
                 kind = random.choice(list(KINDS))
                 suffix = f"{kind}-{made_count // REQUESTS_EACH_COUNT}"
                 command = renamed(KINDS[kind](random, f"{number}/{made_count}"), suffix)
-                is_led = random.random() < OF_OWNER_SHARE
-                node = self._owner if is_led else random.choice(self._nodes)
+                node = self._node_for(random)
                 operation = attempted(f"{node.address}:{PORT}", command, ANSWER_LIMIT_S)
                 if operation is None:
                     time.sleep(0.05)
@@ -346,6 +376,11 @@ class PartitionProof:
         except Exception as error:
             self.problems.append(f"client {number}: {error!r}")
             raise
+
+    def _node_for(self, random: Random) -> PartitionedNode:
+        """Return the node that a client asks."""
+        is_led = random.random() < OF_OWNER_SHARE
+        return self._owner if is_led else random.choice(self._nodes)
 
     def count_clocks(self) -> int:
         """How often servers have noticed that their clock was set."""
@@ -365,12 +400,12 @@ class PartitionProof:
         return sum(map(len, self.histories.values()))
 
 
-def both(one: str, other: str) -> list[tuple[str, str]]:
+def both(one: str, other: str) -> Cuts:
     """A cut in both directions."""
     return [(one, other), (other, one)]
 
 
-def all_both(some: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+def all_both(some: Sequence[str], others: Sequence[str]) -> Cuts:
     """Cuts in both directions of each of some machines from each of others."""
     return [pair for one in some for other in others for pair in both(one, other)]
 
@@ -399,15 +434,16 @@ def database(network: Machines) -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def postgres_log(network: Machines) -> Iterator[PartitionedEngine]:
+def postgres_log(network: Machines, groups_count: int) -> Iterator[PartitionedEngine]:
     """Run PostgreSQL on the machine `db`."""
     with database(network):
         url = f"postgresql://postgres@{network.address('db')}/postgres"
-        yield PartitionedEngine(("db",), ("--log", url), lambda: "db")
+        arguments = network.within("clients", lambda: log_of(url, groups_count))
+        yield PartitionedEngine(("db",), url, arguments, lambda: "db")
 
 
 @contextmanager
-def nats_log(network: Machines) -> Iterator[PartitionedEngine]:
+def nats_log(network: Machines, groups_count: int) -> Iterator[PartitionedEngine]:
     """Run a NATS server on each of three machines."""
     place = Path(tempfile.mkdtemp(prefix="troth-nats-"))
     cluster = NatsCluster(place, [network.address(name) for name in NATS_MACHINES])
@@ -417,9 +453,11 @@ def nats_log(network: Machines) -> Iterator[PartitionedEngine]:
             network.within(name, partial(server.start, waits=False))
         for server in cluster.servers:
             network.within("clients", server.wait)
+        arguments = network.within("clients", lambda: log_of(cluster.url, groups_count))
         yield PartitionedEngine(
             NATS_MACHINES,
-            ("--log", cluster.url, "--nats-monitor", cluster.monitor),
+            cluster.url,
+            (*arguments, "--nats-monitor", cluster.monitor),
             lambda: machine_of[network.within("clients", cluster.leader)],
         )
     finally:
@@ -442,17 +480,21 @@ def main() -> None:
     parser.add_argument(
         "--limit-s", type=float, help="fail if it took longer until an owner took writes again"
     )
+    parser.add_argument("--shared", action="store_true", help="all nodes serve some of the groups")
+    parser.add_argument("--groups", type=int, default=3, help="how many, with --shared")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     names = "abcdefgh"[: arguments.nodes]
+    from .shared_partition import SharedPartitionProof  # which builds on this module
+
+    kind = SharedPartitionProof if arguments.shared else PartitionProof
     try:
         engine_machines, engine_on = ENGINES[arguments.engine]
         with (
             machines(*engine_machines, "clients", *names) as network,
-            engine_on(network) as engine,
+            engine_on(network, arguments.groups if arguments.shared else 1) as engine,
         ):
-            rounds_count = arguments.rounds or len(engine.troubles)
-            proof = run(network, names, arguments.seed, rounds_count, engine)
+            proof = run(kind, network, names, arguments.seed, arguments.rounds, engine)
     except NotPossible as error:
         raise SystemExit(f"not possible here: {error}") from error
     for trouble, found in proof.findings.items():
@@ -460,29 +502,40 @@ def main() -> None:
     healed_s = max(max(found.healed_s) for found in proof.findings.values())
     print(f"clocks that were seen to be set: {proof.clocks_set_count}")
     print(f"{proof.requests_count} requests of clients have an order that explains them")
+    print(f"load average at the end: {os.getloadavg()[1]:.1f}")
     if arguments.limit_s is not None and healed_s > arguments.limit_s:
-        raise SystemExit(f"it took {healed_s:.1f} s until an owner took writes again")
+        raise SystemExit(f"it took {healed_s:.1f} s until writes were taken again")
 
 
 def run(
-    network: Machines, names: str, seed: int, rounds_count: int, engine: PartitionedEngine
+    kind: type[PartitionProof],
+    network: Machines,
+    names: str,
+    seed: int,
+    rounds_count: int | None,
+    engine: PartitionedEngine,
 ) -> PartitionProof:
     """Run the proof on a network. Raises AssertionError at what is wrong."""
-    directory = Path(tempfile.mkdtemp(prefix="troth-partition-"))
-    nodes: list[PartitionedNode] = []
-    try:
+    with kept_if_it_fails("troth-partition-") as directory:
         library = build(directory)
         if library is None:
             print("there is no C compiler: no clock is set")
-        nodes += [
-            PartitionedNode(network, name, directory / name, engine.arguments, library)
+        arguments = (*engine.arguments, *kind.arguments_of_all(directory))
+        nodes = [
+            PartitionedNode(
+                network,
+                name,
+                directory / name,
+                (*arguments, *kind.arguments_of_one(network.address(name))),
+                library,
+            )
             for name in names
         ]
-        for node in nodes:
-            node.start_unready()
-        proof = PartitionProof(network, nodes, seed, engine)
         try:
-            proof.run(rounds_count)
+            for node in nodes:
+                node.start_unready()
+            proof = kind(network, nodes, seed, engine)
+            proof.run(rounds_count or len(proof.troubles))
             proof.clocks_set_count = proof.count_clocks()
         finally:
             for node in nodes:
@@ -490,8 +543,6 @@ def run(
         unexplained = proof.unexplained()
         assert not unexplained, f"no order explains what was seen of {unexplained}"
         return proof
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from random import Random
 
 from tests.helpers.server import free_ports
 from tests.helpers.shared_nodes import HOST, write_secret
+from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.streams.stream_opening import cluster_book
 
 from .cluster_kill import PATIENCE_S, ClusterProof, ProofEngine
@@ -25,6 +26,13 @@ from .support import FAR_MS, NO_ANSWER, Client
 
 _WRITES_COUNT = 40
 """Promises with so many ids are in all groups."""
+
+
+def holders_of(url: str) -> Counter[str]:
+    """Return how many groups nodes have; nothing if the engine does not say so now."""
+    with contextlib.closing(cluster_book(url)) as book, contextlib.suppress(StreamUnreachable):
+        return Counter(one.node for one in book.holders())
+    return Counter()
 
 
 class SharedProof(ClusterProof):
@@ -67,8 +75,7 @@ class SharedProof(ClusterProof):
         names = {node.directory.name for node in nodes}
 
         def is_spread() -> bool:
-            with contextlib.closing(cluster_book(self._url)) as book:
-                counts = Counter(one.node for one in book.holders())
+            counts = holders_of(self._url)
             are_all = counts.total() == self._engine.groups_count
             return (
                 are_all and {*counts} == names and max(counts.values()) - min(counts.values()) < 2
@@ -104,7 +111,7 @@ class SharedProof(ClusterProof):
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
         # A process whose group moves ends its connections, also the one that asks what there is.
         self._wait_until_spread(self._nodes if end == "halt" else others)
-        with Client(self._server.url, timeout_s=PATIENCE_S) as http:
+        with self._asking() as http:
             self._settle(http, journals, stopped_well=False)
         if end == "kill with the disk":
             shutil.rmtree(ending.data)

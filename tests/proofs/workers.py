@@ -4,9 +4,11 @@ They hold the server to its word: the same lease (task and counter) is never giv
 was acknowledged as completed is never handed out again.
 """
 
+import contextlib
 import http.client
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -49,7 +51,14 @@ class Worker(threading.Thread):
     """One worker; ends when the server does, or when `stop` is called and a message comes."""
 
     def __init__(
-        self, ledger: Ledger, url: str, poll_url: str, name: str, random: Random, forgets: float
+        self,
+        ledger: Ledger,
+        url: str,
+        poll_url: str,
+        name: str,
+        random: Random,
+        forgets: float,
+        patience_s: float,
     ) -> None:
         """`forgets` is the share of claimed tasks that it never completes."""
         super().__init__(name=name, daemon=True)
@@ -58,7 +67,11 @@ class Worker(threading.Thread):
         self._stream_url = urlsplit(f"{poll_url}/{name}")
         self._random = random
         self._forgets = forgets
+        self._patience_s = patience_s
         self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._has_ended = False
         self._connection = http.client.HTTPConnection(
             self._stream_url.hostname or "", self._stream_url.port, timeout=60
         )
@@ -67,26 +80,59 @@ class Worker(threading.Thread):
         """Hang up."""
         self._stopping.set()
         if self._connection.sock is not None:
-            self._connection.sock.shutdown(2)
+            with contextlib.suppress(OSError):
+                self._connection.sock.shutdown(2)
 
     def run(self) -> None:
         """Work until the stream ends."""
+        taking = threading.Thread(target=self._guarded, args=(self._take_all,), daemon=True)
+        taking.start()
+        self._guarded(self._read)
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify()
+        taking.join()
+        self._connection.close()
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do something that ends with the server, or by `stop`; note any other problem."""
         try:
-            self._connection.request("GET", self._stream_url.path)
-            response = self._connection.getresponse()
-            with Client(self._url) as client:
-                while line := response.readline():
-                    if line.startswith(b"data: "):
-                        self._take(client, json.loads(line[6:]))
+            act()
         except NO_ANSWER as error:
-            if self._stopping.is_set():
-                return
-            self._ended_by = error  # the server was killed: what this proof is about
+            if not self._stopping.is_set():
+                self._ended_by = error  # the server was killed: what this proof is about
         except Exception as error:
             self._ledger.problems.append(f"{self.name}: {error!r}")
             raise
         finally:
-            self._connection.close()
+            if self._connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    self._connection.sock.shutdown(2)  # the other half ends as well
+
+    def _read(self) -> None:
+        """Read messages; of those about the same subject the last one counts."""
+        self._connection.request("GET", self._stream_url.path)
+        response = self._connection.getresponse()
+        while line := response.readline():
+            if line.startswith(b"data: "):
+                message = json.loads(line[6:])
+                subject = message["task"] if "task" in message else message["promise"]
+                with self._changed:
+                    self._waiting.pop(subject["id"], None)
+                    self._waiting[subject["id"]] = message
+                    self._changed.notify()
+
+    def _take_all(self) -> None:
+        """Take what has come, the newest first: on a busy machine the oldest has come again."""
+        with Client(self._url, self._patience_s) as client:
+            while True:
+                with self._changed:
+                    while not self._waiting and not self._has_ended:
+                        self._changed.wait()
+                    if self._has_ended:
+                        return
+                    _, message = self._waiting.popitem()
+                self._take(client, message)
 
     def _take(self, client: Client, message: dict[str, Any]) -> None:
         self._ledger.messages_count += 1

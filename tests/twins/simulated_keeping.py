@@ -19,12 +19,14 @@ class SimulatedKeeping:
         self.engine = engine
         self.now_ms = 0
         self.readers: dict[str, tuple[int, int]] = {}
+        self.starting: frozenset[str] = frozenset()
         self.newest: SnapshotDescription | None = None
         self.places: list[dict[tuple[int, int], bytes]] = [{}, {}]
         self.fails_at: int | None = None
 
-    def note_reader(self, node: str, number: int) -> None:
+    def note_reader(self, node: str, number: int, *, is_starting: bool = False) -> None:
         self.readers[node] = (number, self.now_ms)
+        self.starting = self.starting | {node} if is_starting else self.starting - {node}
 
     def needed_number(self) -> int | None:
         oldest_ms = self.now_ms - STREAM_READER_GONE_MS

@@ -240,7 +240,9 @@ def _seen(
     readers = {group: (ReaderSeen("b", 1, target_seen_ms),) for group in range(len(nodes))}
     seen = SeenCluster(holders, members, readers)
     held = dict(enumerate(nodes))
-    return seen, Sharing(max(GROUPS_COUNT, len(nodes)), held, seen.living("a"))
+    living, standing_by = seen.living("a"), seen.standing_by()
+    sharing = Sharing(max(GROUPS_COUNT, len(nodes)), held, living, standing_by=standing_by)
+    return seen, sharing
 
 
 def test_a_group_goes_only_when_all_is_quiet() -> None:
@@ -257,6 +259,22 @@ def test_a_group_goes_only_when_all_is_quiet() -> None:
     assert next_to_go(*_seen("aaa", CLUSTER_STAY_MS - 1)) is None
     behind_ms = CLUSTER_STANDING_BY_MS + 1
     assert next_to_go(*_seen("aaa", target_seen_ms=behind_ms)) is None, "none stands by"
+
+
+@pytest.mark.parametrize("group", range(GROUPS_COUNT))
+async def test_a_group_goes_that_the_other_node_stands_by_for(
+    nursery: trio.Nursery, group: int
+) -> None:
+    """A node of which one process was deposed does not wait until that has started again."""
+    one = Member(group)
+    one.storage.is_owned = True
+    one.hold("a", "a", "a")
+    one.join("a", "b")
+    one.book.reading = {group: (ReaderSeen("b", 1, 0),)}
+    nursery.start_soon(one.member.watch_owner)
+    await _until(lambda: one.seat.said)
+    assert one.seat.said[0] == "leaves"
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

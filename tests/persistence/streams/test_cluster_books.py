@@ -15,6 +15,7 @@ import pytest
 
 from tests.helpers.nats import NatsServer
 from tests.helpers.postgres import PostgresServer
+from troth.core.limits import CLUSTER_STANDING_BY_MS
 from troth.persistence.identity import encode_identity
 from troth.persistence.streams import jetstream_cluster
 from troth.persistence.streams.chain import ChainMark
@@ -292,6 +293,28 @@ def test_owners_that_note_themselves_together_are_all_known(
         thread.join()
 
     assert [one.group for one in book.holders()] == [*range(8)]
+
+
+def test_a_node_that_still_reads_is_not_taken_for_one_that_stands_by(
+    place: Place, book: ClusterBook
+) -> None:
+    book.create(_new())
+    keeping = place.group(1).keeping()
+    for number in (5, 8):  # it is started twice
+        keeping.note_reader("a", number, is_starting=True)
+        needed_number = keeping.needed_number()
+        assert needed_number is not None
+        assert needed_number <= number, "it is kept for it all the same"
+        assert not _standing_by(book)
+        keeping.note_reader("a", number + 1)
+        assert _standing_by(book) == [("a", number + 1)]
+        assert keeping.needed_number() == number + 1
+    keeping.close()
+
+
+def _standing_by(book: ClusterBook) -> list[tuple[str, int]]:
+    readers = book.readers().get(1, ())
+    return [(one.node, one.number) for one in readers if one.seen_ms < CLUSTER_STANDING_BY_MS]
 
 
 def test_an_owner_is_shown_with_what_its_group_has(place: Place, book: ClusterBook) -> None:

@@ -153,6 +153,13 @@ def test_a_node_that_joins_gets_groups_of_the_fullest() -> None:
     assert isinstance(two[0], Move)
 
 
+def test_a_group_goes_that_the_other_node_has_read() -> None:
+    held = dict.fromkeys(range(4), "a")
+    for group in held:
+        sharing = Sharing(4, held, {"a", "b"}, standing_by={group: {"b"}})
+        assert group in {move.group for move in sharing.moves()}
+
+
 def test_the_groups_of_a_node_that_is_gone_are_spread() -> None:
     left = Sharing(6, dict(enumerate("ababcc")), {"a", "b"})
     assert Counter(left.wanted().values()) == {"a": 3, "b": 3}

@@ -167,6 +167,12 @@ class Standby:
                 if self._engine.keeping.readers.get("b", (0, 0))[0] > number:
                     return
 
+    async def until_said(self) -> None:
+        """Wait until it has said that it has read all there is."""
+        with trio.fail_after(60):
+            while "b" in self._engine.keeping.starting:  # noqa: ASYNC110  in a thread
+                await trio.sleep(0.01)
+
     async def has_read(self, number: int) -> StreamStatistics:
         """Wait until it has read the frames up to a number; return what it says of itself then."""
         with trio.fail_after(60):

@@ -17,6 +17,7 @@ from troth.persistence.streams import ownership
 from troth.persistence.streams.chain import StreamDamaged
 from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.clock import SystemClock
+from troth.shards.errors import OutOfReach
 from troth.shards.storage import DirectoryStorage, FollowedStorage
 from troth.shards.streams import following
 from troth.shards.streams.stream_snapshots import SnapshotUnusable
@@ -248,6 +249,7 @@ async def test_a_node_that_stands_by_makes_checkpoints_and_takes_over_with_the_r
             its = await standing_by.has_read(seen.number)
             assert (its.is_owner, its.is_standing_by, its.epoch) == (False, True, 1)
             assert its.silence_ms < 60_000
+            await standing_by.until_said()
             await owner.checkpointer.checkpoint()
             await owner.work()
             assert engine.stream.trimmed_count > 40, "what it has read is trimmed"
@@ -265,6 +267,37 @@ async def test_a_node_that_stands_by_makes_checkpoints_and_takes_over_with_the_r
         assert other.recovery.records_count < 64
         assert isinstance(other.storage, FollowedStorage)
         assert time.time() * 1000 - 60_000 < other.storage.time_ms <= time.time() * 1000
+
+
+async def test_a_node_that_has_not_read_what_there_is_does_not_say_that_it_stands_by(
+    tmp_path: Path,
+) -> None:
+    """Groups were moved to it, and had no owner until it had read them or another came first."""
+    engine = Engine()
+    for name in ("b", "c"):  # the second begins with a snapshot
+        async with node(engine, tmp_path / "a") as owner:
+            await owner.create(*EARLY)
+            await owner.checkpointer.checkpoint()
+            storage = await trio.to_thread.run_sync(engine.open, tmp_path / name, name)
+            assert name in engine.keeping.starting
+            storage.close()
+            await owner.work(takes_snapshot=True)
+            assert "a" not in engine.keeping.starting
+
+
+async def test_a_snapshot_that_the_engine_does_not_take_now_can_be_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    """It is no defect: the owner of another group was told so, and answered 500."""
+    engine = Engine()
+    async with node(engine, tmp_path / "a") as owner:
+        await owner.create(*EARLY)
+        await owner.checkpointer.checkpoint()
+        engine.keeping.fails_at = 0
+        with pytest.raises(OutOfReach):
+            await owner.upkeep.take_now()
+        engine.keeping.fails_at = None
+        assert await owner.upkeep.take_now() is not None
 
 
 async def test_clocks_that_differ_are_told_of_once(

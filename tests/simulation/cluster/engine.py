@@ -296,9 +296,9 @@ class KeepingClient:
             raise StreamUnreachable("no answer")
         self._keeping.now_ms = int(trio.current_time() * 1000)
 
-    def note_reader(self, node: str, number: int) -> None:
+    def note_reader(self, node: str, number: int, *, is_starting: bool = False) -> None:
         self._pass()
-        self._keeping.note_reader(node, number)
+        self._keeping.note_reader(node, number, is_starting=is_starting)
 
     def needed_number(self) -> int | None:
         self._pass()
