@@ -201,8 +201,8 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "after a restart the filter is used before it is complete",
         "persistence/checkpoints/id_filter.py",
-        "IdFilter(ROOM_MIN_COUNT) if is_empty else IdFilter.of_everything()",
-        "IdFilter(ROOM_MIN_COUNT)",
+        "IdFilter(ROOM_MIN_COUNT, make_bits) if is_empty else IdFilter.of_everything()",
+        "IdFilter(ROOM_MIN_COUNT, make_bits)",
         "shards/test_cold_reads.py",
     ),
     fault(

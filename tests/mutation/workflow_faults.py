@@ -223,8 +223,8 @@ WORKFLOW_FAULTS: tuple[Fault, ...] = (
     # What is kept
     fault(
         "checkpoints forget who awaits what",
-        "persistence/checkpoints/checkpoints.py",
-        "            yield from _pair_writes(rows.AWAITS, shard, capture.awaits)\n",
+        "persistence/checkpoints/writing.py",
+        "    yield from _pair_writes(rows.AWAITS, shard, capture.awaits)\n",
         "",
         CHECKPOINTS,
     ),
