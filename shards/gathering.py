@@ -31,8 +31,7 @@ from troth.core.grammar.patterns import Pattern
 from troth.core.limits import RENEWALS_SLICE_COUNT, SEARCH_SCAN_COUNT
 from troth.core.model import Promise, PromiseState, Schedule, Task
 from troth.core.replies import Reply
-from troth.core.state.counts import Counts
-from troth.core.state.shard_state import ShardState, TimerKey
+from troth.core.state.shard_state import ShardState
 from troth.core.workflow_commands import RenewWorkflows, SearchWorkflows
 from troth.core.workflows import WorkflowState, WorkflowView
 from troth.persistence.placement import ShardOf
@@ -41,10 +40,7 @@ from . import gather
 from .committer import BellListener, Committer
 from .errors import Overloaded, StorageFailed
 from .held import HeldMessages
-from .known_sums import KnownSums
 from .passes import Pass
-from .rearming import WheelKey
-from .shard import Shard
 from .turns import Asker, Elsewhere, Seat
 from .waiting import CountsWaiter
 
@@ -79,10 +75,6 @@ class Gathering(ABC):
     committer: Committer
     _count: int
     _at: Sequence[Seat]
-    _shards: list[Shard]
-    _own: Sequence[Shard] | dict[int, Shard]
-    """This group's shards, by index."""
-    _counts: KnownSums[tuple[int, ...]]
     _elsewhere: Elsewhere | None
     _pass: Pass
     _submitted: dict[int, Seat]
@@ -101,41 +93,9 @@ class Gathering(ABC):
     def _refuse_unless_open(self) -> None:
         """Raise StorageFailed or Stopping if nothing may be asked any more."""
 
-    # For surveys, which look without asking, and for debug operations
-
-    def counts(self) -> Counts:
-        """Return how many promises and tasks are in each state now; it may not be durable yet."""
-        return Counts.of_numbers(self._counts.look())
-
-    def each(self) -> Sequence[Shard]:
-        """Return all shards, to be looked at."""
-        return self._shards
-
+    @abstractmethod
     def states(self) -> list[ShardState]:
-        """Return all shards' states, to be looked at in this moment; it may not be durable yet."""
-        return [shard.machine.state for shard in self._shards]
-
-    def deadlines(self, index: int, until_ms: int) -> list[list[Mapping[WheelKey, int]]]:
-        """Return all timers of a shard that fire up to a time and a few more; see `TimingWheel`."""
-        return self._own[index].wheel.slots(until_ms)
-
-    def deadline_of(self, key: TimerKey) -> int | None:
-        """Return when the timer of a task or lock fires, in ms; None if it is not set."""
-        return self._own[self.shard_of(task_ids.home(key[1]))].wheel.deadline_of(key)
-
-    async def wait_shown(self) -> None:
-        """Wait until all that can be seen now is durable. Raises Stopping or StorageFailed."""
-        self._refuse_unless_open()
-        await self.committer.wait_durable()
-        if self.committer.failure is not None:
-            raise StorageFailed
-
-    def freeze_timers(self, are_frozen: bool) -> None:
-        """Stop the timers, or start them again."""
-        for shard in self._shards:
-            shard.freeze_timers(are_frozen)
-
-    # For the lane
+        """Return the states of all shards of this group, to be looked at in this moment."""
 
     def look_at_log(self) -> None:
         """Release what has become durable by now, for who is awake anyway."""

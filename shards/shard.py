@@ -1,16 +1,18 @@
-"""A shard: a mailbox, a state machine, a timing wheel, and its part of a turn.
+"""The shard actor: a mailbox, a state machine, a timing wheel, and a loop over batches.
 
-It takes what is in the mailbox and what is due, and steps the machine once for each, in order and
-without waiting for anything. All shards that have something to do share one turn, whose caller
-commits the result (`turns.py`, `shards.py`). The next turn begins while the batch of the first is
-still being written. A command is carried out whether or not its client is still there (I3).
+One turn of the loop takes what is in the mailbox and what is due, steps the machine once for each,
+in order and without waiting for anything, and commits the result (`turns.py`). The next turn
+begins while the first batch is still being written. Several shards may share one turn, which the
+caller of `Shards.run_turn` runs for them. A command is carried out whether or not its client is
+still there (I3).
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, Final, final
 
 import structlog
+import trio
 
 from troth.core.buckets import Buckets
 from troth.core.codes import Code
@@ -18,6 +20,7 @@ from troth.core.commands import CREATING, PROMISE_TIMER, Command, Expire, GoOn, 
 from troth.core.json_bytes import own_encoder
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
+    LOG_PENDING_LIMIT_BYTES,
     MAILBOX_LIMIT_COUNT,
     SLICE_COUNT,
     TIMERS_BATCH_LIMIT_COUNT,
@@ -44,9 +47,15 @@ from .held import HeldMessages
 from .passes import Pass
 from .rearming import Rearming, WheelKey
 from .shard_numbers import ShardStatistics
-from .together import FirstDue
+from .together import shared_end_s
 from .turns import Asker, Entry, Turn, Turns
-from .wheel import NEVER_MS, TimingWheel
+from .wheel import DEADLINE_MAX_MS, TimingWheel
+
+# Sleeping follows the monotonic clock and deadlines the wall clock; looking again now and then
+# keeps timers right when the wall clock is set while everything sleeps.
+SLEEP_LIMIT_MS = 10_000
+
+NEVER_MS: Final = DEADLINE_MAX_MS + 1  # later than any deadline
 
 UNANSWERED = Reply(Code.INTERNAL)
 
@@ -64,12 +73,11 @@ class Shard:
         committer: Committer,
         turns: Turns,
         current_pass: Pass,
-        want_turn: Callable[["Shard"], None],
-        first_due: "FirstDue[Shard]",
+        now: Callable[[], int],
         lateness: Buckets,
         mailbox_limit_count: int = MAILBOX_LIMIT_COUNT,
     ) -> None:
-        """Initialize. `want_turn` sees to it that the shard has its part of a turn soon.
+        """Initialize. `now` gives the clock's time, after handling a jump of the clock.
 
         `lateness` counts how late timers were handled, in seconds; see `LATENESS_BOUNDS_S`.
         """
@@ -82,8 +90,7 @@ class Shard:
         self._turns = turns
         self._mailbox_limit_count = mailbox_limit_count
         self._pass = current_pass
-        self._want_turn = want_turn
-        self._first_due = first_due
+        self._now = now
         self._mailbox: deque[Entry] = deque()
         self._internal: deque[Entry] = deque()
         self.waiting: deque[Entry] = deque()
@@ -91,14 +98,15 @@ class Shard:
         self._is_wheel_stale = False
         self._rearming: Rearming | None = None
         self._due: deque[tuple[WheelKey, int]] = deque()
-        self.due_from_ms = NEVER_MS
-        """Nothing in the wheel is due before; what seemed due then may have been canceled."""
+        self._due_from_ms = NEVER_MS  # nothing in the wheel is due before
         self._is_frozen = False
         self._overdue_when_armed: set[WheelKey] = set()
         self.lateness = lateness
         self._now_ms = clock.now_ms()
         self.wheel: TimingWheel[WheelKey] = TimingWheel(clock.now_ms())
         self._position = committer.durable_position
+        self._sleeper: trio.lowlevel.Task | None = None
+        self._sleeps_until_ms: int | None = None
         self._commands_count = 0
         self._refused_count = 0
         self._turns_count = 0
@@ -112,7 +120,7 @@ class Shard:
         self.wake()
 
     def put(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
-        """Do as `ask`, but the caller sees to it that there is a turn soon."""
+        """Do as `ask`, but without waking the actor: the caller calls `run_turn` soon."""
         if len(self._mailbox) >= self._mailbox_limit_count or (
             RESERVE.is_short and (RESERVE.is_given_away or isinstance(command, CREATING))
         ):
@@ -136,8 +144,35 @@ class Shard:
         self.wake()
 
     def wake(self) -> None:
-        """See to it that the shard has its part of a turn soon."""
-        self._want_turn(self)
+        """Wake the actor to look for work."""
+        if self._sleeper is not None:
+            task, self._sleeper = self._sleeper, None
+            trio.lowlevel.reschedule(task)
+
+    async def _sleep(self) -> None:
+        """Park until something is in the mailbox or the wheel wants attention."""
+        self._sleeps_until_ms = wake_ms = self._look_at_wheel()
+        if wake_ms is None:
+            await self._park()
+            return
+        delay_ms = wake_ms - self._now()
+        if self._is_wheel_stale:
+            return
+        if delay_ms > 0:
+            end_s = shared_end_s(SLEEP_LIMIT_MS / 1000)
+            if delay_ms < SLEEP_LIMIT_MS:
+                end_s = min(end_s, trio.current_time() + delay_ms / 1000)
+            with trio.move_on_at(end_s):
+                await self._park()
+
+    async def _park(self) -> None:
+        self._sleeper = trio.lowlevel.current_task()
+
+        def leave(_: Any) -> trio.lowlevel.Abort:
+            self._sleeper = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
 
     @property
     def position(self) -> int:
@@ -151,32 +186,58 @@ class Shard:
     def freeze_timers(self, are_frozen: bool) -> None:
         """Stop the timers, or start them again; for debug operations."""
         self._is_frozen = are_frozen
-        self._first_due.note(self.look_at_wheel())
+        self._look_at_wheel()
         self.wake()
 
-    # Turns
+    # The loop
 
     def start(self) -> None:
         """Begin after a replay: arm the timers, send again what was on its way."""
         self._now_ms = self._clock.now_ms()
         step = self.machine.start(self._now_ms)
         self._overdue_when_armed.update(self.wheel.arm_all_fixed(*step.pending, self._now_ms))
-        self.look_at_wheel()
+        self._look_at_wheel()
         turn = Turn()
         self._take(step, None, turn)
         if step.again is not None:
             self.tell(step.again)
         self._turns.commit(turn)
         self._position = self._committer.position
-        self.wake()
 
-    def run_turn(self, now_ms: int, turn: Turn) -> bool:
-        """Run this shard's part of a turn; return whether more is to be done immediately.
+    async def run(self) -> None:
+        """Run turns until canceled."""
+        while True:
+            if self.is_quiet and not self._due and not self.is_rearming:
+                await self._sleep()
+            if self._committer.pending_bytes >= LOG_PENDING_LIMIT_BYTES:
+                await self._committer.wait_room(LOG_PENDING_LIMIT_BYTES)
+            now_ms = self._now()
+            turn = Turn()
+            self.run_commands(now_ms, turn)
+            self._turns.commit(turn)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
 
-        `now_ms` is what the clock says.
+    def run_turn(self, now_ms: int, turn: Turn) -> None:
+        """Run this shard's part of a turn now, in the caller's task, before its actor comes to it.
+
+        `now_ms` is what the clock says. Nothing in a turn waits, so between two turns of the actor
+        this is as good as its own. What is left over, and timers that are due earlier than the
+        actor has planned for, wake it.
         """
-        self.run_commands(now_ms, turn)
-        return bool(self._mailbox or self._internal or self._due) or self._rearming is not None
+        if self._committer.pending_bytes < LOG_PENDING_LIMIT_BYTES:
+            self.run_commands(now_ms, turn)
+        if self._sleeper is None:
+            return  # the actor is about to look anyway
+        if self._mailbox or self._internal or self._due:
+            self.wake()
+            return
+        planned_ms = self._sleeps_until_ms
+        if self._due_from_ms < (NEVER_MS if planned_ms is None else planned_ms):
+            # What seemed earlier may have been canceled since.
+            wake_ms = self._look_at_wheel()
+            if wake_ms is not None and (planned_ms is None or wake_ms < planned_ms):
+                self.wake()
 
     def _fail(self, error: Exception, turn: Turn) -> None:
         """Note that a turn has failed half-way: nothing that rests on it may become durable.
@@ -206,7 +267,7 @@ class Shard:
         self._turns_count += 1
         answers_count, records_count = len(turn.answers), len(turn.records)
         is_frozen, is_rearming = self._is_frozen, self._rearming is not None
-        has_due = bool(self._due) or (self.due_from_ms <= now_ms and not is_frozen)
+        has_due = bool(self._due) or (self._due_from_ms <= now_ms and not is_frozen)
         self.machine.timers_may_be_late = has_due or is_frozen or is_rearming
         try:
             has_changed = bool(self._mailbox) and self._step_all(self._mailbox, now_ms, turn)
@@ -309,7 +370,7 @@ class Shard:
         self.wheel = TimingWheel(now_ms)
         self._due.clear()
         self._overdue_when_armed.clear()
-        self.due_from_ms = NEVER_MS
+        self._due_from_ms = NEVER_MS
 
     def _rearm_some(self, now_ms: int, turn: Turn) -> None:
         """Look at some of it, at least a slice, as long as there is time."""
@@ -324,10 +385,10 @@ class Shard:
                 return
         self._rearming = None
 
-    def look_at_wheel(self) -> int:
-        """Return when the wheel wants attention, as `due_from_ms` will; `NEVER_MS` if never."""
+    def _look_at_wheel(self) -> int | None:
+        """Return when the wheel wants attention, or None if never."""
         wake_ms = None if self._is_frozen else self.wheel.next_wake_ms()
-        self.due_from_ms = wake_ms = NEVER_MS if wake_ms is None else wake_ms
+        self._due_from_ms = NEVER_MS if wake_ms is None else wake_ms
         return wake_ms
 
     def _expire_due(self, now_ms: int, turn: Turn) -> None:
@@ -340,9 +401,9 @@ class Shard:
         for done_count in range(TIMERS_BATCH_LIMIT_COUNT):
             if done_count and not done_count % slice_count and not self._pass.has_time_for_own():
                 break
-            while not due and self.due_from_ms <= now_ms and not self._is_frozen:
+            while not due and self._due_from_ms <= now_ms and not self._is_frozen:
                 due.extend(self.wheel.take_due(now_ms, wheel_slice_count))
-                self.look_at_wheel()
+                self._look_at_wheel()
                 if not self._pass.has_time_for_own():
                     break
             if not due:
@@ -414,7 +475,7 @@ class Shard:
         self.sequence = sequence
         if not promise_timers:
             return
-        arm_fixed, near_ms = self.wheel.arm_fixed, max(self.due_from_ms, self._now_ms + 1)
+        arm_fixed, near_ms = self.wheel.arm_fixed, max(self._due_from_ms, self._now_ms + 1)
         for promise in promise_timers:
             timeout = promise.timeout
             if promise.state is PENDING:
@@ -426,9 +487,7 @@ class Shard:
                 self._overdue_when_armed.discard(promise.id)
 
     def _note_armed(self, key: WheelKey, deadline_ms: int) -> None:
-        if deadline_ms < self.due_from_ms:
-            self.due_from_ms = deadline_ms
-            self._first_due.note(deadline_ms)
+        self._due_from_ms = min(self._due_from_ms, deadline_ms)
         if deadline_ms <= self._now_ms:
             self._overdue_when_armed.add(key)
 
@@ -441,7 +500,7 @@ class Shard:
                 self.wheel.cancel(key)
             else:
                 self.wheel.arm(key, deadline_ms)
-                if deadline_ms < self.due_from_ms or deadline_ms <= self._now_ms:
+                if deadline_ms < self._due_from_ms or deadline_ms <= self._now_ms:
                     self._note_armed(key, deadline_ms)
         if step.has_rare_effects:
             self._take_rare_effects(step, held, turn)

@@ -5,7 +5,7 @@ sent to those that can hold something, and the answers are merged (`gathering.py
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, final
 
@@ -21,7 +21,8 @@ from troth.core.machine import Machine
 from troth.core.model import RESUME, Fence, Promise, replace
 from troth.core.replies import Reply
 from troth.core.state.activity import Activity
-from troth.core.state.shard_state import ShardState
+from troth.core.state.counts import Counts
+from troth.core.state.shard_state import ShardState, TimerKey
 from troth.core.state.watching import Watch
 from troth.core.workflow_commands import ExecuteNotSent
 from troth.persistence.errors import CheckpointDamaged
@@ -39,11 +40,11 @@ from .hashing import Homes
 from .held import HeldMessages
 from .known_sums import known_counts
 from .passes import Pass
+from .rearming import WheelKey
 from .released import ReleasedMessages
 from .shard import Shard
 from .shard_numbers import ShardsStatistics
 from .storage import Recovery, Storage
-from .together import FirstDue
 from .turns import Asker, Elsewhere, Outgoing, Seat, Turn, Turns
 from .waiting import Waiter
 
@@ -92,7 +93,6 @@ class Shards(Gathering):
         self._submitted: dict[int, Seat] = {}
         self._runner: trio.lowlevel.Task | None = None
         self._in_turn = False
-        self._first_due: FirstDue[Shard] = FirstDue()
         self._count = shard_count
         homes = Homes(placement, shard_count)
         self._home_of = homes.of_command
@@ -116,22 +116,20 @@ class Shards(Gathering):
                 self.committer,
                 self._turns,
                 self._pass,
-                self._want_turn,
-                self._first_due,
+                self._now,
                 self.lateness,
                 mailbox_limit_count,
             )
             for index in (range(shard_count) if elsewhere is None else elsewhere.own)
         ]
         # What is asked for each index, and this group's shards by index.
-        self._at = self._shards
-        self._own = self._shards
+        self._at: Sequence[Seat] = self._shards
+        self._own: Sequence[Shard] | dict[int, Shard] = self._shards
         if elsewhere is not None:
             self._at = elsewhere.seats(self._shards)
             self._own = {shard.index: shard for shard in self._shards}
             for shard in self._shards:
                 shard.machine.is_near = self.is_near
-        self._first_due.shards = self._shards
         for shard in self._shards:
             shard.machine.failures = self.failures
             shard.machine.activity = self.activity
@@ -203,10 +201,10 @@ class Shards(Gathering):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._run_turns)
-                nursery.start_soon(self._run_timers)
                 nursery.start_soon(self.committer.run, writer)
                 for shard in self._shards:
                     shard.start()
+                    nursery.start_soon(shard.run)
                 task_status.started()
         finally:
             self._pass.stop()
@@ -216,15 +214,14 @@ class Shards(Gathering):
                 await writer.close()
 
     async def _run_turns(self) -> None:
-        """Run a turn for what no caller runs one for: what was posted outside, or left over."""
+        """Run a turn for commands posted outside one."""
 
         def leave(_: object) -> trio.lowlevel.Abort:
             self._runner = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         while True:
-            may_run = bool(self._submitted) and not self.committer.is_full
-            if may_run or self._turns.has_more or self._released.has_more:
+            if self._submitted or self._turns.has_more or self._released.has_more:
                 await trio.lowlevel.checkpoint()
             else:
                 self._runner = trio.lowlevel.current_task()
@@ -232,23 +229,6 @@ class Shards(Gathering):
             self._turns.let_go_more()
             self._released.send_more()
             self.run_turn()
-
-    async def _run_timers(self) -> None:
-        """Run a turn for timers that are due, unless another turn has come first."""
-        while True:
-            await self._first_due.wait()
-            self._submit_due(self._first_due.take(self._now()))
-            self.run_turn()
-
-    def _submit_due(self, shards: Sequence[Shard]) -> None:
-        """See to it that shards with timers that are due have their part of the next turn."""
-        for shard in shards:
-            self._submitted.setdefault(shard.index, shard)
-
-    def _want_turn(self, shard: Shard) -> None:
-        """Run a shard's part of a turn soon."""
-        self._submitted[shard.index] = shard
-        self._wake_runner()
 
     def _wake_runner(self) -> None:
         if self._runner is not None and not self._in_turn:
@@ -310,6 +290,40 @@ class Shards(Gathering):
     def largest_serial(self) -> int:
         """Return a serial that none of what exists is above, and all that is to come is."""
         return self._serials.last
+
+    def counts(self) -> Counts:
+        """Return how many promises and tasks are in each state now; it may not be durable yet."""
+        return Counts.of_numbers(self._counts.look())
+
+    # For surveys, which look without asking, and for debug operations
+
+    def each(self) -> Sequence[Shard]:
+        """Return all shards, to be looked at."""
+        return self._shards
+
+    def states(self) -> list[ShardState]:
+        """Return all shards' states, to be looked at in this moment; it may not be durable yet."""
+        return [shard.machine.state for shard in self._shards]
+
+    def deadlines(self, index: int, until_ms: int) -> list[list[Mapping[WheelKey, int]]]:
+        """Return all timers of a shard that fire up to a time and a few more; see `TimingWheel`."""
+        return self._own[index].wheel.slots(until_ms)
+
+    def deadline_of(self, key: TimerKey) -> int | None:
+        """Return when the timer of a task or lock fires, in ms; None if it is not set."""
+        return self._own[self.shard_of(task_ids.home(key[1]))].wheel.deadline_of(key)
+
+    async def wait_shown(self) -> None:
+        """Wait until all that can be seen now is durable. Raises Stopping or StorageFailed."""
+        self._refuse_unless_open()
+        await self.committer.wait_durable()
+        if self.committer.failure is not None:
+            raise StorageFailed
+
+    def freeze_timers(self, are_frozen: bool) -> None:
+        """Stop the timers, or start them again."""
+        for shard in self._shards:
+            shard.freeze_timers(are_frozen)
 
     def tell_shard(self, index: int, command: Command, held: HeldMessages | None = None) -> None:
         """Put an internal command into a shard's mailbox."""
@@ -420,8 +434,7 @@ class Shards(Gathering):
                 except Overloaded:
                     return place - places.start
                 self._submitted[index] = shard
-                if not committer.is_full:
-                    shard.run_turn(now_ms, turn)
+                shard.run_turn(now_ms, turn)
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
@@ -434,48 +447,37 @@ class Shards(Gathering):
         Replies that need not wait for the log come before this returns. A turn that is not the last
         one only adds to the batch; its caller calls `flush` before it waits for anything.
         """
-        committer, due = self.committer, self._first_due
-        if not self._submitted or committer.failure is not None or committer.is_full:
+        if not self._submitted or self.committer.failure is not None:
             return
+        committer = self.committer
         now_ms = self._now()
-        if due.at_ms <= now_ms:
-            self._submit_due(due.take(now_ms))
         turn = Turn()
-        left: list[Seat] = []
         committer.is_flushed_by_caller = self._in_turn = True
         try:
             while self._submitted:
                 waiting, self._submitted = self._submitted, {}
-                untried = self._run_some(list(waiting.values()), now_ms, turn, left)
-                if untried:
+                left = self._run_some(list(waiting.values()), now_ms, turn)
+                if left:
                     # One turn of the next pass goes on with all of them, first come first served.
-                    self._submitted = {shard.index: shard for shard in untried} | self._submitted
+                    self._submitted = {shard.index: shard for shard in left} | self._submitted
                     break
         finally:
             self._turns.commit(turn)
             committer.is_flushed_by_caller = self._in_turn = False
             if is_last:
                 self.flush()
-        if left:
-            # Each time another is first, which has the most of the server's own time.
-            self._submitted |= {shard.index: shard for shard in (*left[1:], left[0])}
-        if due.at_ms != due.planned_ms:
-            self._submit_due(due.plan(now_ms))
         if self._submitted:
             self._wake_runner()
 
-    def _run_some(
-        self, waiting: list[Seat], now_ms: int, turn: Turn, left: list[Seat]
-    ) -> list[Seat]:
+    def _run_some(self, waiting: list[Seat], now_ms: int, turn: Turn) -> list[Seat]:
         """Run the parts of the shards that wait; return those that the pass had no time for.
 
-        At least a few of them have had their part then. Those that have more to do are `left`.
+        At least a few of them have had their part then.
         """
         for number, shard in enumerate(waiting):
             if number and not number % SHARDS_PER_LOOK_COUNT and self._pass.is_over:
                 return waiting[number:]
-            if shard.run_turn(now_ms, turn):
-                left.append(shard)
+            shard.run_turn(now_ms, turn)
         return []
 
     def flush(self) -> None:
@@ -519,7 +521,7 @@ class Shards(Gathering):
     ) -> list[Reply]:
         self._refuse_unless_open()
         waiter = Waiter(len(questions))
-        self._wake_runner()
+        self._wake_runner()  # for all that is asked in this pass, not one actor for each
         try:
             for place, (index, command) in enumerate(questions):
                 self._at[index].put(command, waiter, place, held)
@@ -588,7 +590,7 @@ class Shards(Gathering):
 
     def _durable(self, position: int) -> None:
         self._turns.durable(position)
-        if self._submitted or self._turns.has_more:
+        if self._turns.has_more:
             self._wake_runner()
 
     def statistics(self) -> ShardsStatistics:

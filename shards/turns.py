@@ -76,15 +76,15 @@ class Seat(Protocol):
         ...  # pragma: no cover
 
     def ask(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
-        """Do as `put`, and see to it that there is a turn soon. Raises Overloaded."""
+        """Do as `put`; `run_turn` need not be called. Raises Overloaded."""
         ...  # pragma: no cover
 
     def tell(self, command: Command, held: HeldMessages | None = None) -> None:
         """Take an internal command; `run_turn` is called soon."""
         ...  # pragma: no cover
 
-    def run_turn(self, now_ms: int, turn: "Turn") -> bool:
-        """Run this shard's part of a turn, if it is of this group; whether there is more to do."""
+    def run_turn(self, now_ms: int, turn: "Turn") -> None:
+        """Run this shard's part of a turn, if it is of this group."""
         ...  # pragma: no cover
 
 

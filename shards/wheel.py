@@ -49,7 +49,6 @@ Key = TypeVar("Key", bound=Hashable)
 LEVEL_COUNT: Final = 8
 SLOT_COUNT: Final = 256
 DEADLINE_MAX_MS: Final = 2 ** (8 * LEVEL_COUNT - 1) - 1
-NEVER_MS: Final = DEADLINE_MAX_MS + 1  # later than any deadline
 
 # A level is named by its shift, the number of bits below its digit: 0, 8, … 56.
 # _SHIFT_OF[n] is the level for a highest differing bit n (n counts from 1).

@@ -47,7 +47,7 @@ class NearSeat:
             self._errands.start(errand, self.index, command, asker, place, held)
 
     def ask(self, command: Command, asker: Asker, place: int, held: HeldMessages | None) -> None:
-        """Do as `put`, and see to it that there is a turn soon. Raises Overloaded."""
+        """Do as `put`; `run_turn` need not be called. Raises Overloaded."""
         needed = self._needed.get(type(command))
         if needed is None or (errand := needed(command)) is None:
             self._shard.ask(command, asker, place, held)
@@ -58,9 +58,9 @@ class NearSeat:
         """Take an internal command; `run_turn` is called soon."""
         self._shard.tell(command, held)
 
-    def run_turn(self, now_ms: int, turn: Turn) -> bool:
-        """Run the shard's part of a turn; whether there is more to do."""
-        return self._shard.run_turn(now_ms, turn)
+    def run_turn(self, now_ms: int, turn: Turn) -> None:
+        """Run the shard's part of a turn."""
+        self._shard.run_turn(now_ms, turn)
 
 
 @final
@@ -91,6 +91,5 @@ class FarSeat:
             self._acknowledgments.note(self.index, command)
         self._link.tell(self.index, command)
 
-    def run_turn(self, now_ms: int, turn: Turn) -> bool:  # noqa: ARG002
+    def run_turn(self, now_ms: int, turn: Turn) -> None:
         """Do nothing: that group runs its own turns."""
-        return False

@@ -89,6 +89,47 @@ def test_nothing_can_be_durable_that_was_not_appended() -> None:
         committer_with([]).durable(1)
 
 
+async def test_everybody_who_waits_for_room_is_woken(nursery: trio.Nursery) -> None:
+    committer = committer_with([])
+    committer.append(entries(100))
+    woken: list[int] = []
+
+    async def wait(number: int) -> None:
+        await committer.wait_room(100)
+        woken.append(number)
+
+    for number in range(3):
+        nursery.start_soon(wait, number)
+    await settle()
+    assert woken == []
+    committer.durable(1)
+    await settle()
+
+    assert sorted(woken) == [0, 1, 2]
+
+
+async def test_who_waits_for_room_waits_until_there_is_enough(nursery: trio.Nursery) -> None:
+    committer = committer_with([])
+    committer.append(entries(50))
+    committer.append(entries(150))
+    woken: list[str] = []
+
+    async def wait(name: str, limit_bytes: int) -> None:
+        await committer.wait_room(limit_bytes)
+        woken.append(name)
+
+    nursery.start_soon(wait, "small", 100)
+    nursery.start_soon(wait, "large", 160)
+    await settle()
+    committer.durable(1)
+    await settle()
+    assert woken == ["large"]
+    committer.durable(2)
+    await settle()
+
+    assert woken == ["large", "small"]
+
+
 async def test_wait_durable_covers_what_was_appended_before_the_call(
     nursery: trio.Nursery,
 ) -> None:
@@ -126,6 +167,7 @@ async def test_after_a_failure_nothing_is_appended_or_written(nursery: trio.Nurs
     with pytest.raises(StorageFailed):
         committer.append(entries(1))
     with trio.fail_after(60):
+        await committer.wait_room(0)
         await committer.wait_durable()
 
 
@@ -324,7 +366,7 @@ async def test_what_nobody_waits_for_lies_for_a_while(
     assert not committer.is_wanted
 
 
-@pytest.mark.parametrize("how", ["append", "wait", "much"])
+@pytest.mark.parametrize("how", ["append", "wait", "room", "much"])
 async def test_it_goes_as_soon_as_something_waits_for_it(
     nursery: trio.Nursery, autojump_clock: MockClock, how: str
 ) -> None:
@@ -339,6 +381,8 @@ async def test_it_goes_as_soon_as_something_waits_for_it(
         committer.append(entries(2))
     elif how == "wait":
         nursery.start_soon(committer.wait_durable)
+    elif how == "room":
+        nursery.start_soon(committer.wait_room, 1)
     else:
         committer.append(entries(LINGER_LIMIT_BYTES), is_awaited=False)
     await trio.testing.wait_all_tasks_blocked()

@@ -244,7 +244,6 @@ async def test_a_command_whose_client_left_before_its_turn_is_carried_out() -> N
 
 async def test_a_full_mailbox_refuses_and_nothing_happens() -> None:
     async with stage(mailbox_limit_count=2) as s:
-        await settle()
         asked = [s.ask(create(f"p{number}")) for number in range(3)]
         await s.write_all()
 
@@ -274,7 +273,7 @@ async def test_internal_commands_and_those_of_clients_do_not_hinder_each_other()
 async def test_shards_stop_taking_commands_while_the_log_is_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("troth.shards.committer.LOG_PENDING_LIMIT_BYTES", 1)
+    monkeypatch.setattr("troth.shards.shard.LOG_PENDING_LIMIT_BYTES", 1)
     async with stage(4) as s:
         s.ask(create(id_in(0, 4, "first")))
         await settle()

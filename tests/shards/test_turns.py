@@ -1,4 +1,4 @@
-"""Asking with a call-back, and the turns that all shards with something to do share."""
+"""Asking with a call-back, and turns that the asker runs instead of the actor."""
 
 import pytest
 import trio
@@ -18,8 +18,6 @@ from troth.core.model import PromiseState
 from troth.core.records import TaskEnqueued
 from troth.persistence.errors import LogFailed
 from troth.shards.errors import Overloaded, Stopping, StorageFailed
-from troth.shards.shard import Shard
-from troth.shards.turns import Turn, Turns
 
 from .stage import EPOCH_MS, FAR_MS, CalledBack, id_in, matching, settle, stage
 
@@ -237,77 +235,3 @@ async def test_a_step_by_a_worker_is_written_in_three_batches(autojump_clock: Mo
         assert written_count == [1, 1, 1]
         assert s.writer.waiting == []
         assert s.shards.statistics().committer.batches_count == 3
-
-
-def _noted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Note how many records each turn has led to, of those with any."""
-    counts: list[int] = []
-    real = Turns.commit
-
-    def commit(self: Turns, turn: Turn) -> None:
-        counts.extend([len(turn.records)] if turn.records else [])
-        real(self, turn)
-
-    monkeypatch.setattr(Turns, "commit", commit)
-    return counts
-
-
-async def test_timers_of_several_shards_that_are_due_share_a_turn(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with stage(4, direct=True) as s:
-        for index in range(4):
-            await s.shards.ask(CreatePromise(id_in(index, 4, "p"), EPOCH_MS + 1_000))
-        counts = _noted_commits(monkeypatch)
-        await trio.sleep(0.999)
-        assert counts == []
-        await trio.sleep(0.002)
-    assert counts == [4]
-
-
-async def test_a_timer_that_is_due_shares_the_turn_of_whoever_comes_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now_ms = EPOCH_MS
-    async with stage(4, direct=True) as s:
-        monkeypatch.setattr(s.shards.clock, "now_ms", lambda: now_ms)
-        await s.shards.ask(CreatePromise(id_in(0, 4, "p"), EPOCH_MS + 1_000))
-        counts = _noted_commits(monkeypatch)
-        now_ms += 1_000
-        s.shards.submit(CreatePromise(id_in(1, 4, "q"), FAR_MS), None, CalledBack())
-        s.shards.run_turn()
-    assert counts == [2]
-
-
-async def test_shards_that_are_never_done_take_turns_in_being_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    order: list[int] = []
-
-    def run_turn(self: Shard, now_ms: int, turn: Turn) -> bool:
-        order.append(self.index)
-        return True
-
-    async with stage(3, direct=True) as s:
-        await settle()
-        monkeypatch.setattr(Shard, "run_turn", run_turn)
-        for index in range(3):
-            s.shards.submit(CreatePromise(id_in(index, 3, "p"), FAR_MS), None, CalledBack())
-        for _ in range(3):
-            s.shards.run_turn()
-        monkeypatch.undo()
-    assert order == [0, 1, 2, 1, 2, 0, 2, 0, 1]
-
-
-async def test_a_timer_that_was_set_again_to_come_sooner_is_in_time(
-    autojump_clock: MockClock,
-) -> None:
-    async with stage(2, direct=True) as s:
-        await s.shards.ask(CreatePromise(id_in(0, 2, "late"), EPOCH_MS + 50_000))
-        await trio.sleep(1)
-        await s.shards.ask(CreatePromise(id_in(1, 2, "soon"), EPOCH_MS + 2_000))
-        await trio.sleep(1.001)
-        fired = [one.timers_fired_count for one in s.shards.statistics().shards]
-        assert fired == [0, 1]
-        await trio.sleep(48)
-        assert [one.timers_fired_count for one in s.shards.statistics().shards] == [1, 1]
