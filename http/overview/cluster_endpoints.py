@@ -24,7 +24,7 @@ class FollowerObject(Struct, gc=False, rename="camel"):
     """How far a node is that stands by for a group."""
 
     node: Annotated[str, told("Its name.", "two")]
-    behind: Annotated[int, told("How many frames of the log it would read if it started now.", 12)]
+    behind: Annotated[int, told("Frames it has yet to read.", 12)]
     seen_on: Annotated[int, time_ms("When it said so")]
 
 
@@ -32,11 +32,8 @@ class ClusterGroupObject(Struct, gc=False, rename="camel"):
     """A group of shards, which has a log of its own."""
 
     group: Annotated[int, told("Its number.", 0)]
-    owner: Annotated[str | None, told("The node that owns its log; null if none is known.", "one")]
-    wished: Annotated[
-        str | None,
-        told("The node that the operator wishes to own it; null if any may.", "one"),
-    ]
+    owner: Annotated[str | None, told("Its owner; null if unknown.", "one")]
+    wished: Annotated[str | None, told("Who is to own it; null: any node.", "one")]
     epoch: Annotated[int, told("How many owners there have been.", 3)]
     last_frame: Annotated[int, told("The number of the last frame of its log.", 4_711)]
     snapshot_on: Annotated[
@@ -51,10 +48,8 @@ class ClusterNodeObject(Struct, gc=False, rename="camel"):
     node: Annotated[str, told("Its name.", "one")]
     address: Annotated[str, told("Where clients reach it.", "http://one:8001")]
     version: Annotated[str, told("Its version of Troth.", "0.1.0")]
-    features: Annotated[int, told("What it can read; see `troth cluster finalize`.", 1)]
-    is_drained: Annotated[
-        bool, told("Whether the operator wishes that it owns nothing; see `troth cluster drain`.")
-    ]
+    features: Annotated[int, told("What it can read.", 1)]
+    is_drained: Annotated[bool, told("Whether it is to own nothing.", False)]
     seen_on: Annotated[int, time_ms("When it was last there")]
 
 
@@ -128,9 +123,8 @@ ENDPOINTS = (
         path="/cluster",
         summary="Show the cluster that this server belongs to",
         description=(
-            "Groups with their owners, nodes, and how far those are that stand by: what nodes told "
-            "the engine that keeps the log, which they do about twice a minute. Also what the "
-            "operator wishes of them (`troth cluster drain` and `move`)."
+            "Groups with their owners, nodes, and how far those are that stand by, as told to the "
+            "engine about twice a minute; and what the operator wishes."
         ),
         handler=cluster,
         scope=Scope.METRICS_READ,
