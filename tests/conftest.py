@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+from asyncio import _get_running_loop, _set_running_loop
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -75,6 +76,23 @@ def _share_bytecode(directory: str) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of xdist where bytecode is shared."""
     node.workerinput["bytecode"] = node.config.stash.get(BYTECODE, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test without a browser run loops of its own.
+
+    The browser of other tests stays until the last of a process, and its loop, which waits in a
+    greenlet, counts as one that runs in this thread.
+    """
+    loop = None if "browser" in getattr(item, "fixturenames", ()) else _get_running_loop()
+    if loop is None:
+        return (yield)
+    _set_running_loop(None)
+    try:
+        return (yield)
+    finally:
+        _set_running_loop(None if loop.is_closed() else loop)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from asyncio import _get_running_loop, _set_running_loop
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -40,7 +41,9 @@ def browser() -> Iterator[Browser]:
     """The browser."""
     with sync_playwright() as playwright:
         made = launch(playwright)
+        loop = _get_running_loop()
         yield made
+        _set_running_loop(loop)  # a test without a browser may be the last, which does without it
         made.close()
 
 
