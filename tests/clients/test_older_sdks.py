@@ -29,7 +29,7 @@ SHA256: Final = {
 LAST: Final = "0.6.7"
 SUITES: Final = "test_store*.py"
 COMMAND_TIMEOUT_S: Final = 600.0
-"""A message that a poller of the test before has taken comes again after 10 s, in up to 25 tests."""
+"""What the poller of a test before has taken comes again after 10 s: that may be 25 times."""
 
 
 def run(*command: str, cwd: Path, environment: dict[str, str] | None = None) -> None:
