@@ -274,6 +274,8 @@ CLUSTER_STANDING_BY_MS: Final = 2_500  # as long may be since it has said that i
 CLUSTER_CLAIM_STEP_MS: Final = 300  # how much later the next node claims a group that is free
 CLUSTER_MOVE_INTERVAL_MS: Final = 1_000  # after a group has got an owner, before the next moves
 CLUSTER_STAY_MS: Final = 5_000  # how long a group stays where it is before it moves on
+CLUSTER_AWAY_MS: Final = 15_000  # how long a group may be away before a node that serves is unready
+CLUSTER_NOTICE_MS: Final = 5_000  # how long a drained node is not ready before its groups go
 JETSTREAM_MESSAGE_LIMIT_BYTES: Final = 1024 * 1024  # what a NATS server takes by default
 JETSTREAM_COPIES_LIMIT_COUNT: Final = 5  # of a stream; NATS has no more
 
@@ -295,8 +297,6 @@ assert NODE_HEARTBEAT_MS * 2 < NODE_LEASE_MS
 assert BODY_LIMIT_BYTES < LOG_PENDING_LIMIT_BYTES
 assert STREAM_ALIVE_MS * 2 < STREAM_LEASE_MS < STREAM_TAKEOVER_WAIT_MS < STREAM_SILENCE_MS
 assert COPY_LEASE_OF_NODES_MS > STREAM_SILENCE_MS * 3 // 2, "a copy outlives its owner's node"
-CLUSTER_AWAY_MS: Final = 15_000  # how long a group may be away before a node that serves is unready
-CLUSTER_NOTICE_MS: Final = 5_000  # how long a drained node is not ready before its groups go
 assert CLUSTER_NOTE_MS * 4 < CLUSTER_LIVING_MS < STREAM_SILENCE_MS
 assert STREAM_SEEN_MS * 2 < CLUSTER_STANDING_BY_MS
 assert STREAM_FRAME_LIMIT_BYTES < STREAM_READ_LIMIT_BYTES

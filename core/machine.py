@@ -9,6 +9,7 @@ timers, messages for other shards.
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -86,6 +87,9 @@ class Step(Struct, gc=False):
 
 class Machine(DecisionContext):
     """One shard's state machine."""
+
+    says_when_sent: ClassVar[bool] = False
+    """Whether messages to shards say when they were sent: a receiver may have another clock."""
 
     def step(self, command: Command, now_ms: int) -> Step:
         """Carry out one command at the time `now_ms`; return all that it led to.
@@ -195,13 +199,13 @@ class Machine(DecisionContext):
             or self.again is not None
             or self._skipped
         ):
-            self._finish_rarely(step)
+            self._finish_rarely(step, now_ms)
 
-    def _finish_rarely(self, step: Step) -> None:
+    def _finish_rarely(self, step: Step, now_ms: int) -> None:
         """Note what few steps lead to: messages to shards, more to do, and what was left out."""
-        state = self.state
+        state, sent_ms = self.state, now_ms if self.says_when_sent else 0
         step.posts = [
-            (target, Receive(state.index, number, message))
+            (target, Receive(state.index, number, message, sent_ms))
             for target, number, message in state.messages
         ]
         state.messages = []

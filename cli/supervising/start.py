@@ -237,11 +237,10 @@ def _open_mesh(
         return [], None, b""
     # Only here: other servers need none of it.
     from troth.http.processes.admission import check_mesh
-    from troth.http.processes.mesh_files import MeshFilesRefused, read_mesh_files
+    from troth.http.processes.mesh_files import MeshFilesRefused
 
     try:
-        secret, _ = read_mesh_files(settings)
-        check_mesh(settings)
+        secret = check_mesh(settings)
     except MeshFilesRefused as error:
         raise MeshRefused(str(error)) from error
     (sockets,) = opened = open_shared(address, 1, "other nodes", "--mesh-listen")

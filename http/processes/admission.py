@@ -17,10 +17,10 @@ from troth.shards.mesh.owners import Owner
 from .mesh_files import MeshFilesRefused, read_mesh_files
 
 
-def check_mesh(settings: Settings) -> None:
-    """Read the files that links need, and ask the nodes that are there. Raises MeshFilesRefused.
+def check_mesh(settings: Settings) -> bytes:
+    """Read the files that links need, and ask the nodes that are there; return the secret.
 
-    If it is not known which nodes are there, none is asked.
+    If it is not known which nodes are there, none is asked. Raises MeshFilesRefused.
     """
     # Only here: other servers need none of it.
     from troth.shards.streams.stream_opening import cluster_book, node_name
@@ -41,7 +41,8 @@ def check_mesh(settings: Settings) -> None:
                         "one authority, or none has."
                     )
     except (StreamUnreachable, StreamRefused):
-        return  # it is waited for, or said, when the group is opened
+        pass  # it is waited for, or said, when the group is opened
+    return secret
 
 
 def _refusals(

@@ -41,7 +41,8 @@ class Arriving:
             if isinstance(order, Completed):
                 yield from self._take_completed(order)
             elif isinstance(order, Pending):
-                yield from self._pending_writes(order)
+                names = self._captures[order.shard].packed_names
+                yield from writing.pending_writes(order.shard, order.promises, names)
             elif isinstance(order, Opening):
                 yield from self._open_shard(order)
             elif isinstance(order, Part):
@@ -66,12 +67,6 @@ class Arriving:
             packed_names=order.packed_names,
         )
         yield from writing.deletions(shard, capture, self._decoder, self._open_view)
-
-    def _pending_writes(self, order: Pending) -> Iterator[Write]:
-        whole = self._captures[order.shard]
-        part = Capture(whole.header, {**order.promises}, {}, {}, {}, {}, {})
-        part.packed_names = whole.packed_names
-        yield from writing.live_writes(part)
 
     def _take_completed(self, order: Completed) -> Iterator[Write]:
         some, contents = split(order)

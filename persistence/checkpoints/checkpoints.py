@@ -129,7 +129,7 @@ class Checkpoints:
         is_apart = (
             self._writer is not None
             and not in_place
-            and (rows_count >= CHECKPOINT_APART_COUNT or self._writer.process_id is not None)
+            and (rows_count >= CHECKPOINT_APART_COUNT or self.has_writer)
         )
         if not (is_apart and self._write_apart(captures, pause)):
             with self._ids.committing() as add_ids:

@@ -45,9 +45,12 @@ def promise_writes(
     `headers` are those of the last checkpoint, which has no promise with a larger serial. Of
     completed ones the rows of some come together, in the order of serials.
     """
+    completed: list[tuple[int, list[Promise]]] = []
     for capture in captures:
-        yield from live_writes(capture)
-    completed = [(capture.header.shard, _completed(capture)) for capture in captures]
+        shard = capture.header.shard
+        pending, found = divided(capture, lambda: None)
+        yield from pending_writes(shard, pending, capture.packed_names)
+        completed.append((shard, found))
     stored = {shard: header.largest_serial for shard, header in headers.items()}
     for some in in_step(completed, GROUP_COUNT):
         yield from completed_writes(some, contents_of(some), stored)
@@ -112,16 +115,17 @@ def task_writes(shard: int, capture: Capture, add_ids: AddIds) -> Iterator[Write
         yield Rows(rows.TASK_IDS, keys, [rows.number_bytes(task.sequence) for task in group])
 
 
-def live_writes(capture: Capture) -> Iterator[Write]:
-    """Yield the rows of pending promises in the order of their serials."""
-    table, shard = rows.LIVE_PROMISES, rows.shard_key(capture.header.shard)
+def pending_writes(
+    shard: int, pending: Mapping[str, Promise | bytes], packed_names: Mapping[int, bytes]
+) -> Iterator[Write]:
+    """Yield the rows of pending promises of a shard in the order of their serials."""
+    table, of_shard = rows.LIVE_PROMISES, rows.shard_key(shard)
     found: list[tuple[bytes, str, Promise | bytes]] = []
-    for name, promise in capture.promises.items():
-        if type(promise) is bytes:
-            found.append((shard + promise[SERIAL], name, promise))
-        elif type(promise) is Promise and promise.state is PENDING:
-            found.append((shard + rows.number_bytes(promise.serial), name, promise))
-    packed_names = capture.packed_names
+    for name, promise in pending.items():
+        serial = (
+            promise[SERIAL] if isinstance(promise, bytes) else rows.number_bytes(promise.serial)
+        )
+        found.append((of_shard + serial, name, promise))
     for group in _groups(_in_order(found, itemgetter(0))):
         values = [
             rows.folded_promise(key, name, promise, packed_names)
@@ -150,16 +154,6 @@ def divided(
                 pending[name] = promise
         pause()
     return pending, _in_order(completed, _serial)
-
-
-def _completed(capture: Capture) -> list[Promise]:
-    """Return the completed promises in the order of their serials."""
-    found = [
-        promise
-        for promise in capture.promises.values()
-        if type(promise) is Promise and promise.state is not PENDING
-    ]
-    return _in_order(found, _serial)
 
 
 def _add_index_keys(

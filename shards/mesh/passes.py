@@ -136,6 +136,7 @@ class GroupMachine(Machine):
     those who send it something.
     """
 
+    says_when_sent = True
     passes: GivenPasses
     now_s: Callable[[], float]
 
@@ -152,15 +153,6 @@ class GroupMachine(Machine):
         if kind is c.Receive:
             now_ms = max(now_ms, command.sent_ms)  # type: ignore[attr-defined]
         return _carry_out(self, command, now_ms)
-
-    def _finish(self, step: Step, now_ms: int) -> None:
-        """Do as `Machine`; messages to shards say when they were sent."""
-        super()._finish(step, now_ms)
-        if step.posts:
-            step.posts = [
-                (target, c.Receive(one.source, one.sequence, one.message, now_ms))
-                for target, one in step.posts
-            ]
 
     def _carry_out_with_fence(
         self, command: Command, fence: Fence | WorkflowFence, now_ms: int

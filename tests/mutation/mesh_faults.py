@@ -241,8 +241,8 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "messages to other groups do not say when they were sent",
         PASSES,
-        "c.Receive(one.source, one.sequence, one.message, now_ms)",
-        "one",
+        "    says_when_sent = True\n",
+        "",
         TIMES,
     ),
     fault(
