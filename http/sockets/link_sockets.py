@@ -293,10 +293,14 @@ class LinkSockets:
                         nursery.start_soon(self._keep, peer)
                     task_status.started()
             finally:
-                for link in list(self._sockets.values()):
-                    link.close()
-                for one in self._mesh.links.values():
-                    one.refuse_all()
+                self.end()
+
+    def end(self) -> None:
+        """End all links, and refuse what waits for others."""
+        for link in list(self._sockets.values()):
+            link.close()
+        for one in self._mesh.links.values():
+            one.refuse_all()
 
     async def _accept(self, nursery: trio.Nursery, listening: trio.socket.SocketType) -> None:
         while True:

@@ -183,8 +183,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a stream stays at a home whose group has moved",
         "http/links/stream_carrier.py",
-        "if carried.group == group and carried.epoch < epoch:",
-        "if False:",
+        "carried.group == group and carried.epoch < epoch:",
+        "False:",
         FAR_STREAMS,
     ),
     fault(
@@ -292,8 +292,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node that stands by takes connections though others of it serve",
         "http/processes/waiting_room.py",
-        "return self._seated.is_node_serving or self._ready.is_set()",
-        "return self._ready.is_set()",
+        "return self._seated.is_node_serving or self._ready.is_set() or self._is_stopping",
+        "return self._ready.is_set() or self._is_stopping",
         "http/processes/test_waiting_room.py",
     ),
 )

@@ -322,7 +322,8 @@ def _groups_go_where_they_are_wished_under_load(two: SharedNodes) -> None:
         two.wish(Wishes(frozenset("b")))
         two.until_owners({0: "a", 1: "a"})
         load.wait_for_more()
-        _until(lambda: _status(two.nodes["b"], load.made[0]) == 503)
+        _until(lambda: two.nodes["b"].request("GET", "/ready")[0] == 503)
+        assert _status(two.nodes["b"], load.made[0]) == 200, "it passes requests on"
         two.wish(Wishes(placed={of_first: "b"}))
         two.until_owners({of_first: "b", 1 - of_first: "a"})
         load.wait_for_more()
