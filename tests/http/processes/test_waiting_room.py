@@ -204,7 +204,8 @@ async def test_only_what_a_refusal_would_harm_waits_for_an_owner_that_is_away(
         async with await trio.open_tcp_stream(*world.address) as waiting:
             await waiting.send_all(envelope("task.fence"))
             await trio.sleep(0.3)
-            await world.room.stop()
+            with trio.fail_after(5):
+                await world.room.stop()
             answer = bytes(await waiting.receive_some(4096))
         assert answer.startswith(b"HTTP/1.1 503"), "the process ends"
         assert b'"corrId"' in answer, "in its own form"
