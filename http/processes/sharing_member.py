@@ -33,7 +33,7 @@ from troth.http.settings.kinds import Listen, ListenAddress
 from troth.http.supervision.seated import Seated
 from troth.persistence.streams.cluster import ClusterBook, HolderSeen, MemberSeen, ReaderSeen
 from troth.persistence.streams.features import FEATURES
-from troth.persistence.streams.sharing import ClaimTurn, Sharing, Wishes
+from troth.persistence.streams.sharing import ClaimTurn, Move, Sharing, Wishes
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.mesh.owners import Owner, Owners
 from troth.shards.storage import OwnedStorage
@@ -113,6 +113,7 @@ class SharingMember:
         self._turn = turn
         self._book = book
         self._owners = owners
+        owners.here = storage.node
         self._address = address
         self._mesh = str(mesh)
         self._home = home
@@ -201,6 +202,7 @@ class SharingMember:
         living, standing_by = seen.living(node), seen.standing_by()
         sharing = Sharing(groups_count, holders, living, seen.wishes, standing_by)
         self._turn.rank = sharing.claimers(group, node).index(node)
+        self._turn.is_to_come = Move(group, node) in sharing.moves()
         now_s = trio.current_time()
         if node in sharing.takers:
             self._drained_s = None

@@ -32,11 +32,9 @@ from troth.persistence.wal.log import (
 from .chain import Chain, ChainMark, StreamDamaged, StreamTrimmed, another_history
 from .features import FEATURES, withheld_starts
 from .ownership import Ownership, Standing
+from .sharing import LOOK_INTERVAL_S
 from .stream import Stream, StreamUnreachable
 from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, encode_stream_frame
-
-LOOK_INTERVAL_S: Final = 0.1
-"""How often a node that waits looks at the stream."""
 
 _RETRY_FIRST_S: Final = 0.005
 _RETRY_LIMIT_S: Final = 1.0
@@ -65,9 +63,9 @@ class StreamLog:
 
     `boot_ms` counts durations and never steps; `now_ms` is the time of day. `node` is what others
     are told of this one. `mark` is where to begin reading. As long as `may_claim` says no, the node
-    only follows, even if no node owns the stream. `ended` are the incarnations of processes that
-    are known to be gone: for those, nothing has to be waited for. `features` says what may be
-    written (`features.py`).
+    only follows, even if no node owns the stream; it looks at that every `look_s`. `ended` are the
+    incarnations of processes that are known to be gone: for those, nothing has to be waited for.
+    `features` says what may be written (`features.py`).
     """
 
     def __init__(
@@ -83,6 +81,7 @@ class StreamLog:
         patience_ms: int = STREAM_PATIENCE_MS,
         silence_ms: int = STREAM_SILENCE_MS,
         may_claim: Callable[[], bool] = lambda: True,
+        look_s: Callable[[], float] = lambda: LOOK_INTERVAL_S,
         ended: frozenset[int] = frozenset(),
         features: int = FEATURES,
     ) -> None:
@@ -90,6 +89,7 @@ class StreamLog:
         self._silence_ms = silence_ms
         self._stream = stream
         self._may_claim = may_claim
+        self._look_s = look_s
         self._ended = ended
         self.agree(features)
         self._node = node
@@ -226,7 +226,7 @@ class StreamLog:
                 continue
             if not self._own.is_free:
                 self.waits_for = self._owner or "a server of an unknown name"
-            self._sleep_s(LOOK_INTERVAL_S)
+            self._sleep_s(self._look_s())
         self.waits_for = None
         while self._own.durable_number < self._own.number or not self.may_answer():
             if self._boot_ms() >= self._own.alive_due_ms:

@@ -92,5 +92,7 @@ def checked_hello(
         epoch = owners.epoch_of(hello.process)
         if hello.incarnation < epoch:
             raise LinkDamaged(f"it was succeeded: it is of epoch {hello.incarnation}, not {epoch}")
+        if peer is None:  # it came by a socket of this machine
+            owners.met(hello.process, owners.here, hello.incarnation)
         owners.heard_of(hello.process, hello.incarnation)
     return hello

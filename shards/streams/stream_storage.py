@@ -56,7 +56,7 @@ from troth.persistence.snapshots.snapshot_file import Batch, SnapshotError
 from troth.persistence.snapshots.snapshots import Cut, make_cut
 from troth.persistence.streams.chain import ChainMark, StreamDamaged, another_history
 from troth.persistence.streams.features import FEATURES
-from troth.persistence.streams.sharing import ClaimTurn
+from troth.persistence.streams.sharing import LOOK_INTERVAL_S, ClaimTurn
 from troth.persistence.streams.stream import (
     SnapshotDescription,
     Stream,
@@ -168,6 +168,7 @@ class StreamStorage:
                 patience_ms=patience_ms,
                 silence_ms=times.silence_ms,
                 may_claim=_always if group is None else group.may_claim,
+                look_s=_look_s if self.turn is None else self.turn.look_s,
                 ended=frozenset() if group is None else group.ended,
                 features=FEATURES if group is None else group.features,
             )
@@ -545,6 +546,10 @@ class StreamStorage:
 
 def _always() -> bool:
     return True
+
+
+def _look_s() -> float:
+    return LOOK_INTERVAL_S
 
 
 def _number_of(mark: ChainMark | None) -> int:

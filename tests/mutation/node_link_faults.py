@@ -204,7 +204,7 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "what a worker says and its far home does not read is kept without a limit",
         "http/links/far_streams.py",
-        "if len(self._unread) > UNREAD_LIMIT_BYTES:",
+        "if len(self._unread) > self._unread_limit_bytes:",
         "if False:",
         FAR_STREAMS,
     ),

@@ -179,4 +179,25 @@ SHARING_FAULTS: tuple[Fault, ...] = (
         "True",
         MEMBERS,
     ),
+    fault(
+        "a group that is about to come is looked for as any other",
+        "http/processes/sharing_member.py",
+        "        self._turn.is_to_come = Move(group, node) in sharing.moves()\n",
+        "",
+        "http/processes/test_sharing_member.py",
+    ),
+    fault(
+        "the next owner is tried only after a pause",
+        "http/sockets/link_sockets.py",
+        "            with trio.move_on_after(wait_s):\n                await news.wait()\n",
+        "            await trio.sleep(wait_s)\n",
+        "http/links/test_node_links.py",
+    ),
+    fault(
+        "the next owner on the same node is found by the book only",
+        "shards/mesh/place.py",
+        "            owners.met(hello.process, owners.here, hello.incarnation)\n",
+        "            pass\n",
+        "shards/mesh/test_owners.py",
+    ),
 )

@@ -277,6 +277,21 @@ async def test_a_group_goes_that_the_other_node_stands_by_for(
     nursery.cancel_scope.cancel()
 
 
+async def test_the_node_that_a_group_is_to_come_to_expects_it(nursery: trio.Nursery) -> None:
+    one, other = Member(0), Member(1)
+    for member in (one, other):
+        member.hold("b", "b", "b")
+        member.join("a", "b")
+        member.book.wished = Wishes(placed={0: "a", 1: "b"})
+        nursery.start_soon(member.member.watch_owner)
+    await _until(lambda: one.turn.is_to_come)
+    await _until(lambda: other.turn.rank is not None)
+    assert not other.turn.is_to_come, "it stays where it is"
+    one.hold("a", "b", "b")
+    await _until(lambda: not one.turn.is_to_come)
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     ("seen_ms", "mesh", "lives"),
     [(0, "b:9", True), (CLUSTER_LIVING_MS + 1, "b:9", False), (0, None, False)],
