@@ -32,6 +32,7 @@ from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.stream_metrics import STREAM
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
+from troth.http.processes.last_answers import LastAnswers
 from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.mesh_files import MeshFilesRefused
 from troth.http.processes.mesh_member import HELD_S, MeshMember
@@ -60,7 +61,6 @@ from troth.shards.upkeep.tag_reader import read_tags
 
 from .announcement import announce
 from .causes import is_succeeded, keeping_the_cause, problem_of
-from .last_answers import LastAnswers
 from .log_output import configure_logging, say_failed
 from .parts import Parts
 

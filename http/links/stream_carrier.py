@@ -31,7 +31,7 @@ KEPT_LIMIT_BYTES: Final = 128 * 1024
 
 _LOOK_S: Final = 0.25
 _QUIET_S: Final = 0.25
-"""After so long without more of it, an answer counts as whole when the process is to end."""
+"""When no more of it comes for this long, an answer counts as whole when the process is to end."""
 _OPENING_BYTES: Final = 64 * 1024
 """Of what was read of a client's request, so much is said at first."""
 _READ_BYTES: Final = 64 * 1024
@@ -50,7 +50,7 @@ class Client(Protocol):
 
 
 @final
-class _Asked:
+class _Unanswered:
     """What a client has said since the last answer."""
 
     def __init__(self, received: bytes) -> None:
@@ -132,7 +132,7 @@ class StreamCarrier:
         end = self._nodes.asking_end(owner, group, lambda *_: leaving, Use.STREAM)
         carried = _Carried(group, owner.epoch, worker, way, end, leaving)
         if client is not None:
-            carried.client, carried.asked = client, _Asked(received)
+            carried.client, carried.asked = client, _Unanswered(received)
             carried.rest = received[limit_bytes:]
         self._carried.add(carried)
         try:
@@ -193,7 +193,7 @@ class _Carried:
         self.leaving = leaving
         self.scope = trio.CancelScope()
         self.client: Client | None = None
-        self.asked = _Asked(b"")
+        self.asked = _Unanswered(b"")
         self.rest = b""
         """What was read of its request and is still to be said."""
         self.is_lost = False

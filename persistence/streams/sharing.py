@@ -27,7 +27,7 @@ LOOK_INTERVAL_S: Final = 0.1
 """How often a node that waits looks at the stream."""
 
 _EXPECTING_S: Final = 0.01
-"""How often it does while a group is about to come to it: nobody answers in the meantime."""
+"""How often it does while a group is about to come to it: none answers in the meantime."""
 
 _FORGOTTEN_MS: Final = 1_000
 """A group that was not free for this long is not waited for since before."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from troth.http import last_answers
 from troth.http.api.context import Readiness
 from troth.http.api.dispatch import Dispatcher
+from troth.http.processes import last_answers
 from troth.http.serve import Server
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings

@@ -13,12 +13,12 @@ from troth.http.sockets.lane import Lane
 from troth.http.sockets.listener import SocketListener
 
 STOPPED_LIMIT_S: Final = 1.5
-"""How long requests may take that others can answer; most are refused at once."""
+"""How long requests may take that others can answer; most are refused immediately."""
 
 _LOOK_S: Final = 0.01
 
 
-class Asking(Protocol):
+class OtherProcesses(Protocol):
     """Where requests wait for other processes: a `MeshMember`."""
 
     def refuse_all(self) -> None:
@@ -44,14 +44,16 @@ class LastAnswers:
             finally:
                 del self._lanes[lane]
 
-    async def give(self, listeners: Iterable[SocketListener], asking: Asking | None) -> None:
+    async def give(
+        self, listeners: Iterable[SocketListener], others: OtherProcesses | None
+    ) -> None:
         """Answer all requests that wait, and end the lanes. The server refuses already."""
         with trio.move_on_after(STOPPED_LIMIT_S):
             async with trio.open_nursery() as stopping:
                 for listener in listeners:
                     stopping.start_soon(listener.stop)
-        if asking is not None:
-            asking.refuse_all()
+        if others is not None:
+            others.refuse_all()
         for end in list(self._lanes.values()):
             end()
         while self._lanes:  # noqa: ASYNC110  it is a matter of one pass
