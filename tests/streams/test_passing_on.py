@@ -94,7 +94,6 @@ def _groups_go_to_it_while_it_is_asked(two: SharedNodes) -> None:
         two.wish(Wishes(placed={0: "b", 1: "b"}))
         two.until_owners({0: "b", 1: "b"})
         time.sleep(2.0)
-    print(at_owner.statuses, at_owner.longest_s, at_other.statuses, at_other.longest_s)
     for one in (at_owner, at_other):
         assert {*one.statuses} <= {200, *_ENDED}
         assert one.statuses.total() - one.statuses[200] <= 2, "idle connections ended"
@@ -117,7 +116,7 @@ def _all_is_answered_at_once(two: SharedNodes) -> None:
         assert client.ask(method, path, body)[0] in (200, 201)
         took_s.append(time.monotonic() - begun_s)
     assert client.envelope("promise.get", id="one")[0] == 200
-    print("took", took_s)
+    assert sum(took_s) < 20, took_s
     client.close()
     assert two.nodes["a"].request("GET", "/promises/one")[0] == 200
 
@@ -140,6 +139,5 @@ def _the_owner_is_killed(two: SharedNodes) -> None:
         gone.kill9()
         two.until_owners({0: "a", 1: "a"})
         time.sleep(2.0)
-    print(clients.statuses, clients.longest_s)
     assert {*clients.statuses} == {200}
-    assert 1 < clients.longest_s < 20
+    assert 1 < clients.longest_s < 40
