@@ -38,8 +38,6 @@ async def take_over(server: World, group: int, *, is_heard: bool = True) -> Proc
             continue
         k = other.place.process
         server.wires[k, group].lead_to(after)
-        for wire in (server.wires[k, group], server.wires[group, k]):
-            wire.may_be_refused = True
         if is_heard:
             wire = Wire(after, other, Random(group), 0)
             server.wires[group, k] = wire
