@@ -430,7 +430,8 @@ async def test_it_rests_between_slices_while_others_want_the_loop(
     """But hardly where nothing else goes on, and not at a stop."""
     async with life(Disk()) as one:
         await fill(one.shards, 3_000)
-        one.checkpointer._pass = OtherPasses(between_count)
+        passes: Any = OtherPasses(between_count)
+        one.checkpointer._pass = passes
         before_s = trio.current_time()
         await one.checkpointer.checkpoint(is_last=is_last)
         assert least_s <= trio.current_time() - before_s <= most_s
