@@ -288,7 +288,7 @@ class Checkpointer:
         await trio.lowlevel.checkpoint()
 
     async def _rest(self) -> None:
-        """Let others have the loop: for long if they had much of it during the last rest."""
+        """Leave the loop to others: for long if they had much of it during the last rest."""
         current = self._pass
         if current is None or self._hurries.is_set():
             await trio.lowlevel.checkpoint()
