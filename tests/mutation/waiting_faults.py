@@ -106,7 +106,7 @@ WAITING_FAULTS: tuple[Fault, ...] = (
         "shards/upkeep/checkpointer.py",
         "(REST_FACTOR if self._is_busy else 1)",
         "1",
-        "shards/test_checkpointer.py",
+        "shards/test_checkpoint_rests.py",
         is_quick=True,
     ),
     fault(
