@@ -92,22 +92,20 @@ class TimedLock:
 LockOperation = Operation[TimedLock, Reply]
 
 
-# So long before a power cut, that a lock's time was over may not be on disk yet.
-UNSYNCED_MS = 10_000
-
-
 @dataclass(frozen=True)
 class Absence:
-    """The server was away from `since_ms` on, and came back between the next two times.
+    """The server was away from `since_ms` on, and came back between the other two times.
 
-    Whatever is held then has its full time again; also what was over on its clock by at most
-    `unsynced_ms`, which is more where that clock was set forward meanwhile.
+    Whatever is held then has its full time again.
     """
 
     since_ms: int
     resumed_from_ms: int
     resumed_until_ms: int
-    unsynced_ms: int = UNSYNCED_MS
+
+
+# So long before a power cut, that a lock's time was over may not be on disk yet.
+UNSYNCED_MS = 10_000
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class Held:
             return True
         most_ms = self.until_ms
         for absence in absences:
-            if absence.since_ms < most_ms + absence.unsynced_ms:
+            if absence.since_ms < most_ms + UNSYNCED_MS:
                 most_ms = max(most_ms, absence.resumed_until_ms + self.ttl_ms)
         return most_ms > at_ms
 
