@@ -1,4 +1,4 @@
-"""A writer that waits a little before it appends, for logs of which each append costs much.
+"""A writer that waits a little before it appends, where each append costs much.
 
 Clients that wait for an answer come back soon after they got it. Without a pause, those that were
 answered by one append miss the next one, which begins immediately with those that waited during it:
