@@ -153,6 +153,13 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         OWNERS,
     ),
     fault(
+        "what a process says whose group has moved is taken for the next owner's word",
+        "shards/mesh/answering.py",
+        "        if self._is_succeeded:\n",
+        "        if False:\n",
+        OWNERS,
+    ),
+    fault(
         "what is known of owners goes back to an earlier one",
         "shards/mesh/owners.py",
         "if owner.epoch < self.epoch_of(group) or",

@@ -102,6 +102,14 @@ WAITING_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
+        "captures and what follows a checkpoint take part in each pass of a busy loop",
+        "shards/upkeep/checkpointer.py",
+        "(REST_FACTOR if self._is_busy else 1)",
+        "1",
+        "shards/test_checkpoint_rests.py",
+        is_quick=True,
+    ),
+    fault(
         "the newest promise of a checkpoint stays live when it completes",
         "persistence/checkpoints/writing.py",
         "if promise.serial <= largest_serial:",
