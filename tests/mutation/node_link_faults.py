@@ -278,8 +278,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "it is not looked which groups a node has read before one goes there",
         SHARING,
-        "Sharing(groups_count, holders, living, seen.wishes, standing_by)",
-        "Sharing(groups_count, holders, living, seen.wishes)",
+        "            seen.standing_by(),\n",
+        "",
         SHARED,
     ),
     fault(
