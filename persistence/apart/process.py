@@ -31,7 +31,7 @@ import msgspec
 
 from troth.persistence import process_memory
 from troth.persistence.checkpoints.id_filter import NoWriter
-from troth.persistence.checkpoints.port import WriterStatistics
+from troth.persistence.checkpoints.port import ApartStatistics
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailed,
@@ -109,7 +109,7 @@ class WriterProcess:
         self._hasty_until_s = -HASTE_S
         self._patience_s: float | None = None
         self._began_s = 0.0
-        self._statistics = WriterStatistics()
+        self._statistics = ApartStatistics()
         self._ended_processor_s = 0.0
         if path.is_dir():
             self._take_lock()
@@ -124,7 +124,7 @@ class WriterProcess:
         """Return whether the next checkpoint is for a patient process."""
         return time.monotonic() >= self._hasty_until_s
 
-    def statistics(self) -> WriterStatistics:
+    def statistics(self) -> ApartStatistics:
         """See CheckpointWriter."""
         return self._statistics
 

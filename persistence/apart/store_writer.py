@@ -7,7 +7,7 @@ from typing import final
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.id_filter import Room
-from troth.persistence.checkpoints.port import WriterStatistics
+from troth.persistence.checkpoints.port import ApartStatistics
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.errors import CheckpointFailed
 
@@ -74,7 +74,7 @@ class StoreWriter:
                     problem = OSError("the process that wrote them has left something else there")
                     raise CheckpointFailed(str(self._store.path), "cannot be written", problem)
 
-    def statistics(self) -> WriterStatistics:
+    def statistics(self) -> ApartStatistics:
         """See CheckpointWriter."""
         return self._process.statistics()
 

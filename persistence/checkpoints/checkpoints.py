@@ -18,7 +18,7 @@ from troth.persistence.errors import CheckpointDamaged
 from . import digests, loading, rows, writing
 from .cold import ColdReader
 from .id_filter import NoWriter, StoredIds, shared_bits
-from .port import CheckpointWriter, Store, View, Write, WriterStatistics
+from .port import CheckpointWriter, Store, View, Write, ApartStatistics
 from .rows import RowDecoder
 
 SMALL_BYTES: Final = 64 << 20
@@ -46,7 +46,7 @@ class CheckpointStatistics:
     filter_is_complete: bool
     filter_ids_count: int
     filter_bytes: int
-    writer: WriterStatistics
+    writer: ApartStatistics
 
 
 @final
@@ -265,7 +265,7 @@ class Checkpoints:
             self._ids.is_complete,
             self._ids.filter.ids_count,
             self._ids.filter.size_bytes,
-            WriterStatistics() if self._writer is None else self._writer.statistics(),
+            ApartStatistics() if self._writer is None else self._writer.statistics(),
         )
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WriterStatistics:
+class ApartStatistics:
     """What the processes that write large checkpoints have done, since the server's start.
 
     `busy_s` is the time from the first word of each checkpoint to its commit; `processor_s` was all
@@ -121,7 +121,7 @@ class CheckpointWriter(Protocol):
         """
         ...  # pragma: no cover
 
-    def statistics(self) -> WriterStatistics:
+    def statistics(self) -> ApartStatistics:
         """Return what they have done; in any thread."""
         ...  # pragma: no cover
 
