@@ -18,7 +18,7 @@ from troth.persistence.errors import CheckpointDamaged
 from . import digests, loading, rows, writing
 from .cold import ColdReader
 from .id_filter import NoWriter, StoredIds, shared_bits
-from .port import CheckpointWriter, Store, View, Write, ApartStatistics
+from .port import ApartStatistics, CheckpointWriter, Store, View, Write
 from .rows import RowDecoder
 
 SMALL_BYTES: Final = 64 << 20

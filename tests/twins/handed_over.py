@@ -18,7 +18,7 @@ from troth.persistence.apart.messages import (
     orders,
 )
 from troth.persistence.checkpoints.id_filter import IdFilter, Room
-from troth.persistence.checkpoints.port import Store, ApartStatistics
+from troth.persistence.checkpoints.port import ApartStatistics, Store
 
 _LENGTH_BYTES = 4
 
