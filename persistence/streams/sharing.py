@@ -21,13 +21,7 @@ from typing import Final, NamedTuple, final
 
 import orjson
 
-from troth.core.limits import CLUSTER_CLAIM_STEP_MS
-
-LOOK_INTERVAL_S: Final = 0.1
-"""How often a node that waits looks at the stream."""
-
-_EXPECTING_S: Final = 0.01
-"""How often it does while a group is about to come to it: none answers in the meantime."""
+from troth.core.limits import CLUSTER_CLAIM_STEP_MS, STREAM_LOOK_EXPECTED_MS, STREAM_LOOK_MS
 
 _FORGOTTEN_MS: Final = 1_000
 """A group that was not free for this long is not waited for since before."""
@@ -147,16 +141,20 @@ class Sharing:
 class ClaimTurn:
     """When this node may claim a group: asked by the thread that follows the group's stream.
 
-    `rank` is its place among those that are to claim it, from 0; None as long as it is unknown. If
-    the group `is_to_come`, its owner is about to leave it to this node.
+    `rank` is its place among those that are to claim it, from 0; None as long as it is unknown.
     """
 
     def __init__(self, boot_ms: Callable[[], int]) -> None:
         self.rank: int | None = None
-        self.is_to_come = False
+        self.is_expected = False
+        """Whether the group is about to be left to this node."""
         self._boot_ms = boot_ms
         self._since_ms = 0
         self._asked_ms = -_FORGOTTEN_MS
+
+    def look_s(self) -> float:
+        """Return when to look again whether the group is free."""
+        return (STREAM_LOOK_EXPECTED_MS if self.is_expected else STREAM_LOOK_MS) / 1000
 
     def may_claim(self) -> bool:
         """Return whether it is this node's turn. Asked again and again while no node owns it."""
@@ -165,10 +163,6 @@ class ClaimTurn:
             self._since_ms = now_ms
         self._asked_ms = now_ms
         return rank is not None and now_ms - self._since_ms >= rank * CLUSTER_CLAIM_STEP_MS
-
-    def look_s(self) -> float:
-        """Return how long to wait before the stream is looked at again."""
-        return _EXPECTING_S if self.is_to_come else LOOK_INTERVAL_S
 
 
 def _score(node: str, group: int) -> int:

@@ -180,13 +180,6 @@ SHARING_FAULTS: tuple[Fault, ...] = (
         MEMBERS,
     ),
     fault(
-        "a group that is about to come is looked for as any other",
-        "http/processes/sharing_member.py",
-        "        self._turn.is_to_come = Move(group, node) in sharing.moves()\n",
-        "",
-        "http/processes/test_sharing_member.py",
-    ),
-    fault(
         "the next owner is tried only after a pause",
         "http/sockets/link_sockets.py",
         "            with trio.move_on_after(wait_s):\n                await news.wait()\n",

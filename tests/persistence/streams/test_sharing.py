@@ -7,14 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from troth.core.limits import CLUSTER_CLAIM_STEP_MS
-from troth.persistence.streams.sharing import (
-    LOOK_INTERVAL_S,
-    ClaimTurn,
-    Move,
-    Sharing,
-    Wishes,
-    decode_wishes,
-)
+from troth.persistence.streams.sharing import ClaimTurn, Move, Sharing, Wishes, decode_wishes
 
 _NODES = st.sets(st.sampled_from("abcde"), min_size=1)
 
@@ -189,8 +182,8 @@ def test_a_node_waits_for_those_that_come_before_it() -> None:
     assert not turn.may_claim()
 
 
-def test_a_node_looks_more_often_while_a_group_is_about_to_come() -> None:
+def test_a_node_looks_more_often_while_it_expects_a_group() -> None:
     turn = ClaimTurn(lambda: 0)
-    assert turn.look_s() == LOOK_INTERVAL_S
-    turn.is_to_come = True
-    assert turn.look_s() <= LOOK_INTERVAL_S / 5
+    usual_s = turn.look_s()
+    turn.is_expected = True
+    assert turn.look_s() < usual_s / 5
