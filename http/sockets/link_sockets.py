@@ -27,7 +27,7 @@ from troth.shards.guard.guarded_end import Guard, LinkEnd
 from troth.shards.guard.handshake import NotTrusted
 from troth.shards.guard.trust import Party, Use
 from troth.shards.mesh.answering import Answering, AskedGroup
-from troth.shards.mesh.frames import LinkDamaged
+from troth.shards.mesh.frames import LinkDamaged, PeerSucceeded
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
 
@@ -145,6 +145,8 @@ class _LinkSocket:
                 self._loop.submitted()  # what came before that
                 if isinstance(error, NotTrusted):  # which is noted elsewhere
                     self._say_why()
+                elif isinstance(error, PeerSucceeded):
+                    _log.info("a link of a process that was replaced ends")
                 else:
                     _log.error("a link is damaged", problem=str(error))
                 self.close()

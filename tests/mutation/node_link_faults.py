@@ -153,6 +153,13 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         OWNERS,
     ),
     fault(
+        "what a process says whose group has moved is taken for the next owner's word",
+        "shards/mesh/answering.py",
+        "        if self._is_succeeded:\n",
+        "        if False:\n",
+        OWNERS,
+    ),
+    fault(
         "what is known of owners goes back to an earlier one",
         "shards/mesh/owners.py",
         "if owner.epoch < self.epoch_of(group) or",
@@ -271,8 +278,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "it is not looked which groups a node has read before one goes there",
         SHARING,
-        "Sharing(groups_count, holders, living, seen.wishes, standing_by)",
-        "Sharing(groups_count, holders, living, seen.wishes)",
+        "            seen.standing_by(),\n",
+        "",
         SHARED,
     ),
     fault(
