@@ -11,6 +11,7 @@ operator can do something about is one line and a non-zero exit status (`causes.
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.last_answers import LastAnswers
 from troth.http.processes.lease_watch import watch_lease
+from troth.http.processes.loading import load_ahead
 from troth.http.processes.mesh_files import MeshFilesRefused
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.processes.opening import open_group_storage, open_storage
@@ -46,7 +48,7 @@ from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import SocketListener
 from troth.http.sockets.ports import ListenError
 from troth.http.sockets.slow_side import LateApplication, load_soon
-from troth.http.supervision.seated import Seated
+from troth.http.supervision.seated import Seated, wait_to_serve
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.process_memory import prepare_heap
@@ -80,22 +82,24 @@ WhenReady = Callable[[str, str, str], None]
 
 
 def serve(
-    settings: Settings, when_ready: WhenReady | None = None, seated: Seated | None = None
+    settings: Settings, when_ready: WhenReady | None = None, control: socket.socket | None = None
 ) -> int:
     """Run a server, or one process of several, until it is told to stop; the exit status.
 
-    `seated` is that process's supervisor.
+    `control` leads to that process's supervisor.
     """
-    process = None if seated is None else seated.seat.process
-    configure_logging(settings.log_level, settings.log_format, process=process)
+    seated: Seated | None = None
+    configure_logging(settings.log_level, settings.log_format)
     prepare_heap()
     try:
-        if seated is not None:
-            if seated.seat.processes_count > 1:
-                interrupt_no_others()  # before any thread is started
+        if control is not None:
             if settings.mesh_listen is not None:
                 _check_mesh(settings)  # before this process takes the place of another one
-            seated.wait_to_serve()
+            seated = wait_to_serve(control, load_ahead(settings))
+            process = seated.seat.process
+            configure_logging(settings.log_level, settings.log_format, process=process)
+            if seated.seat.processes_count > 1:
+                interrupt_no_others()  # before any thread is started
         manager = seated or taken()
         trio.run(_serve, settings, manager, when_ready, strict_exception_groups=True)
     except MeshFilesRefused as error:
