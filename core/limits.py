@@ -252,6 +252,8 @@ STREAM_TAKEOVER_WAIT_MS: Final = (  # how long a new owner waits after the last 
 )
 STREAM_ALIVE_MS: Final = 500  # an owner that has nothing to append says so
 STREAM_SILENCE_MS: Final = 3_000  # an owner that is silent for longer is replaced
+STREAM_LOOK_MS: Final = 100  # how often a node that stands by reads what the owner has appended
+STREAM_LOOK_EXPECTED_MS: Final = 10  # the same if the owner is about to leave the group to it
 STREAM_ANSWER_LIMIT_MS: Final = 5_000  # how long an engine may take to answer
 JETSTREAM_ANSWER_LIMIT_MS: Final = 2_000  # how long one of several servers may; then another
 STREAM_PATIENCE_MS: Final = 30_000  # how long an append may stay in doubt; then the server stops

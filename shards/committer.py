@@ -20,6 +20,7 @@ from typing import Final, Protocol, final
 import trio
 
 from troth.persistence.errors import PersistenceError
+from troth.persistence.wal.gathering import GatheringWriter
 from troth.persistence.wal.log import Log, NewRecord
 from troth.persistence.wal.writer import Writer
 
@@ -100,9 +101,17 @@ class ThreadWriter:
     """
 
     def __init__(
-        self, log: Log, committer: "Committer", *, first_seal_s: float | None = None
+        self,
+        log: Log,
+        committer: "Committer",
+        *,
+        first_seal_s: float | None = None,
+        gathers: bool = False,
     ) -> None:
-        """Start the thread. Use in the event loop. `first_seal_s` is as in `Writer`."""
+        """Start the thread. Use in the event loop. `first_seal_s` is as in `Writer`.
+
+        A log whose appends are dear `gathers` what comes soon (`persistence/wal/gathering.py`).
+        """
         self._committer = committer
         committer.look = self.look
         self._durable_position = committer.durable_position
@@ -111,7 +120,8 @@ class ThreadWriter:
         self._listens_on, self._rings_on = os.pipe()
         os.set_blocking(self._listens_on, False)
         os.set_blocking(self._rings_on, False)
-        self._writer = Writer(
+        writer = GatheringWriter if gathers else Writer
+        self._writer = writer(
             log, self._note_durable, self._note_failure, first_seal_s=first_seal_s
         )
         trio.lowlevel.spawn_system_task(self._listen)

@@ -15,6 +15,7 @@ decides who may write. What is out of date, or could not be had, costs time and 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, final
 
 import structlog
@@ -33,7 +34,7 @@ from troth.http.settings.kinds import Listen, ListenAddress
 from troth.http.supervision.seated import Seated
 from troth.persistence.streams.cluster import ClusterBook, HolderSeen, MemberSeen, ReaderSeen
 from troth.persistence.streams.features import FEATURES
-from troth.persistence.streams.sharing import ClaimTurn, Sharing, Wishes
+from troth.persistence.streams.sharing import ClaimTurn, Move, Sharing, Wishes
 from troth.persistence.streams.stream import StreamRefused, StreamUnreachable
 from troth.shards.mesh.owners import Owner, Owners
 from troth.shards.storage import OwnedStorage
@@ -42,8 +43,6 @@ from troth.shards.threads import in_thread
 LOOK_S: Final = 0.25
 """How often it is looked who owns the groups."""
 
-_LOOKS_A_ROUND_COUNT: Final = 2
-"""After so many looks also at who is there, and who stands by."""
 _NOTICE_S: Final = CLUSTER_NOTICE_MS / 1000
 _NEXT_PROCESS_MS: Final = 200
 """How much longer each further process waits before it notes that the node is there."""
@@ -70,6 +69,13 @@ class SeenCluster(NamedTuple):
             group: frozenset(one.node for one in readers if one.seen_ms <= CLUSTER_STANDING_BY_MS)
             for group, readers in self.readers.items()
         }
+
+
+@lru_cache(maxsize=256)
+def _place(mesh: str) -> tuple[str, int]:
+    """Return host and port of what a node has noted; it notes the same all the time."""
+    address = Listen().from_text(mesh)
+    return address.host, address.port
 
 
 def next_to_go(seen: SeenCluster, sharing: Sharing) -> int | None:
@@ -113,11 +119,11 @@ class SharingMember:
         self._turn = turn
         self._book = book
         self._owners = owners
+        owners.here = storage.node
         self._address = address
         self._mesh = str(mesh)
         self._home = home
         self._seen = SeenCluster()
-        self._looks_count = 0
         self._agreed = 0
         """What members may write, as far as it is known."""
         self._asking = trio.Lock()
@@ -172,41 +178,46 @@ class SharingMember:
         return True
 
     def _look(self) -> None:
-        book, seen, node = self._book, self._seen, self._storage.node
-        is_whole = self._looks_count % _LOOKS_A_ROUND_COUNT == 0
-        self._looks_count += 1
-        if not is_whole:
-            self._seen = seen._replace(holders=book.holders())
-            return
-        self._seen = SeenCluster(book.holders(), book.members(), book.readers(), book.wishes())
-        last_ms = min((one.seen_ms for one in self._seen.members if one.node == node), default=None)
-        due_ms = CLUSTER_NOTE_MS - LOOK_S * 1000 + self._group * _NEXT_PROCESS_MS
+        book, node = self._book, self._storage.node
+        found = book.look()
+        seen = SeenCluster(found.holders, found.members, {}, found.wishes)
+        # Who stands by only matters when a group is to go, which is rare.
+        is_asked = self._storage.is_owned and self._sharing(seen).moves()
+        self._seen = seen._replace(readers=book.readers()) if is_asked else seen
+        last_ms = min((one.seen_ms for one in found.members if one.node == node), default=None)
+        due_ms = CLUSTER_NOTE_MS - LOOK_S * 1000 / 2 + self._group * _NEXT_PROCESS_MS
         if last_ms is None or last_ms >= due_ms:
             book.note_member(node, self._address, __version__, self._mesh, home=self._home)
         if self._agreed < FEATURES:
-            found = book.description()
-            self._agreed = 0 if found is None else found.features
+            self._agreed = found.features
             self._storage.agree(self._agreed)
+
+    def _sharing(self, seen: SeenCluster) -> Sharing:
+        """Return what follows from what was found."""
+        return Sharing(
+            self._seated.seat.processes_count,
+            {one.group: one.node for one in seen.holders},
+            seen.living(self._storage.node),
+            seen.wishes,
+            seen.standing_by(),
+        )
 
     def _learn(self) -> None:
         seen, node, group = self._seen, self._storage.node, self._group
-        addresses = {one.node: Listen().from_text(one.mesh) for one in seen.members if one.mesh}
-        places = {name: (address.host, address.port) for name, address in addresses.items()}
+        places = {one.node: _place(one.mesh) for one in seen.members if one.mesh}
         self._owners.places = places
         for one in seen.holders:
             if one.node in places:
                 self._owners.learn(one.group, Owner(one.node, *places[one.node], one.epoch))
-        holders = {one.group: one.node for one in seen.holders}
-        groups_count = self._seated.seat.processes_count
-        living, standing_by = seen.living(node), seen.standing_by()
-        sharing = Sharing(groups_count, holders, living, seen.wishes, standing_by)
+        sharing = self._sharing(seen)
         self._turn.rank = sharing.claimers(group, node).index(node)
+        self._turn.is_expected = Move(group, node) in sharing.moves()
         now_s = trio.current_time()
         if node in sharing.takers:
             self._drained_s = None
         elif self._drained_s is None:
             self._drained_s = now_s
         is_noticed = self._drained_s is None or now_s >= self._drained_s + _NOTICE_S
-        is_owner = self._storage.is_owned and holders.get(group) == node
+        is_owner = self._storage.is_owned and sharing.holders.get(group) == node
         if is_owner and is_noticed and next_to_go(seen, sharing) == group:
             self._seated.leaves()

@@ -77,6 +77,18 @@ class HolderSeen(NamedTuple):
     since_ms: int
 
 
+class BookSeen(NamedTuple):
+    """What is looked at all the time: owners of groups, nodes that were there, wishes.
+
+    `features` is what members may write; 0 if there is no cluster.
+    """
+
+    holders: list[HolderSeen]
+    members: list[MemberSeen]
+    wishes: Wishes
+    features: int
+
+
 class ClusterBook(Protocol):
     """What is kept of one cluster. For one thread at a time.
 
@@ -124,18 +136,19 @@ class ClusterBook(Protocol):
         ...  # pragma: no cover
 
     def holders(self) -> list[HolderSeen]:
-        """Return the groups that an owner was noted for, in their order.
+        """Return the groups that an owner was noted for, in their order."""
+        ...  # pragma: no cover
 
-        It is asked for some times a second by each process of each node.
-        """
+    def look(self) -> BookSeen:
+        """Return what is there now: it is asked for some times a second by each process."""
         ...  # pragma: no cover
 
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
-        """Return how far nodes have read, by group. It is asked for once a second by each."""
+        """Return how far nodes have read, by group."""
         ...  # pragma: no cover
 
     def wishes(self) -> Wishes:
-        """Return what the operator wishes. It is asked for as often as `readers`."""
+        """Return what the operator wishes."""
         ...  # pragma: no cover
 
     def wish(self, before: Wishes, after: Wishes) -> bool:

@@ -6,6 +6,7 @@ that there is none, which fixes name and shape; then the streams are made; then 
 Without that there is no cluster yet, and the next `create` of the same one goes on.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, final
 
 import orjson
@@ -13,7 +14,14 @@ import orjson
 from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS, STREAM_READER_GONE_MS
 from troth.persistence.identity import decode_identity, encode_identity
 
-from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, ReaderSeen
+from .cluster import (
+    BookSeen,
+    ClusterDescription,
+    GroupSeen,
+    HolderSeen,
+    MemberSeen,
+    ReaderSeen,
+)
 from .features import FEATURES
 from .jetstream_connection import (
     WRONG_LAST_SEQUENCE,
@@ -33,6 +41,7 @@ from .jetstream_layout import (
 )
 from .jetstream_notes import Note, Notes, node_key, read_all_of
 from .jetstream_url import read_jetstream_url
+from .jetstream_watch import NotesWatch
 from .sharing import Wishes, decode_wishes
 from .stream import StreamRefused, StreamUnreachable
 
@@ -41,6 +50,9 @@ CREATE_LIMIT_MS: Final = 20_000
 
 _TRIES_COUNT: Final = 500
 """All processes of a node may note together what they own: a try fails if another's succeeds."""
+
+_MEMBER: Final = "member."
+"""Begins the keys of what is noted of nodes."""
 
 
 @final
@@ -62,6 +74,7 @@ class JetStreamCluster:
         self._connection = JetStreamConnection(self._url, answer_limit_ms)
         self._bucket = f"{self._url.name}_cluster"
         self._notes = Notes(self._connection, self._bucket)
+        self._watch = NotesWatch(self._connection, self._notes)
         self._replicas_count = replicas_count
         self._groups_count = 0  # until it is known
 
@@ -154,7 +167,7 @@ class JetStreamCluster:
         noted = MemberSeen(node, address, version, 0, mesh, features, home)._asdict()
         del noted["seen_ms"]  # NATS knows when a value was written
         with unreachable():
-            self._notes.write(f"member.{node_key(node)}", orjson.dumps(noted))
+            self._notes.write(f"{_MEMBER}{node_key(node)}", orjson.dumps(noted))
 
     def finalize(self, features: int) -> bool:
         """See `ClusterBook.finalize`."""
@@ -206,7 +219,7 @@ class JetStreamCluster:
     def members(self) -> list[MemberSeen]:
         """See `ClusterBook.members`."""
         with unreachable():
-            noted = self._notes.read_all("member.").values()
+            noted = self._notes.read_all(_MEMBER).values()
             now_ms = self._notes.now_ms()
         found = [MemberSeen(**_fields(one), seen_ms=_age_ms(one, now_ms)) for one in noted]
         return sorted(found, key=lambda one: one.node)
@@ -218,11 +231,26 @@ class JetStreamCluster:
             return []
         with unreachable():
             now_ms = self._notes.now_ms()
-        found = (
-            HolderSeen(int(group), one["node"], one["epoch"], max(now_ms - one["since_ms"], 0))
-            for group, one in held.items()
+        return _holders(held, now_ms)
+
+    def look(self) -> BookSeen:
+        """See `ClusterBook.look`."""
+        with unreachable():
+            noted, now_ms = self._watch.look(), self._watch.now_ms()
+        members = (
+            MemberSeen(**_fields(one.note), seen_ms=self._watch.age_ms(one))
+            for key, one in noted.items()
+            if key.startswith(_MEMBER)
         )
-        return sorted(found)
+        held = noted.get("holders")
+        wishes = noted.get("wishes")
+        begun = noted.get("description") if "whole" in noted else None
+        return BookSeen(
+            _holders({} if held is None else _fields(held.note), now_ms),
+            sorted(members),
+            Wishes() if wishes is None else decode_wishes(wishes.note.body),
+            0 if begun is None else int(_fields(begun.note)["features"]),
+        )
 
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
         """See `ClusterBook.readers`."""
@@ -301,6 +329,14 @@ def _encode(new: ClusterDescription) -> bytes:
 def _fields(note: Note) -> dict[str, Any]:
     fields: dict[str, Any] = orjson.loads(note.body)
     return fields
+
+
+def _holders(held: Mapping[str, Mapping[str, Any]], now_ms: int) -> list[HolderSeen]:
+    """Return who owns groups, from what is noted of each."""
+    return sorted(
+        HolderSeen(int(group), one["node"], one["epoch"], max(now_ms - one["since_ms"], 0))
+        for group, one in held.items()
+    )
 
 
 def _age_ms(note: Note, now_ms: int) -> int:

@@ -8,6 +8,7 @@ same. Imported only when it is used.
 
 import asyncio
 import contextlib
+import selectors
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
@@ -45,6 +46,39 @@ class JetStreamRefusal(Exception):
         self.number = number
 
 
+class _Selector(selectors.DefaultSelector):
+    """Asks the system only when there is nothing else to do.
+
+    A loop asks in each of its rounds, several times for one answer of NATS, and lets go of the
+    interpreter each time. Then it waits for as long as the server's loop is busy.
+    """
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return []  # callbacks wait, and are run first
+        found: list[tuple[selectors.SelectorKey, int]] = super().select(timeout)
+        return found
+
+
+class _Shown:
+    """What a connection receives of consumers: one subscription, for one question at a time."""
+
+    def __init__(self, inbox: str) -> None:
+        self.inbox = inbox
+        self.taken: list[tuple[int, bytes]] = []
+        self.wanted_count = 0
+        self.is_over = asyncio.Event()
+
+    async def take(self, message: Msg) -> None:
+        """Take the next message, or learn that there are no more."""
+        if message.headers and "Status" in message.headers:
+            self.is_over.set()
+            return
+        self.taken.append((message.metadata.sequence.stream, message.data))
+        if len(self.taken) >= self.wanted_count:
+            self.is_over.set()
+
+
 @contextlib.contextmanager
 def unreachable() -> Iterator[None]:
     """Raise StreamUnreachable for what JetStream refuses."""
@@ -70,6 +104,7 @@ class JetStreamConnection:
         self._answer_limit_s = answer_limit_ms / 1000
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
+        self._shown: _Shown | None = None
         self._has_ended = False
         self._asking: asyncio.Task[Any] | None = None
         self._has_connected = False
@@ -105,17 +140,23 @@ class JetStreamConnection:
 
         async def take() -> list[tuple[int, bytes]]:
             client = await self._connected()
-            inbox = client.new_inbox()
-            received = await client.subscribe(inbox, pending_bytes_limit=_PENDING_LIMIT_BYTES)
-            await client.publish(_api_subject(call), orjson.dumps(fields), reply=inbox)
-            taken: list[tuple[int, bytes]] = []
-            while len(taken) < count:
-                message = await received.next_msg(self._answer_limit_s)
-                if message.headers and "Status" in message.headers:
-                    break  # there are no more
-                taken.append((message.metadata.sequence.stream, message.data))
-            await received.unsubscribe()
-            return taken
+            shown = self._shown
+            if shown is None:
+                shown = self._shown = _Shown(client.new_inbox())
+                await client.subscribe(
+                    shown.inbox, cb=shown.take, pending_bytes_limit=_PENDING_LIMIT_BYTES
+                )
+            shown.taken, shown.wanted_count = [], count
+            shown.is_over.clear()
+            await client.publish(_api_subject(call), orjson.dumps(fields), reply=shown.inbox)
+            while not shown.is_over.is_set():
+                before_count = len(shown.taken)
+                try:
+                    await asyncio.wait_for(shown.is_over.wait(), self._answer_limit_s)
+                except TimeoutError:
+                    if len(shown.taken) == before_count:
+                        raise
+            return shown.taken
 
         return self._run(take())
 
@@ -156,7 +197,7 @@ class JetStreamConnection:
     def _run(self, question: Coroutine[Any, Any, Answer]) -> Answer:
         """Run the loop until a question is answered. Raises as the class says."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = asyncio.SelectorEventLoop(_Selector())
         return self._loop.run_until_complete(self._asked(question))
 
     async def _asked(self, question: Coroutine[Any, Any, Answer]) -> Answer:
@@ -270,7 +311,7 @@ class JetStreamConnection:
 
     async def _drop(self) -> None:
         """Break the connection off; begin with the next server next time."""
-        client, self._client = self._client, None
+        client, self._client, self._shown = self._client, None, None
         if client is None:
             return
         self._servers.append(self._servers.pop(0))

@@ -20,8 +20,8 @@ from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS, STREAM_READER_GONE_MS
 
 from .chain import ChainMark
 from .jetstream_connection import ANOTHER_OWNS, JetStreamConnection, unreachable
-from .jetstream_layout import EPOCH_HEADER, JetStreamLayout, last_message
-from .jetstream_notes import Note, Notes, node_key
+from .jetstream_layout import EPOCH_HEADER, JetStreamLayout
+from .jetstream_notes import Note, Notes, last_message, node_key
 from .jetstream_url import read_jetstream_url
 from .stream import SnapshotDescription, StreamUnreachable
 

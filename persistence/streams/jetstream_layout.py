@@ -13,13 +13,8 @@ from typing import Any, Final, final
 
 from troth.core.limits import JETSTREAM_MESSAGE_LIMIT_BYTES
 
-from .jetstream_connection import (
-    NO_MESSAGE_FOUND,
-    STREAM_NOT_FOUND,
-    JetStreamConnection,
-    JetStreamRefusal,
-)
-from .jetstream_notes import Notes
+from .jetstream_connection import STREAM_NOT_FOUND, JetStreamConnection, JetStreamRefusal
+from .jetstream_notes import Notes, last_message
 from .stream import StreamRefused, StreamUnreachable
 
 REPLICAS_DEFAULT_COUNT: Final = 3
@@ -199,16 +194,3 @@ def check_config(place: str, has: Mapping[str, Any], wanted: Mapping[str, Any]) 
                 f"{place}, stream {name}: it has {key} {has.get(key)}, and {value} is "
                 f"needed. Nothing was changed. Change it with: nats stream edit {name}."
             )
-
-
-def last_message(
-    connection: JetStreamConnection, stream: str, question: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return a stored message as JetStream shows it; None if there is none."""
-    try:
-        message: dict[str, Any] = connection.api(f"STREAM.MSG.GET.{stream}", question)["message"]
-    except JetStreamRefusal as error:
-        if error.number != NO_MESSAGE_FOUND:
-            raise
-        return None
-    return message

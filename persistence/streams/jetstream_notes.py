@@ -49,13 +49,8 @@ class Notes:
 
     def read(self, key: str) -> Note | None:
         """Return what a key has; None if nothing."""
-        try:
-            answer = self._connection.api(*self.question(key))
-        except JetStreamRefusal as error:
-            if error.number != NO_MESSAGE_FOUND:
-                raise
-            return None
-        return _note(answer["message"])
+        message = last_message(self._connection, self._stream, self.question(key)[1])
+        return None if message is None else _note(message)
 
     def read_all(self, prefix: str) -> dict[str, Note]:
         """Return what all keys have that begin with a prefix, which ends with a dot."""
@@ -69,6 +64,14 @@ class Notes:
         """Return the keys in the answer to `listing`."""
         subjects = answer["state"].get("subjects") or {}
         return [subject.removeprefix(self._prefix) for subject in subjects]
+
+    def next_after(self, revision: int) -> tuple[str, Note] | None:
+        """Return the first value that was written after a revision, and its key; None if none."""
+        question = {"seq": revision + 1, "next_by_subj": f"{self._prefix}>"}
+        message = last_message(self._connection, self._stream, question)
+        if message is None:
+            return None
+        return str(message["subject"]).removeprefix(self._prefix), _note(message)
 
     def write(self, key: str, body: bytes, revision: int | None = None) -> int:
         """Store a value and return its revision.
@@ -120,6 +123,16 @@ def read_all_of(
     for listed in lists:
         if "error" in listed:
             raise StreamUnreachable(str(listed["error"].get("description")))
+    return read_listed(connection, buckets, lists)
+
+
+def read_listed(
+    connection: JetStreamConnection, buckets: Sequence[Notes], lists: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Note]]:
+    """Return what the keys have that are in the answers to `Notes.listing`, by bucket.
+
+    Raises StreamUnreachable.
+    """
     keys = [
         (notes, place, key)
         for place, (notes, listed) in enumerate(zip(buckets, lists, strict=True))
@@ -132,6 +145,19 @@ def read_all_of(
             raise StreamUnreachable(f"the note {key} is listed, and cannot be read")
         found[place][key] = _note(answer["message"])
     return found
+
+
+def last_message(
+    connection: JetStreamConnection, stream: str, question: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return a stored message as JetStream shows it; None if there is none."""
+    try:
+        message: dict[str, Any] = connection.api(f"STREAM.MSG.GET.{stream}", question)["message"]
+    except JetStreamRefusal as error:
+        if error.number != NO_MESSAGE_FOUND:
+            raise
+        return None
+    return message
 
 
 def _note(message: Mapping[str, Any]) -> Note:

@@ -18,12 +18,16 @@ from .jetstream_connection import (
     JetStreamConnection,
     JetStreamRefusal,
 )
-from .jetstream_layout import EPOCH_HEADER, JetStreamLayout, last_message
+from .jetstream_layout import EPOCH_HEADER, JetStreamLayout
+from .jetstream_notes import last_message
 from .jetstream_url import read_jetstream_url
 from .stream import StreamUnreachable
 
 _WINDOW_COUNT: Final = 16
 """How many frames are asked for one by one, before a consumer is made, which takes longer."""
+
+_MISSES_COUNT: Final = 8
+"""How often in a row a consumer may show nothing before it is given up: few frames come then."""
 
 _READ_LIMIT_COUNT: Final = 1024
 _CONSUMER_REST_NS: Final = 30_000_000_000  # without a question in that time, it is removed
@@ -55,6 +59,7 @@ class JetStreamStream:
         self._consumer: str | None = None
         self._consumer_number = 0
         """The number of the next frame that the consumer shows."""
+        self._misses_count = 0
 
     def found(self, identity: bytes) -> bytes:
         """Make the streams unless they are there; see `Stream.found`."""
@@ -97,15 +102,20 @@ class JetStreamStream:
         )
         if first is None:
             return []
+        self._consumer = None  # it is behind, if there is one
         frames = [_frame(first)]
         if frames[0][0] != from_number:
             return frames
-        numbers = range(from_number + 1, from_number + _WINDOW_COUNT)
-        for answer in self._connection.api_each([(call, {"seq": one}) for one in numbers]):
-            if "message" not in answer:
-                return frames
-            frames.append(_frame(answer["message"]))
-        self._begin_consumer(numbers.stop)
+        while len(frames) < _WINDOW_COUNT:
+            # Mostly there are few: ever more are asked for.
+            begin = from_number + len(frames)
+            end = min(begin + 2 * len(frames), from_number + _WINDOW_COUNT)
+            calls = [(call, {"seq": one}) for one in range(begin, end)]
+            for answer in self._connection.api_each(calls):
+                if "message" not in answer:
+                    return frames
+                frames.append(_frame(answer["message"]))
+        self._begin_consumer(from_number + len(frames))
         return frames
 
     def _begin_consumer(self, number: int) -> None:
@@ -120,6 +130,7 @@ class JetStreamStream:
         asked = {"stream_name": self._layout.frames, "config": config}
         made = self._connection.api(f"CONSUMER.CREATE.{self._layout.frames}", asked)
         self._consumer, self._consumer_number = str(made["name"]), number
+        self._misses_count = 0
 
     def _read_on(self, from_number: int) -> list[tuple[int, bytes]]:
         """Return what the consumer shows next, if it stands at a number; else nothing."""
@@ -137,7 +148,8 @@ class JetStreamStream:
             if number != from_number + len(frames):
                 return frames  # what is missing is asked for one by one
             frames.append((number, body))
-        if len(frames) >= _WINDOW_COUNT:
+        self._misses_count = 0 if frames else self._misses_count + 1
+        if self._misses_count < _MISSES_COUNT:
             self._consumer, self._consumer_number = consumer, from_number + len(frames)
         return frames
 

@@ -7,10 +7,20 @@ either all of it is there, or nothing.
 import struct
 from typing import Final, final
 
+import orjson
+from psycopg import pq
+
 from troth.core.limits import STREAM_READER_GONE_MS
 from troth.persistence.identity import decode_identity, encode_identity
 
-from .cluster import ClusterDescription, GroupSeen, HolderSeen, MemberSeen, ReaderSeen
+from .cluster import (
+    BookSeen,
+    ClusterDescription,
+    GroupSeen,
+    HolderSeen,
+    MemberSeen,
+    ReaderSeen,
+)
 from .features import FEATURES
 from .postgres_connection import INT8, TEXT, PostgresConnection, QueryFailed, Statement
 from .postgres_tables import GroupTables
@@ -43,7 +53,20 @@ _CREATION: Final = """
         SELECT grp, 0, 0, {identity} FROM generate_series(0, {last}) AS grp
 """
 
+_AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
+_LOOK: Final = f"""
+    SELECT json_build_object(
+        'holders', (SELECT json_agg(json_build_array(grp, node, epoch, {_AGE.format("since")})
+            ORDER BY grp) FROM troth_holder),
+        'members', (SELECT json_agg(json_build_array(node, address, version,
+            {_AGE.format("seen")}, mesh, features, home) ORDER BY node) FROM troth_member),
+        'wishes', to_jsonb(cluster) ->> 'wishes', 'features', features)
+    FROM troth_cluster AS cluster
+"""
+"""All that is looked at often, in one statement; of a cluster of an earlier version, too."""
+
 _STATEMENTS: Final[dict[bytes, Statement]] = {
+    b"look": (_LOOK, []),
     b"member": (
         "INSERT INTO troth_member (node, address, version, seen, mesh, features, home) "
         "VALUES ($1, $2, $3, now(), nullif($4, ''), $6::bigint::integer, nullif($5, '')) "
@@ -72,7 +95,6 @@ _STATEMENTS: Final[dict[bytes, Statement]] = {
     ),
 }
 
-_AGE: Final = "(extract(epoch FROM now() - {}) * 1000)::bigint"
 _MEMBERS: Final = (
     f"SELECT node, address, version, {_AGE.format('seen')}, mesh, features, home "
     "FROM troth_member ORDER BY node"
@@ -187,6 +209,19 @@ class PostgresCluster:
             for group, node, epoch, since_ms in self._shown(_HOLDERS)
         ]
 
+    def look(self) -> BookSeen:
+        """See `ClusterBook.look`."""
+        result = self._result(b"look")
+        if not result.ntuples:
+            return BookSeen([], [], Wishes(), 0)
+        found = orjson.loads(result.get_value(0, 0) or b"")
+        return BookSeen(
+            [HolderSeen(*one) for one in found["holders"] or ()],
+            [MemberSeen(*one) for one in found["members"] or ()],
+            decode_wishes(found["wishes"] or ""),
+            found["features"],
+        )
+
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
         """See `ClusterBook.readers`."""
         found: dict[int, tuple[ReaderSeen, ...]] = {}
@@ -249,8 +284,12 @@ class PostgresCluster:
 
     def _run(self, name: bytes, *parameters: bytes) -> int:
         """Run a statement; return how many rows it has changed. Raises StreamUnreachable."""
+        return self._result(name, *parameters).command_tuples or 0
+
+    def _result(self, name: bytes, *parameters: bytes) -> pq.abc.PGresult:
+        """Run a statement; return its result. Raises StreamUnreachable."""
         try:
-            return self._connection.run(name, parameters).command_tuples or 0
+            return self._connection.run(name, parameters)
         except QueryFailed as error:
             raise StreamUnreachable(str(error)) from error
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, final
 
 import orjson
 
-from troth.core.limits import CLUSTER_CLAIM_STEP_MS
+from troth.core.limits import CLUSTER_CLAIM_STEP_MS, STREAM_LOOK_EXPECTED_MS, STREAM_LOOK_MS
 
 _FORGOTTEN_MS: Final = 1_000
 """A group that was not free for this long is not waited for since before."""
@@ -146,9 +146,15 @@ class ClaimTurn:
 
     def __init__(self, boot_ms: Callable[[], int]) -> None:
         self.rank: int | None = None
+        self.is_expected = False
+        """Whether the group is about to be left to this node."""
         self._boot_ms = boot_ms
         self._since_ms = 0
         self._asked_ms = -_FORGOTTEN_MS
+
+    def look_s(self) -> float:
+        """Return when to look again whether the group is free."""
+        return (STREAM_LOOK_EXPECTED_MS if self.is_expected else STREAM_LOOK_MS) / 1000
 
     def may_claim(self) -> bool:
         """Return whether it is this node's turn. Asked again and again while no node owns it."""

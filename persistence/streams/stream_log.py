@@ -16,6 +16,7 @@ from typing import Final, TypeVar, final
 from troth.core.buckets import Buckets
 from troth.core.limits import (
     STREAM_FRAME_LIMIT_BYTES,
+    STREAM_LOOK_MS,
     STREAM_PATIENCE_MS,
     STREAM_SILENCE_MS,
 )
@@ -35,8 +36,12 @@ from .ownership import Ownership, Standing
 from .stream import Stream, StreamUnreachable
 from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, encode_stream_frame
 
-LOOK_INTERVAL_S: Final = 0.1
-"""How often a node that waits looks at the stream."""
+LOOK_INTERVAL_S: Final = STREAM_LOOK_MS / 1000
+"""How often a node that waits looks at the stream, however much is appended."""
+
+_READ_ON_COUNT: Final = 16
+_READ_ON_BYTES: Final = 1 << 20
+"""With so much in one piece, the next one is read immediately."""
 
 _RETRY_FIRST_S: Final = 0.005
 _RETRY_LIMIT_S: Final = 1.0
@@ -65,9 +70,9 @@ class StreamLog:
 
     `boot_ms` counts durations and never steps; `now_ms` is the time of day. `node` is what others
     are told of this one. `mark` is where to begin reading. As long as `may_claim` says no, the node
-    only follows, even if no node owns the stream. `ended` are the incarnations of processes that
-    are known to be gone: for those, nothing has to be waited for. `features` says what may be
-    written (`features.py`).
+    only follows, even if no node owns the stream; `look_s` says when it looks again. `ended` are
+    the incarnations of processes that are known to be gone: for those, nothing has to be waited
+    for. `features` says what may be written (`features.py`).
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class StreamLog:
         patience_ms: int = STREAM_PATIENCE_MS,
         silence_ms: int = STREAM_SILENCE_MS,
         may_claim: Callable[[], bool] = lambda: True,
+        look_s: Callable[[], float] = lambda: LOOK_INTERVAL_S,
         ended: frozenset[int] = frozenset(),
         features: int = FEATURES,
     ) -> None:
@@ -90,6 +96,7 @@ class StreamLog:
         self._silence_ms = silence_ms
         self._stream = stream
         self._may_claim = may_claim
+        self._look_s = look_s
         self._ended = ended
         self.agree(features)
         self._node = node
@@ -202,23 +209,12 @@ class StreamLog:
         engine cannot be reached for too long.
         """
         while self._own.standing is Standing.FOLLOWING:
-            has_read = False
-            for number, data in self._read(self._chain.number + 1, pause):
-                has_read = True
-                self._check_not_trimmed(number, pause)
-                frame, records = self._chain.read(number, data)
-                has_ended = frame.incarnation in self._ended
-                self._own = self._own.received(frame, self._boot_ms(), has_ended=has_ended)
-                self.read_bytes += len(data)
-                if self.waits_for is not None:  # it reads what was just written
-                    self.skew_ms = frame.time_ms - self._now_ms()
-                if frame.kind is FrameKind.OWNER:
-                    self._owner = frame.payload.decode(errors="replace")
-                first = self._chain.next_sequence - len(records)
-                yield from enumerate(records, first)
-                self._note_mark(frame)
+            frames = self._read(self._chain.number + 1, pause)
+            yield from self._received(frames, pause)
             pause()
-            if has_read:
+            if len(frames) >= _READ_ON_COUNT or (frames and self.waits_for is None):
+                continue  # there may be more
+            if sum(len(data) for _, data in frames) >= _READ_ON_BYTES:
                 continue
             is_silent = self._boot_ms() >= self._silent_since_ms + self._silence_ms
             if (self._own.is_free or is_silent) and self._may_claim():
@@ -226,7 +222,7 @@ class StreamLog:
                 continue
             if not self._own.is_free:
                 self.waits_for = self._owner or "a server of an unknown name"
-            self._sleep_s(LOOK_INTERVAL_S)
+            self._sleep_s(self._look_s())
         self.waits_for = None
         while self._own.durable_number < self._own.number or not self.may_answer():
             if self._boot_ms() >= self._own.alive_due_ms:
@@ -234,6 +230,24 @@ class StreamLog:
             else:
                 pause()
                 self._sleep_s(min(LOOK_INTERVAL_S, self._wait_s()))
+
+    def _received(
+        self, frames: Sequence[tuple[int, bytes]], pause: Callable[[], None]
+    ) -> Iterator[tuple[int, LogRecord]]:
+        """Take the next frames; yield their records."""
+        for number, data in frames:
+            self._check_not_trimmed(number, pause)
+            frame, records = self._chain.read(number, data)
+            has_ended = frame.incarnation in self._ended
+            self._own = self._own.received(frame, self._boot_ms(), has_ended=has_ended)
+            self.read_bytes += len(data)
+            if self.waits_for is not None:  # it reads what was just written
+                self.skew_ms = frame.time_ms - self._now_ms()
+            if frame.kind is FrameKind.OWNER:
+                self._owner = frame.payload.decode(errors="replace")
+            first = self._chain.next_sequence - len(records)
+            yield from enumerate(records, first)
+            self._note_mark(frame)
 
     @property
     def _silent_since_ms(self) -> int:

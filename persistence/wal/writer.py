@@ -9,7 +9,6 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
 
 from troth.persistence.errors import LogFailed, MemoryRanOut
 from troth.persistence.memory_reserve import with_reserve
@@ -40,7 +39,6 @@ class WriterStatistics:
         return self.submits_count - self.submits_written_count
 
 
-@final
 class Writer:
     """Appends what is submitted, in order, in a thread of its own.
 

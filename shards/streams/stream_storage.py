@@ -65,7 +65,7 @@ from troth.persistence.streams.stream import (
     StreamUnreachable,
 )
 from troth.persistence.streams.stream_frames import decode_stream_frame
-from troth.persistence.streams.stream_log import StreamLog
+from troth.persistence.streams.stream_log import LOOK_INTERVAL_S, StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.shards.committer import BatchWriter, Committer, ThreadWriter
@@ -168,6 +168,7 @@ class StreamStorage:
                 patience_ms=patience_ms,
                 silence_ms=times.silence_ms,
                 may_claim=_always if group is None else group.may_claim,
+                look_s=_usual_look_s if self.turn is None else self.turn.look_s,
                 ended=frozenset() if group is None else group.ended,
                 features=FEATURES if group is None else group.features,
             )
@@ -365,7 +366,7 @@ class StreamStorage:
     def make_writer(self, committer: Committer) -> BatchWriter:
         committer.may_answer = self._log.may_answer
         self._store.prepare()
-        return ThreadWriter(self._log, committer, first_seal_s=0)
+        return ThreadWriter(self._log, committer, first_seal_s=0, gathers=True)
 
     def trim(self, to_sequence: int) -> None:
         """Trim nothing, but note from where on the next start has to read.
@@ -545,6 +546,10 @@ class StreamStorage:
 
 def _always() -> bool:
     return True
+
+
+def _usual_look_s() -> float:
+    return LOOK_INTERVAL_S
 
 
 def _number_of(mark: ChainMark | None) -> int:

@@ -8,6 +8,9 @@ POSTGRES = "persistence/streams/test_postgres_stream.py"
 ENGINES = "persistence/streams/test_engines.py"
 JETSTREAM = "persistence/streams/test_jetstream_stream.py"
 BOOKS = "persistence/streams/test_cluster_books.py"
+LOOKS = "persistence/streams/test_cluster_looks.py"
+STANDING_BY = "persistence/streams/test_standing_by.py"
+GATHERING = "persistence/test_gathering.py"
 NAMES = "shards/streams/test_names_of_nodes.py"
 STORAGE = "shards/streams/test_stream_storage.py"
 GROUPS = "shards/streams/test_groups_of_streams.py"
@@ -419,6 +422,52 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "self._notes.write(key, body, 0 if noted is None else noted.revision)",
         "self._notes.write(key, body)",
         BOOKS,
+    ),
+    fault(
+        "what was removed from a bucket in NATS is seen for as long as it is looked at",
+        "persistence/streams/jetstream_watch.py",
+        "        if self._clock_ms() >= self._whole_due_ms:\n",
+        "        if not self._known:\n",
+        LOOKS,
+    ),
+    fault(
+        "a look at a bucket in NATS finds only the first of what is new",
+        "persistence/streams/jetstream_watch.py",
+        "            while (following := self._notes.next_after(self._revision)) is not None:\n",
+        "            if (following := self._notes.next_after(self._revision)) is not None:\n",
+        LOOKS,
+    ),
+    fault(
+        "a node that stands by reads all the time while frames come",
+        "persistence/streams/stream_log.py",
+        " or (frames and self.waits_for is None):",
+        " or frames:",
+        STANDING_BY,
+        is_quick=True,
+    ),
+    fault(
+        "a node that is behind reads a piece of the stream and waits",
+        "persistence/streams/stream_log.py",
+        "            if len(frames) >= _READ_ON_COUNT or (",
+        "            if (",
+        STANDING_BY,
+        is_quick=True,
+    ),
+    fault(
+        "a record that is alone waits for others before it is appended",
+        "persistence/wal/gathering.py",
+        "        self._is_gathering |= waiting_count > 0\n",
+        "        self._is_gathering = True\n",
+        GATHERING,
+        is_quick=True,
+    ),
+    fault(
+        "an append does not wait for those that the one before has answered",
+        "persistence/wal/gathering.py",
+        "        self._expected_count = len(batch) + waiting_count\n",
+        "        self._expected_count = waiting_count\n",
+        GATHERING,
+        is_quick=True,
     ),
     fault(
         "a server is let in under the name of one that is there",

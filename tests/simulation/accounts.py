@@ -68,6 +68,9 @@ class _Administrator:
         """Ask process 0 again and again until it has done something."""
         for _ in self._tries():
             server = await self._world.first_process.serves()
+            if not server.may_answer():  # its requests wait, or get 503
+                await trio.sleep(self.random.uniform(0.1, 1))
+                continue
             try:
                 async with server.connection():
                     changes = EntryChanges(server.credentials, server.shards.ask)

@@ -4,6 +4,7 @@ from tests.http.client import NOW_MS, running
 from troth.core.codes import Code
 from troth.http.processes.cluster_view import FRESH_S, ClusterView
 from troth.persistence.streams.cluster import (
+    BookSeen,
     ClusterDescription,
     GroupSeen,
     HolderSeen,
@@ -66,6 +67,9 @@ class Book:
         raise NotImplementedError
 
     def holders(self) -> list[HolderSeen]:
+        raise NotImplementedError
+
+    def look(self) -> BookSeen:
         raise NotImplementedError
 
     def wishes(self) -> Wishes:

@@ -16,10 +16,8 @@ from troth.core.limits import (
 )
 from troth.http.processes.sharing_member import LOOK_S, SeenCluster, SharingMember, next_to_go
 from troth.http.settings.kinds import ListenAddress
-from troth.persistence.identity import Identity
-from troth.persistence.placement import dealt_shards
 from troth.persistence.streams.cluster import (
-    ClusterDescription,
+    BookSeen,
     HolderSeen,
     MemberSeen,
     ReaderSeen,
@@ -30,7 +28,6 @@ from troth.persistence.streams.stream import StreamUnreachable
 from troth.shards.mesh.owners import Owner, Owners
 
 GROUPS_COUNT = 3
-IDENTITY = Identity(b"d" * 16, dealt_shards(3, GROUPS_COUNT), 1, b"s" * 32)
 
 
 class Book:
@@ -48,21 +45,14 @@ class Book:
         if self.problem is not None:
             raise self.problem
 
-    def holders(self) -> list[HolderSeen]:
+    def look(self) -> BookSeen:
         self._reach()
-        return [self.held[group] for group in sorted(self.held)]
-
-    def members(self) -> list[MemberSeen]:
-        return [self.there[node] for node in sorted(self.there)]
-
-    def description(self) -> ClusterDescription:
-        return ClusterDescription("orders", IDENTITY)
+        holders = [self.held[group] for group in sorted(self.held)]
+        members = [self.there[node] for node in sorted(self.there)]
+        return BookSeen(holders, members, self.wished, FEATURES)
 
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
         return self.reading
-
-    def wishes(self) -> Wishes:
-        return self.wished
 
     def note_member(
         self, node: str, address: str, version: str, mesh: str | None = None, *, home: str
@@ -274,6 +264,41 @@ async def test_a_group_goes_that_the_other_node_stands_by_for(
     nursery.start_soon(one.member.watch_owner)
     await _until(lambda: one.seat.said)
     assert one.seat.said[0] == "leaves"
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_group_that_is_about_to_come_is_looked_for_more_often(
+    nursery: trio.Nursery,
+) -> None:
+    one = Member(1)
+    one.hold("b", "b", "b")
+    one.join("a", "b")
+    one.book.wished = Wishes(placed={1: "a", 0: "b", 2: "b"})
+    nursery.start_soon(one.member.watch_owner)
+    await _until(lambda: one.turn.is_expected)
+    one.hold("b", "a", "b")
+    await _until(lambda: not one.turn.is_expected)
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_stands_by_is_asked_only_if_a_group_is_to_go(nursery: trio.Nursery) -> None:
+    one = Member()
+    asked: list[None] = []
+    reading = one.book.readers
+
+    def readers() -> dict[int, tuple[ReaderSeen, ...]]:
+        asked.append(None)
+        return reading()
+
+    one.book.readers = readers  # type: ignore[method-assign]
+    one.storage.is_owned = True
+    one.hold("a", "b", "c")
+    one.join("a", "b", "c")
+    nursery.start_soon(one.member.watch_owner)
+    await trio.sleep(10 * LOOK_S)
+    assert asked == []
+    one.book.wished = Wishes(frozenset("a"))
+    await _until(lambda: asked)
     nursery.cancel_scope.cancel()
 
 

@@ -4,11 +4,8 @@ Below that is what only JetStream has to do, since nothing spans two of its stre
 """
 
 import contextlib
-import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterator
 from threading import Barrier, Thread
 
 import pytest
@@ -17,7 +14,6 @@ from tests.helpers.nats import NatsServer
 from tests.helpers.postgres import PostgresServer
 from troth.core.limits import CLUSTER_STANDING_BY_MS
 from troth.persistence.identity import encode_identity
-from troth.persistence.streams import jetstream_cluster
 from troth.persistence.streams.chain import ChainMark
 from troth.persistence.streams.cluster import ClusterBook, ClusterDescription, MemberSeen
 from troth.persistence.streams.features import FEATURES
@@ -25,93 +21,28 @@ from troth.persistence.streams.jetstream_cluster import JetStreamCluster
 from troth.persistence.streams.jetstream_connection import JetStreamConnection
 from troth.persistence.streams.jetstream_keeping import JetStreamKeeping
 from troth.persistence.streams.jetstream_layout import JetStreamLayout
-from troth.persistence.streams.jetstream_notes import Note, Notes
+from troth.persistence.streams.jetstream_notes import Notes
 from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
 from troth.persistence.streams.postgres_cluster import PostgresCluster
 from troth.persistence.streams.sharing import Wishes
 from troth.persistence.streams.stream import SnapshotDescription, StreamRefused, StreamUnreachable
-from troth.shards.streams.stream_opening import new_cluster, refuse_unlike
+from troth.shards.streams.stream_opening import refuse_unlike
 
-from .engines import RealEngine, jetstream_engine, postgres_engine
+from .books import Place, empty_database, jetstream_book, names, new_of
 
 pytestmark = pytest.mark.slow
-_names = count()
 _AGE_LIMIT_MS = 60_000
-
-
-@dataclass
-class Place:
-    """Where there is no cluster yet; how to reach what is kept of one, and its groups.
-
-    `put_back` makes it look as if a node had not been there for two hours.
-    """
-
-    book: Callable[[], ClusterBook]
-    group: Callable[[int], RealEngine]
-    put_back: Callable[[str], object]
-
-
-def _empty_database(server: PostgresServer) -> str:
-    name = f"books{next(_names)}"
-    server.query(f"CREATE DATABASE {name}")
-    return server.url.replace("///postgres", f"///{name}")
-
-
-@pytest.fixture(params=["postgres", "jetstream"])
-def place(request: pytest.FixtureRequest) -> Place:
-    if request.param == "postgres":
-        postgres: PostgresServer = request.getfixturevalue("postgres_server_of_session")
-        url = _empty_database(postgres)
-        past = "UPDATE troth_member SET seen = now() - interval '2 hours' WHERE node = '{}'"
-        return Place(
-            lambda: PostgresCluster(url),
-            lambda group: postgres_engine(url, group),
-            lambda node: postgres.query(past.format(node), url),
-        )
-    nats: NatsServer = request.getfixturevalue("nats_server_of_session")
-    url = f"{nats.url}/books{next(_names)}"
-    return Place(
-        lambda: _jetstream_book(url),
-        lambda group: jetstream_engine(url, group),
-        lambda node: _age(request.getfixturevalue("monkeypatch"), node),
-    )
-
-
-def _age(monkeypatch: pytest.MonkeyPatch, node: str) -> None:
-    """Let a note of a node seem two hours old."""
-    age_ms = jetstream_cluster._age_ms
-
-    def later_ms(note: Note, now_ms: int) -> int:
-        is_its = bool(json.loads(note.body).get("node") == node)
-        return age_ms(note, now_ms) + 2 * 3_600_000 * is_its
-
-    monkeypatch.setattr(jetstream_cluster, "_age_ms", later_ms)
-
-
-def _jetstream_book(url: str) -> JetStreamCluster:
-    return JetStreamCluster(url, replicas_count=1, answer_limit_ms=10_000)
-
-
-@pytest.fixture
-def book(place: Place) -> Iterator[ClusterBook]:
-    book = place.book()
-    yield book
-    book.close()
-
-
-def _new(name: str = "orders", groups_count: int = 3) -> ClusterDescription:
-    return new_cluster(name, groups_count, 8, now_ms=1)
 
 
 def test_a_cluster_is_made_once(place: Place, book: ClusterBook) -> None:
     assert book.description() is None
-    new = _new()
+    new = new_of()
 
     assert book.create(new) == new
-    assert book.create(_new()) == new
-    assert book.create(_new("others")) == new
-    assert book.create(_new(groups_count=2)) == new
+    assert book.create(new_of()) == new
+    assert book.create(new_of("others")) == new
+    assert book.create(new_of(groups_count=2)) == new
     other = place.book()
     assert other.description() == new
     other.close()
@@ -127,7 +58,7 @@ def test_those_that_make_it_together_get_the_same_one(place: Place) -> None:
         together.wait()
         for _ in range(20):
             try:
-                found.append(book.create(_new()))
+                found.append(book.create(new_of()))
                 break
             except (StreamUnreachable, StreamRefused):  # another one makes it at this moment
                 time.sleep(0.1)
@@ -148,7 +79,7 @@ def test_the_log_of_a_server_is_not_made_a_cluster(place: Place, book: ClusterBo
     stream.found(b"who it is")
 
     with pytest.raises(StreamRefused, match="has the log of a server without a cluster"):
-        book.create(_new())
+        book.create(new_of())
 
     assert book.description() is None
     assert stream.found(b"another") == b"who it is"
@@ -156,7 +87,7 @@ def test_the_log_of_a_server_is_not_made_a_cluster(place: Place, book: ClusterBo
 
 
 def test_all_groups_have_the_identity_of_the_cluster(place: Place, book: ClusterBook) -> None:
-    new = book.create(_new())
+    new = book.create(new_of())
     for group in range(3):
         stream = place.group(group).stream()
         assert stream.found(b"another") == encode_identity(new.identity)
@@ -164,7 +95,7 @@ def test_all_groups_have_the_identity_of_the_cluster(place: Place, book: Cluster
 
 
 def test_nodes_are_known_by_their_names(book: ClusterBook) -> None:
-    book.create(_new())
+    book.create(new_of())
     assert (book.members(), book.holders(), book.readers()) == ([], [], {})
     book.note_member("b", "http://b:8001", "1.0.0", "b:8003")
     book.note_member("host:/var/cache/it's a", "http://a:8001", "1.0.0")
@@ -184,7 +115,7 @@ def test_nodes_are_known_by_their_names(book: ClusterBook) -> None:
 def test_a_node_is_refused_if_it_shares_groups_and_others_do_not(
     place: Place, book: ClusterBook
 ) -> None:
-    book.create(_new())
+    book.create(new_of())
     book.note_member("b", "http://b:8001", "1", "b:8003")
     refuse_unlike(book, "a", is_shared=True)
     refuse_unlike(book, "b", is_shared=False)
@@ -201,7 +132,7 @@ def test_a_node_is_refused_if_it_shares_groups_and_others_do_not(
 def test_members_may_write_more_when_all_that_are_there_read_it(
     place: Place, book: ClusterBook
 ) -> None:
-    new = book.create(_new())
+    new = book.create(new_of())
     later = FEATURES + 1
     book.note_member("a", "http://a", "9.0.0", features=later)
     book.note_member("b", "http://b", "0.1.0")
@@ -214,11 +145,11 @@ def test_members_may_write_more_when_all_that_are_there_read_it(
     assert book.description() == new._replace(features=later)
     assert not book.finalize(later), "they may already"
     assert not book.finalize(FEATURES)
-    assert book.create(_new()) == new._replace(features=later)
+    assert book.create(new_of()) == new._replace(features=later)
 
 
 def test_how_far_nodes_have_read_is_known_by_group(place: Place, book: ClusterBook) -> None:
-    book.create(_new())
+    book.create(new_of())
     for group, node, number in ((1, "b", 6), (1, "a", 5), (2, "a", 9), (1, "a", 7)):
         keeping = place.group(group).keeping()
         keeping.note_reader(node, number)
@@ -235,7 +166,7 @@ def test_how_far_nodes_have_read_is_known_by_group(place: Place, book: ClusterBo
 
 
 def test_owners_are_known_also_before_anything_is_in_their_streams(book: ClusterBook) -> None:
-    book.create(_new())
+    book.create(new_of())
     for node, epoch in (("a", 3), ("b", 2), ("c", 4)):  # what comes late counts for nothing
         book.note_owner(2, node, epoch, 7)
     book.note_owner(0, "a", 1, 8)
@@ -249,7 +180,7 @@ def test_owners_are_known_also_before_anything_is_in_their_streams(book: Cluster
 def test_wishes_of_the_operator_change_unless_another_was_faster(
     place: Place, book: ClusterBook
 ) -> None:
-    book.create(_new())
+    book.create(new_of())
     none = Wishes()
     assert book.wishes() == none
     first = Wishes(frozenset({"host:/var/cache/a"}), {2: "b"})
@@ -266,9 +197,9 @@ def test_wishes_of_the_operator_change_unless_another_was_faster(
 def test_a_database_of_an_earlier_version_gets_room_for_wishes(
     postgres_server_of_session: PostgresServer,
 ) -> None:
-    url = _empty_database(postgres_server_of_session)
+    url = empty_database(postgres_server_of_session)
     with contextlib.closing(PostgresCluster(url)) as book:
-        new = book.create(_new())
+        new = book.create(new_of())
         postgres_server_of_session.query("ALTER TABLE troth_cluster DROP COLUMN wishes", url)
         assert book.wishes() == Wishes()
         wishes = Wishes(frozenset("a"))
@@ -279,7 +210,7 @@ def test_a_database_of_an_earlier_version_gets_room_for_wishes(
 def test_owners_that_note_themselves_together_are_all_known(
     place: Place, book: ClusterBook
 ) -> None:
-    book.create(_new(groups_count=8))
+    book.create(new_of(groups_count=8))
 
     def note(group: int) -> None:
         other = place.book()
@@ -298,7 +229,7 @@ def test_owners_that_note_themselves_together_are_all_known(
 def test_a_node_that_still_reads_is_not_taken_for_one_that_stands_by(
     place: Place, book: ClusterBook
 ) -> None:
-    book.create(_new())
+    book.create(new_of())
     keeping = place.group(1).keeping()
     for number in (5, 8):  # it is started twice
         keeping.note_reader("a", number, is_starting=True)
@@ -318,7 +249,7 @@ def _standing_by(book: ClusterBook) -> list[tuple[str, int]]:
 
 
 def test_an_owner_is_shown_with_what_its_group_has(place: Place, book: ClusterBook) -> None:
-    book.create(_new())
+    book.create(new_of())
     engine = place.group(1)
     stream, keeping = engine.stream(), engine.keeping()
     assert stream.append(1, 1, b"claim", is_claim=True)
@@ -347,7 +278,7 @@ def test_an_owner_is_shown_with_what_its_group_has(place: Place, book: ClusterBo
 def test_an_owner_of_an_earlier_epoch_does_not_take_the_place_of_a_later_one(
     place: Place, book: ClusterBook
 ) -> None:
-    book.create(_new())
+    book.create(new_of())
     stream = place.group(0).stream()
     for epoch in (1, 2):
         assert stream.append(epoch, epoch, b"claim", is_claim=True)
@@ -367,12 +298,12 @@ def test_an_owner_of_an_earlier_epoch_does_not_take_the_place_of_a_later_one(
 
 @pytest.fixture
 def url(nats_server_of_session: NatsServer) -> str:
-    return f"{nats_server_of_session.url}/books{next(_names)}"
+    return f"{nats_server_of_session.url}/books{next(names)}"
 
 
 @pytest.fixture
 def nats_book(url: str) -> Iterator[JetStreamCluster]:
-    book = _jetstream_book(url)
+    book = jetstream_book(url)
     yield book
     book.close()
 
@@ -399,16 +330,16 @@ def test_what_was_begun_is_no_cluster_until_the_next_run_has_finished_it(
     def fail(*_arguments: object) -> bytes:
         raise StreamUnreachable("the connection broke")
 
-    new = _new()
+    new = new_of()
     with monkeypatch.context() as patched:
         patched.setattr(JetStreamLayout, "found", fail)
         with pytest.raises(StreamUnreachable):
             nats_book.create(new)
     assert nats_book.description() is None
-    assert nats_book.create(_new("others")) == new, "it is taken"
+    assert nats_book.create(new_of("others")) == new, "it is taken"
     assert nats_book.description() is None
 
-    assert nats_book.create(_new()) == new
+    assert nats_book.create(new_of()) == new
 
     assert nats_book.description() == new
     stream = JetStreamStream(url, 2, may_make=False)
@@ -420,8 +351,8 @@ def test_who_writes_first_what_a_cluster_is_has_made_it(
     monkeypatch: pytest.MonkeyPatch, url: str, nats_book: JetStreamCluster
 ) -> None:
     """Both have seen that there is none yet."""
-    first = _new()
-    other = _jetstream_book(url)
+    first = new_of()
+    other = jetstream_book(url)
     write = Notes.write
 
     def write_late(notes: Notes, key: str, body: bytes, revision: int | None = None) -> int:
@@ -431,7 +362,7 @@ def test_who_writes_first_what_a_cluster_is_has_made_it(
 
     monkeypatch.setattr(Notes, "write", write_late)
 
-    assert nats_book.create(_new()) == first
+    assert nats_book.create(new_of()) == first
     assert nats_book.description() == first
     other.close()
 
@@ -441,7 +372,7 @@ def test_streams_of_other_data_are_not_made_a_group(url: str, nats_book: JetStre
     stream.found(b"who it is")
 
     with pytest.raises(StreamRefused, match="has the log of a server without a cluster"):
-        nats_book.create(_new())
+        nats_book.create(new_of())
 
     assert nats_book.description() is None
     stream.close()
@@ -452,7 +383,7 @@ def test_a_stream_of_a_cluster_that_was_deleted_is_not_made_again(
     url: str, nats_book: JetStreamCluster, connection: JetStreamConnection, kind: str
 ) -> None:
     """An empty one would look as if nothing had ever been acknowledged."""
-    new = nats_book.create(_new())
+    new = nats_book.create(new_of())
     name = getattr(_layout(url, 1), kind)
     name = f"KV_{name}" if kind == "bucket" else name
     connection.api(f"STREAM.DELETE.{name}")
@@ -460,7 +391,7 @@ def test_a_stream_of_a_cluster_that_was_deleted_is_not_made_again(
 
     with pytest.raises(StreamRefused, match=f"{name}: it is gone, but its cluster is there"):
         stream.found(encode_identity(new.identity))
-    assert nats_book.create(_new()) == new
+    assert nats_book.create(new_of()) == new
     with pytest.raises(StreamRefused, match="it is gone"):
         stream.found(encode_identity(new.identity))
     stream.close()
@@ -469,20 +400,20 @@ def test_a_stream_of_a_cluster_that_was_deleted_is_not_made_again(
 def test_copies_are_as_many_as_the_cluster_was_made_with(
     url: str, nats_book: JetStreamCluster
 ) -> None:
-    new = nats_book.create(_new())
+    new = nats_book.create(new_of())
     other = JetStreamCluster(url, replicas_count=3)
     with pytest.raises(StreamRefused, match="already, with --replicas 1"):
-        other.create(_new())
+        other.create(new_of())
     other.close()
     unsaid = JetStreamCluster(url)
-    assert unsaid.create(_new()) == new
+    assert unsaid.create(new_of()) == new
     unsaid.close()
 
 
 def test_copies_that_a_single_server_cannot_have_are_refused(url: str) -> None:
     book = JetStreamCluster(url)
     with pytest.raises(StreamRefused, match="For a single server, give --replicas 1"):
-        book.create(_new())
+        book.create(new_of())
     assert book.description() is None
     book.close()
 
@@ -490,7 +421,7 @@ def test_copies_that_a_single_server_cannot_have_are_refused(url: str) -> None:
 def test_the_bucket_keeps_what_is_newest_of_each_key_and_forever(
     url: str, nats_book: JetStreamCluster, connection: JetStreamConnection
 ) -> None:
-    nats_book.create(_new())
+    nats_book.create(new_of())
     for number in range(5):
         nats_book.note_member("a", "http://a", f"1.0.{number}")
 
@@ -507,7 +438,7 @@ def test_the_bucket_keeps_what_is_newest_of_each_key_and_forever(
 def test_a_bucket_that_forgets_is_refused(
     url: str, nats_book: JetStreamCluster, connection: JetStreamConnection
 ) -> None:
-    nats_book.create(_new())
+    nats_book.create(new_of())
     name = f"KV_{_bucket(url)}"
     config = connection.api(f"STREAM.INFO.{name}")["config"]
     connection.api(f"STREAM.UPDATE.{name}", {**config, "max_age": 3_600_000_000_000})
@@ -520,8 +451,8 @@ def test_an_owner_that_notes_itself_late_is_not_noted(
     monkeypatch: pytest.MonkeyPatch, url: str, nats_book: JetStreamCluster
 ) -> None:
     """Between its look and its write, the next owner has noted itself."""
-    nats_book.create(_new())
-    other = _jetstream_book(url)
+    nats_book.create(new_of())
+    other = jetstream_book(url)
     stream = JetStreamStream(url, 0)
     for epoch in (1, 2):
         assert stream.append(epoch, epoch, b"claim", is_claim=True)
@@ -544,7 +475,7 @@ def test_what_was_shown_of_a_group_is_unreachable_when_nats_is(
     nats_server_of_session: NatsServer, url: str
 ) -> None:
     book = JetStreamCluster(url, replicas_count=1, answer_limit_ms=300)
-    book.create(_new())
+    book.create(new_of())
     with nats_server_of_session.halted(), pytest.raises(StreamUnreachable):
         book.members()
     assert book.members() == []

@@ -180,3 +180,10 @@ def test_a_node_waits_for_those_that_come_before_it() -> None:
     assert turn.may_claim()
     now_ms += 1_000  # it had an owner in the meantime
     assert not turn.may_claim()
+
+
+def test_a_node_looks_more_often_while_it_expects_a_group() -> None:
+    turn = ClaimTurn(lambda: 0)
+    usual_s = turn.look_s()
+    turn.is_expected = True
+    assert turn.look_s() < usual_s / 5

@@ -6,6 +6,7 @@ from typing import final
 import trio
 
 from troth.persistence.streams.cluster import (
+    BookSeen,
     ClusterDescription,
     GroupSeen,
     HolderSeen,
@@ -69,6 +70,10 @@ class SimulatedBook:
         """See `ClusterBook`."""
         found = [(group, *self._holders[group]) for group in sorted(self._holders)]
         return [HolderSeen(group, node, epoch, _ago_ms(s)) for group, node, epoch, s in found]
+
+    def look(self) -> BookSeen:
+        """See `ClusterBook`."""
+        return BookSeen(self.holders(), self.members(), self.wishes(), FEATURES)
 
     def readers(self) -> dict[int, tuple[ReaderSeen, ...]]:
         """See `ClusterBook`."""

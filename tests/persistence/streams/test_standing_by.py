@@ -1,0 +1,94 @@
+"""How often a node that stands by reads its stream."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.twins.simulated_stream import SimulatedClock, SimulatedEngine, SimulatedStream
+from troth.persistence.streams import stream_log
+from troth.persistence.streams.stream_log import StreamLog
+
+
+def _go_on() -> None:
+    pass
+
+
+def _log(stream: Any, clock: SimulatedClock, incarnation: int, **options: Any) -> StreamLog:
+    return StreamLog(
+        stream,
+        node=f"n{incarnation}",
+        incarnation=incarnation,
+        boot_ms=clock.boot_ms,
+        now_ms=clock.now_ms,
+        sleep_s=clock.sleep_s,
+        **options,
+    )
+
+
+class _WatchedStream:
+    """A stream whose reads are noted, with the time of each and how many frames it showed."""
+
+    def __init__(self, stream: SimulatedStream, clock: SimulatedClock) -> None:
+        self._stream = stream
+        self._clock = clock
+        self.reads: list[tuple[int, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def read(self, from_number: int) -> list[tuple[int, bytes]]:
+        found = self._stream.read(from_number)
+        self.reads.append((self._clock.time_ms, len(found)))
+        return found
+
+
+class _SteadyRandom(Random):
+    """Lets no time pass in calls, and shows all there is."""
+
+    def choice(self, seq: Any) -> Any:
+        return seq[-1] if seq == (1, 2, 100) else seq[0]
+
+
+def _standing_by(
+    appended_each_pause_count: int, pauses_count: int = 20, **options: Any
+) -> list[tuple[int, int]]:
+    """Stand by for an owner that appends in each pause of the reader; return its reads."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    owner = _log(SimulatedStream(engine, _SteadyRandom(0), clock), clock, 1)
+    list(owner.take_over(_go_on))
+    watched = _WatchedStream(SimulatedStream(engine, _SteadyRandom(0), clock), clock)
+    left = pauses_count
+
+    def on_sleep() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise InterruptedError
+        for _ in range(appended_each_pause_count):
+            sequence = owner.next_sequence
+            owner.append([(0, sequence, b"a")], sequence)
+
+    reader = _log(watched, clock, 2, **options)
+    clock.on_sleep = on_sleep
+    with pytest.raises(InterruptedError):
+        list(reader.take_over(_go_on))
+    assert reader.waits_for == "n1"
+    return list(watched.reads)
+
+
+def test_a_node_that_stands_by_reads_at_intervals_however_much_is_appended() -> None:
+    reads = _standing_by(3)
+    assert len(reads) <= 22, "one in each pause, and those at the beginning"
+    assert [shown_count for _, shown_count in reads[5:]] == [3] * len(reads[5:])
+
+
+def test_a_node_that_is_behind_reads_on_immediately() -> None:
+    reads = _standing_by(stream_log._READ_ON_COUNT, 10)
+    shown = [shown_count for _, shown_count in reads]
+    assert shown.count(0) >= 8, "after a large piece it looks whether there is more"
+
+
+def test_a_node_looks_more_often_while_it_expects_the_group() -> None:
+    reads = _standing_by(0, look_s=lambda: 0.01)
+    assert reads[-1][0] - reads[5][0] < 20 * 30
