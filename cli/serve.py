@@ -163,10 +163,9 @@ class SectionedCommand(click.Command):
             # Only here: for `--help` even sockets take too long to load.
             with leaving_out(*LEFT_OUT):
                 from troth.http.supervision import seat
-                from troth.http.supervision.seated import Seated
 
             try:
-                ctx.obj = Seated(*seat.take())
+                ctx.obj = seat.take()
             except seat.SeatRefused as error:
                 raise click.UsageError(str(error)) from error
         return super().invoke(ctx)
@@ -224,9 +223,11 @@ def serve_command(context: click.Context, settings: Settings) -> None:
             if count > 1:
                 context.exit(supervise(settings, count, now_ms=now_ms))
         from troth.http.serve import serve
-        from troth.http.supervision.seated import SupervisorGone
+        from troth.http.supervision.seat import SeatRefused, SupervisorGone
 
     try:
-        context.exit(serve(settings, seated=context.obj))
+        context.exit(serve(settings, control=context.obj))
     except SupervisorGone:
         context.exit(1)
+    except SeatRefused as error:
+        raise click.UsageError(str(error)) from error

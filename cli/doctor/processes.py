@@ -23,6 +23,9 @@ def examine_processes(settings: Settings) -> Iterator[Finding]:
         yield from _fit(settings)  # none runs, or it has one process
     else:
         yield from map(_process, answer["processes"])
+        spare = answer["spare"]
+        if spare is not None:
+            yield ok("spare process", f"pid {spare['pid']}, waits to replace one that ends")
 
 
 def _fit(settings: Settings) -> Iterator[Finding]:

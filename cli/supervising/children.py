@@ -19,26 +19,28 @@ class Child:
     """A started process. Nothing here blocks."""
 
     def __init__(
-        self, seat: ProcessSeat, command: Sequence[str], environment: Mapping[str, str]
+        self, process: int | None, command: Sequence[str], environment: Mapping[str, str]
     ) -> None:
-        """Start it. It inherits its sockets and the lock, and nothing else. Raises OSError.
+        """Start it. It inherits the socket to the supervisor, and nothing else. Raises OSError.
 
-        It has a session of its own: what a terminal sends its programs comes to the supervisor
-        only, which then says what is to be done.
+        `process` is the one that it is to be; None: that is said later. It has a session of its
+        own: what a terminal sends its programs comes to the supervisor only, which then says what
+        is to be done.
         """
-        self.seat = seat
+        self.process = process
         self.has_loaded = self.has_drained = self.is_owning = self.is_standing_by = False
         self.problem: str | None = None
         """What it has said of its end that concerns all."""
         self._lines = Lines()
-        self._unsent = encode_seat(seat)
+        self._unsent = b""
+        self._given: tuple[int, ...] = ()
         self.control, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(  # noqa: S603  it is this program
                 command,
                 stdin=subprocess.DEVNULL,
                 env={**environment, VARIABLE: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(), seat.lock, *seat.sockets),
+                pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
         except BaseException:
@@ -54,6 +56,16 @@ class Child:
         """The number that the system gave it."""
         return self._process.pid
 
+    def seat(self, seat: ProcessSeat, ended: Sequence[int]) -> None:
+        """Tell it what it is, with its sockets and the lock; before all else, and once.
+
+        `ended` are the incarnations of those that had the seat before.
+        """
+        assert not self._unsent, "it is told nothing before"
+        self.process, self._given = seat.process, seat.descriptors
+        self._unsent = encode_seat(seat, ended)
+        self.send_more()
+
     def tell(self, message: Message) -> None:
         """Say something; what does not fit into the socket now is sent by `send_more`."""
         if len(self._unsent) < _UNSENT_LIMIT_BYTES:
@@ -66,12 +78,21 @@ class Child:
             return
         try:
             while self._unsent:
-                sent_bytes = self.control.send(self._unsent, socket.MSG_NOSIGNAL)
+                sent_bytes = self._send()
                 self._unsent = self._unsent[sent_bytes:]
         except BlockingIOError:
             pass  # the rest follows when it has read some
         except OSError:
             self._unsent = b""  # it is ending
+            if self._given:
+                self.kill()  # or it would wait for its seat
+
+    def _send(self) -> int:
+        if not self._given:
+            return self.control.send(self._unsent, socket.MSG_NOSIGNAL)
+        sent_bytes = socket.send_fds(self.control, [self._unsent], self._given, socket.MSG_NOSIGNAL)
+        self._given = ()  # they go with the first of these bytes
+        return sent_bytes
 
     def receive(self) -> list[Message]:
         """Return what it has said; at the end of its socket `is_open` becomes False."""

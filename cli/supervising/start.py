@@ -30,6 +30,7 @@ from troth.http.supervision.manager_environment import (
     HandedOverRefused,
     take_environment,
 )
+from troth.http.supervision.seat import descriptor_path
 from troth.persistence.data_directory import RUN_NAME, lock_directory, open_identity
 from troth.persistence.errors import DataDirectoryUnwritable, PersistenceError
 from troth.persistence.files import DIRECTORY_MODE, FileLock, LockedDirectory, RealFiles
@@ -272,8 +273,8 @@ def _make_run_directory(path: str, lock: LockedDirectory) -> str:
     except OSError as error:
         raise DataDirectoryUnwritable(str(directory), error) from error
     if len(os.fsencode(directory)) + 1 + SOCKET_NAME_LIMIT_BYTES > SOCKET_PATH_LIMIT_BYTES:
-        # Through the lock's descriptor, which all processes have under this number.
-        return f"/proc/self/fd/{lock.descriptor}/{RUN_NAME}"
+        # Through the lock's descriptor; each process has it under a number of its own.
+        return f"{descriptor_path(lock.descriptor)}{RUN_NAME}"
     return str(directory)
 
 

@@ -1,10 +1,11 @@
 """The supervisor of a server of several processes: starts them, watches them, ends them.
 
-It serves nothing itself. It holds the data directory's lock and the listening sockets, which the
-processes inherit: so a process that is down has its new connections waiting, not refused, and a
-second server is refused until the last process has gone, even if the supervisor was killed.
+It serves nothing itself. It holds the data directory's lock and the listening sockets, which it
+gives to the processes: so a process that is down has its new connections waiting, not refused, and
+a second server is refused until the last process has gone, even if the supervisor was killed.
 
-- A process that ends without having been told to is started again, with back-off (`lives.py`).
+- A process that ends without having been told to is started again, with back-off (`lives.py`). A
+  spare process that has loaded takes its seat, if there is one (`spare.py`).
 - A process that says that its end concerns all (a failing disk, damage) ends the whole server,
   with its message and its status.
 - While process 0, which owns accounts and tokens, is away, the others are told so again and again:
@@ -43,6 +44,8 @@ from .lives import Act, Life, LifeStage, Lives
 from .notices import TimedNotices
 from .requests import ControlRequest, ControlSocket
 from .rolling import Rolling
+from .signals import signals_received
+from .spare import Spare
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -145,6 +148,7 @@ class Supervisor:
         self._children: dict[int, Child] = {}
         self._rolling: Rolling | None = None
         self._leaving: Leaving | None = None
+        self._spare = Spare(self.spawn, self._release)
         self._incarnation = 0
         self._phase = Phase.SERVING
         self._phase_ends_s = float("inf")
@@ -164,14 +168,20 @@ class Supervisor:
             closing.callback(self._selector.close)
             requests = ControlSocket(self._plan.run_directory, self._selector, self._asked)
             closing.callback(requests.close)
-            signals = closing.enter_context(_signals_received())
+            signals = closing.enter_context(signals_received())
             self._selector.register(
                 signals, selectors.EVENT_READ, lambda: self._take_signals(signals)
             )
             due_s = self._now_s()
-            while not self._lives.are_gone or self._rolling is not None:
+            while self._is_running:
                 due_s = self._pass(due_s)
         return ServerEnd(self._status, self._problem)
+
+    @property
+    def _is_running(self) -> bool:
+        """Return whether any program is left."""
+        is_over = self._lives.are_gone and self._rolling is None and self._spare.child is None
+        return not is_over
 
     def _pass(self, due_s: float) -> float:
         """Wait until `due_s`, or for what happens before, and see to it; when to look next."""
@@ -180,14 +190,16 @@ class Supervisor:
         if now_s - due_s >= STALL_S:
             for life in self._lives.lives:
                 life.excuse(now_s - due_s)
+            self._spare.excuse(now_s - due_s)
         for key, _ in ready:
             key.data()
-        for child in [*self._children.values(), *self._successors()]:
+        for child in [*self._children.values(), *self._waiting()]:
             self._hear(child, now_s)
             child.send_more()
         self._reap(now_s)
         for life in self._lives.lives:
             self._look(life, now_s)
+        self._spare.look(now_s, is_wanted=self._is_spare_wanted())
         if self._leaving is not None:
             self._leaving.go_on(now_s)
         elif self._rolling is not None:
@@ -196,7 +208,8 @@ class Supervisor:
         self._tell_peers()
         self._tell_unowned(now_s)
         self._notices.look(now_s)
-        return min(now_s + PASS_S, self._lives.due_s(), self._phase_ends_s)
+        due_s = min(self._lives.due_s(), self._spare.due_s(), self._phase_ends_s)
+        return min(now_s + PASS_S, due_s)
 
     # What happens
 
@@ -217,7 +230,8 @@ class Supervisor:
     def _asked(self, request: ControlRequest, message: Message) -> None:
         match message.get("ask"):
             case "processes":
-                request.answer({"processes": self._shown()}, is_last=True)
+                shown = {"processes": self._shown(), "spare": self._spare.shown}
+                request.answer(shown, is_last=True)
             case "restart" if self._phase is not Phase.SERVING:
                 request.answer({"refused": "the server is stopping"}, is_last=True)
             case "restart" if self._is_standing_by:
@@ -227,6 +241,7 @@ class Supervisor:
                 request.answer({"refused": "a restart is under way"}, is_last=True)
             case "restart":
                 _log.info("restarting one process after the other")
+                self._spare.discard()  # it has the files and settings of before
                 self._rolling = Rolling(self, self._lives, request, self._plan.drain_s)
             case other:
                 request.answer({"refused": f"{other!r} is unknown"}, is_last=True)
@@ -248,7 +263,10 @@ class Supervisor:
         """Take in what a process has said."""
         if not child.is_open:
             return
-        life = self._lives.lives[child.seat.process]
+        if child.process is None:
+            self._hear_waiting(child, now_s)
+            return
+        life = self._lives.lives[child.process]
         is_current = self._children.get(life.process) is child
         for message in child.receive():
             if is_current:
@@ -280,6 +298,16 @@ class Supervisor:
                     self._end_unasked(child)
                 case "fatal":
                     child.problem = str(message.get("problem"))
+        self._see_close(child)
+
+    def _hear_waiting(self, child: Child, now_s: float) -> None:
+        """Take in what a program without a seat has said."""
+        for message in child.receive():
+            child.has_loaded |= message.get("say") == "loaded"
+            self._spare.heard(now_s)
+        self._see_close(child)
+
+    def _see_close(self, child: Child) -> None:
         if not child.is_open:
             self._selector.unregister(child.control)
 
@@ -295,7 +323,7 @@ class Supervisor:
     def _end_unasked(self, child: Child) -> None:
         """Tell a process to end that began to stop by a signal of its own: it waits for that."""
         rolling = self._rolling
-        is_asked = rolling is not None and rolling.process == child.seat.process
+        is_asked = rolling is not None and rolling.process == child.process
         is_asked |= self._leaving is not None and self._leaving.child is child
         if self._phase is Phase.SERVING and not is_asked:
             child.tell({"tell": "stop"})
@@ -317,9 +345,17 @@ class Supervisor:
         is_standing_by = self._plan.is_shared and child is not None and child.is_standing_by
         return is_standing_by or (life.stage is LifeStage.READY and life.is_up)
 
+    @property
+    def _are_in_place(self) -> bool:
+        return all(map(self.is_in_place, range(self._plan.processes_count)))
+
+    def _is_spare_wanted(self) -> bool:
+        """Return whether there is to be a spare process."""
+        is_calm = self._phase is Phase.SERVING and self._rolling is None and self._leaving is None
+        return is_calm and self._plan.processes_count > 1 and self._are_in_place
+
     def _announce(self) -> None:
-        are_ready = all(map(self.is_in_place, range(self._plan.processes_count)))
-        if not are_ready or self._is_announced or self._phase is not Phase.SERVING:
+        if not self._are_in_place or self._is_announced or self._phase is not Phase.SERVING:
             return
         self._is_announced = True
         count = self._plan.processes_count
@@ -341,6 +377,7 @@ class Supervisor:
                 self._release(child)
                 assert self._rolling is not None
                 self._rolling.successor_has_ended()
+        self._spare.reap(now_s)
 
     def _release(self, child: Child) -> None:
         if child.is_open:
@@ -387,6 +424,7 @@ class Supervisor:
         self._phase, self._phase_ends_s = Phase.DRAINING, self._now_s() + self._plan.drain_s
         self._notices.stopping()
         self._leaving = None  # as all others do
+        self._spare.discard()
         if self._rolling is not None:
             self._rolling.give_up("the server is stopping")
         for life in self._lives.lives:
@@ -415,7 +453,8 @@ class Supervisor:
             return
         self._phase, self._phase_ends_s = Phase.STOPPING, float("inf")
         for child in children:
-            self._lives.lives[child.seat.process].told_to_stop()
+            assert child.process is not None, "it has a seat"
+            self._lives.lives[child.process].told_to_stop()
             child.tell({"tell": "stop", "is_left": self._plan.is_shared})
 
     def _look(self, life: Life, now_s: float) -> None:
@@ -436,27 +475,32 @@ class Supervisor:
                 life.start_at_s = now_s + LOADING_LOOK_S
                 return
         else:
+            spare = self._spare.take(now_s)
             try:
-                child = self.spawn(life.process)
+                child = spare or self.spawn(life.process)
             except OSError as error:
                 life.ended(now_s, is_wanted=False)
                 _log.error("no process can be started", process=life.process, reason=str(error))
                 return
-        life.started(now_s, child.seat.incarnation)
+            if spare is not None:
+                pid = child.process_id
+                _log.info("the spare process takes its place", process=life.process, pid=pid)
+        self._incarnation = max(self._incarnation + 1, self._now_ns() // 1000)
+        life.started(now_s, self._incarnation)
+        if child.has_loaded:
+            life.heard(now_s)
         self._children[life.process] = child
-        child.tell({"tell": "go", "ended": life.gone})
+        child.seat(self._seat(life), life.gone)
         if self._plan.cluster is not None and not self._plan.is_shared:
             child.tell(self._lead_told())
         child.tell(self._peers_told())
 
-    def spawn(self, process: int) -> Child:
-        """Start a program that waits until it is told to serve."""
-        self._incarnation = max(self._incarnation + 1, self._now_ns() // 1000)
-        plan = self._plan
-        seat = ProcessSeat(
+    def _seat(self, life: Life) -> ProcessSeat:
+        plan, process = self._plan, life.process
+        return ProcessSeat(
             process=process,
             processes_count=plan.processes_count,
-            incarnation=self._incarnation,
+            incarnation=life.incarnation,
             data=plan.data,
             lock=plan.lock,
             api=tuple(one.fileno() for one in plan.api[process]),
@@ -467,8 +511,10 @@ class Supervisor:
             mesh=tuple(one.fileno() for one in plan.mesh),
             mesh_address=plan.mesh_address,
         )
-        child = Child(seat, plan.command, plan.environment)
-        child.send_more()
+
+    def spawn(self, process: int | None) -> Child:
+        """Start a program that waits until it is told to serve; None: it is a spare one."""
+        child = Child(process, self._plan.command, self._plan.environment)
         self._selector.register(
             child.control, selectors.EVENT_READ, lambda: self._hear(child, self._now_s())
         )
@@ -481,6 +527,12 @@ class Supervisor:
     def rolled(self) -> None:
         """Note that a restart has ended, for better or worse."""
         self._rolling = None
+
+    def _waiting(self) -> Iterator[Child]:
+        """Yield the programs without a seat."""
+        yield from self._successors()
+        if self._spare.child is not None:
+            yield self._spare.child
 
     def _successors(self) -> Iterator[Child]:
         if self._rolling is not None and self._rolling.successor is not None:
@@ -527,23 +579,3 @@ class Supervisor:
             self._told_unowned_s = at_s
             for child in self._children.values():
                 child.tell({"tell": "unowned", "at_s": at_s})
-
-
-@contextlib.contextmanager
-def _signals_received() -> Iterator[socket.socket]:
-    """Yield a socket with the numbers of the signals that come, for a block."""
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    try:
-        yield ours
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        ours.close()
-        theirs.close()

@@ -118,6 +118,31 @@ CHECKPOINTS: Final[Group[CheckpointReading]] = Group(
             "Completed promises and finished tasks that left memory after a checkpoint.",
             lambda reading: reading.statistics.evicted_count,
         ),
+        counter(
+            "troth_checkpoint_writer_checkpoints_total",
+            "Checkpoints that a process of its own has written: those of 1,000 rows and more.",
+            lambda reading: reading.statistics.store.writer.checkpoints_count,
+        ),
+        counter(
+            "troth_checkpoint_writer_busy_seconds_total",
+            "How long that process was at work on them.",
+            lambda reading: reading.statistics.store.writer.busy_s,
+        ),
+        counter(
+            "troth_checkpoint_writer_cpu_seconds_total",
+            "Processor time of that process.",
+            lambda reading: reading.statistics.store.writer.processor_s,
+        ),
+        gauge(
+            "troth_checkpoint_writer_memory_bytes",
+            "The most memory that the process which wrote the last of them has had.",
+            lambda reading: reading.statistics.store.writer.memory_bytes,
+        ),
+        counter(
+            "troth_checkpoint_writer_starved_total",
+            "How often it had no processor time, and one that asks for more began again.",
+            lambda reading: reading.statistics.store.writer.starved_count,
+        ),
         gauge(
             "troth_store_rows",
             "Rows in the store of checkpoints.",

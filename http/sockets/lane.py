@@ -42,7 +42,7 @@ from troth.shards.turns import Asker
 
 from .accepting import Acceptor, Port
 from .connection_limits import ConnectionLimits
-from .departures import ENDPOINT, HOME, REASONS, HandedOver
+from .departures import ANY_HOME, ENDPOINT, HOME, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import Head, KnownHeads, NotServed, Parsed, Parser
@@ -101,6 +101,7 @@ class Lane:
         self._served = frozenset(row.name for row in endpoints if is_served(row))
         self._streams = frozenset(row.name for row in endpoints if row.group in STREAM_GROUPS)
         self._homes: StreamHomes | None = None
+        self._kept: frozenset[str] | None = None  # all else is for other processes
         self.neighbors: Sequence[Lane] = ()
         """The lanes of other ports."""
         self._match = self._dispatcher.router.match
@@ -135,7 +136,7 @@ class Lane:
     def accept_from(self, sockets: Sequence[socket.socket], port: Port) -> None:
         """Accept the connections of sockets that listen, until `accept_no_more`; serve them."""
         assert self._nursery is not None, "connections come only while the lane runs"
-        self._acceptor = Acceptor(self._epoll, self._nursery, sockets, port, self._serve)
+        self._acceptor = Acceptor(self._epoll, self._nursery, sockets, port, self.serve)
 
     def accept_no_more(self) -> None:
         """Accept no further connections; those that there are go on."""
@@ -143,16 +144,10 @@ class Lane:
         if acceptor is not None and not self._is_over:
             acceptor.stop()
 
-    def adopt(
-        self, connected: socket.socket, peer: str | None, port: Port, received: bytes
-    ) -> None:
-        """Serve a connection that another process has accepted, with what was read of it."""
-        self._serve(connected, peer, port, received)
-
-    def _serve(
+    def serve(
         self, connected: socket.socket, peer: str | None, port: Port, received: bytes = b""
     ) -> None:
-        """Serve a connection that was accepted; `port` hears how it ends."""
+        """Serve a connection, with what another process has read; `port` hears how it ends."""
         number = connected.fileno()
         parser = self._parsers.pop() if self._parsers else self._new_parser()
 
@@ -164,7 +159,8 @@ class Lane:
             if connection.is_handed_over:
                 self._handed_over_counts[connection.reason] += 1
                 since, hold = connection.partial_since, connection.take_hold()
-                home = connection.home
+                is_kept = self._kept is None or connection.reason == ENDPOINT
+                home = connection.home if is_kept else ANY_HOME
                 port.take_over(HandedOver(connected, connection.received, since, hold, home), peer)
             else:
                 port.ended(peer)
@@ -406,15 +402,13 @@ class Lane:
 
     def exchange(self, connection: LaneConnection, parsed: Parsed) -> Exchange:
         """Make the exchange for a request. Raises NotServed."""
-        # Called through names of their own: as methods, attributes cost more.
         hold, new_id, dispatcher = self._hold, self._new_id, self._dispatcher
         head = parsed.head
         match = head.match
         if match is None:
-            match_of = self._match
             try:
                 # All rows take part in matching, so that a path means the same here as there.
-                match = match_of(head.method, head.path)
+                match = self._match(head.method, head.path)
             except ApiError:
                 raise NotServed(ENDPOINT) from None
             endpoint = match.endpoint
@@ -451,6 +445,8 @@ class Lane:
 
     def _leave_unless_at_home(self, match: Match, head: Head) -> None:
         """Raise NotServed, unless this is for a stream whose home is this process."""
+        if self._kept is not None and match.endpoint.name not in self._kept:
+            raise NotServed(HOME, ANY_HOME)
         homes = self._homes
         if homes is not None and match.endpoint.group in STREAM_GROUPS:
             home = homes.home_of(match.values["group"])
@@ -534,6 +530,12 @@ class Lane:
         """Leave workers' streams to the homes of their groups."""
         self._homes = homes
         self._served -= self._streams
+        self._handed_over_counts[HOME] = 0
+
+    def pass_on(self, kept: frozenset[str]) -> None:
+        """Leave all to other processes but requests of these endpoints. Before it runs."""
+        self._kept = kept
+        self._served &= kept
         self._handed_over_counts[HOME] = 0
 
     # What the links to other processes need: `link_sockets.PassLoop`

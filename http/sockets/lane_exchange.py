@@ -13,6 +13,7 @@ from time import perf_counter, time
 from typing import Final, Protocol
 
 import structlog
+import trio
 from msgspec import Struct
 
 from troth.core.codes import Code
@@ -232,6 +233,9 @@ class Exchange(Struct, eq=False):
         """Run a handler that waits for more than one shard; what was admitted stays so."""
         try:
             response = await self.dispatcher.carry_out(self.request, self.match, self.call)
+        except trio.Cancelled:  # the process ends
+            self._fail(ApiError(Code.SHUTTING_DOWN))
+            raise
         except MemoryError as error:
             self._lose(error)
         except Exception as error:

@@ -27,12 +27,13 @@ from .slow_gate import SlowGate
 if TYPE_CHECKING:
     from .hypercorn_connection import HypercornConnection
 
-_MODULES: Final = (
+MODULES: Final = (
     "croniter",
     "troth.http.metrics.of_process",
     "troth.http.sockets.asgi",
     "troth.http.sockets.hypercorn_connection",
 )
+"""What is loaded late."""
 _PAUSE_S: Final = 0.1
 _log = structlog.get_logger("troth.http.slow_side")
 
@@ -64,9 +65,9 @@ async def load_soon() -> None:
 
 
 def _load() -> None:
-    if all(name in sys.modules for name in _MODULES):
+    if all(name in sys.modules for name in MODULES):
         return
-    for name in _MODULES:
+    for name in MODULES:
         importlib.import_module(name)
     # It stays, so the collector need not look at it; what else is there so early is little.
     gc.freeze()

@@ -1,33 +1,32 @@
 """The seat of one server process among several: what it is given, how it talks with its parent.
 
 Several processes serve one data directory, each one group of its shards. Their parent, the
-supervisor, holds the directory's lock and the listening sockets; they inherit both. Each has a
-socket to it, on which both sides send one JSON object a line. The first is the seat. A process
-whose socket ends has lost its supervisor, and stops in good order.
+supervisor, holds the directory's lock and the listening sockets. Each process has a socket to it,
+on which both sides send one JSON object a line. A process loads its modules first, and owns nothing
+yet: so it may be a spare one, which waits for a seat. The seat is told with the descriptors of the
+lock and the sockets. A process whose socket ends has lost its supervisor, and stops in good order.
 
-From the supervisor: `go` (open the group and serve; `ended` are the incarnations of those that had
-the seat before), `peers` (the processes that are up, with their
-incarnations, whether all serve, and whether any does, or will again when a restart goes on),
-`unowned` (some times a second, while no
-process owns the accounts: at `at_s`, a time of the machine's monotonic clock, the one that did had
-ended, and the next had not begun), `lead` (whether group 0 of a cluster is this node's, so that the
-other groups may be, too), `drain` (finish what clients have in flight), `stop` (end the group too;
-`is_replaced` if the next process is about to take the seat, `is_left` if another node is about to
-take the group). From a process: `alive` (several times
-a second, by the loop that serves), `loaded` (it waits for `go`),
-`leading` (it has come to own group 0 of a cluster, in `epoch`), `follows` (it stands by for the
-owner of that epoch, `node`, which may be its own earlier life),
-`listening` (others may connect to it), `owning` (it is about to own the accounts), `ready`,
-`stands_by` (it follows a group that another node may own), `leaves` (its group is to go to another
-node), `drained`, `status` (one line for people), and `fatal`: what ended it concerns all, and says
-for an operator why the whole server stops.
+From the supervisor: `seat` (open the group and serve; `ended` are the incarnations of those that
+had the seat before), `peers` (the processes that are up, with their incarnations, whether all
+serve, and whether any does, or will again when a restart goes on), `unowned` (some times a second,
+while no process owns the accounts: at `at_s`, a time of the machine's monotonic clock, the one that
+did had ended, and the next had not begun), `lead` (whether group 0 of a cluster is this node's, so
+that the other groups may be, too), `drain` (finish what clients have in flight), `stop` (end the
+group too; `is_replaced` if the next process is about to take the seat, `is_left` if another node is
+about to take the group). From a process: `loaded` (it waits for its seat), `alive` (several times a
+second, while it waits, and then by the loop that serves), `leading` (it has come to own group 0 of
+a cluster, in `epoch`), `follows` (it stands by for the owner of that epoch, `node`, which may be
+its own earlier life), `listening` (others may connect to it), `owning` (it is about to own the
+accounts), `ready`, `stands_by` (it follows a group that another node may own), `leaves` (its group
+is to go to another node), `drained`, `status` (one line for people), and `fatal`: what ended it
+concerns all, and says for an operator why the whole server stops.
 """
 
 import json
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, final
 
 VARIABLE: Final = "TROTH_SEAT"
@@ -41,6 +40,11 @@ ALIVE_INTERVAL_S: Final = 0.5
 
 LINE_LIMIT_BYTES: Final = 1 << 20
 """No message is longer; more without an end is not from a process of ours."""
+
+DESCRIPTORS_LIMIT_COUNT: Final = 253
+"""No more come with a message: Linux passes no more at a time."""
+
+_RECEIVED_BYTES: Final = 65536
 
 Message = Mapping[str, Any]
 
@@ -72,13 +76,45 @@ class ProcessSeat:
     mesh_address: tuple[str, int] | None = None
 
     @property
-    def sockets(self) -> tuple[int, ...]:
-        """Those that the process inherits."""
-        return (*self.api, *self.poll, *self.mesh)
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that the process is given: the lock, then the sockets."""
+        return (self.lock, *self.api, *self.poll, *self.mesh)
+
+    def with_descriptors(self, given: Sequence[int]) -> "ProcessSeat":
+        """Return this seat with the numbers that its descriptors have in another process.
+
+        Raises ValueError if these are not as many.
+        """
+        if len(given) != len(self.descriptors):
+            raise ValueError("its descriptors are missing")
+        lock, *sockets = given
+        api, rest = sockets[: len(self.api)], sockets[len(self.api) :]
+        poll, mesh = rest[: len(self.poll)], rest[len(self.poll) :]
+        directory = self.mesh_directory
+        through_lock = descriptor_path(self.lock)
+        if directory.startswith(through_lock):
+            directory = descriptor_path(lock) + directory.removeprefix(through_lock)
+        return replace(
+            self,
+            lock=lock,
+            api=tuple(api),
+            poll=tuple(poll),
+            mesh=tuple(mesh),
+            mesh_directory=directory,
+        )
+
+
+def descriptor_path(descriptor: int) -> str:
+    """Return the beginning of paths within an open directory, for the process that has it open."""
+    return f"/proc/self/fd/{descriptor}/"
 
 
 class SeatRefused(Exception):
     """The parent of this process is no supervisor of this version. `str()` is one line."""
+
+
+class SupervisorGone(Exception):
+    """The supervisor ended before this process was to serve."""
 
 
 def encode(message: Message) -> bytes:
@@ -104,43 +140,70 @@ class Lines:
         return messages
 
 
-def encode_seat(seat: ProcessSeat) -> bytes:
-    """Return the first line that a process gets."""
-    return encode({"tell": "seat", **asdict(seat)})
+def encode_seat(seat: ProcessSeat, ended: Sequence[int] = ()) -> bytes:
+    """Return the message that goes with the seat's descriptors."""
+    return encode({"tell": "seat", "ended": [*ended], **asdict(seat)})
 
 
-def take(environment: MutableMapping[str, str] = os.environ) -> tuple[ProcessSeat, socket.socket]:
-    """Take this process's seat, and the socket to its supervisor; remove it from the environment.
+def take(environment: MutableMapping[str, str] = os.environ) -> socket.socket:
+    """Return the socket to this process's supervisor; remove it from the environment.
 
-    No process that this one starts inherits any of it. Blocks until the seat is told. Raises
-    SeatRefused.
+    No process that this one starts inherits it. Raises SeatRefused.
     """
     text = environment.pop(VARIABLE)
-    control: socket.socket | None = None
     try:
         control = socket.socket(fileno=int(text))
-        control.set_inheritable(False)
-        seat = _read_seat(control)
-        for descriptor in (seat.lock, *seat.sockets):
+    except (OSError, ValueError) as error:
+        raise _refused(f"its value {text!r} is no socket of a supervisor ({error})") from error
+    control.set_inheritable(False)
+    return control
+
+
+@final
+class SeatWait:
+    """Reads what the supervisor says until it has told the seat."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.ended: frozenset[int] = frozenset()
+        """The incarnations of those that had the seat before, and are gone."""
+        self.early: list[Message] = []
+        """What was told right after the seat."""
+        self.lines = Lines()
+        self._control = control
+        self._given: list[int] = []
+
+    def receive(self) -> ProcessSeat | None:
+        """Read what is there, blocking until something is; return the seat if it was told.
+
+        Raises SupervisorGone or SeatRefused.
+        """
+        try:
+            received, given, _, _ = socket.recv_fds(
+                self._control, _RECEIVED_BYTES, DESCRIPTORS_LIMIT_COUNT
+            )
+        except OSError as error:
+            raise SupervisorGone from error
+        for descriptor in given:
             os.set_inheritable(descriptor, False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        if control is not None:
-            control.close()
-        raise SeatRefused(
-            f"Cannot serve: {VARIABLE} is set, but its value {text!r} is no socket of a supervisor "
-            f"({error}). It is not for users: remove it from the environment."
-        ) from error
-    return seat, control
+        self._given += given
+        if not received:
+            raise SupervisorGone
+        try:
+            messages = self.lines.feed(received)
+            if not messages:
+                return None
+            fields = dict(messages[0])
+            self.early = messages[1:]
+            self.ended = frozenset(fields.pop("ended"))
+            del fields["tell"]
+            listed = {key: tuple(found) for key, found in fields.items() if isinstance(found, list)}
+            return ProcessSeat(**{**fields, **listed}).with_descriptors(self._given)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _refused(f"what is told there is no seat ({error})") from error
 
 
-def _read_seat(control: socket.socket) -> ProcessSeat:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        received = control.recv(1)  # what follows is for others to read
-        if not received or len(line) > LINE_LIMIT_BYTES:
-            raise ValueError("it ended")
-        line += received
-    fields = json.loads(line)
-    del fields["tell"]
-    listed = {name: tuple(found) for name, found in fields.items() if isinstance(found, list)}
-    return ProcessSeat(**{**fields, **listed})
+def _refused(reason: str) -> SeatRefused:
+    return SeatRefused(
+        f"Cannot serve: {VARIABLE} is set, but {reason}. It is not for users: remove it from the "
+        "environment."
+    )

@@ -6,15 +6,25 @@ signs of life, since the next one follows. If the supervisor has gone, the proce
 order: no one would start it again.
 """
 
+import select
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
 import structlog
 import trio
 
 from .manager_environment import GivenSockets
-from .seat import ALIVE_INTERVAL_S, OWNER, Lines, Message, ProcessSeat, encode
+from .seat import (
+    ALIVE_INTERVAL_S,
+    OWNER,
+    Lines,
+    Message,
+    ProcessSeat,
+    SeatWait,
+    SupervisorGone,
+    encode,
+)
 
 _RECEIVED_BYTES: Final = 65536
 _UNSENT_LIMIT_BYTES: Final = 1 << 20
@@ -22,16 +32,43 @@ _UNSENT_RETRY_S: Final = 0.05
 _log = structlog.get_logger("troth.supervision")
 
 
-class SupervisorGone(Exception):
-    """The supervisor ended before this process was to serve."""
+MORE_AFTER_S: Final = 1.0
+"""How long to wait for a seat before there is time for more: this is a spare process."""
+
+
+def wait_to_serve(control: socket.socket, more: Iterable[Callable[[], object]] = ()) -> "Seated":
+    """Say that this program has loaded, and block until it is to serve.
+
+    If that takes long, it does what of `more` there is time for, and says that it lives. Raises
+    SupervisorGone or SeatRefused. Before the loop: this process does nothing yet.
+    """
+    control.setblocking(True)
+    wait, left, pause_s = SeatWait(control), iter(more), MORE_AFTER_S
+    try:
+        control.sendall(encode({"say": "loaded"}))
+        while True:
+            if select.select([control], [], [], pause_s)[0]:
+                seat = wait.receive()
+                if seat is not None:
+                    return Seated(seat, control, wait)
+                continue
+            control.sendall(encode({"say": "alive"}))
+            act = next(left, None)
+            pause_s = ALIVE_INTERVAL_S if act is None else 0.0
+            if act is not None:
+                act()
+    except OSError as error:
+        raise SupervisorGone from error
 
 
 @final
 class Seated:
     """This process's seat, and the socket to its supervisor."""
 
-    def __init__(self, seat: ProcessSeat, control: socket.socket) -> None:
-        """Say nothing yet: `wait_to_serve` or `run` does."""
+    def __init__(
+        self, seat: ProcessSeat, control: socket.socket, wait: SeatWait | None = None
+    ) -> None:
+        """Say nothing yet: `run` does. `wait` is what was heard with the seat."""
         self.seat = seat
         self.drain = trio.Event()
         """Set when no new connections are to be taken, and what is in flight to be finished."""
@@ -48,7 +85,7 @@ class Seated:
         self.on_unowned: list[Callable[[float], None]] = []
         """Called while no process owns the accounts, with a time at which that was so."""
         self._leads = False
-        self.ended: frozenset[int] = frozenset()
+        self.ended: frozenset[int] = frozenset() if wait is None else wait.ended
         """The incarnations of those that had this seat before, and are gone."""
         self.is_replaced = False
         """Whether this process ends for the next one to take its seat, which knows of that."""
@@ -65,37 +102,14 @@ class Seated:
         """Where processes of other nodes connect; all processes of this one listen there."""
         self._control = control
         control.setblocking(False)
-        self._lines = Lines()
+        self._lines = Lines() if wait is None else wait.lines
         self._unsent = b""
-        self._early: list[Message] = []
+        self._early: list[Message] = [] if wait is None else wait.early
         self._is_gone = False
 
     def may_claim(self) -> bool:
         """Return whether this process may try to own its group of a cluster; in any thread."""
         return self.seat.process == OWNER or self._leads
-
-    def wait_to_serve(self) -> None:
-        """Say that this program has loaded, and block until it is to serve.
-
-        Raises SupervisorGone. Before the loop: this process does nothing yet.
-        """
-        self._control.setblocking(True)
-        try:
-            self._control.sendall(encode({"say": "loaded"}))
-            while True:
-                received = self._control.recv(_RECEIVED_BYTES)
-                if not received:
-                    raise SupervisorGone
-                messages = self._lines.feed(received)
-                self._early += [one for one in messages if one["tell"] != "go"]
-                for one in messages:
-                    if one["tell"] == "go":
-                        self.ended = frozenset(one.get("ended", ()))
-                        return
-        except OSError as error:
-            raise SupervisorGone from error
-        finally:
-            self._control.setblocking(False)
 
     def listening(self) -> None:
         """Say that other processes can connect to this one."""

@@ -1,9 +1,9 @@
 """What a server and the process that writes its checkpoint say to each other.
 
 A checkpoint is: `Begin`, answered by `Ready`; `Opening` for each shard; the rows, as `Pending`,
-`Completed` and `Part`; `End`, answered by `Done`. `Failed` may be the answer at any place, and the
-last word. Each message is its length, 4 bytes little-endian, and msgpack. The room for ids comes
-with `Begin`, as descriptors.
+`Completed` and `Part`; `End`, answered by `Ready`; `Commit`, answered by `Done`. `Failed` may be
+the answer at any place, and the last word. Each message is its length, 4 bytes little-endian, and
+msgpack. The room for ids comes with `Begin`, as descriptors.
 
 Promises come as they are in memory, or as the JSON of their rows: so the server makes one text of
 each and nothing else, and the other process all keys, checksums and digests.
@@ -53,7 +53,8 @@ class Begin(Struct, frozen=True, tag=True):
 
     `identity` is that of its file, None if there is none yet. `meta` are rows that say whose it is.
     `stored` has the largest serial in the store by shard. `rooms` are the sizes and the free places
-    of what the descriptors are.
+    of what the descriptors are. Who `is_patient` takes only the processor time that nothing else
+    wants, from then on.
     """
 
     release: str
@@ -62,6 +63,7 @@ class Begin(Struct, frozen=True, tag=True):
     meta: list[tuple[bytes, bytes]]
     stored: dict[int, int]
     rooms: list[tuple[int, int]]
+    is_patient: bool = False
 
 
 class Opening(Struct, frozen=True, tag=True):
@@ -105,17 +107,26 @@ class Part(Struct, frozen=True, tag=True, omit_defaults=True):
 
 
 class End(Struct, frozen=True, tag=True):
-    """Those were all rows: commit them."""
+    """Those were all rows."""
+
+
+class Commit(Struct, frozen=True, tag=True):
+    """Commit them."""
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """The store is open."""
+    """The store is open, or all rows are in what is to be committed."""
 
 
 class Done(Struct, frozen=True, tag=True):
-    """The commit is durable; `new_counts` says how many ids were added to each room."""
+    """The commit is durable; `new_counts` says how many ids were added to each room.
+
+    So much processor time, and so much memory at most, the process has taken since its start.
+    """
 
     new_counts: list[int]
+    processor_s: float = 0.0
+    memory_bytes: int = 0
 
 
 class Failed(Struct, frozen=True, tag=True):
@@ -125,7 +136,7 @@ class Failed(Struct, frozen=True, tag=True):
     texts: list[str]
 
 
-Order = Begin | Opening | Pending | Completed | Part | End
+Order = Begin | Opening | Pending | Completed | Part | End | Commit
 Answer = Ready | Done | Failed
 
 PART_KINDS: Final = tuple(name for name in Part.__struct_fields__ if name != "shard")

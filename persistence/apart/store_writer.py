@@ -7,11 +7,12 @@ from typing import final
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.id_filter import Room
+from troth.persistence.checkpoints.port import ApartStatistics
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.errors import CheckpointFailed
 
 from .messages import RELEASE, Begin, orders
-from .process import WriterProcess
+from .process import Starved, WriterProcess
 
 
 @final
@@ -38,16 +39,26 @@ class StoreWriter:
         """See CheckpointWriter."""
         store, process = self._store, self._process
         store.check()
-        begin = Begin(
-            RELEASE,
-            str(store.path.absolute()),
-            store.identity,
-            meta,
-            stored,
-            [(room.size_bytes, room.free_count) for room in rooms],
-        )
-        process.begin(begin, [room.descriptor for room in rooms])
-        process.write(orders(captures, pause))
+
+        def say() -> None:
+            begin = Begin(
+                RELEASE,
+                str(store.path.absolute()),
+                store.identity,
+                meta,
+                stored,
+                [(room.size_bytes, room.free_count) for room in rooms],
+                process.is_patient,
+            )
+            rows_count = sum(capture.rows_count for capture in captures)
+            process.begin(begin, [room.descriptor for room in rooms], rows_count)
+            process.write(orders(captures, pause))
+
+        try:
+            say()
+        except Starved:  # nothing was committed, and the next process is in haste
+            store.catch_up()  # a new store may have its file already
+            say()
         store.check()
         done = process.commit()
         store.catch_up()
@@ -62,6 +73,10 @@ class StoreWriter:
                 if view.get(rows.HEADERS, key) != rows.encode(rows.HEADERS, key, capture.header):
                     problem = OSError("the process that wrote them has left something else there")
                     raise CheckpointFailed(str(self._store.path), "cannot be written", problem)
+
+    def statistics(self) -> ApartStatistics:
+        """See CheckpointWriter."""
+        return self._process.statistics()
 
     def end(self) -> None:
         """See CheckpointWriter."""

@@ -3,21 +3,29 @@
 It makes the rows and commits them, as a thread of the server would, but holds no interpreter that
 the server needs. It is less urgent than the server, and ends when the server lets go of it or dies,
 wherever it is: a commit is whole or not there. So it must hear of that while LMDB writes.
+
+A thread of the server that wakes up on a core where this process runs waits for the end of its time
+slice, about 3 ms, however much less urgent it is; unless it is in the system's class for what is to
+run when nothing else does (`SCHED_IDLE`).
 """
 
 import _thread
 import contextlib
+import ctypes
 import gc
 import os
+import resource
 import select
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
 from troth.persistence.checkpoints import rows
 from troth.persistence.checkpoints.id_filter import IdFilter, Room
+from troth.persistence.checkpoints.port import Write
 from troth.persistence.checkpoints.store import LmdbStore
 from troth.persistence.errors import CheckpointDamaged, CheckpointFailed, DataDirectoryLost
 
@@ -27,6 +35,7 @@ from .messages import (
     RELEASE,
     Answer,
     Begin,
+    Commit,
     Done,
     Failed,
     Order,
@@ -38,6 +47,13 @@ from .messages import (
 
 NICE: Final = 5
 """How much less urgent it is. With 10 a busy machine would leave it a tenth of a core."""
+
+_IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
+"""The number of the system's call by the kind of machine; Python has no name for it."""
+
+_IOPRIO_WHO_PROCESS: Final = 1
+_IOPRIO_USUAL: Final = 2 << 13 | 7
+"""The usual class, last in it."""
 
 
 def main(descriptor: int) -> None:
@@ -67,12 +83,26 @@ def _end_with_the_server(descriptor: int) -> NoReturn:
     os._exit(0)
 
 
+def _be_patient() -> None:
+    """Take only the processor time that nothing else wants; a sandbox may forbid it.
+
+    But not only what is left of the disk: that may be nothing for long.
+    """
+    number = _IOPRIO_SET.get(os.uname().machine)
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_USUAL)
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def _answer(begin: Begin, connection: socket.socket, received: Received) -> Answer:
     """Write a checkpoint, and return what is to be said of it."""
     if begin.release != RELEASE:
         return Failed(OTHER_RELEASE, [RELEASE])
     try:
-        return Done(_write(begin, connection, received))
+        new_counts = _write(begin, connection, received)
+        memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return Done(new_counts, time.process_time(), memory_bytes)
     except CheckpointFailed as error:
         return Failed("CheckpointFailed", [error.problem, str(error.cause)])
     except CheckpointDamaged as error:
@@ -100,10 +130,23 @@ def _write(begin: Begin, connection: socket.socket, received: Received) -> list[
         if store.identity != begin.identity:
             raise DataDirectoryLost(begin.path)
         connection.sendall(encode(Ready()))
-        store.commit(Arriving(begin, store.view, add_ids).writes(_orders(received)))
+        if begin.is_patient:
+            _be_patient()
+        writes = Arriving(begin, store.view, add_ids).writes(_orders(received))
+        store.commit(_until_asked(writes, connection, received))
     finally:
         store.leave()
     return [one.ids_count for one in filters]
+
+
+def _until_asked(
+    writes: Iterator[Write], connection: socket.socket, received: Received
+) -> Iterator[Write]:
+    """Yield all rows; when they are written, wait until the server wants them committed."""
+    yield from writes
+    connection.sendall(encode(Ready()))
+    asked = next(_orders(received))
+    assert isinstance(asked, Commit), "nothing else follows the rows"
 
 
 def _orders(received: Received) -> Iterator[Order]:

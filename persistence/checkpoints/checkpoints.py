@@ -18,7 +18,7 @@ from troth.persistence.errors import CheckpointDamaged
 from . import digests, loading, rows, writing
 from .cold import ColdReader
 from .id_filter import NoWriter, StoredIds, shared_bits
-from .port import CheckpointWriter, Store, View, Write
+from .port import ApartStatistics, CheckpointWriter, Store, View, Write
 from .rows import RowDecoder
 
 SMALL_BYTES: Final = 64 << 20
@@ -35,7 +35,8 @@ _DATA_ID_KEY = b"data id"
 @dataclass(frozen=True, slots=True)
 class CheckpointStatistics:
     """What checkpoints have done since the start; `verified_count` rows were compared with their
-    digests. The filter is that of the stored ids (`id_filter.py`), with what it takes in memory."""
+    digests. The filter is that of the stored ids (`id_filter.py`), with what it takes in memory.
+    `writer` are the processes that write large checkpoints."""
 
     checkpoints_count: int
     rows_count: int
@@ -45,6 +46,7 @@ class CheckpointStatistics:
     filter_is_complete: bool
     filter_ids_count: int
     filter_bytes: int
+    writer: ApartStatistics
 
 
 @final
@@ -263,6 +265,7 @@ class Checkpoints:
             self._ids.is_complete,
             self._ids.filter.ids_count,
             self._ids.filter.size_bytes,
+            ApartStatistics() if self._writer is None else self._writer.statistics(),
         )
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ time. `store.py` has the stores that keep this.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -81,6 +82,22 @@ class Store(Protocol):
         ...  # pragma: no cover
 
 
+@dataclass(frozen=True, slots=True)
+class ApartStatistics:
+    """What the processes that write large checkpoints have done, since the server's start.
+
+    `busy_s` is the time from the first word of each checkpoint to its commit; `processor_s` was all
+    processor time up to the last one, and `memory_bytes` the most memory that the process which
+    wrote that one has had. `starved_count` of them had no processor time and were replaced.
+    """
+
+    checkpoints_count: int = 0
+    busy_s: float = 0.0
+    processor_s: float = 0.0
+    memory_bytes: int = 0
+    starved_count: int = 0
+
+
 class CheckpointWriter(Protocol):
     """What writes large checkpoints in a process of its own."""
 
@@ -102,6 +119,10 @@ class CheckpointWriter(Protocol):
         `stored` has the largest serial in the store by shard. `pause` is called after each small
         piece of work. Blocks. Raises NoWriter, and what a commit raises.
         """
+        ...  # pragma: no cover
+
+    def statistics(self) -> ApartStatistics:
+        """Return what they have done; in any thread."""
         ...  # pragma: no cover
 
     def end(self) -> None:

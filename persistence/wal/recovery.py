@@ -9,6 +9,7 @@ README.md section 5 has the steps.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from troth.persistence.errors import DataDirectoryUnreadable, LogDamaged, UnknownFormatVersion
 from troth.persistence.files import Files
@@ -25,6 +26,8 @@ from .frames import (
 )
 from .log import LogRecord
 from .segments import Segment, segment_path
+
+_ZEROS: Final = bytes(64 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +230,8 @@ class LogScan:
         self, file: str, data: bytes, offset: int, header: SegmentHeader
     ) -> _LooseEnd | None:
         """Judge what follows the valid part of a segment: zeros, something torn, or damage."""
-        torn_bytes = len(data.rstrip(b"\0")) - offset
-        if torn_bytes <= 0:
+        torn_bytes = end_without_zeros(data, offset) - offset
+        if torn_bytes == 0:
             return None
         later = find_frame(data, offset, header.epoch, self._next_sequence)
         if later is not None:
@@ -238,3 +241,14 @@ class LogScan:
                 f"a batch is invalid although a valid one follows it at byte {later.offset}",
             )
         return _LooseEnd(file, offset, torn_bytes)
+
+
+def end_without_zeros(data: bytes, offset: int) -> int:
+    """Return where the zeros begin that the data ends with, `offset` at the earliest.
+
+    `rstrip` looks at each byte: 20 ms for a segment that hardly anything was written to.
+    """
+    end = len(data)
+    while data.endswith(_ZEROS, offset, end):
+        end -= len(_ZEROS)
+    return offset + len(data[offset:end].rstrip(b"\0"))

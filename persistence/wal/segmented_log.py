@@ -34,6 +34,7 @@ from .recovery import LogEnd, LogScan
 from .segments import (
     NEXT_NAME,
     OVERSIZED_NAME,
+    START_FILL_BYTES,
     START_NAME,
     Segment,
     prepare_segment,
@@ -135,7 +136,7 @@ class SegmentedLog:
     def _start(self, end: LogEnd) -> None:
         """Replace or follow the last segment that recovery found."""
         path = f"{self._log_path}/{START_NAME}"
-        self._file = prepare_segment(self._files, path, self._segment_bytes)
+        self._file = prepare_segment(self._files, path, self._segment_bytes, START_FILL_BYTES)
         try:
             write_header(self._file, self._header())
             last = self._segments.pop()

@@ -28,6 +28,7 @@ from .frames import (
     LinkDamaged,
     LinkFrame,
     LinkReader,
+    PeerSucceeded,
     decode_named,
     decode_numbers,
     encode_frame,
@@ -149,8 +150,11 @@ class Answering:
     def received(self, data: bytes) -> bool:
         """Take what has come; return whether there is something for a turn.
 
-        Raises LinkDamaged: the connection is to be closed.
+        Raises LinkDamaged: the connection is to be closed. What comes of a process whose group has
+        a later owner may not be taken for that one's word.
         """
+        if self._is_succeeded:
+            raise PeerSucceeded(f"process {self.peer} was succeeded")
         self._heard_s = self._now_s()
         has_work = False
         for frame in self._reader.read(data):

@@ -67,6 +67,10 @@ class LinkDamaged(Exception):
     """What came by a link is not what the other end can have sent."""
 
 
+class PeerSucceeded(LinkDamaged):
+    """Another process serves the other end's group by now. Nothing is wrong: its link ends."""
+
+
 class LinkFrame(Struct, frozen=True, gc=False):
     """One frame as it was read."""
 

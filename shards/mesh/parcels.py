@@ -167,6 +167,8 @@ class Parcels(Generic[Content]):
     def _came_up(self, process: int) -> None:
         way = self._outbound[process]
         self._meet(process, self._calls.incarnation_of(process))
+        if self._calls.incarnation_of(process) < way.incarnation:
+            return
         if way.has_lost:
             self._begin(process, way)
         self._linked.add(process)
@@ -175,10 +177,16 @@ class Parcels(Generic[Content]):
         self._when_room(process)
 
     def _meet(self, process: int, incarnation: int) -> None:
-        """Begin a series for a process that was started again: by its link or by what it says."""
+        """Begin a series for a process that was started again: by its link or by what it says.
+
+        There may be a link to the one before yet. Nothing of the new series goes there: that one
+        would say that it has it.
+        """
         way = self._outbound[process]
         if way.incarnation < incarnation:
             way.incarnation = incarnation
+            if self._calls.incarnation_of(process) < incarnation:
+                self._linked.discard(process)
             self._begin(process, way)
 
     def _begin(self, process: int, way: _Outbound) -> None:

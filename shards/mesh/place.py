@@ -14,7 +14,7 @@ from msgspec import Struct
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.persistence.placement import groups_by_shard
 
-from .frames import LinkDamaged
+from .frames import LinkDamaged, PeerSucceeded
 from .owners import Owners
 
 PROTOCOL_VERSION: Final = 3
@@ -75,7 +75,8 @@ def checked_hello(
 ) -> Greeting:
     """Read what another process has said of itself. Raises LinkDamaged unless it belongs here.
 
-    `peer` is its number, if that is known. Where `owners` know of a later one it was succeeded.
+    `peer` is its number, if that is known. Raises PeerSucceeded where `owners` know of a later one:
+    its greeting was on its way while that one began.
     """
     try:
         hello = _decode(body)
@@ -91,6 +92,10 @@ def checked_hello(
     if owners is not None:
         epoch = owners.epoch_of(hello.process)
         if hello.incarnation < epoch:
-            raise LinkDamaged(f"it was succeeded: it is of epoch {hello.incarnation}, not {epoch}")
+            raise PeerSucceeded(
+                f"it was succeeded: it is of epoch {hello.incarnation}, not {epoch}"
+            )
+        if peer is None:  # it came by a socket of this machine
+            owners.met(hello.process, owners.here, hello.incarnation)
         owners.heard_of(hello.process, hello.incarnation)
     return hello

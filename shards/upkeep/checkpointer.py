@@ -39,6 +39,15 @@ VERIFY_PAUSE_LIMIT_S: Final = 0.1
 SHARE_S: Final = 0.0003
 """The time that captures, or what follows them, may take in a pass of the loop."""
 
+REST_FACTOR: Final = 10
+"""How much longer they rest after that while the loop has other passes to make.
+
+Without a rest they would take part in each pass, and for some ms the loop would hardly do anything
+else: requests would take three times as long."""
+
+_BUSY_PASSES_COUNT: Final = 2
+"""So many passes a rest on an idle server has: that of its end, and one by chance."""
+
 PIECE_S: Final = 0.0005
 PAUSES_FACTOR: Final = 4
 """How long a thread that hands over a checkpoint works in one piece, and how much longer it rests.
@@ -164,6 +173,7 @@ class Checkpointer:
         self._last_on_ms = 0
         self._writer_problem: str | None = None
         self._hurries = threading.Event()
+        self._is_busy = False
 
     async def run(self) -> None:
         """Make checkpoints when they are due, until canceled.
@@ -263,7 +273,8 @@ class Checkpointer:
                 capturing.read_some()
                 if capturing.is_nearly_done or is_over():
                     break
-            await trio.lowlevel.checkpoint()
+            if not capturing.is_nearly_done:
+                await self._rest()
         return shard.finish_capture(capturing)
 
     async def _evict(self, shard: Shard, capture: Capture) -> None:
@@ -272,9 +283,19 @@ class Checkpointer:
         for count in checkpointing.evict(shard.machine.state, capture):
             self._evicted_count += count
             if is_over():
-                await trio.lowlevel.checkpoint()
+                await self._rest()
                 is_over = self._share()
         await trio.lowlevel.checkpoint()
+
+    async def _rest(self) -> None:
+        """Leave the loop to others: for long if they had much of it during the last rest."""
+        current = self._pass
+        if current is None or self._hurries.is_set():
+            await trio.lowlevel.checkpoint()
+            return
+        passes_count = current.passes_count
+        await trio.sleep(SHARE_S * (REST_FACTOR if self._is_busy else 1))
+        self._is_busy = current.passes_count - passes_count > _BUSY_PASSES_COUNT
 
     def _share(self) -> Callable[[], bool]:
         """Return what says whether slices have taken their share of this pass."""

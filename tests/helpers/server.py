@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from tests.helpers.forks import ForkedProcess, nursery
 from tests.helpers.repository import IMPORT_ROOT
+from troth.cli.supervising.restart import asked
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 # Only a test that fails waits so long; on a busy machine everything takes ten times as long.
@@ -115,13 +116,21 @@ class ServerProcess:
         return self._running().pid
 
     def child_ids(self) -> list[int]:
-        """Return the ids of the processes that the running server has started, oldest first."""
+        """Return the ids of the processes that the running server has started, oldest first.
+
+        With several processes the spare one is among them.
+        """
         process_id = self.process_id
         try:
             found = Path(f"/proc/{process_id}/task/{process_id}/children").read_text()
         except OSError:
             return []  # it has just ended
         return sorted(map(int, found.split()))
+
+    def serving_ids(self) -> list[int]:
+        """Return the ids of the processes of a server of several, in their order."""
+        (answer,) = asked(self.data, {"ask": "processes"})
+        return [one["pid"] for one in answer["processes"] if one["pid"]]
 
     def use_version(self, import_root: Path) -> None:
         """Start the server of another source tree from here on; `src` of that."""

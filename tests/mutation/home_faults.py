@@ -92,4 +92,18 @@ HOME_FAULTS: tuple[Fault, ...] = (
         "pass",
         MESSAGES,
     ),
+    fault(
+        "parcels for the next owner of a group go to the one before",
+        PARCELS,
+        "                self._linked.discard(process)\n",
+        "                pass\n",
+        "shards/mesh/test_parcels.py",
+    ),
+    fault(
+        "parcels for the next owner of a group go to the one before, which has linked again",
+        PARCELS,
+        "if self._calls.incarnation_of(process) < way.incarnation:",
+        "if False:",
+        "shards/mesh/test_parcels.py",
+    ),
 )

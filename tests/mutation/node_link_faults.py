@@ -153,6 +153,13 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
         OWNERS,
     ),
     fault(
+        "what a process says whose group has moved is taken for the next owner's word",
+        "shards/mesh/answering.py",
+        "        if self._is_succeeded:\n",
+        "        if False:\n",
+        OWNERS,
+    ),
+    fault(
         "what is known of owners goes back to an earlier one",
         "shards/mesh/owners.py",
         "if owner.epoch < self.epoch_of(group) or",
@@ -183,8 +190,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a stream stays at a home whose group has moved",
         "http/links/stream_carrier.py",
-        "if carried.group == group and carried.epoch < epoch:",
-        "if False:",
+        "carried.group == group and carried.epoch < epoch:",
+        "False:",
         FAR_STREAMS,
     ),
     fault(
@@ -204,7 +211,7 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "what a worker says and its far home does not read is kept without a limit",
         "http/links/far_streams.py",
-        "if len(self._unread) > UNREAD_LIMIT_BYTES:",
+        "if len(self._unread) > self._unread_limit_bytes:",
         "if False:",
         FAR_STREAMS,
     ),
@@ -292,8 +299,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node that stands by takes connections though others of it serve",
         "http/processes/waiting_room.py",
-        "return self._seated.is_node_serving or self._ready.is_set()",
-        "return self._ready.is_set()",
+        "return self._seated.is_node_serving or self._ready.is_set() or self._is_stopping",
+        "return self._ready.is_set() or self._is_stopping",
         "http/processes/test_waiting_room.py",
     ),
 )

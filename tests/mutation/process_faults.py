@@ -2,10 +2,11 @@
 
 from .fault import Fault, fault
 from .node_link_faults import NODE_LINK_FAULTS
+from .sharing_faults import SHARING_FAULTS
 
 GROUPS = "persistence/test_conversion_groups.py"
 DIRECTORY = "persistence/test_data_directory.py"
-SUPERVISOR = "cli/supervising/test_supervisor.py"
+SUPERVISOR, SPARE = "cli/supervising/test_supervisor.py", "cli/supervising/test_spare.py"
 LIVES, SEATED = "cli/supervising/test_lives.py", "http/supervision/test_seated.py"
 KILLS = "persistence/test_conversion_kills.py"
 
@@ -102,11 +103,65 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         is_quick=True,
     ),
     fault(
-        "the processes do not inherit the directory's lock",
+        "the processes do not get the directory's lock",
         "cli/supervising/children.py",
-        "pass_fds=(theirs.fileno(), seat.lock, ",
-        "pass_fds=(theirs.fileno(), ",
-        f"{SUPERVISOR}::test_a_process_inherits_what_is_its_own_and_no_more",
+        "self._given = seat.process, seat.descriptors\n",
+        "self._given = seat.process, (0, *seat.descriptors[1:])\n",
+        f"{SUPERVISOR}::test_the_supervisor_is_killed",
+    ),
+    fault(
+        "a restart keeps the spare process, which has loaded the files of before",
+        "cli/supervising/supervisor.py",
+        "                self._spare.discard()  # it has the files and settings of before\n",
+        "",
+        f"{SPARE}::test_a_restart_has_new_programs",
+    ),
+    fault(
+        "a spare process that says nothing gets a seat",
+        "cli/supervising/spare.py",
+        " or life.is_killed or life.is_silent:",
+        " or life.is_killed:",
+        f"{SPARE}::test_one_that_says_nothing_is_not_taken_and_then_killed",
+        is_quick=True,
+    ),
+    fault(
+        "a spare process that ends is replaced again and again without a pause",
+        "cli/supervising/spare.py",
+        "        self._life.ended(now_s, is_wanted=is_wanted)\n",
+        "",
+        f"{SPARE}::test_one_that_ends_again_and_again_is_started_less_and_less_often",
+        is_quick=True,
+    ),
+    fault(
+        "a spare process is started while a process starts",
+        "cli/supervising/supervisor.py",
+        "self._plan.processes_count > 1 and self._are_in_place",
+        "self._plan.processes_count > 1",
+        f"{SPARE}::test_there_is_none_while_a_process_is_away",
+    ),
+    fault(
+        "a spare process goes to the mesh through a descriptor of its supervisor",
+        "http/supervision/seat.py",
+        "        if directory.startswith(through_lock):\n",
+        "        if False:\n",
+        f"{SEATED}::test_paths_through_the_lock_are_those_of_the_process",
+        is_quick=True,
+    ),
+    fault(
+        "a spare process that has its seat loads more first",
+        "http/supervision/seated.py",
+        "            act = next(left, None)\n",
+        "            for act in left:\n                act()\n            act = None\n",
+        f"{SEATED}::test_a_program_that_waits_for_long_loads_more_and_says_that_it_lives",
+        is_quick=True,
+    ),
+    fault(
+        "something torn before many zeros is taken for zeros",
+        "persistence/wal/recovery.py",
+        '    return offset + len(data[offset:end].rstrip(b"\\0"))\n',
+        '    return offset if end < len(data) else offset + len(data[offset:].rstrip(b"\\0"))\n',
+        "persistence/test_damage.py::test_zeros_at_the_end_are_found_however_many",
+        is_quick=True,
     ),
     fault(
         "a process outlives its supervisor",
@@ -195,6 +250,7 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "http/processes/test_archive_of_processes.py",
     ),
     *NODE_LINK_FAULTS,
+    *SHARING_FAULTS,
     fault(
         "the lane waits while a task could run",
         "http/sockets/lane_waiting.py",

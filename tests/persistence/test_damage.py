@@ -20,6 +20,7 @@ from troth.persistence.wal.frames import (
     encode_segment_header,
 )
 from troth.persistence.wal.log import LogRecord
+from troth.persistence.wal.recovery import end_without_zeros
 
 from .lives import (
     PATH,
@@ -122,6 +123,14 @@ def test_a_last_batch_torn_at_any_byte_is_cut() -> None:
             assert report.records_count == len(recovered)
             assert files.size(path) == (end if intact else start)
             files, _ = written(sealed=False)
+
+
+@pytest.mark.parametrize("zeros_bytes", [0, 5, 65_535, 65_536, 65_537, 300_000])
+@pytest.mark.parametrize("content", [b"", b"x", b"\0x", bytes(70_000) + b"x", b"x\0" * 40_000])
+def test_zeros_at_the_end_are_found_however_many(content: bytes, zeros_bytes: int) -> None:
+    data = b"frame\0" + content + bytes(zeros_bytes)
+    for offset in (0, 5, 6):
+        assert end_without_zeros(data, offset) == max(offset, len(data.rstrip(b"\0")))
 
 
 def test_a_sealed_batch_is_never_taken_for_torn() -> None:

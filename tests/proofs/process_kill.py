@@ -5,10 +5,13 @@
 As `kill.py`, with one server for all rounds. Each round kills one of its processes at a random
 moment, or all at once, while clients and workers go on with the others: what was acknowledged is
 there, what is in doubt was done wholly or not at all, and nothing was done twice. What it costs is
-reported: how long the group was away, and how long others had to wait in that time.
+reported: how long the group was away, and how long others had to wait in that time. A process that
+ends again within a minute is started after a pause, which is told apart; and a kill waits until
+there is a spare process.
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -44,7 +47,9 @@ class ProcessProof(Proof):
         self._processes_count = processes_count
         self._is_over = threading.Event()
         self.away_s: list[float] = []
-        """How long each group that lost its process did not answer."""
+        """How long each group that lost its process did not answer, without its pause."""
+        self.pauses_s: list[float] = []
+        """What the supervisor waited by its rule before it started the next one."""
         self.others_ms: list[float] = []
         """How long requests took in that time that other groups answered."""
         self.refused_count = 0
@@ -90,6 +95,7 @@ class ProcessProof(Proof):
 
     def _kill_one(self, process: int) -> None:
         """Kill a process, and wait until its group answers and all are ready."""
+        self._wait_until(self._has_spare)
         (found,) = asked(self._server.data, {"ask": "processes"})
         ids = ids_by_group("away")
         connected = [Client(self._server.url, timeout_s=5) for _ in range(8)]
@@ -103,12 +109,19 @@ class ProcessProof(Proof):
         try:
             self._wait_until(lambda: self._answers(f"/promises/{ids[process][0]}", 404))
             self.away_s.append(time.monotonic() - killed_s)
+            pause = re.findall(r"restarts_in_s\W+([0-9.]+)", self._server.log_path.read_text())[-1]
+            self.pauses_s.append(float(pause))
+            self.away_s[-1] -= self.pauses_s[-1]
         finally:
             is_back.set()
             watch.join()
             for http in connected:
                 http.close()
         self._wait_until(lambda: self._answers("/ready", 200))
+
+    def _has_spare(self) -> bool:
+        (found,) = asked(self._server.data, {"ask": "processes"})
+        return found["spare"] is not None and found["spare"]["loaded"]
 
     def _wait_until(self, is_true: Callable[[], bool]) -> None:
         ends_s = time.monotonic() + BACK_LIMIT_S
@@ -150,8 +163,9 @@ class ProcessProof(Proof):
         away = sorted(self.away_s)
         waited = sorted(self.others_ms)
         return (
-            f"away {away[len(away) // 2]:.2f} s at the median, {away[-1]:.2f} s at most; others in "
-            f"that time: p50 {waited[len(waited) // 2]:.1f} ms, "
+            f"away {away[len(away) // 2]:.2f} s at the median, {away[-1]:.2f} s at most, and "
+            f"pauses of {sum(self.pauses_s):.1f} s in {len(away)} rounds; others in that time: "
+            f"p50 {waited[len(waited) // 2]:.1f} ms, "
             f"p99 {waited[len(waited) * 99 // 100]:.1f} ms of {len(waited)}, "
             f"{self.refused_count} refused"
         )

@@ -92,20 +92,22 @@ class TimedLock:
 LockOperation = Operation[TimedLock, Reply]
 
 
+# So long before a power cut, that a lock's time was over may not be on disk yet.
+UNSYNCED_MS = 10_000
+
+
 @dataclass(frozen=True)
 class Absence:
-    """The server was away from `since_ms` on, and came back between the other two times.
+    """The server was away from `since_ms` on, and came back between the next two times.
 
-    Whatever is held then has its full time again.
+    Whatever is held then has its full time again; also what was over on its clock by at most
+    `unsynced_ms`, which is more where that clock was set forward meanwhile.
     """
 
     since_ms: int
     resumed_from_ms: int
     resumed_until_ms: int
-
-
-# So long before a power cut, that a lock's time was over may not be on disk yet.
-UNSYNCED_MS = 10_000
+    unsynced_ms: int = UNSYNCED_MS
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Held:
             return True
         most_ms = self.until_ms
         for absence in absences:
-            if absence.since_ms < most_ms + UNSYNCED_MS:
+            if absence.since_ms < most_ms + absence.unsynced_ms:
                 most_ms = max(most_ms, absence.resumed_until_ms + self.ttl_ms)
         return most_ms > at_ms
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from troth.shards.mesh.frames import LinkDamaged
+from troth.shards.mesh.frames import PeerSucceeded
 
 from .link_sides import LinkSide
 from .lives import Lives
@@ -27,8 +27,6 @@ class Way(Protocol):
     """What a connection goes by: luck, delays, and what is cut."""
 
     luck: Random
-    may_be_refused: bool
-    """Whether an end may find that the other one is not whom it is linked to."""
 
     def delay_s(self) -> float: ...
 
@@ -72,11 +70,8 @@ class Connection:
         server.links.add(side)
         with side.scope, suppress(Unreachable):
             async with server.connection():
-                try:
+                with suppress(PeerSucceeded):  # a greeting of one that was replaced meanwhile
                     await self._receive(server, side, incoming)
-                except LinkDamaged:
-                    if not self._wire.may_be_refused:
-                        raise
         server.links.remove(side)
         if not server.is_over:
             side.close()
@@ -108,8 +103,6 @@ class Connection:
 
 class SimulatedWire:
     """The way on which one process asks another: connected again and again."""
-
-    may_be_refused = False
 
     def __init__(self, world: Surroundings, asker: Lives, answerer: Lives) -> None:
         self.luck = world.random(f"wire {asker.group} {answerer.group}")

@@ -12,7 +12,7 @@ from troth.shards.mesh.place import ProcessPlace
 from .damage import let_checkpoint_rot, let_log_rot
 from .disk import SimulatedStore
 from .invariants import Watch
-from .lease_models import Absence
+from .lease_models import UNSYNCED_MS, Absence
 from .ledger import require
 from .node_entries import NODES
 from .server import SHARD_COUNT, Server
@@ -38,7 +38,7 @@ class Lives:
     async def run(self) -> None:
         """Keep starting the server, until canceled; each end is followed by a restart."""
         world = self.world
-        ended_ms = world.clock.now_ms()
+        ended_ms, unsynced_ms = world.clock.now_ms(), UNSYNCED_MS
         while True:
             server = await self._open()
             self.count += 1
@@ -47,13 +47,14 @@ class Lives:
             async with trio.open_nursery() as nursery:
                 resumed_ms = world.clock.now_ms()
                 await nursery.start(server.run)
-                absence = Absence(ended_ms, resumed_ms, world.clock.now_ms())
+                absence = Absence(ended_ms, resumed_ms, world.clock.now_ms(), unsynced_ms)
                 world.history.absences[self.group].append(absence)
                 self.server = server
                 world.watch.began(server.machines)
                 self._up.set()
             world.watch.ended(server.machines)
             ended_ms = world.clock.now_ms()
+            unsynced_ms = world.clock.passed_ms(UNSYNCED_MS)
             self.server = None
             self._up = trio.Event()
             world.steps.disarm(self.group)

@@ -28,6 +28,7 @@ class JumpingClock(SteadyClock):
     def __init__(self) -> None:
         self._offset_ms = EPOCH_MS
         self._last_ms = EPOCH_MS
+        self._forward: list[tuple[float, int]] = []
 
     def now_ms(self) -> int:
         now_ms = self._offset_ms + int(trio.current_time() * 1000 + 1e-3)
@@ -37,6 +38,13 @@ class JumpingClock(SteadyClock):
     def jump(self, by_ms: int) -> None:
         """Set the clock. Set back, the server's time stands still until it has caught up."""
         self._offset_ms += by_ms
+        if by_ms > 0:
+            self._forward.append((trio.current_time(), by_ms))
+
+    def passed_ms(self, duration_ms: int) -> int:
+        """Return by how much it has moved while so much time has passed, at most."""
+        since = trio.current_time() - duration_ms / 1000
+        return duration_ms + sum(by_ms for on, by_ms in self._forward if on >= since)
 
 
 class Surroundings(ABC):

@@ -62,11 +62,11 @@ def test_two_nodes_with_certificates_let_in_no_third_without(
             assert not third.data.exists(), "nothing was made"
 
         node = two.nodes["a"]
-        before = node.child_ids()
+        before = node.serving_ids()
         _sign(files["a"], theirs)
         assert "failed" in list(asked(node.data, {"ask": "restart"}))[-1]
         assert "other nodes would refuse it" in node.log()
-        assert node.child_ids() == before, "what serves goes on"
+        assert node.serving_ids() == before, "what serves goes on"
         _sign(files["a"], ours)
         assert list(asked(node.data, {"ask": "restart"}))[-1] == {"done": True}
         two.until_spread("a", "b")

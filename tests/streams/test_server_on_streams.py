@@ -305,7 +305,7 @@ def test_nodes_of_a_cluster_take_over_all_groups(
                 load.wait_for_more()
                 status, made = first.request("POST", "/admin/snapshots", headers=_operator(first))
                 assert (status, made["name"], made["problem"]) == (201, "database", None)
-                os.kill(first.child_ids()[1], signal.SIGKILL)
+                os.kill(first.serving_ids()[1], signal.SIGKILL)
                 assert_owned(("a", 2), ("a", 3))
                 load.wait_for_more()
                 first.kill9()
@@ -317,7 +317,7 @@ def test_nodes_of_a_cluster_take_over_all_groups(
         with Load(second, "q") as more:
             more.wait_for_more()
             with _standing_by(first):
-                os.kill(second.child_ids()[0], signal.SIGSTOP)
+                os.kill(second.serving_ids()[0], signal.SIGSTOP)
         assert second.wait() == 1
         assert "Another server has taken over the cluster orders" in second.log()
         _assert_all_there(first, load.made + more.made)

@@ -18,7 +18,7 @@ from troth.persistence.apart.messages import (
     orders,
 )
 from troth.persistence.checkpoints.id_filter import IdFilter, Room
-from troth.persistence.checkpoints.port import Store
+from troth.persistence.checkpoints.port import ApartStatistics, Store
 
 _LENGTH_BYTES = 4
 
@@ -56,6 +56,10 @@ class HandedOver:
 
         self._store.commit(Arriving(begin, self._store.view, add_ids).writes(arriving()))
         return [one.ids_count for one in filters]
+
+    def statistics(self) -> ApartStatistics:
+        """See CheckpointWriter."""
+        return ApartStatistics()
 
     def end(self) -> None:
         """See CheckpointWriter."""

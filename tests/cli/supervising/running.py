@@ -48,6 +48,8 @@ class Supervised:
     ) -> None:
         self.data = directory / "data"
         self.log_path = directory / f"log-{time.monotonic_ns()}"
+        self.no_load = directory / "no-load"
+        """While it is there, stand-ins end before they have loaded."""
         self.port = port
         flags = {
             "data": str(self.data),
@@ -61,7 +63,12 @@ class Supervised:
                 [sys.executable, str(PROGRAM), json.dumps(flags), str(processes_count), *command],
                 stderr=log,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": f"{ROOT}:{IMPORT_ROOT}", **(environment or {})},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": f"{ROOT}:{IMPORT_ROOT}",
+                    "NO_LOAD": str(self.no_load),
+                    **(environment or {}),
+                },
                 pass_fds=pass_fds,
                 preexec_fn=prepared,
             )
@@ -99,6 +106,20 @@ class Supervised:
         """Return what the supervisor says of its processes."""
         (answer,) = asked(self.data, {"ask": "processes"})
         return list(answer["processes"])
+
+    def spare(self) -> dict[str, Any] | None:
+        """Return what the supervisor says of its spare process; None if there is none."""
+        (answer,) = asked(self.data, {"ask": "processes"})
+        return None if answer["spare"] is None else dict(answer["spare"])
+
+    def wait_spare(self, other_than: int = 0) -> int:
+        """Wait until a spare process has loaded; return its number."""
+
+        def found() -> int | None:
+            spare = self.spare()
+            return spare["pid"] if spare and spare["loaded"] and spare["pid"] != other_than else 0
+
+        return int(until(found, "a spare process"))
 
     def pids(self) -> list[int]:
         """Return the processes that are there."""

@@ -4,10 +4,11 @@ A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight unti
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
 STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K` any of these, for
 process k.
-Other files there, `NAME-k`, say how process k starts: `no-load` (it ends before it has loaded),
-`no-start` (after it), `stands-by` (it serves nothing). A process whose group went to another node
-leaves a file `left-k`, and one that keeps it for the next process `kept-k`. In
-`serving-k` is what process k was told, one after the other, of whether any process serves.
+The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. Files in
+the data directory, `NAME-k`, say how process k starts: `no-start` (it ends when it has its seat),
+`stands-by` (it serves nothing). A process whose group went to another node leaves a file `left-k`,
+and one that keeps it for the next process `kept-k`. In `serving-k` is what process k was told, one
+after the other, of whether any process serves.
 """
 
 import errno
@@ -20,7 +21,7 @@ from pathlib import Path
 import trio
 
 from troth.http.supervision.seat import OWNER, take
-from troth.http.supervision.seated import Seated
+from troth.http.supervision.seated import Seated, wait_to_serve
 
 
 class StandIn:
@@ -152,12 +153,12 @@ class StandIn:
 
 def main() -> None:
     """Take the seat and serve."""
-    seat, control = take()
-    data = Path(seat.data)
-    if (data / f"no-load-{seat.process}").exists():
+    control = take()
+    if Path(os.environ.get("NO_LOAD", "/nowhere")).exists():
         sys.exit(3)
-    seated = Seated(seat, control)
-    seated.wait_to_serve()
+    seated = wait_to_serve(control)
+    seat = seated.seat
+    data = Path(seat.data)
     if (data / f"no-start-{seat.process}").exists():
         sys.exit(4)
     with (data / "starts").open("a") as starts:

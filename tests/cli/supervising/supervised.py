@@ -1,13 +1,16 @@
 """A server under the real supervisor: `supervised.py SETTINGS PROCESSES [COMMAND...]`.
 
-Without a command its processes are stand-ins.
+Without a command its processes are stand-ins. `SPARE_AFTER_S` in the environment is how soon there
+is a spare process.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
+from troth.cli.supervising import spare
 from troth.cli.supervising.start import supervise
 from troth.http.settings.sources import load
 
@@ -16,6 +19,8 @@ STAND_IN = Path(__file__).with_name("stand_in.py")
 
 def main() -> int:
     """Run it; the exit status."""
+    if "SPARE_AFTER_S" in os.environ:
+        spare.AFTER_S = float(os.environ["SPARE_AFTER_S"])  # type: ignore[misc]
     settings = load(None, {}, json.loads(sys.argv[1]))
     command = sys.argv[3:] or [sys.executable, str(STAND_IN)]
     return supervise(

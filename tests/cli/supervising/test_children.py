@@ -12,7 +12,7 @@ from troth.http.supervision.seat import ProcessSeat
 LEAVES_UNREAD = (
     "import select, sys, time\n"
     "from troth.http.supervision.seat import take\n"
-    "seat, control = take()\n"
+    "control = take()\n"
     "select.select([control], [], [])\n"
     "control.close()\n"
     "time.sleep(0.5)\n"
@@ -25,8 +25,8 @@ def test_a_process_that_leaves_something_unread_ends_by_itself(tmp_path: Path) -
     lock = os.open(tmp_path, os.O_RDONLY)
     seat = ProcessSeat(0, 1, 1, str(tmp_path), lock, (), (), ("127.0.0.1", 1), None, "run")
     environment = {**os.environ, "PYTHONPATH": str(IMPORT_ROOT)}
-    child = Child(seat, [sys.executable, "-c", LEAVES_UNREAD], environment)
-    child.tell({"tell": "go"})
+    child = Child(0, [sys.executable, "-c", LEAVES_UNREAD], environment)
+    child.seat(seat, ())
 
     def has_closed() -> bool:
         assert child.receive() == []

@@ -78,7 +78,7 @@ def test_an_account_is_disabled_while_one_process_hangs(tenancy: Tenancy) -> Non
     bearer = f"Bearer {secret}"
     assert tenancy.statuses(Authorization=bearer) == {200}
     place = 1 if group == 2 else 2
-    hung = tenancy.server.child_ids()[place]
+    hung = tenancy.server.serving_ids()[place]
     began_s = time.monotonic()
     os.kill(hung, signal.SIGSTOP)
     try:

@@ -250,7 +250,7 @@ def test_a_home_is_killed_with_messages_in_its_queue(own_processes: ServerProces
     """They come again from their groups, and a worker that asks in the meantime waits."""
     server = own_processes
     group, beside = group_at(0), group_at(1)
-    home = server.child_ids()[0]
+    home = server.serving_ids()[0]
     of_others = [one for ids in ids_by_group("lost", 3)[1:] for one in ids]
     tasks = {make_anyhow(server, one, f"poll://any@{group}") for one in of_others}
     with EventStream(f"{server.url}{path_of(beside)}") as other:
@@ -272,7 +272,7 @@ def test_a_home_hangs(own_processes: ServerProcess) -> None:
     """SIGSTOP: others go on; what is for it waits until it goes on itself."""
     server = own_processes
     group, beside = group_at(0), group_at(1)
-    home = server.child_ids()[0]
+    home = server.serving_ids()[0]
     _, (first, *_), (second, *_) = ids_by_group("hung")
     os.kill(home, signal.SIGSTOP)
     try:

@@ -55,7 +55,7 @@ def test_a_system_that_refuses_goes_on_as_it_was(monkeypatch: pytest.MonkeyPatch
 def test_all_threads_of_several_processes_wait_and_a_process_alone_is_as_any_other(
     shared_processes: ServerProcess, shared_server: ServerProcess
 ) -> None:
-    processes = shared_processes.child_ids()
+    processes = shared_processes.serving_ids()
     assert len(processes) == 3
     for process in processes:
         assert _policies_of(process) == {os.SCHED_BATCH}

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
+from structlog.testing import capture_logs
 
 from tests.shards.mesh.world import Process, make_process, start
 from tests.shards.stage import FAR_MS, id_in
@@ -29,7 +31,9 @@ from troth.http.sockets.lane import Lane
 from troth.http.sockets.link_sockets import LinkSockets, _LinkSocket
 from troth.http.sockets.listener import SocketListener
 from troth.shards.delivery.polls import Polls
+from troth.shards.mesh.frames import Kind, encode_frame
 from troth.shards.mesh.link import MeshLink
+from troth.shards.mesh.place import encode_hello
 
 SHARDS_EACH_COUNT = 2
 LIMIT_S = 30
@@ -318,6 +322,27 @@ async def test_what_is_no_process_is_cut_off(tmp_path: Path) -> None:
                 with trio.fail_after(LIMIT_S):
                     assert await stream.receive_some() == b""
         assert all(one.is_linked for one in served), "the others' links stay"
+
+
+async def test_the_greeting_of_a_process_that_was_replaced_is_no_damage(
+    tmp_path: Path,
+) -> None:
+    """It was on its way while the next process began; found by seed 206 of the simulation."""
+    async with serving(tmp_path) as served:
+        before = served[0].process.mesh.place
+        after = structs.replace(before, incarnation=before.incarnation + 1)
+        with capture_logs() as logs:
+            async with (
+                await trio.open_unix_socket(str(served[1].links.path_of(1))) as newer,
+                await trio.open_unix_socket(str(served[1].links.path_of(1))) as older,
+            ):
+                await newer.send_all(encode_frame(Kind.HELLO, encode_hello(after)))
+                with trio.fail_after(LIMIT_S):
+                    assert await newer.receive_some()
+                await older.send_all(encode_frame(Kind.HELLO, encode_hello(before)))
+                with trio.fail_after(LIMIT_S):
+                    assert await older.receive_some() == b""
+        assert {one["log_level"] for one in logs} == {"info"}, logs
 
 
 def test_only_processes_of_this_user_are_linked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,17 +11,20 @@ import pytest
 import trio
 
 from troth.cli.serve import SEAT_VARIABLE
+from troth.http.supervision import seated as seated_module
 from troth.http.supervision.seat import (
     LINE_LIMIT_BYTES,
     VARIABLE,
     Lines,
     ProcessSeat,
     SeatRefused,
+    SupervisorGone,
+    descriptor_path,
     encode,
     encode_seat,
     take,
 )
-from troth.http.supervision.seated import Seated, SupervisorGone
+from troth.http.supervision.seated import Seated, wait_to_serve
 
 
 @pytest.fixture
@@ -59,15 +62,21 @@ def test_a_seat_is_taken_from_the_environment(
 ) -> None:
     supervisor, theirs = pair
     environment = {VARIABLE: str(os.dup(theirs.fileno())), "OTHER": "1"}
-    supervisor.sendall(encode_seat(seat) + encode({"tell": "go"}))
-    taken, control = take(environment)
-    assert taken == seat
+    told = encode_seat(seat, [75, 76]) + encode({"tell": "lead", "leads": True})
+    socket.send_fds(supervisor, [told], seat.descriptors)
+    control = take(environment)
     assert environment == {"OTHER": "1"}
-    for descriptor in (seat.lock, *seat.api, control.fileno()):
+    seated = wait_to_serve(control)
+    taken = seated.seat
+    for descriptor in (*taken.descriptors, control.fileno()):
         assert not os.get_inheritable(descriptor), "no process that it starts has them"
-    seated = Seated(taken, control)
-    seated.wait_to_serve()
+    assert set(taken.descriptors).isdisjoint(seat.descriptors), "they have numbers of their own"
+    assert os.path.samestat(os.fstat(taken.lock), os.fstat(seat.lock))
+    assert seated.handed_over.api[0].getsockname() == seat.api_address
+    assert taken == replace(seat, lock=taken.lock, api=taken.api)
+    assert seated.ended == {75, 76}
     assert said(supervisor, Lines()) == [{"say": "loaded"}]
+    os.close(taken.lock)
     control.close()
     for one in seated.handed_over.api:
         one.close()
@@ -79,13 +88,59 @@ def test_a_variable_of_a_user_is_refused(text: str) -> None:
         take({VARIABLE: text})
 
 
-@pytest.mark.parametrize("line", [b"", b"{}\n", b"[]\n", b"x\n", b'{"tell":"seat","process":1}\n'])
+@pytest.mark.parametrize("line", [b"{}\n", b"[]\n", b"x\n", b'{"tell":"seat","process":1}\n'])
 def test_what_is_no_seat_is_refused(line: bytes, pair: tuple[socket.socket, socket.socket]) -> None:
     supervisor, theirs = pair
     supervisor.sendall(line)
     supervisor.shutdown(socket.SHUT_WR)
     with pytest.raises(SeatRefused):
-        take({VARIABLE: str(os.dup(theirs.fileno()))})
+        wait_to_serve(theirs)
+
+
+def test_a_seat_without_its_descriptors_is_refused(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    supervisor, theirs = pair
+    supervisor.sendall(encode_seat(seat))
+    with pytest.raises(SeatRefused, match="its descriptors are missing"):
+        wait_to_serve(theirs)
+
+
+def test_paths_through_the_lock_are_those_of_the_process(seat: ProcessSeat) -> None:
+    """Where the data directory's path is too long for a socket's."""
+    through = replace(seat, mesh_directory=f"{descriptor_path(seat.lock)}run", poll=(5,), mesh=(6,))
+    moved = through.with_descriptors([20, 21, 22, 23])
+    assert moved.mesh_directory == "/proc/self/fd/20/run"
+    assert moved.descriptors == (20, 21, 22, 23)
+    assert seat.with_descriptors([20, 21]).mesh_directory == "run"
+
+
+def test_a_program_that_waits_for_long_loads_more_and_says_that_it_lives(
+    seat: ProcessSeat,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One part after the other; a seat that is told in between comes first."""
+    monkeypatch.setattr(seated_module, "MORE_AFTER_S", 0.01)
+    monkeypatch.setattr(seated_module, "ALIVE_INTERVAL_S", 0.01)
+    supervisor, theirs = pair
+    done: list[str] = []
+    found: list[Any] = []
+
+    def second() -> None:
+        done.append("second")
+        lines = Lines()
+        while len(found) < 3:
+            found.extend(said(supervisor, lines))
+        socket.send_fds(supervisor, [encode_seat(seat)], seat.descriptors)
+
+    more = [lambda: done.append("first"), second, lambda: done.append("third")]
+    seated = wait_to_serve(theirs, more)
+    assert done == ["first", "second"]
+    assert found == [{"say": "loaded"}, {"say": "alive"}, {"say": "alive"}]
+    for one in seated.handed_over.api:
+        one.close()
+    os.close(seated.seat.lock)
 
 
 def test_lines_are_whole_messages() -> None:
@@ -143,12 +198,12 @@ async def test_a_supervisor_that_has_gone_stops_the_process(
 
 
 def test_a_supervisor_that_goes_before_the_start(
-    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+    pair: tuple[socket.socket, socket.socket],
 ) -> None:
     supervisor, theirs = pair
     supervisor.close()
     with pytest.raises(SupervisorGone):
-        Seated(replace(seat, api=()), theirs).wait_to_serve()
+        wait_to_serve(theirs)
 
 
 async def test_a_supervisor_that_reads_nothing_holds_nothing_up(
@@ -178,4 +233,4 @@ def test_the_command_looks_for_the_variable_by_its_name() -> None:
 
 def test_a_seat_has_no_field_that_is_not_told(seat: ProcessSeat) -> None:
     (told,) = Lines().feed(encode_seat(seat))
-    assert told.keys() == asdict(seat).keys() | {"tell"}
+    assert told.keys() == asdict(seat).keys() | {"tell", "ended"}

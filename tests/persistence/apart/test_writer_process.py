@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ SOURCES = Path(__file__).parents[3] / "src"
 WAIT_LIMIT_S = 60.0
 
 
+@pytest.fixture(autouse=True)
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait as long as it takes for a process that the machine's other work leaves no time."""
+    monkeypatch.setattr(process_module, "PATIENCE_S", WAIT_LIMIT_S)
+
+
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opened]:
     made = Opened(tmp_path / "s")
@@ -46,6 +53,15 @@ def is_alive(number: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def stop(number: int) -> None:
+    """Stop a process, and wait until it stands: one that is patient may take a while."""
+    os.kill(number, signal.SIGSTOP)
+    until_s = time.monotonic() + WAIT_LIMIT_S
+    while Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < until_s, "the process has not stopped"
+        time.sleep(0.01)
 
 
 def wait_until_gone(number: int) -> None:
@@ -192,6 +208,7 @@ def saying(*lines: str) -> str:
 
 
 READ_ALL = "while not isinstance(order_decoder.decode(received.next()), End): pass"
+HEARD = ("say(Ready())", READ_ALL, "say(Ready())")
 
 
 @pytest.mark.parametrize(
@@ -236,8 +253,8 @@ def test_where_no_process_can_be_started_it_is_written_in_place(
     ("lines", "problem"),
     [
         (("say(Ready())", READ_ALL, "connection.sendall(b'nonsense' * 9)"), "said something else"),
-        (("say(Ready())", READ_ALL, "say(Ready())"), "said something else"),
-        (("say(Ready())", READ_ALL, "say(Done([0] * len(begin.rooms)))"), "left something else"),
+        ((*HEARD, "say(Ready())"), "said something else"),
+        ((*HEARD, "say(Done([0] * len(begin.rooms)))"), "left something else"),
         (("say(Ready())", "raise SystemExit(4)"), "ended with status 4"),
         (("say(Ready())", READ_ALL, "say(Failed('KeyError', ['x']))"), "KeyError"),
     ],
@@ -365,7 +382,7 @@ def test_two_processes_never_write_one_store(
 ) -> None:
     """One that cannot end holds the next server up, which says why in the end."""
     server, number = started(tmp_path / "s")
-    os.kill(number, signal.SIGSTOP)
+    stop(number)
     server.kill()
     server.communicate()
     monkeypatch.setattr(process_module, "LEFT_BEHIND_S", 0.1)
@@ -390,12 +407,89 @@ def test_a_signal_to_the_whole_group_does_not_end_the_process(opened: Opened) ->
     assert opened.process.process_id == number
 
 
-def test_it_is_less_urgent_than_the_server(opened: Opened) -> None:
+def test_it_runs_when_the_server_does_not(opened: Opened) -> None:
     opened.checkpoints.write(captures(1))
     number = opened.process.process_id
     assert number is not None
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getpriority(os.PRIO_PROCESS, number) == min(own + 5, 19)
+    assert os.sched_getscheduler(number) == os.SCHED_IDLE
+
+
+def test_nothing_is_committed_before_the_server_asks(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has all rows by then; so until then it can be ended, and another one begin again."""
+    opened.checkpoints.write(captures(1))
+    found = []
+    commit = WriterProcess.commit
+
+    def looked(process: WriterProcess) -> object:
+        found.append(contents(opened.store))
+        return commit(process)
+
+    monkeypatch.setattr(WriterProcess, "commit", looked)
+    opened.checkpoints.write(captures(1 + COUNT))
+    assert found == [in_place(captures(1))]
+
+
+def test_what_it_has_taken_is_counted(opened: Opened) -> None:
+    """Over several processes."""
+    seen = [opened.checkpoints.statistics().writer]
+    for first in range(3):
+        opened.checkpoints.write(captures(1 + first * COUNT))
+        seen.append(opened.checkpoints.statistics().writer)
+        if first:
+            opened.checkpoints.end_writer()
+    assert [one.checkpoints_count for one in seen] == [0, 1, 2, 3]
+    assert [one.starved_count for one in seen] == [0, 0, 0, 0]
+    for before, after in pairwise(seen):
+        assert 0 < after.processor_s - before.processor_s <= after.busy_s - before.busy_s + 1
+    assert 10 << 20 < seen[3].memory_bytes < 200 << 20
+
+
+def stopping_at(opened: Opened, point: int) -> Callable[..., Iterator[Order]]:
+    """Return what says the rows, and stops the first process before the one at a place."""
+    stopped: list[int] = []
+
+    def stopping(*arguments: Any) -> Iterator[Order]:
+        for place, order in enumerate(orders(*arguments)):
+            number = opened.process.process_id
+            if place == point and number is not None and not stopped:
+                stop(number)
+                stopped.append(number)
+            yield order
+
+    return stopping
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("point", [0, 3])
+def test_a_process_without_processor_time_is_replaced_by_one_that_waits_for_none(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, point: int, is_first: bool
+) -> None:
+    """It runs when nothing else does; on a machine that is never idle that would be never."""
+    first, patient = captures(1), None
+    if not is_first:
+        opened.checkpoints.write(first)
+        patient = opened.process.process_id
+    assert opened.process.is_patient
+    second = captures(1 + COUNT) if is_first else deleting(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(process_module, "PATIENCE_S", 0.5)
+        patch.setattr(store_writer, "orders", stopping_at(opened, point))
+        opened.checkpoints.write(second)
+    hasty = opened.process.process_id
+    assert hasty not in (None, patient)
+    assert not opened.process.is_patient
+    assert os.sched_getscheduler(hasty or 0) == os.SCHED_OTHER
+    assert contents(opened.store) == in_place(*([] if is_first else [captures(1)]), second)
+    opened.checkpoints.verify()
+    assert opened.checkpoints.statistics().writer.starved_count == 1
+    opened.process._hasty_until_s = 0.0
+    opened.checkpoints.write(captures(10_000))
+    assert opened.process.process_id == hasty
+    assert os.sched_getscheduler(hasty or 0) == os.SCHED_IDLE
 
 
 def test_pauses_are_made_while_the_rows_are_said(opened: Opened) -> None:

@@ -152,6 +152,30 @@ def test_what_an_earlier_start_has_said_counts_no_more() -> None:
     assert len(one.parcels._outbound[1].kept) == 1
 
 
+def test_what_is_for_the_next_owner_of_a_group_does_not_go_to_the_one_before() -> None:
+    """The next one speaks first, while there is a link to the one before: it lives on for a while.
+
+    It would take the first parcel, and say so; the next one would never have it, and break each
+    link (seeds 1 and 3 of `--nodes 3 --groups 4`).
+    """
+    one, before = linked()
+    after = End(1, incarnation=2)
+    after.link()
+    after.put("here I am")
+    carry(after, one)
+    one.put("a")
+    carry(one, before)
+    before.look()
+    carry(before, one)
+    one.link()  # to the one before, once more
+    carry(one, before)
+    assert before.came == []
+    one.link(incarnation=2)
+    one.put("b")
+    carry(one, after)
+    assert after.came == ["a", "b"]
+
+
 def test_too_many_for_a_process_that_does_not_listen_are_dropped_and_that_is_told() -> None:
     one, other = linked(limit_count=3)
     for number in range(5):

@@ -23,7 +23,7 @@ from troth.shards.committer import BatchWriter, Committer, DirectWriter
 from troth.shards.errors import ShardsError
 from troth.shards.held import HeldMessages
 from troth.shards.mesh.answering import Answering
-from troth.shards.mesh.frames import LinkDamaged
+from troth.shards.mesh.frames import LinkDamaged, PeerSucceeded
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
@@ -72,8 +72,6 @@ class Wire:
         self.is_cut = False
         self.is_silent = False
         self.is_up = False
-        self.may_be_refused = False
-        """Whether an end may refuse the other one: then the wire connects again."""
         self._luck = luck
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
@@ -181,11 +179,12 @@ class Wire:
                 await until(lambda: not self.is_silent, 0.1)
                 try:
                     deliver(piece)
+                except PeerSucceeded:
+                    stop()  # and the wire connects again
+                    return
                 except LinkDamaged:
                     stop()
-                    if not self.may_be_refused:
-                        raise
-                    return
+                    raise
                 await trio.lowlevel.checkpoint()
 
     def _at_answerer(self, answerer: Process, end: Answering) -> Callable[[bytes], None]:

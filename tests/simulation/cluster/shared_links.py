@@ -49,8 +49,6 @@ class NodesNetwork:
 class NodeWire:
     """One connection's way between two nodes; see `SimulatedWire`."""
 
-    may_be_refused = True
-
     def __init__(self, network: NodesNetwork, world: "SharedWorld", nodes: tuple[str, str]) -> None:
         self.luck = network.luck
         self.nodes = nodes
