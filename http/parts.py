@@ -417,7 +417,8 @@ class Parts:
     def make_waiting_room(self, ready: trio.Event) -> WaitingRoom:
         """Make what answers clients as long as no process of this node serves."""
         assert self.member is not None, "this is one process of several"
-        return WaitingRoom(self.member.seated, self.api, self.shares, self.tables[0], ready)
+        seated, passing = self.member.seated, self.member.make_passing_on(self.url)
+        return WaitingRoom(seated, self.api, self.shares, self.tables, ready, passing)
 
     def own_group(self) -> None:
         """Learn that this process owns its group of a cluster, before it says anything."""

@@ -33,12 +33,14 @@ from troth.http.metrics.of_processes import PROCESSES
 from troth.http.monitoring.stream_metrics import STREAM
 from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
+from troth.http.processes.last_answers import LastAnswers
 from troth.http.processes.lease_watch import watch_lease
 from troth.http.processes.loading import load_ahead
 from troth.http.processes.mesh_files import MeshFilesRefused
 from troth.http.processes.mesh_member import HELD_S, MeshMember
 from troth.http.processes.opening import open_group_storage, open_storage
 from troth.http.processes.scheduling import interrupt_no_others
+from troth.http.processes.waiting_room import WaitingRoom
 from troth.http.settings.settings import Settings
 from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
@@ -263,6 +265,8 @@ class Server:
         self.stop = trio.Event()
         """Setting it stops the server, as a signal does."""
         self.checkpointer: Checkpointer | None = None
+        self._waiting_room: WaitingRoom | None = None
+        self._last_answers = LastAnswers()
 
     def _make_member(self) -> MeshMember | None:
         """Make this process one of several, if it is."""
@@ -298,14 +302,15 @@ class Server:
             nursery.start_soon(self.api.in_flight.watch)
             lanes = parts.make_lanes()
             for lane in lanes:
-                await nursery.start(lane.run)
+                await nursery.start(self._last_answers.run_lane, lane)
             if parts.member is None:
                 await self._start(nursery, running, self.doors[0].listener)
             else:
                 parts.member.bring_streams(self.listeners, self.api)
                 nursery.start_soon(self._start_late, nursery, running, self.doors[0].listener)
                 if self._is_shared:
-                    nursery.start_soon(parts.make_waiting_room(self.ready).run)
+                    self._waiting_room = parts.make_waiting_room(self.ready)
+                    nursery.start_soon(self._waiting_room.run)
             if parts.cluster is not None:
                 nursery.start_soon(parts.cluster.watch_owner)
             # Not abandoned when the server is stopped during it: the storage is closed next, and
@@ -323,7 +328,7 @@ class Server:
                 await nursery.start(parts.delivery.run)
                 await nursery.start(parts.placement.run)
                 await nursery.start(parts.function_calls.run)
-            await nursery.start(self.shards.run, self.storage.make_writer)
+            await nursery.start(self._run_shards, running)
             if parts.member is not None:
                 await nursery.start(parts.member.run, self.shards, lanes[0])
             elif self._seated is not None:
@@ -357,6 +362,22 @@ class Server:
                 announce(parts, recovery, is_one_of_several=self._seated is not None)
                 nursery.start_soon(load_soon)
                 self._manager.ready(f"serving at {parts.url}")
+
+    async def _run_shards(
+        self,
+        running: list[SocketListener],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run the shards. If they fail, clients that wait hear that before this process ends."""
+        try:
+            await self.shards.run(self.storage.make_writer, task_status=task_status)
+        except Exception:
+            self.api.is_draining = False
+            self.api.readiness = Readiness.STOPPING
+            self._parts.endings.close()
+            await self._last_answers.give(running, self._parts.member)
+            raise
 
     async def _introduce_nodes(self, nursery: trio.Nursery) -> None:
         """Tell placement which nodes there are, and what they were working on."""
@@ -496,6 +517,8 @@ class Server:
             async with trio.open_nursery() as stopping:
                 for listener in listeners:
                     stopping.start_soon(listener.stop)
+                if self._waiting_room is not None:
+                    stopping.start_soon(self._waiting_room.stop)
             if self._seated is None:
                 await self._end_shards(was_ready=was_ready)
         if self._seated is not None:

@@ -30,7 +30,13 @@ OPENING_LIMIT_BYTES: Final = 256 * 1024
 UNREAD_LIMIT_BYTES: Final = 64 * 1024
 """Of what a worker says, and its home has not read."""
 
+WINDOW_BYTES: Final = 256 * 1024
+"""Of what a client whose connection is paced says, and the home has not said that it has read."""
+
 _READ_BYTES: Final = 64 * 1024
+_NOTED_BYTES: Final = WINDOW_BYTES // 4
+"""After so much a home says that it has read it."""
+_COUNT: Final = struct.Struct(">I")
 _HEAD: Final = struct.Struct(">BI")
 _OPENING: Final = struct.Struct(">HH")  # number of the port, bytes of the worker's address
 
@@ -40,16 +46,21 @@ class _CarriedKind(IntEnum):
     TAKEN = 2
     DATA = 3
     PING = 4
+    OPEN_PACED = 5
+    READ = 6
 
 
 def _encode(kind: _CarriedKind, body: bytes = b"") -> bytes:
     return _HEAD.pack(kind, len(body)) + body
 
 
-def encode_opening(port_number: int, peer: str | None, received: bytes) -> bytes:
-    """Return what a home is told of a stream before all else."""
+def encode_opening(
+    port_number: int, peer: str | None, received: bytes, *, is_paced: bool = False
+) -> bytes:
+    """Return what a home is told of a stream before all else; `is_paced` as a client's is."""
     name = (peer or "").encode()
-    return _encode(_CarriedKind.OPEN, _OPENING.pack(port_number, len(name)) + name + received)
+    kind = _CarriedKind.OPEN_PACED if is_paced else _CarriedKind.OPEN
+    return _encode(kind, _OPENING.pack(port_number, len(name)) + name + received)
 
 
 def encode_data(data: bytes) -> bytes:
@@ -92,6 +103,7 @@ class _Reader:
 
 
 _KNOWN: Final = frozenset(_CarriedKind)
+_OPENINGS: Final = frozenset({_CarriedKind.OPEN, _CarriedKind.OPEN_PACED})
 
 
 @final
@@ -111,6 +123,9 @@ class ArrivingStream:
         self._reader = _Reader()
         self._ours: trio.socket.SocketType | None = None
         self._unread = b""
+        self._unread_limit_bytes = UNREAD_LIMIT_BYTES
+        self._is_paced = False
+        self._read_bytes = 0  # that nothing was said of yet
         self._outgoing = b""
         self._has_taken = trio.Event()
         self._has_heard = trio.Event()
@@ -122,11 +137,14 @@ class ArrivingStream:
         """Take what has come; return that there is nothing for a turn. Raises LinkDamaged."""
         self._heard_s = self._now_s()
         for kind, body in self._reader.read(data):
-            if kind is _CarriedKind.OPEN and self._ours is None:
+            if kind in _OPENINGS and self._ours is None:
+                self._is_paced = kind is _CarriedKind.OPEN_PACED
+                if self._is_paced:
+                    self._unread_limit_bytes = WINDOW_BYTES
                 self._open(body)
             elif kind is _CarriedKind.DATA and self._ours is not None:
                 self._unread += body
-                if len(self._unread) > UNREAD_LIMIT_BYTES:
+                if len(self._unread) > self._unread_limit_bytes:
                     raise LinkDamaged("a worker says more than its home reads")
                 self._has_heard.set()
             elif kind is not _CarriedKind.PING:
@@ -192,7 +210,15 @@ class ArrivingStream:
                 except OSError:
                     return  # which `_read` notices
                 self._unread = self._unread[sent_bytes:]
+                self._note_read(sent_bytes)
             await self._has_heard.wait()
+
+    def _note_read(self, count_bytes: int) -> None:
+        """Say how much the home has read, when it is worth it."""
+        self._read_bytes += count_bytes
+        if self._is_paced and self._read_bytes >= _NOTED_BYTES:
+            self._say(_encode(_CarriedKind.READ, _COUNT.pack(self._read_bytes)))
+            self._read_bytes = 0
 
     def _say(self, said: bytes) -> None:
         self._outgoing += said
@@ -231,8 +257,13 @@ class LeavingStream:
     `heard` has what is to be written to the worker, for its owner to take.
     """
 
-    def __init__(self, opening: bytes, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, opening: bytes, now_s: Callable[[], float], *, is_paced: bool = False
+    ) -> None:
         self.is_taken = False
+        self.room_bytes = WINDOW_BYTES
+        """How much may be said now, if it is paced."""
+        self._is_paced = is_paced
         self.is_writing = False
         """Whether the worker is waited for: then the home is not read, whatever it says."""
         self.heard = b""
@@ -249,12 +280,16 @@ class LeavingStream:
                 self.is_taken = True
             elif kind is _CarriedKind.DATA and self.is_taken:
                 self.heard += body
+            elif kind is _CarriedKind.READ and self._is_paced and len(body) == _COUNT.size:
+                self.room_bytes += _COUNT.unpack(body)[0]
             elif kind is not _CarriedKind.PING:
                 raise LinkDamaged(f"{kind.name} has no place in a stream there")
         return False
 
     def say(self, data: bytes) -> None:
-        """Carry what the worker says."""
+        """Carry what the worker says; no more than there is room for, if it is paced."""
+        if self._is_paced:
+            self.room_bytes -= len(data)
         self._outgoing += encode_data(data)
 
     def take(self) -> bytes:

@@ -40,6 +40,7 @@ from troth.shards.storage import OwnedStorage
 from troth.shards.turns import Outgoing
 
 from .mesh_files import read_mesh_files
+from .passing_on import PassingOn
 
 HELD_S: Final = 2.0
 """How long connections to a process that starts wait for it before they are told that it does."""
@@ -108,17 +109,32 @@ class MeshMember:
         self.place.incarnation = epoch
         self.homes.owned(epoch)
 
-    def _node_links(self) -> NodeLinks | None:
-        """Return what leads to other nodes, if those have some of the groups."""
+    def make_passing_on(self, url: str) -> PassingOn:
+        """Make what passes clients on to owners while this process stands by.
+
+        As it owns no group it has no epoch: 0 says nothing of who owns what.
+        """
+        nodes = self._node_links(incarnation=0)
+        assert nodes is not None, "other nodes have some of the groups"
+        carrier, count = StreamCarrier(nodes), self.place.count
+        return PassingOn(self.streams, carrier, self.mesh.owners, count, url)
+
+    def _node_links(self, incarnation: int | None = None) -> NodeLinks | None:
+        """Return what leads to other nodes, if those have some of the groups.
+
+        `incarnation` is what they are told, if it is not this process's.
+        """
         settings = self._settings
         if settings.mesh_listen is None:
             return None
         assert isinstance(self._storage, OwnedStorage), "its log is in an engine"
         assert settings.cluster is not None, "checked with the settings"
         secret, tls = read_mesh_files(settings)
+        if incarnation is None:
+            incarnation = self.place.incarnation
         return NodeLinks(
             trust=ClusterTrust(settings.cluster, secret),
-            own=Party(self._storage.node, self.place.process, self.place.incarnation),
+            own=Party(self._storage.node, self.place.process, incarnation),
             owners=self.mesh.owners,
             listening=self.seated.mesh,
             directory=Path(self.place.links_directory),
@@ -176,6 +192,11 @@ class MeshMember:
         """Tell the others that the group has stopped: what they ask waits for the next process."""
         if self._links is not None:
             self._links.say_last()
+
+    def refuse_all(self) -> None:
+        """Refuse what was asked of other processes: this one ends."""
+        if self._links is not None:
+            self._links.end()
 
     def _wake(self) -> None:
         if self._lane is not None:

@@ -119,6 +119,7 @@ class SharingMember:
         self._turn = turn
         self._book = book
         self._owners = owners
+        owners.here = storage.node
         self._address = address
         self._mesh = str(mesh)
         self._home = home

@@ -19,6 +19,9 @@ UNFINISHED: Final = "unfinished"
 HOME: Final = "home"
 """A worker's stream that another process has to serve; counted where there are several."""
 
+ANY_HOME: Final = 0
+"""The home of what any process may serve that has a group (`http/processes/passing_on.py`)."""
+
 REASONS: Final = {
     REQUEST_LINE: "a method, version or form of target that the lane does not read",
     ENDPOINT: "an endpoint that the lane does not serve, or none",

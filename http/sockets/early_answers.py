@@ -22,3 +22,13 @@ def early_body(beginning: bytes, error: ApiError, url: str) -> bytes:
     if _ENVELOPE.match(beginning) is not None:
         return refusal_body(error)
     return error_body(error, url, "")
+
+
+def early_answer(beginning: bytes, error: ApiError, url: str) -> bytes:
+    """Render the whole answer to a request that begins like this; its connection ends with it."""
+    body = early_body(beginning, error, url)
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body

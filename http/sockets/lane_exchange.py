@@ -13,6 +13,7 @@ from time import perf_counter, time
 from typing import Final, Protocol
 
 import structlog
+import trio
 from msgspec import Struct
 
 from troth.core.codes import Code
@@ -148,10 +149,11 @@ class Exchange(Struct, eq=False):
                 if reply.claimed is not None:
                     reply = dispatcher.api.shards.with_leaf(reply)
                 status, body = handler.rendered(dispatcher.api, call, reply)
+                now_s = perf_counter()
                 if body and dispatcher.is_plain and not request.principal.session_id:
                     # As `_with_headers`, but with nothing to choose.
                     size_bytes, date = len(body), _date
-                    if perf_counter() >= date.ends_s:
+                    if now_s >= date.ends_s:
                         date.renew()
                     before = (
                         _BEFORE_IDS[size_bytes]
@@ -166,12 +168,19 @@ class Exchange(Struct, eq=False):
                 if not RESERVE.give_away():
                     raise
                 status, answer = self._rendered_again(handler, call, reply)
+                now_s = perf_counter()
             except Exception as error:
                 response = self._refusal(error)
                 status, answer = response.status, render(response)
-            self._end(status, answer)
+                now_s = perf_counter()
+            self.client.answered(answer, self.held)
         except MemoryError as error:
             self._lose(error)
+            return
+        api, duration_s = dispatcher.api, now_s - self.started_s
+        api.metrics.requests.answered(request.endpoint, status, duration_s)
+        if status >= 400 or duration_s > api.request_log.above_s or not request.is_plain:
+            self._note(status, duration_s)
 
     def _with_headers(self, status: int, body: bytes) -> bytes:
         """Return the bytes of an answer that has not only the headers that every one has."""
@@ -232,6 +241,9 @@ class Exchange(Struct, eq=False):
         """Run a handler that waits for more than one shard; what was admitted stays so."""
         try:
             response = await self.dispatcher.carry_out(self.request, self.match, self.call)
+        except trio.Cancelled:  # the process ends
+            self._fail(ApiError(Code.SHUTTING_DOWN))
+            raise
         except MemoryError as error:
             self._lose(error)
         except Exception as error:
@@ -276,9 +288,16 @@ class Exchange(Struct, eq=False):
 
     def _end(self, status: int, answer: bytes) -> None:
         self.client.answered(answer, self.held)
-        duration_s = perf_counter() - self.started_s
+        self._count(status, perf_counter() - self.started_s)
+
+    def _count(self, status: int, duration_s: float) -> None:
+        """Count the request; it has taken until its answer was handed to the socket."""
+        self.dispatcher.api.metrics.requests.answered(self.request.endpoint, status, duration_s)
+        self._note(status, duration_s)
+
+    def _note(self, status: int, duration_s: float) -> None:
+        """Note more of a request that was counted, where there is more to note."""
         api, request = self.dispatcher.api, self.request
-        api.metrics.requests.answered(request.endpoint, status, duration_s)
         if not request.is_plain and b"traceparent" in request.headers:
             api.metrics.requests.note_trace(
                 request.endpoint, status, duration_s, request.headers[b"traceparent"]

@@ -295,10 +295,14 @@ class LinkSockets:
                         nursery.start_soon(self._keep, peer)
                     task_status.started()
             finally:
-                for link in list(self._sockets.values()):
-                    link.close()
-                for one in self._mesh.links.values():
-                    one.refuse_all()
+                self.end()
+
+    def end(self) -> None:
+        """End all links, and refuse what waits for others."""
+        for link in list(self._sockets.values()):
+            link.close()
+        for one in self._mesh.links.values():
+            one.refuse_all()
 
     async def _accept(self, nursery: trio.Nursery, listening: trio.socket.SocketType) -> None:
         while True:
@@ -360,15 +364,15 @@ class LinkSockets:
         link = self._mesh.links[peer]
         wait_s = _RETRY_FIRST_S
         while True:
+            news = self._news
             opened = await self._opened(peer, link)
-            if opened is None:
-                with trio.move_on_after(wait_s):
-                    await self._news.wait()
-                wait_s = min(wait_s * 2, _RETRY_LIMIT_S)
-                continue
-            was_up = await self._serve(*opened[:2], lambda: link.is_up, asked=opened[2])
-            wait_s = _RETRY_FIRST_S if was_up else min(wait_s * 2, _RETRY_LIMIT_S)
-            await trio.sleep(wait_s)
+            if opened is not None:
+                was_up = await self._serve(*opened[:2], lambda: link.is_up, asked=opened[2])
+                if was_up:
+                    wait_s = _RETRY_FIRST_S
+            with trio.move_on_after(wait_s):
+                await news.wait()
+            wait_s = _RETRY_FIRST_S if news.is_set() else min(wait_s * 2, _RETRY_LIMIT_S)
 
     async def _opened(
         self, peer: int, link: MeshLink

@@ -32,13 +32,12 @@ from .accepting import PAUSE_S
 from .connection_limits import WRITE_TIMEOUT_MS, ASGIApplication, ConnectionLimits
 from .connection_room import ConnectionRoom, Idle
 from .departures import HandedOver
-from .early_answers import BEGINNING_BYTES, early_body
+from .early_answers import BEGINNING_BYTES, early_answer
 from .lane import Lane
 from .ports import BACKLOG_COUNT, ListenError, port_problem
-from .relayed_streams import AWAY
 from .slow_gate import SlowGate
 from .slow_side import SlowSide
-from .stream_homes import StreamHomes
+from .stream_homes import ConnectionHomes, StreamHomes
 
 if TYPE_CHECKING:
     from .hypercorn_connection import HypercornConnection
@@ -113,7 +112,7 @@ class SocketListener:
         self._refusing_count = 0
         # They have descriptors of the reserve, which is for files.
         self._refusals_limit_count = max(1, min(REFUSALS_AT_ONCE_COUNT, self.room.limit_count // 4))
-        self._homes: StreamHomes | None = None
+        self._homes: ConnectionHomes | None = None
         self._number = 0
         self._is_open = False
         self._is_stopping = False
@@ -297,6 +296,15 @@ class SocketListener:
         if self.lane is not None:
             self.lane.bring_streams(homes)
 
+    def pass_on(self, homes: "ConnectionHomes", number: int, kept: frozenset[str]) -> None:
+        """Bring all connections to other processes, but for requests of `kept` endpoints.
+
+        Those are served here. This is their port `number`.
+        """
+        assert self.lane is not None, "it reads what a connection is for"
+        self._homes, self._number = homes, number
+        self.lane.pass_on(kept)
+
     def adopt(self, connected: socket.socket, peer: str | None, received: bytes) -> None:
         """Serve a connection that another process has accepted, with what was read of it."""
         if self._is_stopping:
@@ -308,7 +316,7 @@ class SocketListener:
             self.take_over(HandedOver(connected, received, trio.current_time()), peer)
             return
         try:
-            self.lane.adopt(connected, peer, self, received)
+            self.lane.serve(connected, peer, self, received)
         except Exception:
             self._failed_count += 1
             _log.exception("a connection failed", peer=peer)
@@ -321,7 +329,7 @@ class SocketListener:
         try:
             with handed_over.socket as connected:
                 if not await self._homes.bring(home, self._number, connected, received, peer):
-                    answer = self._refusal(received[:BEGINNING_BYTES], AWAY)
+                    answer = self._refusal(received[:BEGINNING_BYTES], self._homes.away)
                     with contextlib.suppress(OSError):  # it has gone
                         connected.send(answer, socket.MSG_DONTWAIT)
                         # A home that hangs may have a descriptor of it.
@@ -449,12 +457,7 @@ class SocketListener:
 
     def _refusal(self, beginning: bytes, problem: str) -> bytes:
         """Render the whole answer to a request that begins like this and finds no room."""
-        body = early_body(beginning, ApiError(Code.OVERLOADED, message=problem), self.url)
-        head = (
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + body
+        return early_answer(beginning, ApiError(Code.OVERLOADED, message=problem), self.url)
 
 
 def _stream_of(connected: socket.socket) -> trio.SocketStream:

@@ -18,7 +18,7 @@ from troth.core.codes import Code
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request, Response
 
-from .stream_homes import StreamHomes
+from .stream_homes import AWAY, StreamHomes
 
 _READ_BYTES: Final = 64 * 1024
 _OF_ONE_CONNECTION: Final = frozenset(
@@ -87,12 +87,6 @@ class StreamRelay:
         except BaseException:
             answer.close()
             raise
-
-
-AWAY: Final = (
-    "The part of the server that has this stream is being started again. Connect again after "
-    "`Retry-After`."
-)
 
 
 class _AnswerOfHome:

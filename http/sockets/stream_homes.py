@@ -52,6 +52,34 @@ class AdoptingPort(Protocol):
         ...  # pragma: no cover
 
 
+class ConnectionHomes(Protocol):
+    """Where a port brings connections that are for other processes."""
+
+    away: str
+    """What is told those that could not be brought in time."""
+
+    async def bring(
+        self,
+        home: int,
+        port_number: int,
+        connected: socket.socket,
+        received: bytes,
+        peer: str | None,
+    ) -> bool:
+        """Pass a connection on; return whether another process has it now."""
+        ...  # pragma: no cover
+
+    def stop(self) -> None:
+        """Bring nothing more: this process ends."""
+        ...  # pragma: no cover
+
+
+AWAY: Final = (
+    "The part of the server that has this stream is being started again. Connect again after "
+    "`Retry-After`."
+)
+
+
 @final
 class StreamHomes:
     """Brings connections to other processes, and takes those that they bring."""
@@ -59,6 +87,7 @@ class StreamHomes:
     def __init__(self, place: ProcessPlace) -> None:
         self.carrier: StreamCarrier | None = None
         """Brings streams to homes on other nodes of a cluster."""
+        self.away = AWAY
         self._place = place
         self._finder = HomeFinder(place.count)
         self._tasks: set[trio.CancelScope] = set()
@@ -94,30 +123,44 @@ class StreamHomes:
 
         It stays open here, for the caller to close.
         """
-        name = (peer or "").encode()
-        content = _HEAD.pack(len(received), port_number, len(name)) + name + received
         with trio.move_on_after(STREAM_WAIT_S) as scope:
             if self._is_stopping:
                 return False
             self._tasks.add(scope)
             try:
                 while True:
-                    owner = None if self.carrier is None else self.carrier.elsewhere(home)
-                    if owner is None or self.carrier is None:
-                        is_there = await self._pass_on(home, connected, content)
-                    else:
-                        is_there = await self.carrier.bring(
-                            owner, home, port_number, connected, received, peer
-                        )
-                    if is_there:
+                    if await self._offer(home, port_number, connected, received, peer):
                         return True
                     await trio.sleep(_RETRY_S)
             finally:
                 self._tasks.discard(scope)
         return False
 
-    async def _pass_on(self, home: int, connected: socket.socket, content: bytes) -> bool:
-        """Offer a connection to a home once; return whether it was taken."""
+    async def _offer(
+        self,
+        home: int,
+        port_number: int,
+        connected: socket.socket,
+        received: bytes,
+        peer: str | None,
+    ) -> bool:
+        """Offer a connection to its home once; return whether that has it now."""
+        owner = None if self.carrier is None else self.carrier.elsewhere(home)
+        if owner is None or self.carrier is None:
+            return await self.pass_on(home, port_number, connected, received, peer)
+        return await self.carrier.bring(owner, home, port_number, connected, received, peer)
+
+    async def pass_on(
+        self,
+        home: int,
+        port_number: int,
+        connected: socket.socket,
+        received: bytes,
+        peer: str | None,
+    ) -> bool:
+        """Offer a connection to a home on this machine once; return whether it was taken."""
+        name = (peer or "").encode()
+        content = _HEAD.pack(len(received), port_number, len(name)) + name + received
         try:
             way = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError:

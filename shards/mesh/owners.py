@@ -34,6 +34,8 @@ class Owners:
         self.when_changed: list[Callable[[int], None]] = []
         self.places: Mapping[str, tuple[str, int]] = {}
         """Where nodes are, as far as it is known: host and port."""
+        self.here = ""
+        """The node that this is."""
         self._owners: dict[int, Owner] = {}
         self._epochs: dict[int, int] = {}
 

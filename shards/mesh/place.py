@@ -95,5 +95,7 @@ def checked_hello(
             raise PeerSucceeded(
                 f"it was succeeded: it is of epoch {hello.incarnation}, not {epoch}"
             )
+        if peer is None:  # it came by a socket of this machine
+            owners.met(hello.process, owners.here, hello.incarnation)
         owners.heard_of(hello.process, hello.incarnation)
     return hello

@@ -190,8 +190,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a stream stays at a home whose group has moved",
         "http/links/stream_carrier.py",
-        "if carried.group == group and carried.epoch < epoch:",
-        "if False:",
+        "carried.group == group and carried.epoch < epoch:",
+        "False:",
         FAR_STREAMS,
     ),
     fault(
@@ -211,7 +211,7 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "what a worker says and its far home does not read is kept without a limit",
         "http/links/far_streams.py",
-        "if len(self._unread) > UNREAD_LIMIT_BYTES:",
+        "if len(self._unread) > self._unread_limit_bytes:",
         "if False:",
         FAR_STREAMS,
     ),
@@ -299,8 +299,8 @@ NODE_LINK_FAULTS: tuple[Fault, ...] = (
     fault(
         "a node that stands by takes connections though others of it serve",
         "http/processes/waiting_room.py",
-        "return self._seated.is_node_serving or self._ready.is_set()",
-        "return self._ready.is_set()",
+        "return self._seated.is_node_serving or self._ready.is_set() or self._is_stopping",
+        "return self._ready.is_set() or self._is_stopping",
         "http/processes/test_waiting_room.py",
     ),
 )

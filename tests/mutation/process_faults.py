@@ -2,6 +2,7 @@
 
 from .fault import Fault, fault
 from .node_link_faults import NODE_LINK_FAULTS
+from .sharing_faults import SHARING_FAULTS
 
 GROUPS = "persistence/test_conversion_groups.py"
 DIRECTORY = "persistence/test_data_directory.py"
@@ -249,6 +250,7 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "http/processes/test_archive_of_processes.py",
     ),
     *NODE_LINK_FAULTS,
+    *SHARING_FAULTS,
     fault(
         "the lane waits while a task could run",
         "http/sockets/lane_waiting.py",

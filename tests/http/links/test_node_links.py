@@ -12,6 +12,7 @@ from tests.http.sockets.test_link_sockets import LIMIT_S, Served, id_of
 from tests.shards.guard.ends import SECRET
 from tests.shards.mesh.world import until
 from tests.shards.stage import FAR_MS
+from troth.http.sockets import link_sockets
 from troth.shards.guard import guarded_end
 from troth.shards.guard.handshake import encode_call
 from troth.shards.mesh.owners import Owner
@@ -129,3 +130,23 @@ async def test_an_owner_that_hangs_is_not_waited_for_when_there_is_another(
                 north.owners.places = {"west": all_of.place("west")}
                 await until(lambda: north.links[1].is_up)
         assert north.links[1].incarnation == 2
+
+
+async def test_the_next_owner_is_tried_at_once_however_long_the_last_one_was_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_sockets, "_RETRY_FIRST_S", 2 * LIMIT_S)
+    monkeypatch.setattr(link_sockets, "_RETRY_LIMIT_S", 2 * LIMIT_S)
+    async with cluster(tmp_path) as all_of:
+        north = await all_of.start("north", 0)
+        with socket.create_server((HOST, 0)) as listening:
+            port = listening.getsockname()[1]
+            north.process.mesh.owners.learn(1, Owner("gone", HOST, port, 1))
+            listening.settimeout(LIMIT_S)
+            connected, _ = await trio.to_thread.run_sync(listening.accept)
+            connected.close()
+        await trio.sleep(0.2)  # it has noticed
+        await all_of.start("south", 1, epoch=2)
+        all_of.tell_all(1)
+        with trio.fail_after(LIMIT_S):
+            await until(lambda: north.process.mesh.links[1].is_up)

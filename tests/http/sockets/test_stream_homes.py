@@ -224,7 +224,7 @@ async def test_a_connection_that_fails_at_its_home_ends_no_other(
             raise RuntimeError("planted")
 
         with monkeypatch.context() as planted:
-            planted.setattr(first.served.lane, "_serve", fail)
+            planted.setattr(first.served.lane, "serve", fail)
             stream = await opened(second, asked(group))
             with trio.fail_after(LIMIT_S):
                 assert b"".join([part async for part in stream]) == b""

@@ -16,7 +16,7 @@ from troth.shards.errors import LinkBroken, OutOfReach
 from troth.shards.mesh.answering import Answering
 from troth.shards.mesh.frames import Kind, LinkDamaged, encode_frame
 from troth.shards.mesh.owners import Owner, Owners
-from troth.shards.mesh.place import encode_hello
+from troth.shards.mesh.place import ProcessPlace, checked_hello, encode_hello
 
 from .test_calls import ADD, SAY, Sum, add
 from .world import Process, Wire, World, make_process, start, until, world
@@ -77,6 +77,18 @@ def test_what_is_known_of_owners_never_goes_back() -> None:
     assert told == [(3, NORTH), (3, SOUTH), (3, None), (3, None), (3, moved)]
     owners.met(3, "west", 6)
     assert owners.of(3) == Owner("west", "west.example", 9002, 6)
+
+
+def test_who_greets_on_the_same_machine_is_on_this_node() -> None:
+    """So it is asked at once, and not when the book has said where it is."""
+    owners = Owners()
+    owners.here, owners.places = "west", {"west": ("west.example", 9002)}
+    north, south = (ProcessPlace(k, (1, 1), "data", "/nowhere", 5 + k) for k in (0, 1))
+    checked_hello(encode_hello(south), north, None, owners)
+    assert owners.of(1) == Owner("west", "west.example", 9002, 6)
+    later = ProcessPlace(1, (1, 1), "data", "/nowhere", 7)
+    checked_hello(encode_hello(later), north, 1, owners)
+    assert (owners.of(1), owners.epoch_of(1)) == (None, 7), "it may be anywhere"
 
 
 async def test_what_was_asked_of_the_owner_before_is_in_doubt_and_new_questions_go_to_the_next(
