@@ -7,23 +7,25 @@ For each kind a fresh server gets so many of them after some that are not counte
 resident memory has grown by is divided by their number. It is read when a checkpoint has been made
 and what waits has been folded, since both take memory for a moment. Then, in one server each, all
 three kinds of the REST API in equal parts, before and after a restart, and promises that are
-created and completed, with the highest that memory came to.
+created and completed, with the highest that memory came to, also with the process that writes
+checkpoints.
 """
 
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import click
 
 from .children import OwnServer
 from .client import BenchError
 from .load import run, workload_for
-from .machine import environment
+from .machine import environment, usage
 from .store_size import Blaster, complete, request
 
 FAR_MS: Final = 4_102_444_800_000
@@ -33,6 +35,7 @@ WARM_UP_COUNT: Final = 3_000
 """Code, buffers and pools of the allocator are no promise's memory."""
 SLICE_COUNT: Final = 1_000
 CHECKPOINT_MS: Final = 1_000
+LOOK_S: Final = 0.01
 SETTLE_S: Final = 8.0
 """What waits is folded within four seconds, and written in the next checkpoint."""
 
@@ -57,6 +60,34 @@ def status(server: OwnServer, name: str = "VmRSS") -> int:
     lines = Path(f"/proc/{server.target.process_id}/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
+
+
+class Together:
+    """Looks all the time at how much memory a server and the processes it has started take."""
+
+    def __init__(self, server: OwnServer) -> None:
+        """Look from the beginning of the block to its end."""
+        self._server = server
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.peak_bytes = 0
+
+    def _look(self) -> None:
+        number = self._server.target.process_id
+        assert number is not None, "it is our own"
+        while not self._ends.wait(LOOK_S):
+            found = usage(number)
+            self.peak_bytes = max(self.peak_bytes, 0 if found is None else found.memory_bytes)
+
+    def __enter__(self) -> Self:
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Look no more."""
+        self._ends.set()
+        self._thread.join()
 
 
 @contextmanager
@@ -123,9 +154,13 @@ def measure_mixed(count: int) -> tuple[float, float]:
         return (full_bytes - empty_bytes) / 1e6, status(server) / full_bytes
 
 
-def measure_completed(count: int) -> tuple[float, float]:
-    """Return the peak while so many are created and completed, and what is left, in MB."""
-    with fresh_server() as server:
+def measure_completed(count: int) -> tuple[float, float, float]:
+    """Return the peak while so many are created and completed, and what is left, in MB.
+
+    The third is the peak of the server and of the process that writes its checkpoints together.
+    Pages of files that both have are in it twice.
+    """
+    with fresh_server() as server, Together(server) as together:
         for start in range(0, count, SLICE_COUNT):
             make(server, "pending", start, SLICE_COUNT)
             blaster = Blaster(server.target.port)
@@ -133,7 +168,8 @@ def measure_completed(count: int) -> tuple[float, float]:
             blaster.send([complete(f"pending-{number:07}") for number in numbers])
             blaster.close()
         time.sleep(SETTLE_S)
-        return status(server, "VmHWM") / 1e6, status(server) / 1e6
+        peak_bytes = status(server, "VmHWM")
+        return peak_bytes / 1e6, status(server) / 1e6, max(together.peak_bytes, peak_bytes) / 1e6
 
 
 @click.command(help=__doc__)
@@ -151,8 +187,12 @@ def main(kinds: tuple[str, ...], count: int, whole: bool, json_path: Path | None
         grown_mb, restarted = measure_mixed(len(MIXED) * count)
         click.echo(f"{len(MIXED) * count:,} of {', '.join(MIXED)}: {grown_mb:.0f} MB")
         click.echo(f"after a restart, over before it: {restarted:.2f}")
-        peak_mb, left_mb = measure_completed(2 * count)
-        click.echo(f"{2 * count:,} created and completed: {peak_mb:.0f} MB, then {left_mb:.0f}")
+        peak_mb, left_mb, together_mb = measure_completed(2 * count)
+        click.echo(
+            f"{2 * count:,} created and completed: {peak_mb:.0f} MB, then {left_mb:.0f}; "
+            f"with the process that writes checkpoints {together_mb:.0f} at most"
+        )
+        found["completed, together MB"] = together_mb
         found |= {"mixed MB": grown_mb, "restarted, share": restarted}
         found |= {"completed, peak MB": peak_mb, "completed, after MB": left_mb}
     if json_path is not None:

@@ -33,6 +33,9 @@ STREAM_NOT_FOUND: Final = 10059
 ANOTHER_OWNS: Final = "another node owns the stream"
 
 _CLOSE_LIMIT_S: Final = 0.5
+_PREFERRED_LIMIT_S: Final = 0.3
+"""How long a server may take that would be better than another: appends wait in the meantime."""
+
 _PENDING_LIMIT_BYTES: Final = 256 << 20  # of what a subscription has received
 
 Answer = TypeVar("Answer")
@@ -101,6 +104,8 @@ class JetStreamConnection:
         self.name = url.shown
         self._url = url
         self._servers = list(url.servers)
+        self._addresses: dict[str, str] = {}
+        """Addresses of servers that were reached, by name."""
         self._answer_limit_s = answer_limit_ms / 1000
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
@@ -159,6 +164,35 @@ class JetStreamConnection:
             return shown.taken
 
         return self._run(take())
+
+    def meet_servers(self) -> None:
+        """Connect to each server of the URL, to know what it is called. Raises as `api`."""
+
+        async def meet() -> None:
+            for _ in self._url.servers:
+                await self._connected()
+                await self._drop()
+
+        if len(self._url.servers) > 1:
+            self._run(meet())
+
+    def prefer(self, server: str) -> None:
+        """Connect to the server of a name, if its address is known. Raises as `api`."""
+
+        async def go() -> None:
+            address = self._addresses.get(server)
+            if address is None or (self._client is not None and address == self._servers[0]):
+                return
+            await self._drop()
+            self._servers.remove(address)
+            self._servers.insert(0, address)
+            try:
+                await self._connect_to(address, _PREFERRED_LIMIT_S)
+            except (TimeoutError, NatsError, OSError, StreamRefused):
+                await self._drop()
+                await self._connected()  # to another one
+
+        self._run(go())
 
     def gather(self, subject: str, wait_s: float) -> list[dict[str, Any]]:
         """Return the answers of all servers that give one within some time."""
@@ -270,7 +304,7 @@ class JetStreamConnection:
                 f"{self.name}: the server does not accept this user and password, or credentials."
             ) from problem
 
-    async def _connect_to(self, server: str) -> None:
+    async def _connect_to(self, server: str, limit_s: float | None = None) -> None:
         problems: list[Exception] = []
 
         async def note(problem: Exception) -> None:
@@ -291,7 +325,7 @@ class JetStreamConnection:
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
-                connect_timeout=self._answer_limit_s / 2,  # type: ignore[arg-type]  # s, of any kind
+                connect_timeout=limit_s or self._answer_limit_s / 2,  # type: ignore[arg-type]  # s
                 error_cb=note,
                 closed_cb=end,
                 **self._url.options,
@@ -305,6 +339,7 @@ class JetStreamConnection:
                 f"{self.name}: nats-server {least} or newer is needed (it has {info.major}."
                 f"{info.minor}.{info.patch})."
             )
+        self._addresses[str(client._server_info.get("server_name"))] = server
         for found in client.discovered_servers:
             if (address := found.geturl()) not in self._servers:
                 self._servers.append(address)

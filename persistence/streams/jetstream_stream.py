@@ -8,6 +8,7 @@ JetStream refuses a frame because that very frame is on its way: a refusal says 
 shown may be old, if it is a leader that was cut off which shows it.
 """
 
+import time
 from base64 import b64decode
 from typing import Any, Final, final
 
@@ -28,6 +29,9 @@ _WINDOW_COUNT: Final = 16
 
 _MISSES_COUNT: Final = 8
 """How often in a row a consumer may show nothing before it is given up: few frames come then."""
+
+_LEADER_INTERVAL_S: Final = 30.0
+"""How often who appends looks which server leads the stream."""
 
 _READ_LIMIT_COUNT: Final = 1024
 _CONSUMER_REST_NS: Final = 30_000_000_000  # without a question in that time, it is removed
@@ -60,9 +64,11 @@ class JetStreamStream:
         self._consumer_number = 0
         """The number of the next frame that the consumer shows."""
         self._misses_count = 0
+        self._leader_due_s = 0.0
 
     def found(self, identity: bytes) -> bytes:
         """Make the streams unless they are there; see `Stream.found`."""
+        self._connection.meet_servers()
         return self._layout.found(
             self._connection, identity, self._replicas_count, may_make=self._may_make
         )
@@ -75,7 +81,8 @@ class JetStreamStream:
 
     def append(self, number: int, epoch: int, frame: bytes, *, is_claim: bool) -> bool:
         """Publish a frame; see `Stream.append`. A claim is fenced by its number, as all are."""
-        del is_claim
+        if not is_claim:  # which has to be quick
+            self._go_to_leader()
         headers = {"Nats-Expected-Last-Sequence": str(number - 1), EPOCH_HEADER: str(epoch)}
         try:
             stored = self._connection.publish(self._layout.frames_subject, frame, headers)
@@ -84,6 +91,19 @@ class JetStreamStream:
                 return False
             raise StreamUnreachable(str(error)) from error
         return stored == number
+
+    def _go_to_leader(self) -> None:
+        """See to it that frames are sent to the server that leads the stream.
+
+        Another one would hand each of them on, and its answer back.
+        """
+        now_s = time.monotonic()
+        if now_s < self._leader_due_s:
+            return
+        self._leader_due_s = now_s + _LEADER_INTERVAL_S
+        leader = (self._info().get("cluster") or {}).get("leader")
+        if leader:
+            self._connection.prefer(str(leader))
 
     def read(self, from_number: int) -> list[tuple[int, bytes]]:
         """Return frames from a number on; see `Stream.read`."""

@@ -178,7 +178,7 @@ class _ClaimedGroup:
         Raises a PersistenceError or StreamUnreachable.
         """
         may_make = target.cluster is None
-        stream, keeping, look = clients_of(target.url, group, target.nats, may_make=may_make)
+        stream, keeping, look, _ = clients_of(target.url, group, target.nats, may_make=may_make)
         times = MACHINE_TIMES
         log = StreamLog(
             stream,

@@ -96,6 +96,7 @@ def _looked_at(storage: StreamStorage, clients: "Clients") -> StreamStorage:
     """Return a storage whose engine was looked at. Raises StreamRefused."""
     try:
         storage.is_fsync_unsafe = clients.look()
+        storage.gathers = clients.gathers
     except BaseException:
         storage.close()
         raise
@@ -217,6 +218,8 @@ class Clients(NamedTuple):
     stream: Stream
     keeping: StreamKeeping
     look: Callable[[], bool]
+    gathers: bool = False
+    """Whether appends cost the engine so much that it is better to wait for more records."""
 
 
 def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True) -> Clients:
@@ -227,7 +230,7 @@ def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True
         from .nats_opening import nats_clients
     except ImportError as error:
         raise _not_installed(*_NATS) from error
-    return Clients(*nats_clients(url, group, *nats, may_make=may_make))
+    return Clients(*nats_clients(url, group, *nats, may_make=may_make), gathers=True)
 
 
 def _postgres_clients(url: str, group: int) -> Clients:

@@ -1,7 +1,11 @@
 """GET and POST /admin/snapshots: snapshots in the server's own directory."""
 
+import http.client
+import itertools
 import json
+import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,7 +15,11 @@ from tests.http.admin.test_accounts import operator
 from tests.http.client import running
 from troth.cli import command as cli
 from troth.core.codes import Code
+from troth.core.limits import CHECKPOINT_APART_COUNT
+from troth.persistence.snapshots.restoring import Until, restore
 from troth.persistence.snapshots.snapshots import verify
+
+WAIT_LIMIT_S = 120.0
 
 
 async def test_a_server_in_memory_has_none() -> None:
@@ -65,3 +73,73 @@ def test_without_a_directory_nothing_is_written(tmp_path: Path) -> None:
         for method in ("GET", "POST"):
             status, answer = admin.send(method, "/admin/snapshots")
             assert (status, b"snapshot_directory" in answer) == (400, True)
+
+
+class Creating(threading.Thread):
+    """A client that creates one promise after the other, `p0`, `p1` and so on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc)
+        self._stops = threading.Event()
+        self._has_more = threading.Condition()
+        self.created_count = 0
+
+    def run(self) -> None:
+        while not self._stops.is_set():
+            body = {"id": f"p{self.created_count}", "timeout": 4_102_444_800_000}
+            headers = {"content-type": "application/json"}
+            self._connection.request("POST", "/promises", json.dumps(body), headers)
+            answer = self._connection.getresponse()
+            answer.read()
+            assert answer.status == 201
+            with self._has_more:
+                self.created_count += 1
+                self._has_more.notify_all()
+
+    def wait(self, count: int) -> int:
+        """Return how many there are when there are so many at least."""
+        with self._has_more:
+            assert self._has_more.wait_for(lambda: self.created_count >= count, WAIT_LIMIT_S)
+            return self.created_count
+
+    def stop(self) -> None:
+        """End, with the connection."""
+        self._stops.set()
+        self.join()
+        self._connection.close()
+
+
+@pytest.mark.slow
+def test_snapshots_are_taken_beside_the_process_that_writes_checkpoints(tmp_path: Path) -> None:
+    """Each makes a checkpoint first, while clients go on; it shows one moment."""
+    kept = tmp_path / "kept"
+    with ServerProcess(tmp_path, "--snapshot-directory", str(kept)) as server:
+        admin = Client(server, (server.data / "admin.key").read_text().strip())
+        creating = Creating(server.url)
+        creating.start()
+        seen = []
+        try:
+            for number in range(1, 3):
+                before_count = creating.wait(number * CHECKPOINT_APART_COUNT * 5 // 4)
+                made = admin.json("POST", "/admin/snapshots")
+                seen.append((kept / made["name"], before_count, creating.created_count))
+        finally:
+            creating.stop()
+        lines = server.request("GET", "/metrics")[1].splitlines()
+        written = dict(line.rsplit(" ", 1) for line in lines if "checkpoint_writer" in line)
+        assert float(written["troth_checkpoint_writer_checkpoints_total"]) >= 2
+    for number, (file, before_count, after_count) in enumerate(seen):
+        assert verify(file).problem is None
+        place = tmp_path / f"restored-{number}"
+        place.mkdir()
+        restore(file, place / "data", until=Until())
+        with ServerProcess(place) as restored:
+
+            def has(name: int, restored: ServerProcess = restored) -> bool:
+                return restored.request("GET", f"/promises/p{name}")[0] == 200
+
+            first_absent = next(name for name in itertools.count(before_count - 1) if not has(name))
+            assert before_count <= first_absent <= after_count + 1
+            assert not any(map(has, range(first_absent, after_count + 2)))
+            assert all(map(has, range(0, before_count, 50)))

@@ -3,6 +3,7 @@
 What holds for all engines is in test_engines.py.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from itertools import count
 
 import pytest
 
-from tests.helpers.nats import NatsServer
+from tests.helpers.nats import NatsServer, nats_cluster
 from troth.persistence.streams import jetstream_keeping, jetstream_stream
 from troth.persistence.streams.chain import ChainMark
 from troth.persistence.streams.jetstream_connection import JetStreamConnection, JetStreamRefusal
@@ -202,6 +203,54 @@ def test_what_a_consumer_does_not_show_is_asked_for(
     assert [number for number, _ in stream.read(window + 1)] == [*range(window + 1, 2 * window + 1)]
     connection.api(f"STREAM.PURGE.{frames}", {"seq": 2 * window + 3})
     assert stream.read(2 * window + 1)[0][0] == 2 * window + 3, "a gap is shown as one"
+
+
+def test_frames_go_to_the_server_that_leads_and_to_the_next_one() -> None:
+    with nats_cluster() as cluster:
+        url = f"{cluster.url}/led"
+        stream = JetStreamStream(url, answer_limit_ms=10_000)
+        connection = JetStreamConnection(read_jetstream_url(url), 10_000)
+        stream.found(b"who it is")
+        assert stream.append(1, 1, b"claim", is_claim=True)
+        leaders = []
+        for number in range(2, 6):
+            stream._leader_due_s = 0.0
+            assert stream.append(number, 1, b"more", is_claim=False)
+            leader = cluster.leader("led_frames_0")
+            assert stream._connection._servers[0] == leader.url
+            leaders.append(leader.name)
+            connection.api("STREAM.LEADER.STEPDOWN.led_frames_0")
+            _until_led_by_another(stream, leader.name)
+        assert len({*leaders}) > 1
+        assert [number for number, _ in stream.read(1)] == [*range(1, 6)]
+        connection.close()
+        stream.close()
+
+
+def test_a_leader_that_cannot_be_reached_is_done_without() -> None:
+    with nats_cluster() as cluster:
+        stream = JetStreamStream(f"{cluster.url}/led", answer_limit_ms=10_000)
+        stream.found(b"who it is")
+        assert stream.append(1, 1, b"claim", is_claim=True)
+        leader = cluster.leader("led_frames_0")
+        connection = stream._connection
+        connection._addresses[leader.name] = "nats://127.0.0.1:1"
+        connection._servers = [one.url for one in cluster.servers if one is not leader]
+        connection._servers.append("nats://127.0.0.1:1")
+        connection.close()
+        assert stream.append(2, 1, b"more", is_claim=False)
+        assert connection._servers[0] not in (leader.url, "nats://127.0.0.1:1")
+        stream.close()
+
+
+def _until_led_by_another(stream: JetStreamStream, leader: str) -> None:
+    ends_s = time.monotonic() + 60
+    led_by = leader
+    while led_by == leader:
+        assert time.monotonic() < ends_s
+        time.sleep(0.05)
+        with contextlib.suppress(StreamUnreachable, IndexError):  # they choose one
+            led_by = stream.servers()[0]
 
 
 # Failures
