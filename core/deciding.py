@@ -164,6 +164,12 @@ class DecisionContext:
         APPLY[type(record)](self.state, record)
         watch.hear(record, self.state)
 
+    def settle(self) -> None:
+        """Settle what creates have left, before anything is done that looks at it or changes it."""
+        if self.state.fresh:
+            self.left_count = 0  # where there is no memory for this, the state is half changed
+            self.state.settle()
+
     @property
     def records_count(self) -> int:
         """The number of facts that this command has written down so far."""

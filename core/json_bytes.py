@@ -6,7 +6,7 @@ everything that a server encodes goes through this module. It costs as much: a b
 written to once is used again, which saves making it and letting it grow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -36,6 +36,23 @@ def own_encoder(order: Literal["deterministic"] | None = None) -> Callable[[obje
         return text
 
     return encode
+
+
+def own_encoder_of_many() -> Callable[[Iterable[object]], list[bytes]]:
+    """Return what does as `own_encoder` does for each of some values."""
+    encode_into = msgspec.json.Encoder().encode_into
+    buffer = bytearray()
+
+    def encode_each(values: Iterable[object]) -> list[bytes]:
+        texts: list[bytes] = []
+        for value in values:
+            encode_into(value, buffer)
+            texts.append(bytes(buffer))
+        if len(buffer) > BUFFER_KEPT_BYTES:
+            buffer.clear()
+        return texts
+
+    return encode_each
 
 
 def packer(enc_hook: Callable[[Any], Any] | None = None) -> Callable[[object], bytes]:

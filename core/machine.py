@@ -27,6 +27,7 @@ from .commands import (
     UNBLOCK_TIMER,
     WORKFLOW_TIMER,
     Command,
+    CreatePromise,
     ReadPromise,
     Receive,
 )
@@ -106,7 +107,10 @@ class Machine(DecisionContext):
         So they are taken once for many commands, after all of them. What nothing else follows from,
         as from most commands, is told by its reply alone.
         """
-        self.left_count, kind = len(self.records), type(command)
+        kind = type(command)
+        if kind is not CreatePromise and self.state.fresh:
+            self.settle()
+        self.left_count = len(self.records)
         reply = DECISIONS[kind](self, command, now_ms)
         if self.changes_one_promise:
             self.changes_one_promise = False
@@ -120,6 +124,8 @@ class Machine(DecisionContext):
     def take_rest(self) -> tuple[list[r.Record], list[Promise]]:
         """Take the records and the timers of promises that `carry_out` has left here."""
         state = self.state
+        if state.fresh:
+            state.settle()
         records, self.records, self.left_count = self.records, [], 0
         promise_timers, state.promise_timers = state.promise_timers, []
         return records, promise_timers

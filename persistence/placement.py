@@ -8,7 +8,7 @@ rules. These functions must give the same answers forever.
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 import xxhash
 
@@ -18,6 +18,15 @@ _hash = xxhash.xxh3_64_intdigest
 
 ShardOf = Callable[[str], int]
 """From an id to the index of its shard."""
+
+
+class Named(Protocol):
+    """What has an id."""
+
+    @property
+    def id(self) -> str:
+        """Return it."""
+        ...  # pragma: no cover
 
 
 class PlacementRule(StrEnum):
@@ -47,6 +56,30 @@ def _by_origin(shard_count: int) -> ShardOf:
         return _hash(identifier.encode()) % shard_count
 
     return shard_of
+
+
+def _of_named_by_origin(shard_count: int) -> Callable[[Named], int]:
+    def shard_of(named: Named) -> int:
+        # As `_by_origin`, without a call between.
+        identifier = named.id
+        if ("." in identifier or ":" in identifier) and identifier[-1] in DIGITS:
+            identifier = origin_of(identifier)
+        return _hash(identifier.encode()) % shard_count
+
+    return shard_of
+
+
+def _of_named_by_id(shard_count: int) -> Callable[[Named], int]:
+    def shard_of(named: Named) -> int:
+        return _hash(named.id.encode()) % shard_count
+
+    return shard_of
+
+
+def of_named(rule: PlacementRule, shard_count: int) -> Callable[[Named], int]:
+    """Return what finds the shard of what names a promise by its `id`, under a rule."""
+    make = _of_named_by_origin if rule is PlacementRule.ORIGIN else _of_named_by_id
+    return make(shard_count)
 
 
 def dealt_shards(shard_count: int, groups_count: int) -> tuple[int, ...]:

@@ -210,7 +210,8 @@ class Committer:
         """Set when the listener hears the bell no longer."""
         self._on_durable = on_durable
         self._pending: list[NewRecord] = []
-        self._pending_bytes = 0
+        self.pending_bytes = 0
+        """Bytes of records that are appended and not yet durable."""
         self._sizes: list[tuple[int, int]] = []
         self._work = trio.Event()
         self.is_wanted = False
@@ -242,11 +243,6 @@ class Committer:
         """Return whether what the log shows up to a position may be told to clients now."""
         return self.durable_position >= position and (self.may_answer is None or self.may_answer())
 
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes of records that are appended and not yet durable."""
-        return self._pending_bytes
-
     def begin(self, next_sequence: int) -> None:
         """Start with the sequence that follows a log that was read back; before any append."""
         assert not self._sizes, "nothing was appended yet"
@@ -263,11 +259,11 @@ class Committer:
             raise StorageFailed
         self._pending.extend(records)
         size_bytes = sum([len(body) for _, _, body in records])
-        self._pending_bytes += size_bytes
+        self.pending_bytes += size_bytes
         self.position += len(records)
         self._sizes.append((self.position, size_bytes))
         self._new_bytes += size_bytes
-        if is_awaited or self._pending_bytes >= LINGER_LIMIT_BYTES:
+        if is_awaited or self.pending_bytes >= LINGER_LIMIT_BYTES:
             self.want()
         elif not self.is_wanted and self._wanted is None:
             self._work.set()
@@ -354,7 +350,7 @@ class Committer:
             if until > position:
                 break
             done_count += 1
-            self._pending_bytes -= size_bytes
+            self.pending_bytes -= size_bytes
         del self._sizes[:done_count]
         self._wake_waiting()
         self._on_durable(position)
@@ -373,7 +369,7 @@ class Committer:
 
     async def wait_room(self, limit_bytes: int) -> None:
         """Wait until fewer than `limit_bytes` are pending, or the log has failed."""
-        while self._pending_bytes >= limit_bytes and self.failure is None:
+        while self.pending_bytes >= limit_bytes and self.failure is None:
             self.want()
             await self._changed.wait()
 
@@ -392,7 +388,7 @@ class Committer:
         return CommitterStatistics(
             self.position,
             self.durable_position,
-            self._pending_bytes,
+            self.pending_bytes,
             self._batches_count,
             self._records_count,
             self.failure is not None,

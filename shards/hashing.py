@@ -7,7 +7,14 @@ from typing import Any, Final
 from troth.core import commands as c
 from troth.core import workflow_commands as w
 from troth.core.grammar import task_ids
-from troth.persistence.placement import DEFAULT_RULE, PlacementRule, ShardOf, by_id, by_rule
+from troth.persistence.placement import (
+    DEFAULT_RULE,
+    PlacementRule,
+    ShardOf,
+    by_id,
+    by_rule,
+    of_named,
+)
 
 _of_id = attrgetter("id")
 
@@ -115,6 +122,10 @@ class Homes:
             kind: _finder(home, self.of_name if kind in BY_WHOLE_ID else self.of_promise)
             for kind, home in HOMES.items()
         }
+        of_promise = of_named(rule, shard_count)
+        for kind, home in HOMES.items():
+            if home is _of_id and kind not in BY_WHOLE_ID:  # most: without a call between
+                self.of_command[kind] = of_promise
 
 
 def _finder(home: Callable[[Any], str], shard_of: ShardOf) -> Callable[[Any], int]:

@@ -9,6 +9,7 @@ still there (I3).
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Final, final
 
 import structlog
@@ -17,7 +18,7 @@ import trio
 from troth.core.buckets import Buckets
 from troth.core.codes import Code
 from troth.core.commands import CREATING, PROMISE_TIMER, Command, Expire, GoOn, ResumeTime
-from troth.core.json_bytes import own_encoder
+from troth.core.json_bytes import own_encoder_of_many
 from troth.core.limits import (
     BATCH_LIMIT_COUNT,
     LOG_PENDING_LIMIT_BYTES,
@@ -82,9 +83,10 @@ class Shard:
         `lateness` counts how late timers were handled, in seconds; see `LATENESS_BOUNDS_S`.
         """
         self.machine = machine
+        self._carry_out: Final = machine.carry_out
         self.index = machine.state.index
         self.sequence = 0
-        self._encode = own_encoder()
+        self._encode_each = own_encoder_of_many()
         self._clock = clock
         self._committer = committer
         self._turns = turns
@@ -297,7 +299,7 @@ class Shard:
         A pass that is over already has time for one. Raises what a step raises that has left the
         state half changed.
         """
-        carry_out, answers = self.machine.carry_out, turn.answers
+        carry_out, answers = self._carry_out, turn.answers
         take, has_changed = entries.popleft, False
         slice_count = len(entries)
         if slice_count > 1:
@@ -462,21 +464,21 @@ class Shard:
         self, records: Sequence[Record], promise_timers: Sequence[Promise], turn: Turn
     ) -> None:
         """Do the same with what most steps lead to, of one or of several."""
-        encode, index, sequence, taken = self._encode, self.index, self.sequence, turn.records
-        for record in records:
-            sequence += 1
+        if records:
+            encode_each, first = self._encode_each, self.sequence + 1
             try:
-                body = encode(record)
+                bodies = encode_each(records)
             except MemoryError:
                 # The state says so already: if the log is not told, the server has to end.
                 RESERVE.give_away()
-                body = encode(record)
-            taken.append((index, sequence, body))
-        self.sequence = sequence
+                bodies = encode_each(records)
+            self.sequence = last = self.sequence + len(bodies)
+            turn.records.extend(zip(repeat(self.index), range(first, last + 1), bodies))
         if not promise_timers:
             return
-        arm_fixed, near_ms = self.wheel.arm_fixed, max(self._due_from_ms, self._now_ms + 1)
-        for promise in promise_timers:
+        near_ms = max(self._due_from_ms, self._now_ms + 1)
+        arm_fixed = self.wheel.arm_fixed
+        for promise in self.wheel.arm_first_fixed(promise_timers, near_ms):
             timeout = promise.timeout
             if promise.state is PENDING:
                 arm_fixed(promise.id, timeout)

@@ -42,7 +42,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from troth.core.model import PENDING, Promise
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -177,6 +179,31 @@ class TimingWheel(Generic[Key]):
         self._fixed_count += 1
         if slot is self._overdue:
             self._note_overdue(key, deadline_ms)
+
+    def arm_first_fixed(self, promises: Sequence[Promise], least_ms: int) -> Sequence[Promise]:
+        """Do as `arm_fixed` for the first of some promises; return the others, nearly always none.
+
+        The first are pending, and their deadlines are not before `least_ms`.
+        """
+        cursor_ms, slots, shift_of = self._cursor_ms, self._slots, _SHIFT_OF
+        least_ms = max(self._near_ms, least_ms)
+        following = iter(promises)
+        for promise in following:
+            deadline_ms = promise.timeout
+            if deadline_ms < least_ms or promise.state is not PENDING:
+                break
+            shift = shift_of[(deadline_ms ^ cursor_ms).bit_length()]
+            digit = deadline_ms >> shift & _DIGIT
+            slot = slots[(shift << 5) + digit] or self._open_slot(shift, digit)
+            key: Any = promise.id
+            assert key not in slot, "a fixed key is armed once"
+            slot[key] = deadline_ms
+        else:
+            self._fixed_count += len(promises)
+            return ()
+        others = [promise, *following]
+        self._fixed_count += len(promises) - len(others)
+        return others
 
     def arm_all_fixed(
         self, keys: Sequence[Key], deadlines_ms: Sequence[int], now_ms: int

@@ -32,6 +32,7 @@ from troth.core.replies import PromisePage, Reply
 from troth.core.seeds import seed_of, workflow_seed_of
 from troth.core.state import cold as cold_store
 from troth.core.state.cold import Found, Query
+from troth.core.state.creations import create
 
 # See PENDING in model.py.
 _OK: Final = Code.OK
@@ -49,6 +50,7 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
     if command.fence is not None and not context.fence_holds(command.fence, now_ms):
         return Reply(Code.TASK_FENCED)
     if promise_id in state.promises.kept:
+        context.settle()
         existing = context.promise(promise_id, now_ms)
     elif promise_id in state.hidden_promises:
         existing = None
@@ -74,22 +76,26 @@ def create_promise(context: DecisionContext, command: CreatePromise, now_ms: int
                 saturating_add(now_ms, claim.ttl),
                 seed.not_before,
             )
-    context.emit(
-        r.PromiseCreated(
-            promise_id,
-            context.next_serial(),
-            command.timeout,
-            now_ms,
-            command.param,
-            tags or None,
-            command.idempotency_key,
-            command.trace,
-            seed,
-        )
+    next_serial = context.next_serial  # called as a method, an attribute costs more
+    record = r.PromiseCreated(
+        promise_id,
+        next_serial(),
+        command.timeout,
+        now_ms,
+        command.param,
+        tags or None,
+        command.idempotency_key,
+        command.trace,
+        seed,
     )
+    if context.watch.is_on:
+        context.emit(record)
+    else:  # the same, but settled with the next ones
+        context.records.append(record)
+        create(state, record)
     if seed is None:
         context.changes_one_promise = True
-        return Reply(_CREATED, state.promise_timers[-1])
+        return Reply(_CREATED, state.newest)
     task = None
     if claim is not None:
         task = state.tasks[task_ids.invoke_id(promise_id)].copy()

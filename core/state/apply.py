@@ -11,7 +11,7 @@ from troth.core import records as r
 from troth.core import workflow_records as w
 from troth.core.model import INIT, replace
 
-from . import bulk, completions, deletions, executions, imports, leases, locks, workflows
+from . import bulk, completions, creations, deletions, executions, imports, leases, locks, workflows
 from .shard_state import ShardState
 
 
@@ -76,7 +76,7 @@ def entry_deleted(state: ShardState, record: r.EntryDeleted) -> None:
 
 
 APPLY: dict[type[Any], Callable[[ShardState, Any], None]] = {
-    r.PromiseCreated: ShardState.promise_created,
+    r.PromiseCreated: creations.promise_created,
     r.PromiseCompleted: completions.promise_completed,
     r.CompletionBegun: completions.completion_begun,
     r.CompletionContinued: completions.completion_continued,

@@ -42,7 +42,6 @@ from troth.core.model import (
     replace,
 )
 from troth.core.retention_rules import Retention
-from troth.core.tables.folding import fold_plain
 from troth.core.tables.promise_table import PromiseTable
 from troth.core.tables.serial_index import SerialIndex
 from troth.core.tables.tag_index import TagIndex
@@ -132,8 +131,11 @@ class ShardState:
         self.waiting_place = 0  # of the newest row of who waits
         self.has_workflows = False
         self.largest_serial = 0
+        self.fresh: list[Promise] = []
+        """Promises that are in the table, and neither counted nor in an order yet: see `settle`."""
         # Notes for the machine; see the top of this file.
         self.promise_timers: list[Promise] = []
+        self.newest: Promise | None = None  # the promise that was created last
         self.timers: list[tuple[TimerKey, int | None]] = []
         self.touched_roots: dict[str, None] = {}
         self.new_notifications: list[Task] = []
@@ -171,37 +173,37 @@ class ShardState:
 
     # Promises
 
-    def promise_created(self, record: r.PromiseCreated) -> None:
-        promise_id, serial = record.id, record.serial
-        timeout, created_on = record.timeout, record.created_on
-        param, tags, key = record.param, record.tags, record.key_for_create
-        trace, seed = record.trace, record.task
-        promise = Promise(promise_id, serial, PENDING, timeout, created_on, param, tags, key)
-        folded = None
-        if tags is None and key is None and trace is None and seed is None:
-            folded = fold_plain(serial, timeout, created_on, param)
-        elif trace is not None:
-            promise = replace(promise, trace=trace)
-        if folded is None or promise_id.startswith(RESERVED_PREFIX):
-            self.add_promise(promise, seed)
-            return
-        # As `add_promise`, written out: most creates come here.
-        promises = self.promises
-        kept = promises.kept
-        assert promise_id not in kept, "a promise is created once"
-        kept[promise_id] = folded
-        promises.folded_count += 1
-        self.promises_count += 1
-        self.counts.promises[PENDING] += 1
-        self.activity.created_count += 1
-        self.promise_index.append(serial, promise_id)
+    def settle(self) -> None:
+        """Count the promises that were created since the last time, and note places and timers.
+
+        Until then they can only be found by their ids. So this comes before anything that looks at
+        more than that, or changes it; and at the end of a shard's part of a turn.
+        """
+        fresh, self.fresh = self.fresh, []
+        count, last = len(fresh), fresh[-1]
+        self.largest_serial = serial = last.serial
+        if count == 1:
+            ids = [last.id]
+            self.promise_index.append(serial, last.id)
+        else:
+            ids = [promise.id for promise in fresh]
+            self.promise_index.extend([promise.serial for promise in fresh], ids)
+        self.promises.folded_count += count
+        self.promises_count += count
+        self.counts.promises[PENDING] += count
+        self.activity.created_count += count
         if self.tracks_changes:
-            self.changes.promises.append(promise_id)
-        self.largest_serial = serial
-        self.promise_timers.append(promise)
+            self.changes.promises += ids
+        if self.promise_timers:
+            self.promise_timers += fresh
+        else:
+            self.promise_timers = fresh
 
     def add_promise(self, promise: Promise, seed: r.TaskSeed | None) -> None:
         """Take up a pending promise that is new, with its invoke task if it has one."""
+        if self.fresh:
+            self.settle()
+        self.newest = promise
         promise_id, serial = promise.id, promise.serial
         promises = self.promises
         assert promise_id not in promises.kept, "a promise is created once"

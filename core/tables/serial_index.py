@@ -43,6 +43,12 @@ class SerialIndex:
 
     def extend(self, serials: Sequence[int], identifiers: Sequence[str]) -> None:
         """Add the newest entries, oldest first; as `append` does, but many."""
+        last = self._last_serials
+        if last and len(last) + len(serials) <= BLOCK_COUNT:
+            assert serials[0] > last[-1], "serials only grow"
+            last.extend(serials)
+            self._last_ids.extend(identifiers)
+            return
         done_count = 0
         while done_count < len(serials):
             self.append(serials[done_count], identifiers[done_count])

@@ -160,7 +160,8 @@ class Api:
     now_ms: Callable[[], int] = field(default_factory=lambda: SystemClock().now_ms)
     clock_step_ms: Callable[[], int] = lambda: 0
     others_are_ready: Callable[[], bool] = lambda: True
-    readiness: Readiness = Readiness.READY
+    # Each request asks for it, which costs less where the class has no attribute of that name.
+    readiness: Readiness = field(default_factory=lambda: Readiness.READY)
     is_cut_off: bool = False
     may_answer: Callable[[], bool] | None = None
     """Whether clients may be told now what the state shows; None if always."""

@@ -94,6 +94,12 @@ NAMED: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
 }
 """Commands of both promise APIs and the ids that they name, of promises and of schedules."""
 
+ONE_ID: Final = frozenset(kind for kind, names in NAMED.items() if names is _by_id)
+"""Commands that name one thing, by its id."""
+
+ONE_ID_UNLESS_FENCED: Final = frozenset(kind for kind, names in NAMED.items() if names is _fenced)
+"""Those that do so, too, but with a fence."""
+
 LOCKS: Final[Mapping[type[c.Command], Callable[[Any], Named]]] = {
     c.AcquireLock: _by_resource,
     c.ReleaseLock: _by_resource,
@@ -125,12 +131,7 @@ def refuse_unless_permitted(principal: Principal, command: c.Command) -> None:
     kind = type(command)
     names = NAMED.get(kind)
     named: Named
-    # As below, written out for the commonest.
-    if names is _by_id or (names is _fenced and command.fence is None):  # type: ignore[attr-defined]
-        named = identifier = _by_id(command)
-        if identifier.startswith(RESERVED_PREFIX):
-            raise ApiError(Code.RESERVED_ID)
-    elif names is not None:
+    if names is not None:
         named = names(command)
         if type(named) is str:
             if named.startswith(RESERVED_PREFIX):

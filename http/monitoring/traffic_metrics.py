@@ -7,7 +7,7 @@ from troth.http.identity.attempts import AttemptsStatistics
 from troth.http.metrics.families import Family, Group, MetricKind, counter, gauge
 from troth.http.sockets.connection_room import ConnectionRoomStatistics
 from troth.http.sockets.departures import REASONS
-from troth.http.sockets.lane import LaneStatistics
+from troth.http.sockets.lane_served import LaneStatistics
 from troth.http.sockets.listener import ListenerStatistics
 from troth.http.sockets.slow_gate import SlowGateStatistics
 from troth.http.web.feed import FeedStatistics

@@ -239,6 +239,21 @@ def promise_object(
 ) -> PromiseObject:
     """Return a promise, its param and value as `shown` makes them, or else whole."""
     param, state, key_for_create = promise.param, promise.state, promise.key_for_create
+    if state is PENDING and shown is None and key_for_create is None and promise.tags is None:
+        # As below, but without what most have not.
+        data = param.data
+        return PromiseObject(
+            promise.id,
+            state,
+            ValueObject(UNSET, data) if data and param.headers is None else value_object(param),
+            _EMPTY,
+            promise.timeout,
+            UNSET,
+            UNSET,
+            UNSET,
+            promise.created_on,
+            UNSET,
+        )
     if shown is not None:
         shown_param = shown(param)
     elif param is EMPTY_VALUE:

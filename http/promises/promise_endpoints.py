@@ -17,7 +17,7 @@ from troth.core.commands import (
 )
 from troth.core.grammar import addresses
 from troth.core.leases import granted_ttl
-from troth.core.model import EMPTY_VALUE, ClaimRequest, PromiseState
+from troth.core.model import EMPTY_VALUE, ClaimRequest, PromiseState, Value
 from troth.core.replies import Reply
 from troth.http.api.context import Api
 from troth.http.api.rows import (
@@ -84,10 +84,16 @@ def creation(
 ) -> CreatePromise:
     """Return the command that creates a promise."""
     param, tags = body.param, body.tags
+    if param is None:
+        made = EMPTY_VALUE
+    elif param.data and not param.headers:
+        made = Value(None, param.data)
+    else:
+        made = value(param)
     return CreatePromise(
         body.id or "",
         body.timeout or 0,
-        EMPTY_VALUE if param is None else value(param),
+        made,
         string_map(tags) if tags else None,
         headers.idempotency_key,
         headers.strict,

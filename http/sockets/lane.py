@@ -1,10 +1,10 @@
 """The hot lane: one task that serves all connections of the API port which ask for plain things.
 
-Each wake-up takes everything that is ready: it reads, parses, begins every request, has the shards
-carry all of them out as one batch for the log, and goes back to sleep. Answers are written by the
-shards' callbacks, immediately for what is durable already, else when the log is. There is no task
-and no event per request, except for handlers that ask several shards or questions, or wait for the
-end of an execution.
+Each wake-up takes everything that is ready, and while much is asked what has come by then, too: it
+reads, parses, begins every request, has the shards carry all of them out as one batch for the log,
+and goes back to sleep. Answers are written by the shards' callbacks, immediately for what is
+durable already, else when the log is. There is no task and no event per request, except for
+handlers that ask several shards or questions, or wait for the end of an execution.
 
 What the lane serves is derived from the endpoint table (`is_served`): what answers in one piece,
 and streams that it can write, with the dispatcher and the handlers that every way in uses. Its
@@ -21,7 +21,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -46,7 +45,7 @@ from .departures import ANY_HOME, ENDPOINT, HOME, REASONS, HandedOver
 from .lane_connection import LaneConnection
 from .lane_exchange import Exchange, RequestIds
 from .lane_parsing import Head, KnownHeads, NotServed, Parsed, Parser
-from .lane_served import STREAM_GROUPS, is_served, may_be_stream
+from .lane_served import STREAM_GROUPS, LaneStatistics, is_served, may_be_stream
 from .lane_waiting import CHECK_INTERVAL_S, patience_s, quiet_interval_s
 from .link_sockets import LinkSockets
 from .stream_homes import StreamHomes
@@ -65,18 +64,6 @@ _DEFERRED_AT_ONCE_COUNT: Final = 2  # each may take milliseconds to write down
 _PARSERS_KEPT_COUNT: Final = 64
 """Of connections that have ended: the next ones are often of clients that say the same."""
 _log = structlog.get_logger("troth.http.lane")
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStatistics:
-    """Connections on the lane now, and totals since the start."""
-
-    connections_count: int
-    passes_total_count: int
-    requests_total_count: int
-    handed_over_total_count: int
-    failed_total_count: int
-    handed_over_by_reason: Mapping[str, int]
 
 
 class Lane:
@@ -149,7 +136,8 @@ class Lane:
     ) -> None:
         """Serve a connection, with what another process has read; `port` hears how it ends."""
         number = connected.fileno()
-        parser = self._parsers.pop() if self._parsers else self._new_parser()
+        limits = self._limits.header_limit_bytes, self._api.limits.body_limit_bytes
+        parser = self._parsers.pop() if self._parsers else Parser(*limits, self._known_heads)
 
         def leave() -> None:
             self._epoll.unregister(number)
@@ -183,11 +171,6 @@ class Lane:
         except Exception:
             self._give_up(connection)
         self.stir()  # what it has asked is carried out
-
-    def _new_parser(self) -> Parser:
-        return Parser(
-            self._limits.header_limit_bytes, self._api.limits.body_limit_bytes, self._known_heads
-        )
 
     @property
     def connections_count(self) -> int:
@@ -302,6 +285,36 @@ class Lane:
         self.now = trio.current_time()
         self._began_s = time.perf_counter()
         self._hear_log()
+        self._take(events)
+        if self._asked_count > _FEW_COUNT:
+            self._take_more(len(events))
+        if self._deferred and not self.in_flight.is_full:
+            self._go_on_with_deferred()
+        for _ in range(_ROUNDS_LIMIT_COUNT):
+            again, self._again = self._again, []
+            self._work(again)
+            # What streams have written is reported to the shards too.
+            self._has_submitted = False
+            self._shards.run_turn()
+            if not self._again:
+                break
+        if self._links is not None:
+            self._links.flush()
+        self._asked_count = (self._requests_count - before_count) or self._asked_count
+        self._in_pass = False
+
+    def _take_more(self, count: int) -> None:
+        """Take what has come since: who was answered in this pass may have asked again by now."""
+        left_count = _EVENTS_LIMIT_COUNT - count
+        while left_count > 0:
+            events = self._epoll.poll(0, left_count)
+            self._take(events)
+            if len(events) <= _FEW_COUNT:
+                break
+            left_count -= len(events)
+
+    def _take(self, events: Sequence[tuple[int, int]]) -> None:
+        """Begin everything that is ready."""
         connections = self._connections
         if self._stirred is not None and any(number in connections for number, _ in events):
             self._stir_check(self._stirred)
@@ -323,20 +336,6 @@ class Lane:
             if self._stirred is not None:
                 self._stir_check(self._stirred)
             self._acceptor.accept(self._passes_count)
-        if self._deferred and not self.in_flight.is_full:
-            self._go_on_with_deferred()
-        for _ in range(_ROUNDS_LIMIT_COUNT):
-            again, self._again = self._again, []
-            self._work(again)
-            # What streams have written is reported to the shards too.
-            self._has_submitted = False
-            self._shards.run_turn()
-            if not self._again:
-                break
-        if self._links is not None:
-            self._links.flush()
-        self._asked_count = (self._requests_count - before_count) or self._asked_count
-        self._in_pass = False
 
     def _hear_log(self) -> None:
         """Answer what is durable, and write what streams are told by it, before anything new.

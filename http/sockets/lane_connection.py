@@ -299,8 +299,10 @@ class LaneConnection:
                     self._is_last = True
                 exchange = self._lane.exchange(self, parsed)
                 self._request = exchange.request
-                self.received = rest = received[parsed.end :]
-                if rest:
+                if parsed.end == len(received):
+                    self.received = b""
+                else:
+                    self.received = received[parsed.end :]
                     self.partial_since = self._lane.now
                 if self._hold is not None:  # it has not come in one piece
                     self._hold.pin()

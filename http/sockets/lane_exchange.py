@@ -149,10 +149,11 @@ class Exchange(Struct, eq=False):
                 if reply.claimed is not None:
                     reply = dispatcher.api.shards.with_leaf(reply)
                 status, body = handler.rendered(dispatcher.api, call, reply)
+                now_s = perf_counter()
                 if body and dispatcher.is_plain and not request.principal.session_id:
                     # As `_with_headers`, but with nothing to choose.
                     size_bytes, date = len(body), _date
-                    if perf_counter() >= date.ends_s:
+                    if now_s >= date.ends_s:
                         date.renew()
                     before = (
                         _BEFORE_IDS[size_bytes]
@@ -167,12 +168,19 @@ class Exchange(Struct, eq=False):
                 if not RESERVE.give_away():
                     raise
                 status, answer = self._rendered_again(handler, call, reply)
+                now_s = perf_counter()
             except Exception as error:
                 response = self._refusal(error)
                 status, answer = response.status, render(response)
-            self._end(status, answer)
+                now_s = perf_counter()
+            self.client.answered(answer, self.held)
         except MemoryError as error:
             self._lose(error)
+            return
+        api, duration_s = dispatcher.api, now_s - self.started_s
+        api.metrics.requests.answered(request.endpoint, status, duration_s)
+        if status >= 400 or duration_s > api.request_log.above_s or not request.is_plain:
+            self._note(status, duration_s)
 
     def _with_headers(self, status: int, body: bytes) -> bytes:
         """Return the bytes of an answer that has not only the headers that every one has."""
@@ -280,9 +288,16 @@ class Exchange(Struct, eq=False):
 
     def _end(self, status: int, answer: bytes) -> None:
         self.client.answered(answer, self.held)
-        duration_s = perf_counter() - self.started_s
+        self._count(status, perf_counter() - self.started_s)
+
+    def _count(self, status: int, duration_s: float) -> None:
+        """Count the request; it has taken until its answer was handed to the socket."""
+        self.dispatcher.api.metrics.requests.answered(self.request.endpoint, status, duration_s)
+        self._note(status, duration_s)
+
+    def _note(self, status: int, duration_s: float) -> None:
+        """Note more of a request that was counted, where there is more to note."""
         api, request = self.dispatcher.api, self.request
-        api.metrics.requests.answered(request.endpoint, status, duration_s)
         if not request.is_plain and b"traceparent" in request.headers:
             api.metrics.requests.note_trace(
                 request.endpoint, status, duration_s, request.headers[b"traceparent"]

@@ -1,5 +1,7 @@
-"""Which requests the hot lane serves: derived from the table of endpoints."""
+"""Which requests the hot lane serves, derived from the table of endpoints, and its numbers."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from troth.http.api.rows import Endpoint
@@ -40,3 +42,15 @@ def is_served(row: Endpoint) -> bool:
 def may_be_stream(row: Endpoint) -> bool:
     """Return whether the lane answers with a stream, which needs chunks: HTTP/1.0 has none."""
     return row.group in STREAM_GROUPS or row.name in LANE_FEEDS
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """Connections on the lane now, and totals since the start."""
+
+    connections_count: int
+    passes_total_count: int
+    requests_total_count: int
+    handed_over_total_count: int
+    failed_total_count: int
+    handed_over_by_reason: Mapping[str, int]

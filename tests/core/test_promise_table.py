@@ -7,6 +7,7 @@ import pytest
 from troth.core.limits import FOLD_SLICE_COUNT, INTEGER_MAX
 from troth.core.model import EMPTY_VALUE, PENDING, RESOLVED, Promise, Trace, Value, replace
 from troth.core.records import PromiseCreated
+from troth.core.state.creations import promise_created
 from troth.core.state.shard_state import ShardState
 from troth.core.tables import folding
 from troth.core.tables.bulk_load import BulkLoad
@@ -210,8 +211,8 @@ def test_a_new_promise_stays_an_object_while_there_is_no_memory(
         patch.setattr(folding, "_pack_start", fail)
         patch.setattr(folding, "_pack_data_start", fail)
         for serial, param in enumerate((EMPTY_VALUE, Value(None, "aGVsbG8="))):
-            state.promise_created(PromiseCreated(f"p{serial}", serial, 9, 5, param, *[None] * 4))
-    state.promise_created(PromiseCreated("p2", 2, 9, 5, long, *[None] * 4))
+            promise_created(state, PromiseCreated(f"p{serial}", serial, 9, 5, param, *[None] * 4))
+    promise_created(state, PromiseCreated("p2", 2, 9, 5, long, *[None] * 4))
     assert folded_ids(state.promises) == set()
     assert state.promises.folded_count == 0
     assert [one.param for one in state.promises.values()] == [

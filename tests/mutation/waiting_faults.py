@@ -3,6 +3,7 @@
 from .fault import Fault, fault
 
 TABLE, TEST_TABLE = "core/tables/promise_table.py", "core/test_promise_table.py"
+TEST_SETTLING = "core/test_settling.py"
 TEST_PARKED = "shards/test_parked.py"
 
 WAITING_FAULTS: tuple[Fault, ...] = (
@@ -163,6 +164,29 @@ WAITING_FAULTS: tuple[Fault, ...] = (
         "if False:",
         "shards/test_folder.py",
         is_quick=True,
+    ),
+    fault(
+        "creates are not counted before what comes behind them in a turn",
+        "core/machine.py",
+        "        if kind is not CreatePromise and self.state.fresh:",
+        "        if False:",
+        TEST_SETTLING,
+        is_quick=True,
+    ),
+    fault(
+        "creates are not counted before a promise that is created again",
+        "core/decisions/promises.py",
+        "        context.settle()\n",
+        "",
+        TEST_SETTLING,
+        is_quick=True,
+    ),
+    fault(
+        "a promise that was completed in the turn that created it is timed",
+        "shards/wheel.py",
+        "            if deadline_ms < least_ms or promise.state is not PENDING:",
+        "            if deadline_ms < least_ms:",
+        "shards/test_wheel.py",
     ),
     fault(
         "a message that waits forgets its counter",

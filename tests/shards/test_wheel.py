@@ -6,13 +6,16 @@ import random
 import time
 import tracemalloc
 from collections import ChainMap
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from troth.core.model import PENDING, Promise, PromiseState
 from troth.shards.wheel import DEADLINE_MAX_MS, TimingWheel
 
+RESOLVED = PromiseState.RESOLVED
 START_MS = 1_800_000_000_000
 
 # Times near each other, near the borders of slots and levels, and anywhere.
@@ -72,6 +75,38 @@ class WheelModel(RuleBasedStateMachine):
             self.armed_count += 1
             self.model[key] = (deadline_ms, self.armed_count)
             self.fixed_ms[key] = deadline_ms
+
+    @rule(
+        deadlines_ms=st.dictionaries(FIXED_KEYS, TIMES_MS),
+        states=st.lists(st.sampled_from([PENDING, PENDING, RESOLVED]), min_size=10, max_size=10),
+        after_ms=st.integers(0, 400),
+    )
+    def arm_first_fixed(
+        self, deadlines_ms: dict[int, int], states: list[PromiseState], after_ms: int
+    ) -> None:
+        """Up to the first that is completed, or has a deadline that comes too soon."""
+        new = {key: ms for key, ms in deadlines_ms.items() if key not in self.model}
+        promises: list[Any] = [
+            Promise(key, 0, state, ms, 0)  # type: ignore[arg-type]  # the wheel's keys are numbers
+            for (key, ms), state in zip(new.items(), states, strict=False)
+        ]
+        least_ms = self.now_ms + after_ms
+
+        others = self.wheel.arm_first_fixed(promises, least_ms)
+
+        armed = promises[: len(promises) - len(others)]
+        assert [*armed, *others] == promises
+        assert all(one.state is PENDING and one.timeout >= least_ms for one in armed)
+        if others:
+            assert others[0].state is RESOLVED or others[0].timeout < self.wheel_near_ms(least_ms)
+        for one in armed:
+            self.armed_count += 1
+            self.model[one.id] = (one.timeout, self.armed_count)
+            self.fixed_ms[one.id] = one.timeout
+
+    def wheel_near_ms(self, least_ms: int) -> int:
+        """Before this, a deadline is overdue or belongs to the slot that is spreading."""
+        return max(least_ms, self.wheel._near_ms)
 
     @rule(key=FIXED_KEYS, delay_ms=st.integers(-3, 600))
     def arm_fixed_soon(self, key: int, delay_ms: int) -> None:
