@@ -97,11 +97,19 @@ class _AskingLink:
 
 
 @final
+class _OwnerAsked:
+    """The owner of a group on another node, whom a link is to; its epoch is one that it proved."""
+
+    def __init__(self, group: int, epoch: int) -> None:
+        self.group = group
+        self.epoch = epoch
+
+
+@final
 class _LinkSocket:
     """One connection. `receive` takes what comes, and returns whether a turn is needed.
 
-    `say_last` is there if the other end asks; `asked` if this one asks the owner of a group on
-    another node: the group and the owner's epoch.
+    `say_last` is there if the other end asks; `asked` if this one asks an owner on another node.
     """
 
     def __init__(
@@ -111,7 +119,7 @@ class _LinkSocket:
         receive: Callable[[bytes], bool],
         loop: PassLoop,
         say_last: Callable[[], None] | None = None,
-        asked: tuple[int, int] | None = None,
+        asked: _OwnerAsked | None = None,
     ) -> None:
         self.ended = trio.Event()
         self.asked = asked
@@ -324,7 +332,7 @@ class LinkSockets:
         if group in self._connecting:
             self._connecting[group].cancel()
         for link in list(self._sockets.values()):
-            if link.asked is not None and link.asked[0] == group and link.asked[1] < epoch:
+            if link.asked is not None and link.asked.group == group and link.asked.epoch < epoch:
                 link.close()
             else:
                 link.look(is_time=False)
@@ -376,7 +384,7 @@ class LinkSockets:
 
     async def _opened(
         self, peer: int, link: MeshLink
-    ) -> tuple[socket.socket, LinkEnd, tuple[int, int] | None] | None:
+    ) -> tuple[socket.socket, LinkEnd, _OwnerAsked | None] | None:
         """Return a connection to a process, what serves it, and which owner of a group it is.
 
         None if there is none now.
@@ -391,8 +399,15 @@ class LinkSockets:
                     stream = await self._nodes.connect(owner, peer)
                 if stream is None:
                     return None
-                end = self._nodes.asking_end(owner, peer, lambda *_: _AskingLink(link))
-                return stream, end, (peer, owner.epoch)
+                asked = _OwnerAsked(peer, owner.epoch)
+
+                def admit(party: Party, _: Use) -> LinkEnd:
+                    # Perhaps it has just been started again: then it is where it was.
+                    asked.epoch = max(asked.epoch, party.incarnation)
+                    self._mesh.owners.met(peer, party.node, party.incarnation)
+                    return _AskingLink(link)
+
+                return stream, self._nodes.asking_end(owner, peer, admit), asked
         near = _connected_to(self.path_of(peer))
         if near is None:
             return None
@@ -408,7 +423,7 @@ class LinkSockets:
         end: LinkEnd,
         is_up: Callable[[], bool] = lambda: True,
         say_last: Callable[[], None] | None = None,
-        asked: tuple[int, int] | None = None,
+        asked: _OwnerAsked | None = None,
     ) -> bool:
         """Serve a connection until it ends; return whether it has been up."""
         stream.setblocking(False)

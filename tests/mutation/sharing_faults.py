@@ -193,4 +193,11 @@ SHARING_FAULTS: tuple[Fault, ...] = (
         "            pass\n",
         "shards/mesh/test_owners.py",
     ),
+    fault(
+        "the link to an owner that was started again ends when the book names it",
+        "http/sockets/link_sockets.py",
+        "                    asked.epoch = max(asked.epoch, party.incarnation)\n",
+        "                    asked.epoch += 0\n",
+        "http/links/test_node_links.py",
+    ),
 )

@@ -12,6 +12,7 @@ from tests.http.sockets.test_link_sockets import LIMIT_S, Served, id_of
 from tests.shards.guard.ends import SECRET
 from tests.shards.mesh.world import until
 from tests.shards.stage import FAR_MS
+from troth.http.links.node_links import NodeLinks
 from troth.http.sockets import link_sockets
 from troth.shards.guard import guarded_end
 from troth.shards.guard.handshake import encode_call
@@ -150,3 +151,32 @@ async def test_the_next_owner_is_tried_at_once_however_long_the_last_one_was_awa
         all_of.tell_all(1)
         with trio.fail_after(LIMIT_S):
             await until(lambda: north.process.mesh.links[1].is_up)
+
+
+async def test_an_owner_that_was_started_again_keeps_the_link_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reached where the one before it was, and found by the book only later."""
+    tried: list[tuple[str, int]] = []
+    connect = NodeLinks.connect
+
+    async def noted(nodes: NodeLinks, owner: Owner, group: int) -> socket.socket | None:
+        tried.append((nodes.own.node, owner.epoch))
+        return await connect(nodes, owner, group)
+
+    monkeypatch.setattr(NodeLinks, "connect", noted)
+    async with cluster(tmp_path) as all_of:
+        north = await all_of.start("north", 0)
+        del all_of.owners[0]  # so the new one does not come to north by itself
+        await all_of.start("south", 1, epoch=5)
+        owners, link = north.process.mesh.owners, north.process.mesh.links[1]
+        after = all_of.owners[1]
+        owners.places = {"south": (after.host, after.port)}
+        owners.learn(1, Owner("south", after.host, after.port, 4))
+        with trio.fail_after(LIMIT_S):
+            await until(lambda: link.is_up)
+        assert owners.of(1) == after, "it has proved who it is"
+        all_of.tell_all(1)
+        await trio.sleep(0.3)
+        assert (link.is_up, link.incarnation) == (True, 5)
+    assert [epoch for node, epoch in tried if node == "north"] == [4]
