@@ -27,7 +27,7 @@ from troth.core.limits import BULK_EXAMPLES_COUNT, BULK_SCAN_COUNT
 from troth.core.replies import Reply
 from troth.core.workflows import execute_key
 from troth.persistence.placement import ShardOf
-from troth.shards.errors import CallFailed, LinkBroken, Overloaded, StorageFailed
+from troth.shards.errors import CallFailed, LinkBroken, Overloaded
 from troth.shards.surveys.rows import TaskFamily, TaskRow
 from troth.shards.surveys.shown_tasks import STALLED
 from troth.shards.surveys.tasks import TaskPage, TaskQuery
@@ -52,10 +52,6 @@ class WorkShards(Protocol):
     @property
     def shard_of_name(self) -> ShardOf:
         """Find the shard that an entry lives in."""
-        ...  # pragma: no cover
-
-    def is_own(self, index: int) -> bool:
-        """Return whether a shard is in this group."""
         ...  # pragma: no cover
 
     async def ask_shard(self, index: int, command: Command) -> Reply:
@@ -106,10 +102,6 @@ async def ask(shards: WorkShards, index: int, command: Command) -> Reply:
         except (Overloaded, LinkBroken):
             # Where the group is another process's: a slice that was carried out is not again.
             reply = Reply(Code.OVERLOADED)
-        except StorageFailed:
-            if shards.is_own(index):
-                raise
-            reply = Reply(Code.OVERLOADED)  # that process ends, and another one has the group
         if reply.code is not Code.OVERLOADED:
             return reply
         # Clients come first.

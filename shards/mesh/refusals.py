@@ -1,4 +1,8 @@
-"""How an error that a shard gives instead of an answer is named between processes."""
+"""How an error that a shard gives instead of an answer is named between processes.
+
+A process whose log has failed ends, and another one comes after it. So to those who asked it is as
+one that has died: it is unknown whether it was done. Their own logs are well.
+"""
 
 from typing import Final
 
@@ -16,8 +20,9 @@ from .frames import LinkDamaged
 
 _KINDS: Final[dict[bytes, type[ShardsError]]] = {
     kind.__name__.encode(): kind
-    for kind in (Overloaded, Stopping, StorageFailed, OutOfReach, LinkBroken, CallFailed)
+    for kind in (Overloaded, Stopping, OutOfReach, LinkBroken, CallFailed)
 }
+_KINDS[StorageFailed.__name__.encode()] = LinkBroken
 
 
 def name_of(error: ShardsError) -> bytes:

@@ -127,6 +127,13 @@ BULK_FAULTS: tuple[Fault, ...] = (
         f"{GROUPS}::test_tasks_of_all_groups_are_sent_again",
     ),
     fault(
+        "a log that has failed elsewhere counts as this process's own",
+        "shards/mesh/refusals.py",
+        "_KINDS[StorageFailed.__name__.encode()] = LinkBroken",
+        "_KINDS[StorageFailed.__name__.encode()] = StorageFailed",
+        f"{GROUPS}::test_jobs_are_known_though_the_log_of_another_group_failed_while_they_were_read",
+    ),
+    fault(
         "progress of a bulk job whose answer was lost counts twice",
         DECISIONS,
         "    if part is not None and part.places == command.places:\n",

@@ -126,8 +126,8 @@ SHARING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a process that is started again does not know who had its seat",
         SUPERVISOR,
-        'child.tell({"tell": "go", "ended": life.gone})',
-        'child.tell({"tell": "go", "ended": []})',
+        "child.seat(self._seat(life), life.gone)",
+        "child.seat(self._seat(life), [])",
         SHARING_NODES,
     ),
     fault(

@@ -33,9 +33,8 @@ from troth.core.commands import (
 )
 from troth.core.grammar import task_ids
 from troth.core.model import RESOLVED, TAG_ORIGIN
-from troth.core.replies import Reply
 from troth.shards.bulk.jobs import BulkJobs
-from troth.shards.bulk.works import TaskLists, ask
+from troth.shards.bulk.works import TaskLists
 from troth.shards.errors import LinkBroken, OutOfReach, ShardsError, StorageFailed
 from troth.shards.gathered.home_looks import AllLooks
 from troth.shards.gathered.surveys import AllSurveys
@@ -270,32 +269,23 @@ async def test_tasks_of_all_groups_are_sent_again(autojump_clock: MockClock) -> 
         assert job.counts == BulkCounts(len(found))
 
 
-class FailingShards:
-    """Shards of which one's log has failed; the next time it is asked another process has it."""
-
-    count = 2
-    shard_of_name = staticmethod(lambda _: 1)
-
-    def __init__(self) -> None:
-        self.asked_count = 0
-
-    def is_own(self, index: int) -> bool:
-        """Return whether a shard is in this group."""
-        return index == 0
-
-    async def ask_shard(self, index: int, command: Command) -> Reply:  # noqa: ARG002
-        """Fail the first time."""
-        await trio.lowlevel.checkpoint()
-        self.asked_count += 1
-        if self.asked_count == 1:
-            raise StorageFailed
-        return Reply(Code.OK)
-
-
-async def test_a_job_waits_while_the_log_of_another_group_has_failed(
-    autojump_clock: MockClock,
+async def test_jobs_are_known_though_the_log_of_another_group_failed_while_they_were_read(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = FailingShards()
-    assert (await ask(shards, 1, ReadPromise("a"))).code is Code.OK
-    with pytest.raises(StorageFailed):
-        await ask(FailingShards(), 0, ReadPromise("a"))
+    """That process ends, and another one has its group (seed 191 of `--nodes 3 --groups 4`)."""
+    async with world(2) as server:
+        asked_count = 0
+        submit = server.processes[1].shards.submit_to
+
+        def fail(index: int, command: Command, held: Any, asker: Any) -> None:
+            nonlocal asked_count
+            asked_count += 1
+            if asked_count < 3:
+                asker.refuse(StorageFailed())
+            else:
+                submit(index, command, held, asker)
+
+        monkeypatch.setattr(server.processes[1].shards, "submit_to", fail)
+        async with jobs_of(server.processes[0], NoTasks()) as jobs:
+            assert jobs.all_progress() == []
+        assert asked_count >= 3

@@ -14,6 +14,7 @@ from troth.core.replies import Claimed, PromisePage, Reply
 from troth.core.workflow_commands import EnsurePromise, SearchWorkflows
 from troth.core.workflows import WorkflowFence, WorkflowState
 from troth.shards.errors import (
+    CallFailed,
     LinkBroken,
     OutOfReach,
     Overloaded,
@@ -221,13 +222,17 @@ def test_lists_of_numbers() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [Overloaded, Stopping, StorageFailed, OutOfReach, LinkBroken],
+    [Overloaded, Stopping, OutOfReach, LinkBroken, CallFailed],
     ids=lambda kind: kind.__name__,
 )
 def test_errors_keep_their_kind(kind: type[ShardsError]) -> None:
     assert type(error_of(name_of(kind()))) is kind
     with pytest.raises(LinkDamaged):
         error_of(b"KeyboardInterrupt")
+
+
+def test_a_log_that_has_failed_is_to_others_as_a_process_that_has_died() -> None:
+    assert type(error_of(name_of(StorageFailed()))) is LinkBroken
 
 
 def place(process: int = 0, data_id: str = "data", count: int = 3) -> ProcessPlace:
