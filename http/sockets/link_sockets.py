@@ -289,6 +289,7 @@ class LinkSockets:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, and keep links to all others, until canceled. Raises OSError: cannot listen."""
+        self._has_ended = False
         path = self.path_of(self._mesh.place.process)
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
             await listen_at(listening, path, _BACKLOG_COUNT)
