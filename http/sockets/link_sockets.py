@@ -243,6 +243,7 @@ class LinkSockets:
         self._sockets: dict[int, _LinkSocket] = {}
         self._connecting: dict[int, trio.CancelScope] = {}
         self._news = trio.Event()
+        self._has_ended = False
 
     # What the loop calls in a pass
 
@@ -306,7 +307,8 @@ class LinkSockets:
                 self.end()
 
     def end(self) -> None:
-        """End all links, and refuse what waits for others."""
+        """End all links, make no further ones, and refuse what waits for others."""
+        self._has_ended = True
         for link in list(self._sockets.values()):
             link.close()
         for one in self._mesh.links.values():
@@ -426,6 +428,10 @@ class LinkSockets:
         asked: _OwnerAsked | None = None,
     ) -> bool:
         """Serve a connection until it ends; return whether it has been up."""
+        if self._has_ended:  # so has the loop, or will
+            stream.close()
+            await trio.lowlevel.checkpoint()
+            return False
         stream.setblocking(False)
         was_up = False
 

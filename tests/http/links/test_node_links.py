@@ -180,3 +180,20 @@ async def test_an_owner_that_was_started_again_keeps_the_link_to_it(
         await trio.sleep(0.3)
         assert (link.is_up, link.incarnation) == (True, 5)
     assert [epoch for node, epoch in tried if node == "north"] == [4]
+
+
+async def test_there_are_no_further_links_when_a_process_has_given_its_last_answers(
+    tmp_path: Path,
+) -> None:
+    """Its lanes have ended, in whose passes links are served."""
+    async with cluster(tmp_path) as all_of:
+        north = await all_of.start("north", 0)
+        south = await all_of.start("south", 1)
+        all_of.tell_all(0)
+        all_of.tell_all(1)
+        with trio.fail_after(LIMIT_S):
+            await until(lambda: south.process.mesh.links[0].is_up)
+        north.links.end()
+        for _ in range(20):
+            await trio.sleep(0.02)
+            assert not north.links._sockets
