@@ -38,6 +38,7 @@ class _Run:
         self.counter = counter
         self._random = world.random(f"{node_id} {promise_id} {counter}")
         self.scope = trio.CancelScope()
+        self.is_over = False
 
     async def assign(self) -> bool:
         """Take the lease; whether this node has it now."""
@@ -114,6 +115,9 @@ class _Node:
     def _obey(self, order: NodeMessage, nursery: trio.Nursery) -> None:
         promise_id = EXECUTION_PREFIX + order.execution_id
         if order.kind is NodeMessageKind.RUN:
+            known = self._running.get(promise_id)
+            if known is not None and known.counter == order.counter and not known.is_over:
+                return  # as a node does (`node/agent.py`); the next owner of a group asks again
             run = _Run(self._world, self.id, promise_id, order.counter)
             self._running[promise_id] = run
             nursery.start_soon(self._execute, run)
@@ -121,6 +125,12 @@ class _Node:
             self._running[promise_id].scope.cancel()
 
     async def _execute(self, run: _Run) -> None:
+        try:
+            await self._carry_out(run)
+        finally:
+            run.is_over = True
+
+    async def _carry_out(self, run: _Run) -> None:
         faults = self._world.faults
         self._maybe_die()
         with run.scope:
