@@ -12,7 +12,11 @@ import time
 from base64 import b64decode
 from typing import Any, Final, final
 
-from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS, STREAM_READ_LIMIT_BYTES
+from troth.core.limits import (
+    JETSTREAM_ANSWER_LIMIT_MS,
+    JETSTREAM_BEHIND_MS,
+    STREAM_READ_LIMIT_BYTES,
+)
 
 from .jetstream_connection import (
     WRONG_LAST_SEQUENCE,
@@ -44,6 +48,8 @@ class JetStreamStream:
     `replicas_count` is for a new stream; None means that of the one that is there, or the default.
     Without `may_make`, all of it was made before, with its cluster.
     """
+
+    behind_ms = JETSTREAM_BEHIND_MS
 
     def __init__(
         self,

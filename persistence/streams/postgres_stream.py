@@ -42,6 +42,8 @@ class PostgresStream:
     Raises StreamRefused if that is not one. Nothing is connected before it is needed.
     """
 
+    behind_ms = 0
+
     def __init__(
         self,
         url: str,

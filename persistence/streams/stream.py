@@ -29,6 +29,11 @@ class Stream(Protocol):
         """The place of the stream, for people; without any password."""
         ...  # pragma: no cover
 
+    @property
+    def behind_ms(self) -> int:
+        """How long the engine may show less than there is, in one piece; 0 if it never does."""
+        ...  # pragma: no cover
+
     def found(self, identity: bytes) -> bytes:
         """Make the stream with this identity unless there is one; return the one it has.
 

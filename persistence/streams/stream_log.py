@@ -185,11 +185,16 @@ class StreamLog:
     def check_mark(self, directory: str, pause: Callable[[], None]) -> None:
         """Raise StreamDamaged unless the stream is the one that the mark was taken from.
 
-        `directory` is what holds the mark. Raises LogFailed too.
+        `directory` is what holds the mark. An engine that shows less may be behind for a while; so
+        it is looked at again. Raises LogFailed too.
         """
         mark = self.mark
         assert mark is not None
-        shown = self._read(mark.number, pause)
+        gives_up_ms = self._boot_ms() + self._stream.behind_ms
+        while not (shown := self._read(mark.number, pause)) and self._boot_ms() < gives_up_ms:
+            # The directory may have begun with a snapshot that another server of the engine gave.
+            pause()
+            self._sleep_s(LOOK_INTERVAL_S)
         decoded = decode_stream_frame(shown[0][1]) if shown else None
         if decoded is None or (decoded[0].number, decoded[1]) != (mark.number, mark.checksum):
             raise another_history(self._stream.name, mark.number, directory)

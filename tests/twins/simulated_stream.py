@@ -68,6 +68,7 @@ class SimulatedStream:
     """One client of an engine. `chance` is that of a fault in each call; `faults` names them."""
 
     name = "a simulated stream"
+    behind_ms = 20_000
 
     def __init__(
         self,

@@ -199,6 +199,7 @@ class EngineClient:
     """A node's connection to the stream. `is_cut` says whether it is cut off from the engine."""
 
     name = "a simulated stream"
+    behind_ms = 20_000
 
     def __init__(self, engine: ClusterEngine, node: str, is_cut: Callable[[], bool]) -> None:
         self._engine = engine
