@@ -257,9 +257,7 @@ STREAM_LOOK_EXPECTED_MS: Final = 10  # the same if the owner is about to leave t
 STREAM_ANSWER_LIMIT_MS: Final = 5_000  # how long an engine may take to answer
 JETSTREAM_ANSWER_LIMIT_MS: Final = 2_000  # how long one of several servers may; then another
 STREAM_PATIENCE_MS: Final = 30_000  # how long an append may stay in doubt; then the server stops
-JETSTREAM_BEHIND_MS: Final = (
-    20_000  # how long a server that was cut off may show too little
-)
+JETSTREAM_BEHIND_MS: Final = 20_000  # how long a server that was cut off may show too little
 STREAM_FRAME_LIMIT_BYTES: Final = 512 * 1024  # of records; larger batches go in parts
 STREAM_READ_LIMIT_BYTES: Final = 8 * 1024 * 1024  # read in one piece
 STREAM_TABLE_BYTES: Final = 64 * 1024 * 1024  # of one of the tables that are emptied in turn

@@ -14,7 +14,8 @@ from .workflows import WorkflowFence, WorkflowState
 class EnsurePromise(Command, frozen=True):
     """Create a promise unless its id exists; answer the stored one either way.
 
-    Past its timeout it is stored settled, as of its timeout.
+    Past its timeout it is stored settled, as of its timeout. One that `is_again` asked, since the
+    answer was lost, is answered the stored promise though its fence does not hold any more.
     """
 
     id: str
@@ -23,18 +24,20 @@ class EnsurePromise(Command, frozen=True):
     tags: dict[str, str] | None = None
     fence: WorkflowFence | None = None
     trace: Trace | None = None
+    is_again: bool = False
 
 
 class SettlePromise(Command, frozen=True):
     """Settle a promise with one of `lifecycles.COMPLETION_STATES`, unless it is settled already.
 
-    The stored promise is answered either way.
+    The stored promise is answered either way. `is_again` is as in EnsurePromise.
     """
 
     id: str
     state: PromiseState
     value: Value = EMPTY_VALUE
     fence: WorkflowFence | None = None
+    is_again: bool = False
 
 
 class RegisterAwait(Command, frozen=True):

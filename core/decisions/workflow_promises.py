@@ -51,7 +51,7 @@ def ensure_promise(context: DecisionContext, command: EnsurePromise, now_ms: int
     if fence is not None:
         code = judge_fence(context, fence, now_ms)
         if code is not _OK:
-            return Reply(code)
+            return _refused(context, command, code, now_ms)
     promise = context.promise(command.id, now_ms)
     if promise is None:
         promise = create(context, command, now_ms)
@@ -123,13 +123,28 @@ def settle_promise(context: DecisionContext, command: SettlePromise, now_ms: int
     if fence is not None:
         code = judge_fence(context, fence, now_ms)
         if code is not _OK:
-            return Reply(code)
+            return _refused(context, command, code, now_ms)
     promise = context.promise(command.id, now_ms)
     if promise is None:
         return Reply(Code.PROMISE_NOT_FOUND)
     if promise.state is PENDING:
         promise = settle(context, command.id, command.state, command.value, now_ms)
     return Reply(_OK, promise=promise)
+
+
+def _refused(
+    context: DecisionContext, command: EnsurePromise | SettlePromise, code: Code, now_ms: int
+) -> Reply:
+    """Refuse what its fence does not allow.
+
+    What is asked again may have been carried out while the fence held. To say that nothing was done
+    would be wrong then, and the stored promise is what the first answer had.
+    """
+    promise = context.promise(command.id, now_ms) if command.is_again else None
+    is_done = promise is not None and (
+        isinstance(command, EnsurePromise) or promise.state is not PENDING
+    )
+    return Reply(_OK, promise=promise) if is_done else Reply(code)
 
 
 def settle(

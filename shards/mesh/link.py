@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, final
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from troth.core.commands import Command, Receive
 from troth.core.limits import (
@@ -61,7 +62,7 @@ from .refusals import error_of
 _ASK: Final = Kind.ASK
 _PARCELS: Final = Kind.PARCELS
 _NOT_ASKED: Final = "an answer to a question that was not asked"
-_REPEATABLE: Final = frozenset({EnsurePromise, SettlePromise})
+_REPEATABLE: Final = (EnsurePromise, SettlePromise)
 
 _log = structlog.get_logger("troth.mesh")
 
@@ -330,7 +331,9 @@ class MeshLink:
         again: list[_Question] = []
         now_s = self._now_s()
         for question in in_flight.values():
-            if is_repeatable(question.command) and now_s < question.until_s:
+            command = question.command
+            if isinstance(command, _REPEATABLE) and now_s < question.until_s:
+                question.command = replace(command, is_again=True)
                 again.append(question)
             else:
                 question.asker.refuse(LinkBroken())

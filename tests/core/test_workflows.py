@@ -228,6 +228,33 @@ def test_a_fence_is_checked_with_the_action(system: System) -> None:
     assert system.ask(c.ReadPromise("b")).code == Code.PROMISE_NOT_FOUND
 
 
+def test_what_is_asked_again_is_answered_as_it_was_under_the_fence(
+    system: System,
+) -> None:
+    """Its answer was lost with a link. To say "refused" would say that nothing was done."""
+    run(system, "r")
+    fence = WorkflowFence("r", 1)
+    system.ask(w.EnsurePromise("a", INTEGER_MAX, fence=fence))
+    system.ask(w.EnsurePromise("pending", INTEGER_MAX, fence=fence))
+    system.ask(w.SettlePromise("a", RESOLVED, fence=fence))
+    system.now = LONG_MS
+    for done in (
+        w.EnsurePromise("a", INTEGER_MAX, fence=fence, is_again=True),
+        w.SettlePromise("a", RESOLVED, fence=fence, is_again=True),
+    ):
+        reply = system.ask(done)
+        assert reply.code == Code.OK
+        assert reply.promise is not None
+        assert reply.promise.state is RESOLVED
+    for not_done in (
+        w.EnsurePromise("b", INTEGER_MAX, fence=fence, is_again=True),
+        w.SettlePromise("pending", RESOLVED, fence=fence, is_again=True),
+        w.EnsurePromise("a", INTEGER_MAX, fence=fence),
+    ):
+        assert system.ask(not_done).code == Code.WORKFLOW_STATE
+    assert system.ask(c.ReadPromise("b")).code == Code.PROMISE_NOT_FOUND
+
+
 def test_a_fence_ends_with_the_deadline_of_its_task(system: System) -> None:
     ensure(system, "r", 100, target=GROUP)
     acquire(system, "r", 0)

@@ -102,4 +102,11 @@ CLUSTER_FAULTS: Final[tuple[Fault, ...]] = (
         )
         for name in _NAMES
     ),
+    fault(
+        "a stream that a server shows less of for a while counts as set back",
+        "persistence/streams/stream_log.py",
+        "self._boot_ms() + self._stream.behind_ms",
+        "self._boot_ms()",
+        "persistence/streams/test_stream_log.py",
+    ),
 )

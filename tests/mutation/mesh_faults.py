@@ -295,4 +295,18 @@ MESH_FAULTS: tuple[Fault, ...] = (
         "pass",
         "shards/gathered/test_cuts.py",
     ),
+    fault(
+        "what a broken link asks again is refused, though it was done while the fence held",
+        LINK,
+        "question.command = replace(command, is_again=True)",
+        "question.command = replace(command, is_again=False)",
+        FENCES,
+    ),
+    fault(
+        "a settlement that is asked again is said to be done though the promise is pending",
+        "core/decisions/workflow_promises.py",
+        "isinstance(command, EnsurePromise) or promise.state is not PENDING",
+        "True",
+        "core/test_workflows.py",
+    ),
 )

@@ -31,7 +31,7 @@ from troth.core.workflows import WorkflowFence
 from troth.shards.errors import LinkBroken, OutOfReach
 from troth.shards.mesh.passes import GivenPasses
 
-from .world import World, world
+from .world import World, until, world
 
 HOUR_MS = 3_600_000
 
@@ -94,6 +94,34 @@ async def test_a_fence_of_a_workflow_task_of_another_group(autojump_clock: MockC
         await server.call(0, FulfillWorkflow(name, fence.version, RESOLVED))
         reply = await server.call(1, EnsurePromise(child, FAR_MS, fence=fence))
         assert reply.code is Code.WORKFLOW_STATE
+
+
+async def test_what_was_done_for_a_task_is_not_refused_when_it_is_asked_again(
+    autojump_clock: MockClock,
+) -> None:
+    """The link broke before the answer came, and the task ended until there was another one.
+
+    Seed 203 of `--nodes 3 --groups 4`: a child was created, and its maker told that it was not.
+    """
+    async with world(2, delay_s=0.1) as server:
+        name, child = server.id_of(1, "flow"), server.id_of(0, "child")
+        tags = {"resonate:target": WORKER}
+        made = await server.call(1, CreateWorkflow(name, FAR_MS, "worker", 60_000, tags=tags))
+        assert made.workflow is not None
+        fence = WorkflowFence(name, made.workflow.version)
+        asked = server.ask(1, EnsurePromise(child, FAR_MS, fence=fence))
+        with trio.fail_after(5):
+            states = server.processes[0].shards.states
+            await until(lambda: any(child in one.promises for one in states()))
+        server.wires[1, 0].cut()
+        await server.call(1, FulfillWorkflow(name, fence.version, RESOLVED))
+        assert not asked.is_done
+        server.wires[1, 0].mend()
+        with trio.fail_after(5):
+            await until(lambda: asked.is_done)
+        assert asked.reply is not None
+        assert asked.reply.code is Code.OK
+        assert asked.reply.promise is not None
 
 
 async def given_to_one_that_hangs(server: World, fence: Fence, command: Command) -> None:
