@@ -23,7 +23,7 @@ def examine_processes(settings: Settings) -> Iterator[Finding]:
         yield from _fit(settings)  # none runs, or it has one process
     else:
         yield from map(_process, answer["processes"])
-        spare = answer["spare"]
+        spare = answer.get("spare")  # a supervisor of the version before has none
         if spare is not None:
             yield ok("spare process", f"pid {spare['pid']}, waits to replace one that ends")
 

@@ -31,7 +31,7 @@ class Stream(Protocol):
 
     @property
     def behind_ms(self) -> int:
-        """How long the engine may show less than there is, in one piece; 0 if it never does."""
+        """Return how long the engine may show less than there is; 0 if it never does."""
         ...  # pragma: no cover
 
     def found(self, identity: bytes) -> bytes:
