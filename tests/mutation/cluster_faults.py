@@ -107,6 +107,6 @@ CLUSTER_FAULTS: Final[tuple[Fault, ...]] = (
         "persistence/streams/stream_log.py",
         "self._boot_ms() + self._stream.behind_ms",
         "self._boot_ms()",
-        "persistence/streams/test_stream_log.py",
+        "persistence/streams/test_standing_by.py",
     ),
 )

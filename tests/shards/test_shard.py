@@ -23,6 +23,7 @@ from troth.core.commands import (
 )
 from troth.core.continuations import ContinueCompletions
 from troth.core.decisions.table import DECISIONS
+from troth.core.json_bytes import own_encoder_of_many
 from troth.core.limits import TASK_CLAIM_TIMEOUT_MS
 from troth.core.machine import Machine, Step
 from troth.core.model import EMPTY_VALUE, Fence, PromiseState, replace
@@ -32,7 +33,6 @@ from troth.core.records import (
     PromiseCompleted,
     PromiseCreated,
     TaskEnqueued,
-    encode,
 )
 from troth.core.replies import Reply
 from troth.persistence.errors import LogFailed
@@ -516,11 +516,10 @@ def without_memory(real: Callable[..., Any], times_count: int) -> Callable[..., 
 async def test_a_command_that_changed_nothing_for_want_of_memory_is_overload(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(Machine, "carry_out", without_memory(Machine.carry_out, 1))
     async with stage() as s:
-        with monkeypatch.context() as patched:
-            patched.setattr(Machine, "carry_out", without_memory(Machine.carry_out, 1))
-            asked = s.ask(create("p"))
-            await settle()
+        asked = s.ask(create("p"))
+        await settle()
         assert asked.reply is not None
         assert asked.reply.code is Code.OVERLOADED
         assert (await s.call(create("p"))).code is Code.CREATED
@@ -565,7 +564,8 @@ async def test_a_record_is_encoded_with_the_reserve(
     monkeypatch: pytest.MonkeyPatch, reserve: None
 ) -> None:
     """The state has changed by then."""
-    monkeypatch.setattr(shard_module, "own_encoder", lambda: without_memory(encode, 1))
+    encode_each = without_memory(own_encoder_of_many(), 1)
+    monkeypatch.setattr(shard_module, "own_encoder_of_many", lambda: encode_each)
     async with stage() as s:
         asked = s.ask(create("p"))
         await settle()

@@ -1,4 +1,4 @@
-"""How often a node that stands by reads its stream."""
+"""How often a node that stands by reads its stream, and what it makes of one that is behind."""
 
 from random import Random
 from typing import Any
@@ -92,3 +92,28 @@ def test_a_node_that_is_behind_reads_on_immediately() -> None:
 def test_a_node_looks_more_often_while_it_expects_the_group() -> None:
     reads = _standing_by(0, look_s=lambda: 0.01)
     assert reads[-1][0] - reads[5][0] < 20 * 30
+
+
+def test_an_engine_that_is_behind_a_mark_is_looked_at_again() -> None:
+    """A directory that began with a snapshot may have more than a server that was cut off shows.
+
+    Seed 203 of `--nodes 3 --groups 4`: the node ended, and said that the log was set back.
+    """
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    owner = _log(SimulatedStream(engine, _SteadyRandom(0), clock), clock, 1)
+    list(owner.take_over(_go_on))
+    for number in range(1, 100):
+        owner.append([(0, number, b"%d" % number)], number)
+    mark = owner.mark_before(90)
+    assert mark is not None
+    owner.close()
+    behind = SimulatedEngine(engine.identity, engine.frames[: mark.number - 1])
+    began_ms = clock.time_ms
+
+    def catch_up() -> None:
+        if clock.time_ms >= began_ms + 5_000:
+            behind.frames[:] = engine.frames
+
+    reader = _log(SimulatedStream(behind, _SteadyRandom(0), clock), clock, 2, mark=mark)
+    reader.check_mark("/data", catch_up)
+    assert len(behind.frames) > mark.number

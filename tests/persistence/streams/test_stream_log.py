@@ -504,28 +504,6 @@ def test_a_mark_is_held_against_what_the_stream_has() -> None:
             _log(changed, clock, 2, mark=mark).check_mark("/data", _go_on)
 
 
-def test_an_engine_that_is_behind_a_mark_is_looked_at_again() -> None:
-    """A directory that began with a snapshot may have more than a server that was cut off shows.
-
-    Seed 203 of `--nodes 3 --groups 4`: the node ended, and said that the log was set back.
-    """
-    engine, clock = SimulatedEngine(), SimulatedClock()
-    log = _owner(engine, clock)
-    for number in range(1, 100):
-        log.append([(0, number, b"%d" % number)], number)
-    mark = log.mark_before(90)
-    assert mark is not None
-    log.close()
-    behind = SimulatedEngine(engine.identity, engine.frames[: mark.number - 1])
-    began_ms = clock.time_ms
-
-    def catch_up() -> None:
-        if clock.time_ms >= began_ms + 5_000:
-            behind.frames[:] = engine.frames
-
-    _log(behind, clock, 2, mark=mark).check_mark("/data", catch_up)
-
-
 def test_a_stream_that_cannot_be_read_is_given_up_when_patience_is_over() -> None:
     engine, clock = SimulatedEngine(), SimulatedClock()
     _owner(engine, clock).close()
