@@ -83,7 +83,6 @@ class Shard:
         `lateness` counts how late timers were handled, in seconds; see `LATENESS_BOUNDS_S`.
         """
         self.machine = machine
-        self._carry_out: Final = machine.carry_out
         self.index = machine.state.index
         self.sequence = 0
         self._encode_each = own_encoder_of_many()
@@ -299,7 +298,7 @@ class Shard:
         A pass that is over already has time for one. Raises what a step raises that has left the
         state half changed.
         """
-        carry_out, answers = self._carry_out, turn.answers
+        carry_out, answers = self.machine.carry_out, turn.answers
         take, has_changed = entries.popleft, False
         slice_count = len(entries)
         if slice_count > 1:
