@@ -42,7 +42,7 @@ SERVE: Final = (sys.executable, "-m", "troth", "serve")
 
 _PROCESSES_COUNT: Final = 8
 _PROCESS_PORTS_COUNT: Final = 2_500
-_USUAL_WORKERS_COUNT: Final = 2
+_USUAL_WORKERS_COUNT: Final = 3
 _WORKER: Final = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
 _FIRST_PORT: Final = 12_000 + _PROCESS_PORTS_COUNT * (
     int(_WORKER) % _PROCESSES_COUNT

@@ -162,4 +162,4 @@ def test_what_runs_goes_on_when_process_0_is_killed(tenancy: Tenancy) -> None:
     assert set(node.runs) == set(ids)
     assert set(node.runs.values()) == {1}, node.runs
     assert node.most_count <= SLOTS_COUNT
-    assert node.streams_count >= 3
+    assert node.streams_count >= 2  # the second may be killed before the node is back

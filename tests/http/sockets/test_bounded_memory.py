@@ -111,10 +111,12 @@ async def test_bodies_beyond_the_budget_are_refused(lane: bool) -> None:
                 break
             await trio.sleep(0.05)
         await trio.sleep(STALLED_S + 0.1)
-        async with await connect(listener) as stream:
-            await stream.send_all(post(len(whole)) + whole)
-            with trio.fail_after(20):
-                assert (await stream.receive_some(13)).startswith(b"HTTP/1.1 201 ")
+        status = b""
+        with trio.fail_after(20):
+            while status != b"201":  # on a busy machine they go a little later
+                async with await connect(listener) as stream:
+                    await stream.send_all(post(len(whole)) + whole)
+                    status = (await stream.receive_some(13)).split()[1]
         answers = [await answer_of(stream) for stream in streams[2:]]
         for stream in streams:
             await stream.aclose()
