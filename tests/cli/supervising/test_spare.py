@@ -102,6 +102,7 @@ def test_one_that_ends_is_replaced(server: Supervised, tmp_path: Path) -> None:
     assert server.pids()[1:] == pids[1:]
 
 
+@pytest.mark.slow
 def test_one_that_hangs_gets_no_seat(server: Supervised) -> None:
     spare, pids = server.wait_spare(), server.pids()
     os.kill(spare, signal.SIGSTOP)

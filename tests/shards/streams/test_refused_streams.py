@@ -52,8 +52,11 @@ async def test_a_directory_that_was_taken_away(tmp_path: Path) -> None:
         (tmp_path / "elsewhere").rename(tmp_path / "a")
 
 
-async def test_a_stream_that_was_set_back_behind_the_checkpoints(tmp_path: Path) -> None:
+async def test_a_stream_that_was_set_back_behind_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a database that was restored from a backup: what was acknowledged is not in it."""
+    monkeypatch.setattr(SimulatedStream, "behind_ms", 0)
     engine = Engine()
     async with node(engine, tmp_path / "a") as one:
         await one.create(*(f"p{number}" for number in range(10)))
