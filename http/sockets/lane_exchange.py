@@ -288,10 +288,7 @@ class Exchange(Struct, eq=False):
 
     def _end(self, status: int, answer: bytes) -> None:
         self.client.answered(answer, self.held)
-        self._count(status, perf_counter() - self.started_s)
-
-    def _count(self, status: int, duration_s: float) -> None:
-        """Count the request; it has taken until its answer was handed to the socket."""
+        duration_s = perf_counter() - self.started_s
         self.dispatcher.api.metrics.requests.answered(self.request.endpoint, status, duration_s)
         self._note(status, duration_s)
 

@@ -19,7 +19,7 @@ what `take` returns. The link is up when the other end has said who it is.
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, TypeGuard, final
 
 import structlog
 from msgspec import Struct
@@ -62,12 +62,12 @@ from .refusals import error_of
 _ASK: Final = Kind.ASK
 _PARCELS: Final = Kind.PARCELS
 _NOT_ASKED: Final = "an answer to a question that was not asked"
-_REPEATABLE: Final = (EnsurePromise, SettlePromise)
+_REPEATABLE: Final = frozenset({EnsurePromise, SettlePromise})
 
 _log = structlog.get_logger("troth.mesh")
 
 
-def is_repeatable(command: Command) -> bool:
+def is_repeatable(command: Command) -> TypeGuard[EnsurePromise | SettlePromise]:
     """Return whether a command may be asked again without knowing whether it was carried out."""
     return type(command) in _REPEATABLE
 
@@ -332,7 +332,7 @@ class MeshLink:
         now_s = self._now_s()
         for question in in_flight.values():
             command = question.command
-            if isinstance(command, _REPEATABLE) and now_s < question.until_s:
+            if is_repeatable(command) and now_s < question.until_s:
                 question.command = replace(command, is_again=True)
                 again.append(question)
             else:

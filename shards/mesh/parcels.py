@@ -165,9 +165,9 @@ class Parcels(Generic[Content]):
                 self._tell_receipt(process, way)
 
     def _came_up(self, process: int) -> None:
-        way = self._outbound[process]
-        self._meet(process, self._calls.incarnation_of(process))
-        if self._calls.incarnation_of(process) < way.incarnation:
+        way, incarnation = self._outbound[process], self._calls.incarnation_of(process)
+        self._meet(process, incarnation)
+        if incarnation < way.incarnation:
             return
         if way.has_lost:
             self._begin(process, way)
