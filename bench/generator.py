@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from .engine import Engine, Interval, Totals
+from .machine import interrupt_no_server
 from .scenarios.table import SCENARIOS
 from .wire import ProtocolError, Requests
 from .workload import Workload
@@ -56,6 +57,8 @@ def main() -> int:
     workload = Workload.from_json(sys.stdin.readline())
     if workload.cpu is not None:
         os.sched_setaffinity(0, {workload.cpu})
+    else:
+        interrupt_no_server()
     requests = Requests(f"{workload.host}:{workload.port}", workload.authorization)
     scenario = SCENARIOS[workload.scenario](workload, requests)
     engine = Engine(workload, scenario, lambda interval: say({"interval": interval_json(interval)}))

@@ -103,6 +103,18 @@ def pin(process_id: int, core: int | None) -> None:
             os.sched_setaffinity(int(thread.name), {core})
 
 
+def interrupt_no_server() -> None:
+    """Make this thread of the load wait for a core rather than take it in the middle of a pass.
+
+    A client on another machine never does that. One that shares the server's cores would, with each
+    answer that wakes it. A policy that was chosen for this process stays.
+    """
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        # Where the system refuses, the load interrupts the server.
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def environment() -> dict[str, object]:
     """Return what a reader of the results must know of the machine."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None

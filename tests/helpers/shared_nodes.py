@@ -110,16 +110,28 @@ class SharedNodes:
             time.sleep(_STEP_S)
 
     def until_ready(self, *names: str) -> None:
-        """Wait until these nodes say that they are ready."""
+        """Wait until these nodes say that they are ready, and each of them answers for all groups.
+
+        A node that is ready may wait for a group that has just lost its owner, or read its log.
+        Once there are accounts, only the group of the accounts can be asked here.
+        """
         ends_s = time.monotonic() + PATIENCE_S
         for name in names:
             node = self.nodes[name]
-            while True:
-                with contextlib.suppress(OSError):
-                    if node.request("GET", "/ready")[0] == 200:
-                        break
+            while not self._answers(node):
                 assert time.monotonic() < ends_s, node.log()
                 time.sleep(_STEP_S)
+
+    def _answers(self, node: ServerProcess) -> bool:
+        key = {"Authorization": f"Bearer {(node.data / 'admin.key').read_text().strip()}"}
+        try:
+            return (
+                node.request("GET", "/ready")[0] == 200
+                and node.request("GET", "/promises?id=*&limit=1")[0] in (200, 401)
+                and node.request("GET", "/admin/accounts", headers=key)[0] == 200
+            )
+        except OSError:
+            return False
 
 
 class Place(NamedTuple):

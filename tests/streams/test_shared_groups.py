@@ -307,7 +307,7 @@ def test_two_nodes_halt_stop_and_share_accounts(
 
         assert first.terminate() == 0, first.log()
         two.until_spread("b")
-        _until(lambda: second.request("GET", "/ready")[0] == 200)
+        two.until_ready("b")
         assert second.request("GET", path)[0] == 401
         status, accounts = second.request("GET", "/admin/accounts", headers=key)
         assert status == 200, accounts
