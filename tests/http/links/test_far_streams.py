@@ -121,6 +121,7 @@ async def test_the_end_of_the_home_is_the_end_for_the_worker(tmp_path: Path) -> 
         assert len(await receive(worker, 1_000_000)) == 100_000
 
 
+@pytest.mark.slow
 async def test_workers_that_read_slowly_or_hear_nothing_are_not_cut_off(tmp_path: Path) -> None:
     """The home notices that one is slow: it can write no more."""
     async with (

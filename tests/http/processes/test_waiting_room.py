@@ -123,6 +123,7 @@ async def world(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> World
     return World(nursery)
 
 
+@pytest.mark.slow
 async def test_it_is_open_only_while_no_process_of_the_node_serves(
     nursery: trio.Nursery, world: World
 ) -> None:
