@@ -150,8 +150,7 @@ class Shards(Gathering):
         if checkpoints is not None:
             self._keep_up_with(replay.load(self._shards, checkpoints, pause))
             replay.allow_checkpoints(storage, self._shards, checkpoints)
-        is_standing_by = partial(replay.is_standing_by, storage)
-        count = self.replay(storage.records(), pause, is_standing_by)
+        count = self.replay(storage.records(), pause, partial(replay.is_standing_by, storage))
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)
         return Recovery(count, duration_ms, *storage.torn(), storage.doubt())
