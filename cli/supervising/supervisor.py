@@ -274,6 +274,8 @@ class Supervisor:
             match message.get("say"):
                 case "loaded":
                     child.has_loaded = True
+                case "prepared":
+                    child.is_prepared = True
                 case "listening" if is_current:
                     life.is_listening = True
                 case "owning":

@@ -13,7 +13,8 @@ while no process owns the accounts: at `at_s`, a time of the machine's monotonic
 did had ended, and the next had not begun), `lead` (whether group 0 of a cluster is this node's, so
 that the other groups may be, too), `drain` (finish what clients have in flight), `stop` (end the
 group too; `is_replaced` if the next process is about to take the seat, `is_left` if another node is
-about to take the group). From a process: `loaded` (it waits for its seat), `alive` (several times a
+about to take the group). From a process: `loaded` (it waits for its seat), `prepared` (all is done that can be
+done before it is told that), `alive` (several times a
 second, while it waits, and then by the loop that serves), `leading` (it has come to own group 0 of
 a cluster, in `epoch`), `follows` (it stands by for the owner of that epoch, `node`, which may be
 its own earlier life), `listening` (others may connect to it), `owning` (it is about to own the

@@ -4,7 +4,8 @@ A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight unti
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
 STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K` any of these, for
 process k.
-The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. Files in
+The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. While there
+is a file `no-prepare` beside it, one that waits for its seat does not become prepared. Files in
 the data directory, `NAME-k`, say how process k starts: `no-start` (it ends when it has its seat),
 `stands-by` (it serves nothing). A process whose group went to another node leaves a file `left-k`,
 and one that keeps it for the next process `kept-k`. In `serving-k` is what process k was told, one
@@ -12,10 +13,12 @@ after the other, of whether any process serves.
 """
 
 import errno
+import itertools
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import trio
@@ -151,12 +154,18 @@ class StandIn:
         return json.dumps(shown).encode()
 
 
+def _pauses() -> Iterator[Callable[[], None]]:
+    """Yield what takes a moment, again and again."""
+    return itertools.repeat(lambda: time.sleep(0.02))
+
+
 def main() -> None:
     """Take the seat and serve."""
     control = take()
     if Path(os.environ.get("NO_LOAD", "/nowhere")).exists():
         sys.exit(3)
-    seated = wait_to_serve(control)
+    unprepared = Path(os.environ.get("NO_LOAD", "/nowhere")).with_name("no-prepare")
+    seated = wait_to_serve(control, itertools.takewhile(lambda _: unprepared.exists(), _pauses()))
     seat = seated.seat
     data = Path(seat.data)
     if (data / f"no-start-{seat.process}").exists():

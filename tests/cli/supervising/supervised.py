@@ -1,7 +1,7 @@
 """A server under the real supervisor: `supervised.py SETTINGS PROCESSES [COMMAND...]`.
 
 Without a command its processes are stand-ins. `SPARE_AFTER_S` in the environment is how soon there
-is a spare process.
+is a spare process, and `PREPARE_LIMIT_S` how long the next process of a restart may prepare itself.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from troth.cli.supervising import spare
+from troth.cli.supervising import rolling, spare
 from troth.cli.supervising.start import supervise
 from troth.http.settings.sources import load
 
@@ -21,6 +21,8 @@ def main() -> int:
     """Run it; the exit status."""
     if "SPARE_AFTER_S" in os.environ:
         spare.AFTER_S = float(os.environ["SPARE_AFTER_S"])  # type: ignore[misc]
+    if "PREPARE_LIMIT_S" in os.environ:
+        rolling.PREPARE_LIMIT_S = float(os.environ["PREPARE_LIMIT_S"])  # type: ignore[misc]
     settings = load(None, {}, json.loads(sys.argv[1]))
     command = sys.argv[3:] or [sys.executable, str(STAND_IN)]
     return supervise(

@@ -430,6 +430,31 @@ def test_a_restart_that_cannot_begin_touches_nothing(server: Supervised) -> None
     assert restart(server)[-1] == {"done": True}
 
 
+def test_a_restart_waits_until_the_next_process_has_prepared_itself(server: Supervised) -> None:
+    pids = server.pids()
+    server.no_load.with_name("no-prepare").touch()
+    answered: list[dict[str, Any]] = []
+    restarting = threading.Thread(target=lambda: answered.extend(restart(server)))
+    restarting.start()
+    time.sleep(1)
+    assert server.pids() == pids
+    assert server.are_up()
+    server.no_load.with_name("no-prepare").unlink()
+    restarting.join()
+    assert answered[-1] == {"done": True}
+    assert set(pids).isdisjoint(server.pids())
+
+
+def test_a_restart_does_not_wait_for_a_process_that_never_says_that_it_is_prepared(
+    tmp_path: Path,
+) -> None:
+    """One of an earlier version."""
+    with Supervised(tmp_path, environment={"PREPARE_LIMIT_S": "0.5"}).wait_ready() as server:
+        server.no_load.with_name("no-prepare").touch()
+        assert restart(server)[-1] == {"done": True}
+        assert server.end() == 0
+
+
 def test_a_restart_whose_process_ends_stops_there(server: Supervised) -> None:
     """It is started again like any other, and the others are left alone."""
     pids = server.pids()
