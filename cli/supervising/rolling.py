@@ -1,10 +1,12 @@
 """A restart of one process after the other, while the others serve.
 
 The next program is started first, loads its modules and does what else it can do before it has its
-group, so that nothing is touched if it cannot, and clients wait for none of that. Then the old one
-finishes what clients have in flight, and ends its group; the next one opens it. The process after that is replaced when this one is ready, or stands by for a group that another
-node of a cluster owns. A group in a cluster is not released in between: the next one knows that the
-old one has ended and claims it immediately, while other nodes wait until it was silent for 3 s.
+group, so that nothing is touched if it cannot, and clients wait for none of that. The old one makes
+a checkpoint, then it finishes what clients have in flight, and ends its group; the next one opens
+it, and reads what came after the checkpoint. The process after that is replaced when this one is
+ready, or stands by for a group that another node of a cluster owns. A group in a cluster is not
+released in between: the next one knows that the old one has ended and claims it immediately, while
+other nodes wait until it was silent for 3 s.
 """
 
 from enum import Enum
@@ -17,8 +19,12 @@ from .lives import FIRST_WORD_S, Life, LifeStage, Lives
 from .requests import ControlRequest
 
 PREPARE_LIMIT_S: Final = 15.0
-"""How long a program that has loaded may take to prepare itself; one of another version, which the
-supervisor has not started before, may not say when that is done."""
+"""How long a program that has loaded may take to prepare itself; one of another version may not say
+when that is done."""
+
+CHECKPOINT_LIMIT_S: Final = 60.0
+"""How long the old process may take to make a checkpoint, while it serves. If that is not enough,
+it makes one at its end."""
 
 _log = structlog.get_logger("troth.supervisor")
 
@@ -28,9 +34,10 @@ class RollingStep(Enum):
 
     LOADING = 1  # the next program loads its modules
     PREPARING = 2  # it does what else it can before it has its group
-    DRAINING = 3  # the old one finishes what clients have in flight
-    STOPPING = 4  # it ends its group
-    OPENING = 5  # the next one opens it
+    CHECKPOINTING = 3  # the old one makes a checkpoint, so that the next has little to read
+    DRAINING = 4  # the old one finishes what clients have in flight
+    STOPPING = 5  # it ends its group
+    OPENING = 6  # the next one opens it
 
 
 class Parent(Protocol):
@@ -103,6 +110,8 @@ class Rolling:
             self._look_at_loading(now_s)
         elif self._step is RollingStep.PREPARING:
             self._look_at_preparing(now_s)
+        elif self._step is RollingStep.CHECKPOINTING:
+            self._look_at_checkpoint(now_s)
         elif self._step is RollingStep.DRAINING:
             child = self._parent.child_of(self.process)
             if child is not None and (child.has_drained or now_s >= self._ends_s):
@@ -130,6 +139,13 @@ class Rolling:
         old = self._parent.child_of(self.process)
         is_prepared = self.successor.is_prepared or now_s >= self._ends_s
         if is_prepared and old is not None:
+            self._step, self._ends_s = RollingStep.CHECKPOINTING, now_s + CHECKPOINT_LIMIT_S
+            old.has_checkpointed = False
+            old.tell({"tell": "checkpoint"})
+
+    def _look_at_checkpoint(self, now_s: float) -> None:
+        old = self._parent.child_of(self.process)
+        if old is not None and (old.has_checkpointed or now_s >= self._ends_s):
             self._step, self._ends_s = RollingStep.DRAINING, now_s + self._drain_s
             old.tell({"tell": "drain"})
 

@@ -6,15 +6,30 @@ the files of one version, even if those of another are installed while it waits.
 
 import gc
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Final
 
 import structlog
 
+from troth.http.documents.served_pages import make_ahead
 from troth.http.outgoing.connections import usual_trust
 from troth.http.settings.settings import Settings
 from troth.http.sockets.slow_side import MODULES
 from troth.http.web.ui_files import read_ui
+
+_STREAMS: Final = ("troth.shards.streams.stream_opening", "troth.shards.streams.stream_upkeep")
+_POSTGRES: Final = (
+    *_STREAMS,
+    "troth.persistence.streams.postgres_cluster",
+    "troth.persistence.streams.postgres_keeping",
+    "troth.persistence.streams.postgres_stream",
+)
+_NATS: Final = (
+    *_STREAMS,
+    "troth.persistence.streams.jetstream_cluster",
+    "troth.shards.streams.nats_opening",
+)
 
 _log = structlog.get_logger("troth.processes")
 
@@ -27,13 +42,22 @@ def load_ahead(settings: Settings) -> Iterator[Callable[[], None]]:
     parts: list[Callable[[], object]] = [usual_trust]
     if settings.ui:
         parts.append(partial(read_ui, settings.base_path))
-    names = [*MODULES]
-    if settings.log is not None:
-        names.insert(0, "troth.shards.streams.stream_opening")
+    parts.append(partial(make_ahead, settings))
+    names = [*_engine_modules(settings), *MODULES]
     parts += [partial(importlib.import_module, name) for name in names]
     parts.append(_settle)
     for part in parts:
         yield partial(_try, part)
+
+
+def _engine_modules(settings: Settings) -> Sequence[str]:
+    """Return what a server needs whose log is in an engine."""
+    if settings.log is None:
+        return ()
+    # Only here: other servers need none of it.
+    from troth.shards.streams.stream_opening import POSTGRES_SCHEME
+
+    return _POSTGRES if settings.log.startswith(POSTGRES_SCHEME) else _NATS
 
 
 def _try(part: Callable[[], object]) -> None:

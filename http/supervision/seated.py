@@ -76,6 +76,8 @@ class Seated:
     ) -> None:
         """Say nothing yet: `run` does. `wait` is what was heard with the seat."""
         self.seat = seat
+        self.checkpoint = trio.Event()
+        """Set when a checkpoint is to be made, since this process will be replaced."""
         self.drain = trio.Event()
         """Set when no new connections are to be taken, and what is in flight to be finished."""
         self.stop = trio.Event()
@@ -159,6 +161,10 @@ class Seated:
         """Say in one line what this process does."""
         self._say({"say": "status", "status": text})
 
+    def checkpointed(self) -> None:
+        """Say that a checkpoint was made, or that none can be."""
+        self._say({"say": "checkpointed"})
+
     def drained(self) -> None:
         """Say that nothing of clients is in flight here any more."""
         self._say({"say": "drained"})
@@ -215,6 +221,8 @@ class Seated:
             case "unowned":
                 for noticed in self.on_unowned:
                     noticed(message["at_s"])
+            case "checkpoint":
+                self.checkpoint.set()
             case "drain":
                 self.drain.set()
             case "stop":

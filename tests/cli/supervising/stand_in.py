@@ -7,9 +7,10 @@ process k.
 The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. While there
 is a file `no-prepare` beside it, one that waits for its seat does not become prepared. Files in
 the data directory, `NAME-k`, say how process k starts: `no-start` (it ends when it has its seat),
-`stands-by` (it serves nothing). A process whose group went to another node leaves a file `left-k`,
-and one that keeps it for the next process `kept-k`. In `serving-k` is what process k was told, one
-after the other, of whether any process serves.
+`stands-by` (it serves nothing). While there is a file `no-checkpoint`, no process makes one. A
+process whose group went to another node leaves a file `left-k`, and one that keeps it for the next
+process `kept-k`. In `serving-k` is what process k was told, one after the other, of whether any
+process serves.
 """
 
 import errno
@@ -66,6 +67,7 @@ class StandIn:
                     await self.seated.owning()
                 self.seated.ready("serving")
             nursery.start_soon(self.accept, listeners, nursery)
+            nursery.start_soon(self.checkpoint)
             await self.seated.drain.wait()
             self.accepting.cancel()
             while self.in_flight_count:  # noqa: ASYNC110  it is a test's server
@@ -76,6 +78,13 @@ class StandIn:
                 if is_so:
                     (Path(self.seated.seat.data) / f"{word}-{self.seated.seat.process}").touch()
             nursery.cancel_scope.cancel()
+
+    async def checkpoint(self) -> None:
+        """Say that there is a checkpoint, when it is asked for and may be."""
+        await self.seated.checkpoint.wait()
+        while (Path(self.seated.seat.data) / "no-checkpoint").exists():  # noqa: ASYNC110
+            await trio.sleep(0.02)
+        self.seated.checkpointed()
 
     async def accept(self, listeners: list[trio.SocketListener], nursery: trio.Nursery) -> None:
         """Take connections until there are to be no more."""

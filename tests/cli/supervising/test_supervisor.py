@@ -445,6 +445,21 @@ def test_a_restart_waits_until_the_next_process_has_prepared_itself(server: Supe
     assert set(pids).isdisjoint(server.pids())
 
 
+def test_a_process_makes_a_checkpoint_before_it_is_drained_in_a_restart(
+    server: Supervised,
+) -> None:
+    """It takes connections until that is done, since a large one takes long."""
+    (server.data / "no-checkpoint").touch()
+    pids = server.pids()
+    restarting = threading.Thread(target=restart, args=(server,))
+    restarting.start()
+    time.sleep(2)
+    assert {server.ask()["pid"] for _ in range(30)} == {*pids}
+    (server.data / "no-checkpoint").unlink()
+    restarting.join()
+    assert set(pids).isdisjoint(server.pids())
+
+
 def test_a_restart_does_not_wait_for_a_process_that_never_says_that_it_is_prepared(
     tmp_path: Path,
 ) -> None:
