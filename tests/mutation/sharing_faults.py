@@ -110,6 +110,20 @@ SHARING_FAULTS: tuple[Fault, ...] = (
         SHARING_NODES,
     ),
     fault(
+        "a restart drains a process before the next one has prepared itself",
+        "cli/supervising/rolling.py",
+        "is_prepared = self.successor.is_prepared or now_s >= self._ends_s",
+        "is_prepared = True",
+        "cli/supervising/test_supervisor.py",
+    ),
+    fault(
+        "a restart drains a process before it has made its checkpoint",
+        "cli/supervising/rolling.py",
+        "if old is not None and (old.has_checkpointed or now_s >= self._ends_s):",
+        "if old is not None:",
+        "cli/supervising/test_supervisor.py",
+    ),
+    fault(
         "a restart waits until a process serves whose group another node has",
         SUPERVISOR,
         "return is_standing_by or (life.stage",
