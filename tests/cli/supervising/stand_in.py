@@ -5,8 +5,8 @@ flight until there is a file `release` in the data directory), `hang` (the loop 
 STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K` any of these, for
 process k.
 The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. While there
-is a file `no-prepare` beside it, one that waits for its seat does not become prepared. Files in
-the data directory, `NAME-k`, say how process k starts: `no-start` (it ends when it has its seat),
+is a file `no-prepare` beside it, one that waits for its seat does not become prepared, and makes a
+file `preparing`. Files in the data directory, `NAME-k`, say how process k starts: `no-start` (it ends when it has its seat),
 `stands-by` (it serves nothing). While there is a file `no-checkpoint`, no process makes one. A
 process whose group went to another node leaves a file `left-k`, and one that keeps it for the next
 process `kept-k`. In `serving-k` is what process k was told, one after the other, of whether any
@@ -14,7 +14,6 @@ process serves.
 """
 
 import errno
-import itertools
 import json
 import os
 import sys
@@ -163,9 +162,11 @@ class StandIn:
         return json.dumps(shown).encode()
 
 
-def _pauses() -> Iterator[Callable[[], None]]:
-    """Yield what takes a moment, again and again."""
-    return itertools.repeat(lambda: time.sleep(0.02))
+def _until_prepared(unprepared: Path) -> Iterator[Callable[[], None]]:
+    """Yield what takes a moment, as long as there is a file; say so in another one."""
+    while unprepared.exists():
+        unprepared.with_name("preparing").touch()
+        yield lambda: time.sleep(0.02)
 
 
 def main() -> None:
@@ -174,7 +175,7 @@ def main() -> None:
     if Path(os.environ.get("NO_LOAD", "/nowhere")).exists():
         sys.exit(3)
     unprepared = Path(os.environ.get("NO_LOAD", "/nowhere")).with_name("no-prepare")
-    seated = wait_to_serve(control, itertools.takewhile(lambda _: unprepared.exists(), _pauses()))
+    seated = wait_to_serve(control, _until_prepared(unprepared))
     seat = seated.seat
     data = Path(seat.data)
     if (data / f"no-start-{seat.process}").exists():

@@ -436,9 +436,9 @@ def test_a_restart_waits_until_the_next_process_has_prepared_itself(server: Supe
     answered: list[dict[str, Any]] = []
     restarting = threading.Thread(target=lambda: answered.extend(restart(server)))
     restarting.start()
-    time.sleep(1)
-    assert server.pids() == pids
-    assert server.are_up()
+    until(server.no_load.with_name("preparing").exists, "the next process has loaded")
+    time.sleep(0.5)
+    assert {server.ask()["pid"] for _ in range(30)} == {*pids}
     server.no_load.with_name("no-prepare").unlink()
     restarting.join()
     assert answered[-1] == {"done": True}
