@@ -6,11 +6,11 @@ STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K
 process k.
 The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. While there
 is a file `no-prepare` beside it, one that waits for its seat does not become prepared, and makes a
-file `preparing`. Files in the data directory, `NAME-k`, say how process k starts: `no-start` (it ends when it has its seat),
-`stands-by` (it serves nothing). While there is a file `no-checkpoint`, no process makes one. A
-process whose group went to another node leaves a file `left-k`, and one that keeps it for the next
-process `kept-k`. In `serving-k` is what process k was told, one after the other, of whether any
-process serves.
+file `preparing`. Files in the data directory, `NAME-k`, say how process k starts: `no-start` (it
+ends when it has its seat), `stands-by` (it serves nothing). While there is a file `no-checkpoint`,
+no process makes one. A process whose group went to another node leaves a file `left-k`, and one
+that keeps it for the next process `kept-k`. In `serving-k` is what process k was told, one after
+the other, of whether any process serves.
 """
 
 import errno
