@@ -24,10 +24,14 @@ import trio
 from troth.core.catalog import Account, Node, Token
 from troth.http.admin.token_uses import TokenUses
 from troth.http.api.context import Readiness
-from troth.http.documents.served_pages import pages_of_server
+from troth.http.documents.served_pages import ServedPages
+from troth.http.documents.table import API_ENDPOINTS
 from troth.http.identity import operator_key
 from troth.http.identity.copied import CredentialsCopy
 from troth.http.identity.spreading import CredentialsOwner
+from troth.http.metrics.of_processes import PROCESSES
+from troth.http.monitoring.stream_metrics import STREAM
+from troth.http.monitoring.tables import GROUPS
 from troth.http.monitoring.traffic_metrics import ROOM
 from troth.http.processes.last_answers import LastAnswers
 from troth.http.processes.lease_watch import watch_lease
@@ -68,6 +72,8 @@ EXIT_FAILED = 1
 _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
 
+_PAGES: Final = ServedPages(API_ENDPOINTS, (*GROUPS, STREAM, PROCESSES))
+
 _log = structlog.get_logger("troth.serve")
 
 
@@ -91,7 +97,7 @@ def serve(
         if control is not None:
             if settings.mesh_listen is not None:
                 _check_mesh(settings)  # before this process takes the place of another one
-            seated = wait_to_serve(control, load_ahead(settings))
+            seated = wait_to_serve(control, load_ahead(settings, _PAGES.make_ahead))
             process = seated.seat.process
             configure_logging(settings.log_level, settings.log_format, process=process)
             if seated.seat.processes_count > 1:
@@ -277,7 +283,7 @@ class Server:
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        self.api.pages = pages_of_server(self.api)
+        self.api.pages = _PAGES.of(self.api)
         parts = self._parts
         room = self.listeners[0].room
         async with (

@@ -12,7 +12,6 @@ from typing import Final
 
 import structlog
 
-from troth.http.documents.served_pages import make_ahead
 from troth.http.outgoing.connections import usual_trust
 from troth.http.settings.settings import Settings
 from troth.http.sockets.slow_side import MODULES
@@ -34,7 +33,9 @@ _NATS: Final = (
 _log = structlog.get_logger("troth.processes")
 
 
-def load_ahead(settings: Settings) -> Iterator[Callable[[], None]]:
+def load_ahead(
+    settings: Settings, make_pages: Callable[[Settings], None] = lambda _: None
+) -> Iterator[Callable[[], None]]:
     """Yield the parts, in the order in which they are needed. Each takes 0.1 s at most.
 
     What fails is logged, and done again when it is needed.
@@ -42,7 +43,7 @@ def load_ahead(settings: Settings) -> Iterator[Callable[[], None]]:
     parts: list[Callable[[], object]] = [usual_trust]
     if settings.ui:
         parts.append(partial(read_ui, settings.base_path))
-    parts.append(partial(make_ahead, settings))
+    parts.append(partial(make_pages, settings))
     names = [*_engine_modules(settings), *MODULES]
     parts += [partial(importlib.import_module, name) for name in names]
     parts.append(_settle)
