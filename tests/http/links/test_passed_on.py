@@ -135,7 +135,7 @@ async def test_a_client_keeps_an_owner_that_goes_on_without_its_group(tmp_path: 
 async def test_answers_are_waited_for_before_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_carrier, "_QUIET_S", 0.2)
+    monkeypatch.setattr(stream_carrier, "_QUIET_S", 1.0)
     async with (
         carried(tmp_path) as found,
         await connect(found, Client()) as client,
