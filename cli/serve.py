@@ -245,6 +245,6 @@ def _end(status: int) -> NoReturn:
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # None: it is closed
-            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            with contextlib.suppress(OSError, ValueError):  # no one reads it any more
                 stream.flush()
     os._exit(status)
