@@ -197,7 +197,7 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         "cli/supervising/rolling.py",
         "if self.successor.has_loaded and old is not None:",
         "if old is not None:",
-        f"{SUPERVISOR}::test_a_restart_that_cannot_begin_touches_nothing",
+        "cli/supervising/test_restart.py::test_a_restart_that_cannot_begin_touches_nothing",
     ),
     fault(
         "a hanging process is never down",

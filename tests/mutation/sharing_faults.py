@@ -121,14 +121,14 @@ SHARING_FAULTS: tuple[Fault, ...] = (
         "cli/supervising/rolling.py",
         "is_prepared = self.successor.is_prepared or now_s >= self._ends_s",
         "is_prepared = True",
-        "cli/supervising/test_supervisor.py",
+        "cli/supervising/test_restart.py::test_a_restart_waits_until_the_next_process_has_prepared_itself",
     ),
     fault(
         "a restart drains a process before it has made its checkpoint",
         "cli/supervising/rolling.py",
         "if old is not None and (old.has_checkpointed or now_s >= self._ends_s):",
         "if old is not None:",
-        "cli/supervising/test_supervisor.py",
+        "cli/supervising/test_restart.py::test_a_process_makes_a_checkpoint_before_it_is_drained_in_a_restart",
     ),
     fault(
         "a restart waits until a process serves whose group another node has",
