@@ -18,6 +18,9 @@ from troth.cli.supervising.restart import asked
 PROGRAM = Path(__file__).with_name("supervised.py")
 LONG_S = 60.0
 """For what comes soon on a machine that does nothing else."""
+HANGS_S = 5.0
+"""How long a stand-in says nothing until it is killed, where a test waits for that."""
+KILLED_SOON = {"KILL_AFTER_S": str(HANGS_S)}
 
 
 def until(condition: Callable[[], Any], what: str, limit_s: float = LONG_S) -> Any:
@@ -141,3 +144,8 @@ class Supervised:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def restart(server: Supervised) -> list[dict[str, Any]]:
+    """Restart all processes; return what was answered."""
+    return list(asked(server.data, {"ask": "restart"}))

@@ -17,18 +17,34 @@ from typing import Any
 
 import pytest
 
-from tests.cli.supervising.running import LONG_S, PROGRAM, Supervised, until
+from tests.cli.supervising.running import (
+    HANGS_S,
+    KILLED_SOON,
+    LONG_S,
+    PROGRAM,
+    Supervised,
+    until,
+)
 from tests.helpers.repository import ROOT
 from troth.cli.supervising.restart import asked
 from troth.persistence.data_directory import open_identity
 from troth.persistence.errors import DataDirectoryLocked
 from troth.persistence.files import RealFiles
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Supervised]:
     """Three processes that serve."""
     with Supervised(tmp_path) as running:
+        yield running.wait_ready()
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Supervised]:
+    """As `server`; one that says nothing is killed sooner."""
+    with Supervised(tmp_path, environment=KILLED_SOON) as running:
         yield running.wait_ready()
 
 
@@ -49,6 +65,7 @@ def is_locked(data: Path) -> bool:
     return False
 
 
+@pytest.mark.newest
 def test_connections_are_shared_and_all_end_in_good_order(server: Supervised) -> None:
     counts = Counter(server.ask()["process"] for _ in range(60))
     assert set(counts) == {0, 1, 2}
@@ -139,6 +156,7 @@ def test_nohup_stands_a_closed_terminal(tmp_path: Path) -> None:
         assert server.end() == 0
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("how", ["exit 0", "exit 3", "kill"])
 def test_a_process_that_ends_is_started_again(server: Supervised, how: str) -> None:
     """Its new connections wait in the meantime, and are answered."""
@@ -203,9 +221,9 @@ def test_all_hear_that_no_process_owns_the_accounts_until_one_begins(server: Sup
     assert server.end() == 0
 
 
-@pytest.mark.slow
-def test_a_process_that_hangs_is_down_and_then_killed(server: Supervised) -> None:
+def test_a_process_that_hangs_is_down_and_then_killed(impatient: Supervised) -> None:
     """SIGSTOP: it neither ends nor says anything."""
+    server = impatient
     victim = server.processes()[2]
     stopped_s = time.monotonic()
     os.kill(victim["pid"], signal.SIGSTOP)
@@ -214,7 +232,7 @@ def test_a_process_that_hangs_is_down_and_then_killed(server: Supervised) -> Non
     until(lambda: _peers_of_others(server, 2) == [0, 1], "the others know")
     assert is_alive(victim["pid"])
     until(lambda: server.processes()[2]["starts"] == 2 and server.are_up(), "it is back")
-    assert time.monotonic() - stopped_s >= 9
+    assert time.monotonic() - stopped_s >= HANGS_S - 1
     assert [line["process"] for line in server.logged("a process says nothing and is killed")] == [
         2
     ]
@@ -239,12 +257,12 @@ def _shown_by_another(server: Supervised, away: int) -> dict[str, Any] | None:
         return None if shown["process"] == away else shown
 
 
-@pytest.mark.slow
-def test_a_supervisor_that_stood_still_kills_no_one(server: Supervised) -> None:
+def test_a_supervisor_that_stood_still_kills_no_one(impatient: Supervised) -> None:
     """What the processes said in the meantime is read first; nor does it count as silence."""
+    server = impatient
     pids = server.pids()
     os.kill(server.process.pid, signal.SIGSTOP)
-    time.sleep(12)
+    time.sleep(HANGS_S + 1)
     os.kill(server.process.pid, signal.SIGCONT)
     time.sleep(1)
     assert server.pids() == pids
@@ -279,6 +297,7 @@ def test_the_supervisor_is_killed(server: Supervised, tmp_path: Path) -> None:
         assert third.end() == 0
 
 
+@pytest.mark.newest
 def test_kill_of_all_at_once(server: Supervised, tmp_path: Path) -> None:
     """Nothing that they leave is in the way."""
     pids = [server.process.pid, *server.pids()]
@@ -379,108 +398,6 @@ def test_a_directory_with_a_long_path(tmp_path: Path) -> None:
         server.wait_ready()
         assert server.are_up()
         assert server.end() == 0
-
-
-def restart(server: Supervised) -> list[dict[str, Any]]:
-    """Restart all processes; return what was answered."""
-    return list(asked(server.data, {"ask": "restart"}))
-
-
-def test_a_restart_replaces_one_after_the_other(server: Supervised) -> None:
-    """No connection is refused or lost, and what is in flight is finished."""
-    before = server.processes()
-    is_over = threading.Event()
-    answers: list[dict[str, Any]] = []
-    problems: list[BaseException] = []
-
-    def connect() -> None:
-        while not is_over.is_set():
-            try:
-                answers.append(server.ask("slow 0.05"))
-            except OSError as error:
-                problems.append(error)
-
-    clients = [threading.Thread(target=connect) for _ in range(4)]
-    for client in clients:
-        client.start()
-    answered = restart(server)
-    is_over.set()
-    for client in clients:
-        client.join()
-    assert answered == [{"restarted": 0}, {"restarted": 1}, {"restarted": 2}, {"done": True}]
-    assert problems == []
-    assert all(answers)
-    after = server.processes()
-    assert all(one["starts"] == 2 and one["up"] for one in after)
-    assert {one["pid"] for one in before}.isdisjoint(one["pid"] for one in after)
-    assert not server.logged("a process has ended")
-    assert server.end() == 0
-
-
-def test_a_restart_that_cannot_begin_touches_nothing(server: Supervised) -> None:
-    """The next program is tried first: settings may have become wrong."""
-    pids = server.pids()
-    server.no_load.touch()
-    (answered,) = restart(server)
-    assert "the next program of process 0 has ended" in answered["failed"]
-    time.sleep(1)
-    assert server.pids() == pids
-    assert server.are_up()
-    server.no_load.unlink()
-    assert restart(server)[-1] == {"done": True}
-
-
-def test_a_restart_whose_process_ends_stops_there(server: Supervised) -> None:
-    """It is started again like any other, and the others are left alone."""
-    pids = server.pids()
-    (server.data / "no-start-0").touch()
-    assert "process 0 has ended while it started" in restart(server)[-1]["failed"]
-    (server.data / "no-start-0").unlink()
-    until(server.are_up, "it is back")
-    assert server.pids()[1:] == pids[1:]
-    assert restart(server)[-1] == {"done": True}
-
-
-def test_one_restart_at_a_time_and_none_while_it_stops(server: Supervised) -> None:
-    client = threading.Thread(target=server.ask, args=("hold",))
-    client.start()
-    time.sleep(0.5)
-    first = asked(server.data, {"ask": "restart"})
-    results: list[list[dict[str, Any]]] = []
-    waiting = threading.Thread(target=lambda: results.append(list(first)))
-    waiting.start()
-    time.sleep(0.3)
-    assert restart(server) == [{"refused": "a restart is under way"}]
-    server.process.send_signal(signal.SIGTERM)
-    until(lambda: server.logged("stopping"), "the stop")
-    assert restart(server) == [{"refused": "the server is stopping"}]
-    (server.data / "release").touch()
-    assert server.process.wait(LONG_S) == 0
-    waiting.join()
-    client.join()
-    assert results[0][-1] == {"failed": "the server is stopping"}
-
-
-def test_a_process_that_dies_during_its_restart_is_replaced(server: Supervised) -> None:
-    client = threading.Thread(target=server.ask, args=("hold",))
-    client.start()
-    time.sleep(0.5)
-    victims = server.pids()
-
-    def kill() -> None:
-        time.sleep(1.0)
-        for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    killing = threading.Thread(target=kill)
-    killing.start()
-    restart(server)
-    killing.join()
-    client.join()
-    until(server.are_up, "all are back")
-    assert set(victims).isdisjoint(server.pids())
-    assert server.end() == 0
 
 
 def test_a_service_manager_hears_of_all_together(tmp_path: Path) -> None:
