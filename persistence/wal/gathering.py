@@ -3,8 +3,8 @@
 Clients that wait for an answer come back soon after they got it. Without a pause, those that were
 answered by one append miss the next one, which begins immediately with those that waited during it:
 two appends take turns, each with half of the clients. So after an append, whose batch and what
-waited tell how many there are, the next one waits until as many have come, or for a part of what an
-append takes. That costs one of many clients nothing, and one that is alone never waits.
+waited tell how many there are, the next one waits until as many have come, or for half as long
+again as an append takes. That costs one of many clients nothing, and one that is alone never waits.
 """
 
 import sys
@@ -18,11 +18,11 @@ from troth.persistence.errors import LogFailed
 from .log import Log, NewRecord
 from .writer import Writer
 
-GATHER_LIMIT_S: Final = 0.005
+GATHER_LIMIT_S: Final = 0.006
 """No append waits longer than this."""
 
-_PART: Final = 0.75
-"""How long an append waits at most, as a part of what appends take."""
+_PART: Final = 1.5
+"""How long an append waits at most, as a multiple of what appends take."""
 
 _WEIGHT: Final = 1 / 8
 """Of the newest append in what appends take."""
