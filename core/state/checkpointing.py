@@ -26,7 +26,6 @@ from troth.core.model import (
 from troth.core.seeds import shared_receiver
 from troth.core.tables.bulk_load import BulkLoad
 from troth.core.tables.folding import PACKED, serial_of
-from troth.core.tables.packing import unpack
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, PairKey, ShardHeader
@@ -84,6 +83,8 @@ class Capturing:
 
     def _read(self, count: int) -> None:
         state, rows = self._state, self._rows
+        if state.unpacked:  # a turn has failed: what is taken must not become another one later
+            state.pack()
         # Most of it is promises. They are taken as they are: objects, or bytes.
         names = list(islice(self._promise_names, count))
         rows["promises"].update(zip(names, map(state.promises.kept.get, names), strict=True))
@@ -292,7 +293,7 @@ def _evict_promises(state: ShardState, rows: dict[str, Promise | bytes | None]) 
         promise_id, row = rows.popitem()
         if row is None or kept.get(promise_id) is not row:
             continue  # it is gone, or has changed
-        if type(row) is bytes:
+        if isinstance(row, bytes):
             if row[0] != PACKED:
                 continue  # it is folded: it is pending
             serial = serial_of(row)
@@ -301,7 +302,7 @@ def _evict_promises(state: ShardState, rows: dict[str, Promise | bytes | None]) 
         else:
             serial = row.serial
         if retention is not None:
-            retention.goes_cold(unpack(row) if type(row) is bytes else row)
+            retention.goes_cold(state.promises[promise_id])
         forget(promise_id, serial)
         evicted_count += 1
     return evicted_count

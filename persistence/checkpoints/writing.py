@@ -100,7 +100,7 @@ def id_entries(some: Sequence[tuple[int, Sequence[Promise]]]) -> Iterator[bytes]
 
 def id_writes(ids: list[bytes], add_ids: AddIds) -> Iterator[Write]:
     """Yield the rows of the ids of completed promises, as good as in their order."""
-    for group in _groups(_in_order(ids, None)):
+    for group in _groups(_in_order(ids, bytes)):
         keys = [one[:-_SERIAL_BYTES] for one in group]
         add_ids([rows.id_head(key) for key in keys])
         yield Rows(rows.PROMISE_IDS, keys, [one[-_SERIAL_BYTES:] for one in group])
@@ -220,10 +220,10 @@ def _add_index_keys(
                 by_tag[rows.tag_prefix(shard, key, value) + serial] = identifier
 
 
-def _in_order(found: list[_One], key: Callable[[_One], Any] | None) -> list[_One]:
-    """Return a list sorted by a key, or as they are."""
+def _in_order(found: list[_One], key: Callable[[_One], Any]) -> list[_One]:
+    """Return a list sorted by a key."""
     if len(found) <= SORT_COUNT:
-        found.sort(key=key)  # type: ignore[arg-type]  # without one they have an order
+        found.sort(key=key)
         return found
     places = range(0, len(found), SORT_COUNT)
     parts = [sorted(found[place : place + SORT_COUNT], key=key) for place in places]
@@ -247,8 +247,7 @@ def in_step(
     while left:
         share_count = max(group_count // len(left), 1)
         last = min(
-            promises[min(place + share_count, len(promises)) - 1][0]
-            for _, promises, place in left
+            promises[min(place + share_count, len(promises)) - 1][0] for _, promises, place in left
         )
         some, still_left = [], []
         for shard, promises, place in left:
