@@ -25,7 +25,8 @@ endif
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 # No example of hypothesis fails for being slow, since the machine is busy; and all runs have the same.
-MANY := $(PYTEST) -n $(WORKERS) --dist worksteal --hypothesis-profile=ci
+EXAMPLES := ci
+MANY := $(PYTEST) -n $(WORKERS) --dist worksteal --hypothesis-profile=$(EXAMPLES)
 SERVE_READY := $(VENV)/.ready-to-serve
 DEVELOP_READY := $(VENV)/.ready-to-develop
 
@@ -52,7 +53,7 @@ test: $(DEVELOP_READY) ## Run the tests, all but what make seeds and make sdks a
 	  echo '-- tests, $(WORKERS) at a time'; \
 	  $(MANY) -m 'not alone and not own_core and not sdks' $(ARGS); \
 	  note $$?; \
-	  echo '-- tests that measure a core or wait, two at a time'; \
+	  echo '-- tests that measure a core or are timed, two at a time'; \
 	  $(PYTEST) -n 2 --dist worksteal -m 'own_core and not scale' $(or $(ARGS),$(call MARKED,own_core)); \
 	  note $$?; \
 	  echo '-- tests that measure time, one after the other'; \
@@ -62,7 +63,7 @@ test: $(DEVELOP_READY) ## Run the tests, all but what make seeds and make sdks a
 FAST := not alone and not own_core and not slow
 fast: $(DEVELOP_READY) ## Run the tests that are neither slow nor measure time
 	@echo '-- fast tests, $(WORKERS) at a time'; \
-	  $(MANY) -m '$(FAST)' $(ARGS)
+	  $(MANY) -m '$(FAST)' $(LEFT_OUT) $(ARGS)
 
 # Its environment is always a new one: a new version of a library is what this is to find.
 newest-ready:
@@ -71,10 +72,15 @@ newest-ready:
 	  && $(MAKE) --no-print-directory .venv-newest/.ready-to-develop \
 	    VENV=.venv-newest CONSTRAINTS= PYTHON="$$python"
 
+# What reads this repository's files says the same with any Python, and the first examples say what
+# the others would.
+READERS := deploy docs mutation test_layout.py test_tidy.py
+
 # With IS_READY=1 the environment was just made. Without it there is no Python to make another with.
 newest: $(if $(IS_READY),,newest-ready) ## Run fast tests with the newest Python of this machine and the newest libraries
 	@$(MAKE) --no-print-directory fast VENV=.venv-newest CONSTRAINTS= PYTHON=false \
-	  FAST='not alone and not own_core and (newest or not slow)'
+	  FAST='not alone and not own_core and (newest or not slow)' EXAMPLES=few \
+	  LEFT_OUT='$(addprefix --ignore=tests/,$(READERS))'
 
 installed: $(DEVELOP_READY) ## Build sdist and wheel, install that and run some tests with it
 	@$(BIN)/python -m tests.release.installed $(ARGS)

@@ -1,5 +1,6 @@
 """Fixtures for tests against a real server process; its log is shown when such a test fails."""
 
+import gc
 import logging
 import os
 import signal
@@ -7,16 +8,21 @@ import sys
 import tempfile
 from asyncio import _get_running_loop, _set_running_loop
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.nats import NatsServer, nats_server
+from tests.helpers.order import in_shares
 from tests.helpers.postgres import PostgresServer, postgres_server
 from tests.helpers.repository import IMPORT_ROOT, ROOT
 from tests.helpers.server import SERVE, ServerProcess
 
+TESTS = Path(__file__).parent
 BYTECODE = pytest.StashKey[str]()
+FEW, FEW_COUNT = "few", 20
+"""A profile of hypothesis, and how many of the usual examples it has."""
 TALKATIVE = ("h11", "h2", "hpack", "httpcore", "httpx")
 """Libraries whose loggers `configure_logging` makes quieter."""
 
@@ -28,8 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Check where the code comes from, and share its bytecode."""
+    if config.getoption("--hypothesis-profile", None) == FEW:
+        from hypothesis import settings  # it takes longer to import than most tests
+
+        settings.register_profile(FEW, settings.get_profile("ci"), max_examples=FEW_COUNT)
     if config.getoption("installed") and IMPORT_ROOT.is_relative_to(ROOT):
         raise pytest.UsageError(f"troth is not installed: {IMPORT_ROOT} is in this checkout")
     _take_signals()
@@ -76,6 +87,29 @@ def _share_bytecode(directory: str) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker of xdist where bytecode is shared."""
     node.workerinput["bytecode"] = node.config.stash.get(BYTECODE, None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what is collected, which stays: that takes a quarter of the time.
+
+    Nor later: what is there now would be gone through again and again.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what was chosen in an order that suits several processes."""
+    shares_count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if shares_count > 1:
+        folders = [item.path.parent.relative_to(TESTS).as_posix() for item in items]
+        items[:] = [items[place] for place in in_shares(folders, shares_count)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -271,6 +271,7 @@ def test_every_module_is_tidy(folder: str) -> None:
     ] == []
 
 
+@pytest.mark.slow
 def test_no_class_name_is_defined_in_two_modules() -> None:
     assert class_name_faults(modules(*CODE_FOLDERS, "src")) == []
 

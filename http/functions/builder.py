@@ -195,19 +195,10 @@ class Builder:
                 return None
 
     async def _take_up(self) -> None:
-        builds = await list_all(self._api, Build, None)
-        functions = {one.id: one for one in await list_all(self._api, Function, None)}
-        newest: dict[str, Build] = {}
-        for build in builds:
-            if build.status is BuildStatus.SUCCESS:
-                newest[build.function_id] = build
-            elif build.status is BuildStatus.PENDING:
+        for build in await list_all(self._api, Build, None):
+            if build.status is BuildStatus.PENDING:
                 self._waiting_of[build.account_id] += 1
                 self._queue.append(build)
-        for build in newest.values():
-            function = functions.get(build.function_id)
-            if function is not None and function.build_id != build.id:
-                await self._use(build)
         await self.tidy()
 
     async def _check(self, build: Build) -> None:

@@ -8,6 +8,7 @@ A client whose owner is lost before it has begun to answer can be told so, or as
 (`Client.lost`). So what it has said since the last answer is kept, up to a limit.
 """
 
+import dataclasses
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, final
@@ -21,10 +22,14 @@ from troth.shards.mesh.owners import Owner
 
 from .far_streams import LeavingStream, encode_opening
 from .node_links import NodeLinks
+from .passed_connections import PassedConnection
 from .tls_end import TlsEnd
 
 CARRIED_LIMIT_COUNT: Final = 4_096
 """Streams of one process whose home is on another node; beyond it: 503."""
+
+HALF_CLOSED_LIMIT_S: Final = 30.0
+"""A client that says nothing more has its answer for this long; it may be gone altogether."""
 
 KEPT_LIMIT_BYTES: Final = 128 * 1024
 """Of what a client has said and its owner has not begun to answer."""
@@ -41,10 +46,10 @@ _CONTINUE: Final = b"HTTP/1.1 100"
 class Client(Protocol):
     """Whose connection is carried that is not a stream: who brings it."""
 
-    async def lost(self, connected: socket.socket, asked: bytes, *, is_whole: bool) -> None:
+    async def lost(self, passed: PassedConnection, *, is_whole: bool) -> None:
         """Do what can be done for a client whose owner was lost before it began to answer.
 
-        `asked` is what it has said since the last answer, or the beginning of that.
+        What was received is what it has said since the last answer, or the beginning of that.
         """
         ...  # pragma: no cover
 
@@ -103,16 +108,13 @@ class StreamCarrier:
         self,
         owner: Owner,
         group: int,
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
+        passed: PassedConnection,
         client: Client | None = None,
     ) -> bool:
         """Offer a connection to its home once; return whether that has the stream now.
 
-        What is given stays open here, for the caller to close. With `client` it is no worker's
-        stream: it is paced, and does not end when its owner has lost the group and goes on.
+        With `client` it is no worker's stream: it is paced, and does not end when its owner has
+        lost the group and goes on.
         """
         if self._nursery is None or len(self._carried) >= self._limit_count:
             await trio.lowlevel.checkpoint()
@@ -121,19 +123,21 @@ class StreamCarrier:
         if way is None:
             return False
         try:
-            worker = connected.dup()
+            worker = passed.socket.dup()
         except OSError:
             way.close()
             return False  # there are too few descriptors just now
         is_paced = client is not None
-        limit_bytes = _OPENING_BYTES if is_paced else len(received)
-        opening = encode_opening(port_number, peer, received[:limit_bytes], is_paced=is_paced)
+        limit_bytes = _OPENING_BYTES if is_paced else len(passed.received)
+        beginning = passed.received[:limit_bytes]
+        opening = encode_opening(passed.port_number, passed.peer, beginning, is_paced=is_paced)
         leaving = LeavingStream(opening, self._nodes.now_s, is_paced=is_paced)
         end = self._nodes.asking_end(owner, group, lambda *_: leaving, Use.STREAM)
-        carried = _Carried(group, owner.epoch, worker, way, end, leaving)
+        kept = dataclasses.replace(passed, socket=worker)
+        carried = _Carried(group, owner.epoch, kept, way, end, leaving)
         if client is not None:
-            carried.client, carried.asked = client, _Unanswered(received)
-            carried.rest = received[limit_bytes:]
+            carried.client, carried.asked = client, _Unanswered(passed.received)
+            carried.rest = passed.received[limit_bytes:]
         self._carried.add(carried)
         try:
             with trio.move_on_after(HANDSHAKE_LIMIT_S):
@@ -152,7 +156,8 @@ class StreamCarrier:
                 task_status.started()
             elif carried.is_lost and carried.client is not None and carried.asked.kept:
                 asked = carried.asked
-                await carried.client.lost(carried.worker, asked.kept, is_whole=asked.is_whole)
+                lost = dataclasses.replace(carried.passed, received=asked.kept)
+                await carried.client.lost(lost, is_whole=asked.is_whole)
         finally:
             self._forget(carried)
 
@@ -183,7 +188,7 @@ class _Carried:
         self,
         group: int,
         epoch: int,
-        worker: socket.socket,
+        passed: PassedConnection,
         way: socket.socket,
         end: Guard | TlsEnd,
         leaving: LeavingStream,
@@ -198,13 +203,13 @@ class _Carried:
         """What was read of its request and is still to be said."""
         self.is_lost = False
         """Whether the way to its home has broken, or its home has ended the connection."""
-        self.worker = worker
+        self.passed = passed
         self._answered_s = float("-inf")
         self._has_room = trio.Event()
         self._end = end
-        worker.setblocking(False)
+        passed.socket.setblocking(False)
         way.setblocking(False)
-        self._worker = trio.SocketStream(trio.socket.from_stdlib_socket(worker))
+        self._worker = trio.SocketStream(trio.socket.from_stdlib_socket(passed.socket))
         self._way = trio.SocketStream(trio.socket.from_stdlib_socket(way))
         self._sending = trio.Lock()
         self._is_taken = trio.Event()
@@ -282,6 +287,10 @@ class _Carried:
             if self.client is not None:
                 self.asked.said(data)
             await self._tell(data)
+        # A client may end its own side, and wait for what it has asked.
+        with trio.move_on_after(HALF_CLOSED_LIMIT_S):
+            while self.is_answering:  # noqa: ASYNC110  with time
+                await trio.sleep(_QUIET_S)
 
     async def _tell(self, data: bytes) -> None:
         """Tell the home something, as it has room for it if it is paced."""

@@ -20,6 +20,7 @@ import orjson
 import trio
 
 from troth.core.codes import Code
+from troth.http.links.passed_connections import PassedConnection
 from troth.http.links.stream_carrier import StreamCarrier
 from troth.http.sockets.early_answers import BEGINNING_BYTES, early_answer
 from troth.http.sockets.stream_homes import STREAM_WAIT_S, StreamHomes
@@ -62,7 +63,7 @@ def may_be_asked_again(asked: bytes) -> bool:
 class PassingOn:
     """Passes connections on. `homes` are those of this process, `url` is for links in refusals.
 
-    A `ConnectionHomes`.
+    A `ConnectionHomes`, and the `Client` of its carrier.
     """
 
     def __init__(
@@ -88,17 +89,10 @@ class PassingOn:
         groups = range(self._groups_count)
         return any(self.carrier.elsewhere(group) is not None for group in groups)
 
-    async def bring(
-        self,
-        home: int,  # noqa: ARG002  any will do
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
-    ) -> bool:
+    async def bring(self, home: int, passed: PassedConnection) -> bool:  # noqa: ARG002  any will do
         """Pass a connection on; return whether another process has it now."""
-        wait_s = LONG_WAIT_S if _WAITS.match(received) is not None else SHORT_WAIT_S
-        return await self._bring(wait_s, port_number, connected, received, peer)
+        wait_s = LONG_WAIT_S if _WAITS.match(passed.received) is not None else SHORT_WAIT_S
+        return await self._bring(wait_s, passed)
 
     def stop(self) -> None:
         """Do nothing: what waits does so for its time, or until `end`."""
@@ -107,15 +101,7 @@ class PassingOn:
         """Refuse what waits, since this process ends."""
         self._is_ending = True
 
-    async def _bring(
-        self,
-        wait_s: float,
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
-    ) -> bool:
-        client = _Client(self, port_number, peer)
+    async def _bring(self, wait_s: float, passed: PassedConnection) -> bool:
         with trio.move_on_after(wait_s):
             while not self._is_ending:
                 for group in self._in_turn():
@@ -123,13 +109,9 @@ class PassingOn:
                     if owner is None:
                         continue
                     if self.carrier.elsewhere(group) is None:
-                        is_there = await self._homes.pass_on(
-                            group, port_number, connected, received, peer
-                        )
+                        is_there = await self._homes.pass_on(group, passed)
                     else:
-                        is_there = await self.carrier.bring(
-                            owner, group, port_number, connected, received, peer, client
-                        )
+                        is_there = await self.carrier.bring(owner, group, passed, self)
                     if is_there:
                         return True
                 await trio.sleep(RETRY_S)
@@ -141,35 +123,13 @@ class PassingOn:
         self._next_group = first = (self._next_group + 1) % count
         return [(first + one) % count for one in range(count)]
 
-    async def lost(
-        self,
-        port_number: int,
-        peer: str | None,
-        connected: socket.socket,
-        asked: bytes,
-        *,
-        is_whole: bool,
-    ) -> None:
+    async def lost(self, passed: PassedConnection, *, is_whole: bool) -> None:
         """Ask for a client elsewhere whose owner was lost, or tell it that it was."""
+        asked = passed.received
         is_again = is_whole and may_be_asked_again(asked)
-        if is_again and await self._bring(LONG_WAIT_S, port_number, connected, asked, peer):
+        if is_again and await self._bring(LONG_WAIT_S, passed):
             return
         answer = early_answer(asked[:BEGINNING_BYTES], ApiError(Code.LINK_BROKEN), self._url)
         with contextlib.suppress(OSError):  # it has gone
-            connected.send(answer, socket.MSG_DONTWAIT)
-            connected.shutdown(socket.SHUT_WR)
-
-
-@final
-class _Client:
-    """Whose connection is passed on. A `stream_carrier.Client`."""
-
-    def __init__(self, passing: PassingOn, port_number: int, peer: str | None) -> None:
-        self._passing = passing
-        self._port_number = port_number
-        self._peer = peer
-
-    async def lost(self, connected: socket.socket, asked: bytes, *, is_whole: bool) -> None:
-        """Do what can be done when the owner was lost before it began to answer."""
-        number, peer = self._port_number, self._peer
-        await self._passing.lost(number, peer, connected, asked, is_whole=is_whole)
+            passed.socket.send(answer, socket.MSG_DONTWAIT)
+            passed.socket.shutdown(socket.SHUT_WR)

@@ -22,6 +22,7 @@ import trio
 
 from troth.core.codes import Code
 from troth.core.limits import REFUSALS_AT_ONCE_COUNT
+from troth.http.links.passed_connections import PassedConnection
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.wire.errors import ApiError
@@ -328,7 +329,8 @@ class SocketListener:
         received = handed_over.received
         try:
             with handed_over.socket as connected:
-                if not await self._homes.bring(home, self._number, connected, received, peer):
+                passed = PassedConnection(self._number, connected, received, peer)
+                if not await self._homes.bring(home, passed):
                     answer = self._refusal(received[:BEGINNING_BYTES], self._homes.away)
                     with contextlib.suppress(OSError):  # it has gone
                         connected.send(answer, socket.MSG_DONTWAIT)

@@ -15,6 +15,7 @@ import h11
 import trio
 
 from troth.core.codes import Code
+from troth.http.links.passed_connections import PassedConnection
 from troth.http.wire.errors import ApiError
 from troth.http.wire.requests import Request, Response
 
@@ -81,7 +82,8 @@ class StreamRelay:
         try:
             content = answer.asked(request)
             with theirs:
-                if not await self._homes.bring(home, port_number, theirs, content, request.peer):
+                passed = PassedConnection(port_number, theirs, content, request.peer)
+                if not await self._homes.bring(home, passed):
                     raise ApiError(Code.OVERLOADED, message=AWAY)
             return await answer.response()
         except BaseException:

@@ -24,6 +24,7 @@ from typing import Final, Protocol, final
 import structlog
 import trio
 
+from troth.http.links.passed_connections import PassedConnection
 from troth.http.links.stream_carrier import StreamCarrier
 from troth.http.links.unix_sockets import is_same_user, listen_at, next_connection
 from troth.shards.mesh.homes import HomeFinder
@@ -61,10 +62,7 @@ class ConnectionHomes(Protocol):
     async def bring(
         self,
         home: int,
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
+        passed: PassedConnection,
     ) -> bool:
         """Pass a connection on; return whether another process has it now."""
         ...  # pragma: no cover
@@ -114,22 +112,16 @@ class StreamHomes:
     async def bring(
         self,
         home: int,
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
+        passed: PassedConnection,
     ) -> bool:
-        """Pass a connection to its home; return whether that has it now.
-
-        It stays open here, for the caller to close.
-        """
+        """Pass a connection to its home; return whether that has it now."""
         with trio.move_on_after(STREAM_WAIT_S) as scope:
             if self._is_stopping:
                 return False
             self._tasks.add(scope)
             try:
                 while True:
-                    if await self._offer(home, port_number, connected, received, peer):
+                    if await self._offer(home, passed):
                         return True
                     await trio.sleep(_RETRY_S)
             finally:
@@ -139,28 +131,23 @@ class StreamHomes:
     async def _offer(
         self,
         home: int,
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
+        passed: PassedConnection,
     ) -> bool:
         """Offer a connection to its home once; return whether that has it now."""
         owner = None if self.carrier is None else self.carrier.elsewhere(home)
         if owner is None or self.carrier is None:
-            return await self.pass_on(home, port_number, connected, received, peer)
-        return await self.carrier.bring(owner, home, port_number, connected, received, peer)
+            return await self.pass_on(home, passed)
+        return await self.carrier.bring(owner, home, passed)
 
     async def pass_on(
         self,
         home: int,
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
+        passed: PassedConnection,
     ) -> bool:
         """Offer a connection to a home on this machine once; return whether it was taken."""
-        name = (peer or "").encode()
-        content = _HEAD.pack(len(received), port_number, len(name)) + name + received
+        name = (passed.peer or "").encode()
+        head = _HEAD.pack(len(passed.received), passed.port_number, len(name))
+        content = head + name + passed.received
         try:
             way = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError:
@@ -173,7 +160,7 @@ class StreamHomes:
                 if not is_same_user(way):
                     _log.error("another user listens instead of a process", process=home)
                     return False
-                descriptors = array("i", [connected.fileno()])
+                descriptors = array("i", [passed.socket.fileno()])
                 sent_bytes = await stream.sendmsg(
                     [content], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
                 )

@@ -96,6 +96,7 @@ def test_without_a_rate_the_same_pause_hides() -> None:
     assert 1 <= slow <= 8
 
 
+@pytest.mark.slow
 def test_what_never_ends_counts_with_the_time_it_waited() -> None:
     with EchoProcess(None, rate=50) as target:
         seen = load(target, connections=4, rate=400.0, duration_s=1.0, warm_up_s=0.0)

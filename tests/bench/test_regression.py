@@ -68,6 +68,7 @@ def test_the_envelope_protocol_keeps_its_share_of_creates(tmp_path: Path) -> Non
         scenarios=("create", "envelope-create", "hello", "rpc"),
         connections=(16,),
         runs=2,
+        ceilings=False,  # they take longer than what is compared here
         directory=tmp_path,
         workload={"duration_s": 0.7, "warm_up_s": 0.4},
     )

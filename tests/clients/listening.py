@@ -27,7 +27,10 @@ class EventStream:
     """A worker's stream of server-sent events. Use as a context manager."""
 
     def __init__(self, url: str) -> None:
-        """Connect to `url` and return when the server says that this worker is connected."""
+        """Connect to `url` and return when the server says that this worker is connected.
+
+        Raises OSError if the stream ends before that.
+        """
         parts = urlsplit(url)
         assert parts.hostname is not None, url
         self._connection = http.client.HTTPConnection(
@@ -43,7 +46,9 @@ class EventStream:
         self._thread = threading.Thread(target=self._collect, daemon=True)
         if self.status == 200:
             # A comment: from now on messages come here.
-            assert self._response.readline().startswith(b":")
+            if not (begun := self._response.readline()):
+                raise ConnectionResetError("the server has ended the stream before it began")
+            assert begun.startswith(b":")
             self._socket.settimeout(None)
             self._thread.start()
 

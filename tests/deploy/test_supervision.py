@@ -113,6 +113,7 @@ def test_a_server_says_that_it_is_ready_lives_and_stops(manager: SystemManager) 
     assert "EXTEND_TIMEOUT_USEC=30000000" in before
 
 
+@pytest.mark.slow
 def test_sockets_outlive_the_server_so_no_connection_is_refused(manager: SystemManager) -> None:
     promise = {"id": "kept", "timeout": 4102444800000}
     with manager.started(sockets_count=2) as process:

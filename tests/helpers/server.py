@@ -84,7 +84,10 @@ class ServerProcess:
         self.data = directory / "data"
         self.log_path = directory / "server.log"
         self._ports = free_ports(2)
-        self._is_forked = command is None and environment is None
+        # The settings are read when it runs; other variables are for an interpreter that starts.
+        self._is_forked = command is None and all(
+            name.startswith("TROTH_") for name in environment or ()
+        )
         self._command = (
             *(command or SERVE),
             *("--data", str(self.data)),

@@ -61,6 +61,13 @@ SHARING_FAULTS: tuple[Fault, ...] = (
         PASSED,
     ),
     fault(
+        "a client that ends its own side loses the answer it waits for",
+        CARRIER,
+        "            while self.is_answering:  # noqa: ASYNC110  with time\n",
+        "            while self.is_answering and False:\n",
+        PASSED,
+    ),
+    fault(
         "an owner that says Continue counts as one that has answered",
         CARRIER,
         "        if not data.startswith(_CONTINUE):\n",

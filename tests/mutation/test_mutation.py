@@ -11,7 +11,7 @@ from .faults import FAULTS
 from .planting import Plantation, StaleFaultError, Verdict, planted
 
 SEED = 2
-DRAWN_COUNT = 3
+DRAWN_COUNT = 2
 DRAWN = Random(SEED).sample([fault for fault in FAULTS if fault.is_quick], DRAWN_COUNT)
 HARMLESS = Fault(
     name="no fault at all",

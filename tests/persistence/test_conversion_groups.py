@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.seeds import seeds_count
 from tests.persistence.groups import digests_of, write
 from tests.shards.stage import EPOCH_MS, FAR_MS, WORKER
 from troth.core import commands as c
@@ -29,7 +30,7 @@ from troth.shards.storage import DirectoryStorage
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARD_COUNT = 7
-KILLS_COUNT = 20
+KILLS_COUNT = seeds_count(6, 20)
 SEED = 16
 
 
@@ -157,6 +158,7 @@ def test_what_processes_talk_through_is_not_copied(data: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.seeds
 def test_killed_at_any_moment_it_can_be_run_again(tmp_path: Path) -> None:
     """The directory is then as it was, or as it was to be; what was in it is the same."""
     data = tmp_path / "data"

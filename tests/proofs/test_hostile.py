@@ -85,6 +85,7 @@ def _count_created(target: Target, path: str, answer: Answer) -> None:
         target.created_count += 1
 
 
+@pytest.mark.slow
 def test_no_body_that_is_no_request_is_taken(caller: Caller, takers: list[Taker]) -> None:
     for taker in takers:
         for name, body in BODIES.items():
@@ -265,6 +266,7 @@ def test_slow_senders_are_cut_off(target: Target) -> None:
             assert is_closed_within(wire, 4)
 
 
+@pytest.mark.slow
 def test_a_header_a_byte_at_a_time_is_cut_off(target: Target) -> None:
     """Each byte comes soon after the other, but the whole does not come in time."""
     with Wire(target.url) as wire:

@@ -10,7 +10,7 @@ from .support import Client, search_all
 from .workflow_kill import Proof
 
 SEED = 3
-ROUNDS_COUNT = 4
+ROUNDS_COUNT = 2
 
 
 @pytest.mark.slow

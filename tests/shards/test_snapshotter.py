@@ -192,6 +192,7 @@ async def test_only_so_many_snapshots_are_taken_at_a_time(tmp_path: Path) -> Non
         assert server.snapshotter.statistics().open_count == 0
 
 
+@pytest.mark.slow
 async def test_scheduled_snapshots_are_written_and_old_ones_removed(tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     backups.mkdir()

@@ -110,10 +110,11 @@ class History:
 
     def unexplained(self) -> list[str]:
         """The promises, tasks' roots and locks whose history has no explanation."""
+        workflows = WorkflowModel(has_links=len(self.absences) > 1)
         return [
             *(f"promise {one}" for one in check(PromiseModel(), self.promises)),
             *(f"root {one}" for one in check(LeasedTaskModel(), self.tasks)),
-            *(f"workflow {one}" for one in check(WorkflowModel(), self.workflows)),
+            *(f"workflow {one}" for one in check(workflows, self.workflows)),
             *(f"lock {one}" for one in self._unexplained_locks()),
         ]
 

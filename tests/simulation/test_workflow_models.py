@@ -104,6 +104,31 @@ BROKEN: dict[str, History] = {
 }
 
 
+# What a link asks again
+
+SUSPENDED: History = [acquire(0, 0, "a"), done(1, fenced(1)), done(2, SuspendWorkflow("w", 1, ()))]
+
+
+def other_child(version: int) -> Command:
+    return EnsurePromise("other child", 10, fence=WorkflowFence("w", version))
+
+
+def test_what_a_link_asks_again_may_be_answered_as_it_was_done() -> None:
+    again = [*SUSPENDED, done(3, fenced(1))]
+    assert check(WorkflowModel(has_links=True), again) == []
+    assert check(WorkflowModel(), again) == ["w"], "without links nobody asks again"
+    assert check(WorkflowModel(has_links=True), [*again, acquire(4, 1, "b")]) == []
+    new = [*SUSPENDED, done(3, other_child(1))]
+    assert check(WorkflowModel(has_links=True), new) == ["w"], "it was not done before"
+    settled = Reply(Code.OK, promise=Promise("none", 1, RESOLVED, 10, 0, value=Value(data="b")))
+    by_another = Operation[Command, Reply](6, SETTLE_NONE, 7, settled)
+    assert check(WorkflowModel(has_links=True), [*SUSPENDED, by_another]) == []
+    by_itself = Operation[Command, Reply](
+        6, SETTLE_NONE, 7, Reply(Code.OK, promise=Promise("none", 1, RESOLVED, 10, 0))
+    )
+    assert check(WorkflowModel(has_links=True), [*SUSPENDED, by_itself]) == ["w"]
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_history_is_explained(name: str) -> None:
     assert check(WorkflowModel(), RIGHT[name]) == []

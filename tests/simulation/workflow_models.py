@@ -3,6 +3,9 @@
 A lease may be lost at any time, and so may everything else happen that others bring about: the task
 is woken, halted, ended with its promise. What cannot be: two claims of one version, and anything
 that a holder does which is not, or no longer, the holder.
+
+Where links break, a link asks again what was not answered. What a holder has done under its fence
+may so be answered once more as it was, when it holds the task no longer (`is_again` of a command).
 """
 
 from collections.abc import Hashable
@@ -39,6 +42,8 @@ class Flow:
     claim: tuple[str, str | None] = ("", None)
     may_be_held: bool = False
     has_ended: bool = False
+    done: frozenset[tuple[type[Command], str]] = frozenset()
+    """What holders have done under their fences: with which command, to which promise."""
 
 
 def is_about_workflows(command: Command) -> bool:
@@ -50,6 +55,9 @@ def is_about_workflows(command: Command) -> bool:
 
 class WorkflowModel:
     """One task, by the answers to claims and to what holders ask."""
+
+    def __init__(self, *, has_links: bool = False) -> None:
+        self._has_links = has_links
 
     def partition(self, operation: Operation[Command, Reply]) -> Hashable:
         command = operation.input
@@ -82,7 +90,9 @@ class WorkflowModel:
     def _claim(self, state: Flow, command: Claim, output: Reply | None) -> tuple[bool, Flow]:
         claim = (command.pid, command.claim_id)
         is_current = isinstance(command, CreateWorkflow) or command.version == state.version
-        claimed = Flow(state.version + 1, claim, may_be_held=True)
+        claimed = replace(
+            state, version=state.version + 1, claim=claim, may_be_held=True, has_ended=False
+        )
         if output is None:
             return True, claimed if is_current and not state.has_ended else state
         if output.code is Code.OK:
@@ -110,13 +120,27 @@ class WorkflowModel:
             return version != state.version, state
         if output.code is Code.TASK_NOT_FOUND:
             return state.version == 0, state
+        if output.code is Code.OK and self._is_answered_again(state, command, output):
+            return True, state
         if output.code is Code.OK:
             return is_holder, self._done(state, command)
         return is_holder, state  # refused for another reason, or it goes on at once
+
+    def _is_answered_again(self, state: Flow, command: Fenced | Held, output: Reply) -> bool:
+        """Whether an answer may be that to what a link has asked again, which changes nothing."""
+        if not self._has_links or not isinstance(command, Fenced):
+            return False
+        if (type(command), command.id) in state.done:
+            return True
+        if not isinstance(command, SettlePromise) or output.promise is None:
+            return False
+        return output.promise.value != command.value  # another one has settled it
 
     def _done(self, state: Flow, command: Fenced | Held) -> Flow:
         if isinstance(command, FulfillWorkflow):
             return replace(state, has_ended=True, may_be_held=False)
         if isinstance(command, SuspendWorkflow | ReleaseWorkflow):
             return replace(state, may_be_held=False)
+        if isinstance(command, Fenced):
+            return replace(state, done=state.done | {(type(command), command.id)})
         return state

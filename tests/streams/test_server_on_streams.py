@@ -314,15 +314,18 @@ def test_nodes_of_a_cluster_take_over_all_groups(
         seen = {one.subject: one.found for one in examine_database(engine.looked_at)}
         assert "of 2 groups" in seen["log"]
         assert "in use by a, b" in seen["log"]
+        # The name of the one that was killed is taken for 12 s.
+        third = ServerProcess(tmp_path / "c", *options, "c")
+        closing.callback(third.__exit__, None, None, None)
         with Load(second, "q") as more:
             more.wait_for_more()
-            with _standing_by(first):
+            with _standing_by(third):
                 os.kill(second.serving_ids()[0], signal.SIGSTOP)
         assert second.wait() == 1
         assert "Another server has taken over the cluster orders" in second.log()
-        _assert_all_there(first, load.made + more.made)
-        assert_owned(("a", 4), ("a", 5))
-        assert first.terminate() == 0
+        _assert_all_there(third, load.made + more.made)
+        assert_owned(("c", 4), ("c", 5))
+        assert third.terminate() == 0
 
 
 @contextlib.contextmanager

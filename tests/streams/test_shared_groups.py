@@ -153,7 +153,7 @@ def test_three_nodes_serve_and_lose_one(
             until_served(f"{front.url}/ready")
             _a_node_that_is_killed_under_load_loses_its_groups_to_the_others(three, front)
         # Last, since from now on only those with an account are answered.
-        tasks_outlive_an_owner(three, tmp_path)
+        tasks_outlive_an_owner(three, tmp_path, comes_back=False)
 
 
 def _any_node_takes_any_request(three: SharedNodes) -> None:

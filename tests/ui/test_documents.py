@@ -3,13 +3,15 @@
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.helpers.seeds import RUNS_ALL
 from tests.helpers.server import ServerProcess
 
-from .axe import violations_in_both
+from .axe import violations, violations_in_both
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.seeds
 @pytest.mark.parametrize("path", ["/docs", "/docs/errors", "/docs/metrics"])
 def test_axe_finds_nothing_in_documents(
     browser: Browser, busy_server: ServerProcess, path: str
@@ -20,7 +22,9 @@ def test_axe_finds_nothing_in_documents(
     page.on("console", lambda message: said.append(message.text))
     page.goto(busy_server.url + path)
 
-    assert violations_in_both(page) == []
+    # Colors and widths are those of the other two, and `/docs` is long: a look takes seconds.
+    is_close = RUNS_ALL or path != "/docs"
+    assert (violations_in_both if is_close else violations)(page) == []
     assert said == []
     context.close()
 

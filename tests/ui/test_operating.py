@@ -25,6 +25,11 @@ WIDE_SCREENS: Final = (
     "locks",
     "failures",
 )
+_NEEDED_PX: Final = """() => new Promise((resolve) => {
+  const look = () => resolve(document.documentElement.scrollWidth);
+  requestAnimationFrame(() => requestAnimationFrame(look));
+})"""
+"""How wide a screen is once it has been drawn at its new width."""
 WIDTHS: Final = (1_440, 1_380, 1_280, 1_199, 1_024, 980, 900, 760, 700, 600, 390)
 
 
@@ -151,8 +156,7 @@ def test_no_screen_scrolls_sideways_at_any_width(visit: Visit) -> None:
             visitor.go(page, path)
             for width in WIDTHS:
                 page.set_viewport_size({"width": width, "height": 800})
-                page.wait_for_timeout(50)
-                needed = page.evaluate("document.documentElement.scrollWidth")
+                needed = page.evaluate(_NEEDED_PX)
                 if needed > width:
                     wide.append((path, width, needed))
 

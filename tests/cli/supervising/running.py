@@ -18,6 +18,9 @@ from troth.cli.supervising.restart import asked
 PROGRAM = Path(__file__).with_name("supervised.py")
 LONG_S = 60.0
 """For what comes soon on a machine that does nothing else."""
+HANGS_S = 5.0
+"""How long a stand-in says nothing until it is killed, where a test waits for that."""
+KILLED_SOON = {"KILL_AFTER_S": str(HANGS_S)}
 
 
 def until(condition: Callable[[], Any], what: str, limit_s: float = LONG_S) -> Any:

@@ -1,7 +1,7 @@
 """A server under the real supervisor: `supervised.py SETTINGS PROCESSES [COMMAND...]`.
 
-Without a command its processes are stand-ins. `SPARE_AFTER_S` in the environment is how soon there
-is a spare process.
+Without a command its processes are stand-ins. In the environment `SPARE_AFTER_S` is how soon there
+is a spare process, and `KILL_AFTER_S` how soon one that says nothing is killed.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from troth.cli.supervising import spare
+from troth.cli.supervising import lives, spare
 from troth.cli.supervising.start import supervise
 from troth.http.settings.sources import load
 
@@ -21,6 +21,8 @@ def main() -> int:
     """Run it; the exit status."""
     if "SPARE_AFTER_S" in os.environ:
         spare.AFTER_S = float(os.environ["SPARE_AFTER_S"])  # type: ignore[misc]
+    if "KILL_AFTER_S" in os.environ:
+        lives.KILL_AFTER_S = float(os.environ["KILL_AFTER_S"])  # type: ignore[misc]
     settings = load(None, {}, json.loads(sys.argv[1]))
     command = sys.argv[3:] or [sys.executable, str(STAND_IN)]
     return supervise(

@@ -17,6 +17,8 @@ import pytest
 from tests.cli.supervising.running import LONG_S, Supervised, until
 from tests.cli.supervising.test_supervisor import restart
 
+pytestmark = pytest.mark.slow
+
 FAR_MS = 4_102_444_800_000
 
 
@@ -42,6 +44,7 @@ def call(server: Supervised, method: str, path: str, body: object = None) -> int
     return status
 
 
+@pytest.mark.newest
 def test_it_serves_and_is_started_again(server: Supervised) -> None:
     """After a kill, and when it is replaced; what was acknowledged is there."""
     names = []

@@ -17,6 +17,8 @@ from tests.helpers.shared_nodes import write_secret
 from troth.cli.supervising.restart import asked
 from troth.http.identity.operator_key import FILE_NAME, derived
 
+pytestmark = pytest.mark.slow
+
 
 def _settings(secret: Path) -> dict[str, Any]:
     return {
@@ -38,6 +40,7 @@ def node(tmp_path: Path) -> Iterator[Supervised]:
         yield running.wait_ready()
 
 
+@pytest.mark.newest
 def test_those_that_serve_get_all_connections(node: Supervised) -> None:
     assert {node.ask()["process"] for _ in range(20)} == {0}
     shown = until(lambda: (one := node.ask())["is_node_serving"] and one, "it is told")

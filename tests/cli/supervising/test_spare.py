@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.cli.supervising.running import LONG_S, Supervised, until
+from tests.cli.supervising.running import KILLED_SOON, LONG_S, Supervised, until
 from tests.cli.supervising.test_real_process import FAR_MS, call
 from tests.cli.supervising.test_supervisor import is_alive, is_locked, restart
 from troth.cli.supervising.children import Child
 from troth.cli.supervising.lives import DOWN_AFTER_S, FIRST_WORD_S, KILL_AFTER_S, STEADY_AFTER_S
 from troth.cli.supervising.spare import AFTER_S, LATER_AFTER_S, Spare
+
+pytestmark = pytest.mark.slow
 
 SOON = {"SPARE_AFTER_S": "0.2"}
 
@@ -30,11 +32,19 @@ def server(tmp_path: Path) -> Iterator[Supervised]:
         yield running.wait_ready()
 
 
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Supervised]:
+    """As `server`; one that says nothing is killed sooner."""
+    with Supervised(tmp_path, environment={**SOON, **KILLED_SOON}) as running:
+        yield running.wait_ready()
+
+
 def pid_of(server: Supervised, process: int) -> Any:
     """Return the number of a process."""
     return server.processes()[process]["pid"]
 
 
+@pytest.mark.newest
 def test_it_takes_the_place_of_a_process_that_ends(server: Supervised) -> None:
     """And then there is another one."""
     spare = server.wait_spare()
@@ -102,8 +112,8 @@ def test_one_that_ends_is_replaced(server: Supervised, tmp_path: Path) -> None:
     assert server.pids()[1:] == pids[1:]
 
 
-@pytest.mark.slow
-def test_one_that_hangs_gets_no_seat(server: Supervised) -> None:
+def test_one_that_hangs_gets_no_seat(impatient: Supervised) -> None:
+    server = impatient
     spare, pids = server.wait_spare(), server.pids()
     os.kill(spare, signal.SIGSTOP)
     until(lambda: (found := server.spare()) and found["silent"], "its silence")
@@ -115,8 +125,9 @@ def test_one_that_hangs_gets_no_seat(server: Supervised) -> None:
     assert server.wait_spare(other_than=spare)
 
 
-def test_one_that_hangs_as_it_gets_its_seat_is_killed(server: Supervised) -> None:
+def test_one_that_hangs_as_it_gets_its_seat_is_killed(impatient: Supervised) -> None:
     """As any process that says nothing; then another one has the seat."""
+    server = impatient
     spare = server.wait_spare()
     os.kill(spare, signal.SIGSTOP)
     os.kill(pid_of(server, 2), signal.SIGKILL)

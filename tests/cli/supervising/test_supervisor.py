@@ -17,18 +17,34 @@ from typing import Any
 
 import pytest
 
-from tests.cli.supervising.running import LONG_S, PROGRAM, Supervised, until
+from tests.cli.supervising.running import (
+    HANGS_S,
+    KILLED_SOON,
+    LONG_S,
+    PROGRAM,
+    Supervised,
+    until,
+)
 from tests.helpers.repository import ROOT
 from troth.cli.supervising.restart import asked
 from troth.persistence.data_directory import open_identity
 from troth.persistence.errors import DataDirectoryLocked
 from troth.persistence.files import RealFiles
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Supervised]:
     """Three processes that serve."""
     with Supervised(tmp_path) as running:
+        yield running.wait_ready()
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Supervised]:
+    """As `server`; one that says nothing is killed sooner."""
+    with Supervised(tmp_path, environment=KILLED_SOON) as running:
         yield running.wait_ready()
 
 
@@ -49,6 +65,7 @@ def is_locked(data: Path) -> bool:
     return False
 
 
+@pytest.mark.newest
 def test_connections_are_shared_and_all_end_in_good_order(server: Supervised) -> None:
     counts = Counter(server.ask()["process"] for _ in range(60))
     assert set(counts) == {0, 1, 2}
@@ -139,6 +156,7 @@ def test_nohup_stands_a_closed_terminal(tmp_path: Path) -> None:
         assert server.end() == 0
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("how", ["exit 0", "exit 3", "kill"])
 def test_a_process_that_ends_is_started_again(server: Supervised, how: str) -> None:
     """Its new connections wait in the meantime, and are answered."""
@@ -203,9 +221,9 @@ def test_all_hear_that_no_process_owns_the_accounts_until_one_begins(server: Sup
     assert server.end() == 0
 
 
-@pytest.mark.slow
-def test_a_process_that_hangs_is_down_and_then_killed(server: Supervised) -> None:
+def test_a_process_that_hangs_is_down_and_then_killed(impatient: Supervised) -> None:
     """SIGSTOP: it neither ends nor says anything."""
+    server = impatient
     victim = server.processes()[2]
     stopped_s = time.monotonic()
     os.kill(victim["pid"], signal.SIGSTOP)
@@ -214,7 +232,7 @@ def test_a_process_that_hangs_is_down_and_then_killed(server: Supervised) -> Non
     until(lambda: _peers_of_others(server, 2) == [0, 1], "the others know")
     assert is_alive(victim["pid"])
     until(lambda: server.processes()[2]["starts"] == 2 and server.are_up(), "it is back")
-    assert time.monotonic() - stopped_s >= 9
+    assert time.monotonic() - stopped_s >= HANGS_S - 1
     assert [line["process"] for line in server.logged("a process says nothing and is killed")] == [
         2
     ]
@@ -239,12 +257,12 @@ def _shown_by_another(server: Supervised, away: int) -> dict[str, Any] | None:
         return None if shown["process"] == away else shown
 
 
-@pytest.mark.slow
-def test_a_supervisor_that_stood_still_kills_no_one(server: Supervised) -> None:
+def test_a_supervisor_that_stood_still_kills_no_one(impatient: Supervised) -> None:
     """What the processes said in the meantime is read first; nor does it count as silence."""
+    server = impatient
     pids = server.pids()
     os.kill(server.process.pid, signal.SIGSTOP)
-    time.sleep(12)
+    time.sleep(HANGS_S + 1)
     os.kill(server.process.pid, signal.SIGCONT)
     time.sleep(1)
     assert server.pids() == pids
@@ -279,6 +297,7 @@ def test_the_supervisor_is_killed(server: Supervised, tmp_path: Path) -> None:
         assert third.end() == 0
 
 
+@pytest.mark.newest
 def test_kill_of_all_at_once(server: Supervised, tmp_path: Path) -> None:
     """Nothing that they leave is in the way."""
     pids = [server.process.pid, *server.pids()]

@@ -96,7 +96,7 @@ def withheld_count(observer: Client) -> float:
     return float(found[1])
 
 
-WAITING_COUNT = 3 * SLICE_COUNT
+WAITING_COUNT = 2 * SLICE_COUNT
 
 
 @pytest.mark.slow

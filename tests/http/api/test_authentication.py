@@ -107,6 +107,7 @@ async def test_every_row_refuses_everybody_it_must() -> None:
             assert (answer.status, answer.code) == (403, Code.FORBIDDEN_SCOPE), row.name
 
 
+@pytest.mark.slow
 async def test_every_row_lets_in_a_token_with_its_scope() -> None:
     async with running() as world:
         for row in GUARDED:

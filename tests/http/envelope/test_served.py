@@ -26,6 +26,7 @@ def said(server: ServerProcess, kind: str, data: object, head: dict[str, object]
     return answer.json()["data"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_server_on_disk_does_what_follows_at_the_same_time(tmp_path: Path, count: int) -> None:
     """Messages leave when their cause is on disk, which takes a while: the time is still set.
@@ -73,6 +74,7 @@ def test_a_server_on_disk_does_what_follows_at_the_same_time(tmp_path: Path, cou
         assert [snap[name] for name in ("promises", "tasks", "callbacks", "messages")] == [[]] * 4
 
 
+@pytest.mark.slow
 def test_an_unclaimed_task_is_sent_again_after_the_time_that_is_set(tmp_path: Path) -> None:
     with (
         ServerProcess(tmp_path, "--workflow-retry-ms", "1000") as server,

@@ -377,33 +377,6 @@ async def test_a_build_that_runs_is_not_found_bad_after_a_crash() -> None:
         assert (await owner.send("GET", f"/build/{pending.id}")).json["status"] == "SUCCESS"
 
 
-async def test_a_build_that_succeeded_before_a_crash_is_used_after_it() -> None:
-    async with running() as world:
-        owner = tenant(world)
-        function_id = await owner.function()
-        older = await owner.built(function_id)
-        newer = Build(
-            "f" * 24,
-            1,
-            NOW_MS + 1,
-            owner.account_id,
-            function_id,
-            BuildStatus.SUCCESS,
-            "d",
-            1,
-        )
-        await world.api.shards.ask(CreateEntry(newer))
-        place = f"/function/{function_id}"
-        assert (await owner.send("GET", place)).json["buildId"] == older["id"]
-
-        async with trio.open_nursery() as nursery:
-            later = Builder(world.api)
-            await nursery.start(later.run)
-            await later.wait_settled()
-            nursery.cancel_scope.cancel()
-        assert (await owner.send("GET", place)).json["buildId"] == newer.id
-
-
 async def test_the_archive_is_for_its_owner_and_nodes_that_run_it() -> None:
     async with running() as world:
         owner, other = tenant(world), tenant(world, 2, (Scope.NODE,))

@@ -20,6 +20,7 @@ from troth.http.links.far_streams import (
     encode_data,
     encode_opening,
 )
+from troth.http.links.passed_connections import PassedConnection
 from troth.http.links.stream_carrier import StreamCarrier
 from troth.http.sockets.stream_homes import StreamHomes
 from troth.shards.mesh.frames import LinkDamaged
@@ -61,7 +62,9 @@ class Carried:
         """Connect a worker, and bring its stream to the home of its group."""
         worker, accepted = socket.socketpair()
         with accepted, trio.fail_after(LIMIT_S):
-            assert await self.homes.bring(1, port_number, accepted, REQUEST, "192.0.2.7")
+            assert await self.homes.bring(
+                1, PassedConnection(port_number, accepted, REQUEST, "192.0.2.7")
+            )
         worker.setblocking(False)
         return trio.SocketStream(trio.socket.from_stdlib_socket(worker))
 
@@ -118,6 +121,7 @@ async def test_the_end_of_the_home_is_the_end_for_the_worker(tmp_path: Path) -> 
         assert len(await receive(worker, 1_000_000)) == 100_000
 
 
+@pytest.mark.slow
 async def test_workers_that_read_slowly_or_hear_nothing_are_not_cut_off(tmp_path: Path) -> None:
     """The home notices that one is slow: it can write no more."""
     async with (
@@ -153,13 +157,13 @@ async def test_a_home_that_is_away_or_has_no_such_port_gets_no_stream(
             assert owner is not None
             assert found.carrier.elsewhere(0) is None, "it is here"
             bring = found.carrier.bring
-            assert not await bring(owner, 1, 7, accepted, REQUEST, None)
+            assert not await bring(owner, 1, PassedConnection(7, accepted, REQUEST, None))
             found.all_of.served[1].links.adopt_stream = None
-            assert not await bring(owner, 1, 0, accepted, REQUEST, None)
+            assert not await bring(owner, 1, PassedConnection(0, accepted, REQUEST, None))
             gone = Owner("south", owner.host, 1, 1)
-            assert not await bring(gone, 1, 0, accepted, REQUEST, None)
+            assert not await bring(gone, 1, PassedConnection(0, accepted, REQUEST, None))
             full = StreamCarrier(found.carrier._nodes, limit_count=0)
-            assert not await full.bring(owner, 1, 0, accepted, REQUEST, None)
+            assert not await full.bring(owner, 1, PassedConnection(0, accepted, REQUEST, None))
             assert len(found.carrier) == 0
             accepted.setblocking(False)
             with pytest.raises(BlockingIOError):

@@ -59,6 +59,7 @@ async def test_clients_of_any_node_reach_all_groups(tmp_path: Path, is_secret: b
         assert (len(all_of.strangers), all_of.strangers.refused_count) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_strangers_get_nowhere_and_disturb_no_one(tmp_path: Path) -> None:
     """A node with another secret, a browser, and one that calls and then says nothing."""
     with capture_logs() as logs:

@@ -16,6 +16,7 @@ from troth.http.links.far_streams import (
     encode_data,
     encode_opening,
 )
+from troth.http.links.passed_connections import PassedConnection
 from troth.http.links.stream_carrier import KEPT_LIMIT_BYTES
 from troth.shards.mesh.frames import LinkDamaged
 
@@ -30,11 +31,11 @@ class Client:
     def __init__(self) -> None:
         self.heard: list[tuple[bytes, bool]] = []
 
-    async def lost(self, connected: socket.socket, asked: bytes, *, is_whole: bool) -> None:
+    async def lost(self, passed: PassedConnection, *, is_whole: bool) -> None:
         """Tell the client something."""
         await trio.lowlevel.checkpoint()
-        self.heard.append((asked, is_whole))
-        connected.send(b"lost")
+        self.heard.append((passed.received, is_whole))
+        passed.socket.send(b"lost")
 
 
 async def connect(found: Carried, client: Client, received: bytes = REQUEST) -> trio.SocketStream:
@@ -43,7 +44,9 @@ async def connect(found: Carried, client: Client, received: bytes = REQUEST) -> 
     owner = found.carrier.elsewhere(1)
     assert owner is not None
     with accepted, trio.fail_after(LIMIT_S):
-        assert await found.carrier.bring(owner, 1, 0, accepted, received, None, client)
+        assert await found.carrier.bring(
+            owner, 1, PassedConnection(0, accepted, received, None), client
+        )
     ours.setblocking(False)
     return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
@@ -97,13 +100,28 @@ async def test_a_client_is_told_only_if_its_owner_is_lost_before_it_answers(
         assert not told.heard[1][1]
 
 
-async def test_a_client_that_leaves_is_no_client_that_lost_its_owner(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_is_no_client_that_lost_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_carrier, "HALF_CLOSED_LIMIT_S", 0.3)
     told = Client()
     async with carried(tmp_path) as found:
         await (await connect(found, told)).aclose()
         with trio.fail_after(LIMIT_S):
             await until(lambda: len(found.carrier) == 0)
     assert told.heard == []
+
+
+async def test_a_client_that_ends_its_own_side_has_its_answer(tmp_path: Path) -> None:
+    async with carried(tmp_path) as found, await connect(found, Client()) as client:
+        await client.send_all(b"more")
+        await client.send_eof()
+        assert await receive(found.home.streams[0], 4) == b"more"
+        await trio.sleep(0.5)
+        await found.home.streams[0].send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert await receive(client, 100) == b"HTTP/1.1 200 OK\r\n\r\n"
+        with trio.fail_after(LIMIT_S):
+            await until(lambda: len(found.carrier) == 0)
 
 
 async def test_a_client_keeps_an_owner_that_goes_on_without_its_group(tmp_path: Path) -> None:
@@ -117,7 +135,7 @@ async def test_a_client_keeps_an_owner_that_goes_on_without_its_group(tmp_path: 
 async def test_answers_are_waited_for_before_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_carrier, "_QUIET_S", 0.2)
+    monkeypatch.setattr(stream_carrier, "_QUIET_S", 1.0)
     async with (
         carried(tmp_path) as found,
         await connect(found, Client()) as client,

@@ -1,11 +1,24 @@
 """One server of three processes with an account, for the tests of this folder."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from tests.helpers.server import ServerProcess
 from tests.http.processes.tenancy import SHARDS_COUNT, Tenancy, tenancy_of
+
+_SEVERAL: Final = {"shared_processes", "own_processes", "server_with_accounts", "archived"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests that need several processes as slow: each of these imports the server.
+
+    The newest Python and libraries run those of `test_real_processes.py`.
+    """
+    for item in items:
+        if _SEVERAL.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="package")

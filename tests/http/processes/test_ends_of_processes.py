@@ -19,6 +19,8 @@ from troth.core.codes import Code
 
 from .clients import FAR_MS, Client, ids_by_group
 
+pytestmark = pytest.mark.slow
+
 LONG_S = 60.0
 PROCESSES_COUNT = 3
 CONNECTIONS_LIMIT_COUNT = 60
@@ -150,7 +152,6 @@ def test_an_answer_waits_for_a_group_that_has_just_died(
     until(lambda: is_ready(server), "all are ready")
 
 
-@pytest.mark.slow
 def test_other_groups_are_served_while_the_first_process_is_away(
     server: ServerProcess, connect: Connect
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_bulk_job_goes_on_when_processes_were_killed(
     assert found == []
 
 
+@pytest.mark.newest
 def test_all_are_killed_at_once(server: ServerProcess, connect: Connect) -> None:
     ids = [one for group in ids_by_group("killed", 3) for one in group]
     client = connect()

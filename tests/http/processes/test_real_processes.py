@@ -14,6 +14,8 @@ from troth.http.settings.settings import Settings
 
 from .clients import FAR_MS, VERSION, Client, ids_by_group
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.fixture
 def clients(shared_processes: ServerProcess) -> Iterator[list[Client]]:

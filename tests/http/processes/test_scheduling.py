@@ -1,5 +1,6 @@
 """How the scheduler is told to treat the processes of one server."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.supervising.running import until
 from tests.helpers.server import ServerProcess
 from troth.http.processes.scheduling import interrupt_no_others
 
@@ -55,16 +57,20 @@ def test_a_system_that_refuses_goes_on_as_it_was(monkeypatch: pytest.MonkeyPatch
 def test_all_threads_of_several_processes_wait_and_a_process_alone_is_as_any_other(
     shared_processes: ServerProcess, shared_server: ServerProcess
 ) -> None:
-    processes = shared_processes.serving_ids()
-    assert len(processes) == 3
-    for process in processes:
-        assert _policies_of(process) == {os.SCHED_BATCH}
+    def policies() -> list[set[int]]:
+        return [_policies_of(process) for process in shared_processes.serving_ids()]
+
+    # One that a busy machine has had killed comes back, and begins as any program does.
+    until(lambda: policies() == [{os.SCHED_BATCH}] * 3, "all wait for a core")
     assert _policies_of(shared_processes.process_id) == {os.SCHED_OTHER}
     assert _policies_of(shared_server.process_id) == {os.SCHED_OTHER}
 
 
 def _policies_of(process: int) -> set[int]:
-    return {
-        os.sched_getscheduler(int(thread.name))
-        for thread in Path(f"/proc/{process}/task").iterdir()
-    }
+    """Return the policies of a process's threads; of one that ends meanwhile, none."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                found.add(os.sched_getscheduler(int(thread.name)))
+    return found

@@ -281,6 +281,7 @@ async def test_a_group_that_is_about_to_come_is_looked_for_more_often(
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_who_stands_by_is_asked_only_if_a_group_is_to_go(nursery: trio.Nursery) -> None:
     one = Member()
     asked: list[None] = []

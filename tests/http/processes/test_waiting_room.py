@@ -10,6 +10,7 @@ import trio
 from tests.shards.mesh.world import make_process
 from troth.http.api.context import Api, Readiness
 from troth.http.documents.table import API_ENDPOINTS
+from troth.http.links.passed_connections import PassedConnection
 from troth.http.processes import passing_on, waiting_room
 from troth.http.processes.passing_on import PassingOn, may_be_asked_again
 from troth.http.processes.waiting_room import WaitingRoom
@@ -49,19 +50,16 @@ class Carrier:
         self,
         _owner: Owner,
         _group: int,
-        port_number: int,
-        connected: socket.socket,
-        received: bytes,
-        peer: str | None,
+        passed: PassedConnection,
         client: object,
     ) -> bool:
         """Answer for the other node."""
         await trio.lowlevel.checkpoint()
         if not self.is_reached:
             return False
-        self.brought.append((port_number, received, peer))
+        self.brought.append((passed.port_number, passed.received, passed.peer))
         self.clients.append(client)
-        connected.send(ANSWER)
+        passed.socket.send(ANSWER)
         return True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -125,6 +123,7 @@ async def world(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> World
     return World(nursery)
 
 
+@pytest.mark.slow
 async def test_it_is_open_only_while_no_process_of_the_node_serves(
     nursery: trio.Nursery, world: World
 ) -> None:
@@ -223,10 +222,10 @@ async def test_what_may_be_asked_again_is_when_the_owner_was_lost(
         ours.setblocking(False)
         theirs.setblocking(False)
         lost = world.passing.lost
-        await lost(0, None, theirs, fence, is_whole=True)
+        await lost(PassedConnection(0, theirs, fence, None), is_whole=True)
         assert ours.recv(4096) == ANSWER
         assert world.carrier.brought == [(0, fence, None)]
-        await lost(0, None, theirs, claim, is_whole=True)
+        await lost(PassedConnection(0, theirs, claim, None), is_whole=True)
         answer = ours.recv(4096)
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"retry-after: 1" in answer.lower()

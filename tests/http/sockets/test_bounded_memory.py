@@ -126,6 +126,7 @@ async def test_bodies_beyond_the_budget_are_refused(lane: bool) -> None:
     assert all(b"retry-after: " in answer.lower() for answer in answers)
 
 
+@pytest.mark.slow
 async def test_answers_that_nobody_takes_are_bounded() -> None:
     """Large answers wait for room, small ones do not; who takes nothing is cut off."""
     settings = Settings(body_limit_bytes=MIB, in_flight_limit_bytes=4 * MIB)
@@ -292,6 +293,7 @@ async def pinged(stream: trio.SocketStream) -> bytes:
     return (await answer_of(stream)).partition(b"\r\n")[0]
 
 
+@pytest.mark.slow
 async def test_who_is_idle_makes_room_on_a_full_port() -> None:
     settings = Settings(connection_limit_count=2)
     async with listening(settings, lane=True) as (listener, _):

@@ -227,7 +227,6 @@ def step_request(step: dict[str, Any]) -> bytes:
     return request(step["m"], path, None if body is None else body.encode(), step.get("h"))
 
 
-@pytest.mark.newest
 async def test_all_recorded_requests_are_answered_alike(servers: Servers) -> None:
     before = lane_numbers(servers[0])["requests_total"]
     vectors = vector_requests()
@@ -281,6 +280,7 @@ async def test_random_requests_are_answered_alike(servers: Servers) -> None:
     await compare_random(servers, RANDOM_REQUESTS_COUNT)
 
 
+@pytest.mark.newest
 async def test_credentials_and_origins_are_judged_alike(guarded: Servers) -> None:
     before = lane_numbers(guarded[0])["requests_total"]
 

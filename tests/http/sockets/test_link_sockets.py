@@ -168,18 +168,13 @@ async def test_many_requests_together_are_few_batches(tmp_path: Path) -> None:
             status, _ = await served[0].ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
             statuses.append(status)
 
-        batches_counts = [0]
-        for attempt in range(10):  # on a busy machine each may come by itself
-            before = served[1].process.shards.statistics().committer.batches_count
-            async with trio.open_nursery() as nursery:
-                for number in range(count):
-                    nursery.start_soon(create, attempt * count + number)
-            after = served[1].process.shards.statistics().committer.batches_count
-            batches_counts.append(after - before)
-            if batches_counts[-1] < count:
-                break
-        assert set(statuses) == {201}
-        assert batches_counts[-1] < count, f"what came together was no turn: {batches_counts[1:]}"
+        before = served[1].process.shards.statistics().committer.batches_count
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(create, number)
+        after = served[1].process.shards.statistics().committer.batches_count
+        assert statuses == [201] * count
+        assert after - before < count, "what came together was no turn"
 
 
 async def test_a_large_value_goes_there_and_back(tmp_path: Path) -> None:
@@ -296,6 +291,7 @@ async def test_room_is_waited_for_until_all_is_sent(monkeypatch: pytest.MonkeyPa
         assert loop.wanted.get(link.number) == "what comes"
 
 
+@pytest.mark.slow
 async def test_a_process_that_goes_and_comes_back(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         first, second = served

@@ -206,6 +206,7 @@ def test_a_supervisor_that_goes_before_the_start(
         wait_to_serve(theirs)
 
 
+@pytest.mark.slow
 async def test_a_supervisor_that_reads_nothing_holds_nothing_up(
     seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
 ) -> None:

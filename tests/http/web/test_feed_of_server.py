@@ -56,6 +56,7 @@ def test_a_stream_ends_with_its_token(closed: Closed) -> None:
         listener.wait_for_end()
 
 
+@pytest.mark.slow
 def test_a_stream_ends_when_its_token_expires(closed: Closed) -> None:
     _, headers = closed.token("metrics:read", expiresIn=2_000)
     with listening(closed.server.url, "topics=counters", headers) as listener:

@@ -192,7 +192,7 @@ async def test_nothing_is_done_while_the_tasks_group_is_away(autojump_clock: Moc
 
 
 @pytest.mark.seeds
-@pytest.mark.parametrize("seed", seeds(0, 4, 60))
+@pytest.mark.parametrize("seed", seeds(0, 2, 60))
 async def test_nothing_is_done_for_a_task_that_has_ended(
     autojump_clock: MockClock, seed: int
 ) -> None:
