@@ -38,9 +38,11 @@ def pack(promise: Promise) -> bytes | None:
 
     Raises MemoryError where there is none. In one thread only.
     """
-    for data in (promise.value.data, promise.param.data):
-        if data is not None and len(data) > DATA_CHARACTERS:
-            return None
+    data, given = promise.value.data, promise.param.data
+    if data is not None and len(data) > DATA_CHARACTERS:
+        return None
+    if given is not None and len(given) > DATA_CHARACTERS:
+        return None
     return _encode_behind(_start(PACKED, promise.serial), promise)
 
 
