@@ -1,7 +1,7 @@
 """The bytes that stand for a completed promise in memory, until a checkpoint has it.
 
 A completed promise never changes, and is hardly read before it leaves memory. So at the end of the
-turn in which it completes it is *packed*: what the checkpoint will write of it is made at once,
+turn in which it completes it is *packed*: what the checkpoint will write of it is made then,
 while all of it is in the processor's cache, and some seventeen objects become one. A checkpoint
 would have to touch them all twice more, to write and to free them, after they have left the cache.
 
