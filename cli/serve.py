@@ -4,12 +4,13 @@ Every setting of `settings.Settings` is an option here. This module only decides
 the help text shows it; a setting that no heading names would be shown under "Other".
 """
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import click
 
@@ -226,8 +227,24 @@ def serve_command(context: click.Context, settings: Settings) -> None:
         from troth.http.supervision.seat import SeatRefused, SupervisorGone
 
     try:
-        context.exit(serve(settings, control=context.obj))
+        status = serve(settings, control=context.obj)
+        if context.obj is not None:
+            _end(status)
+        context.exit(status)
     except SupervisorGone:
         context.exit(1)
     except SeatRefused as error:
         raise click.UsageError(str(error)) from error
+
+
+def _end(status: int) -> NoReturn:
+    """End this process of several, which has nothing left to do.
+
+    The next one of its seat waits for that. The interpreter would first give back all of the
+    group's memory, one object after the other.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None: it is closed
+            with contextlib.suppress(OSError, ValueError):  # no one reads it any more
+                stream.flush()
+    os._exit(status)

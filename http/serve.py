@@ -24,7 +24,7 @@ import trio
 from troth.core.catalog import Account, Node, Token
 from troth.http.admin.token_uses import TokenUses
 from troth.http.api.context import Readiness
-from troth.http.documents.pages import make_pages
+from troth.http.documents.served_pages import ServedPages
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.identity import operator_key
 from troth.http.identity.copied import CredentialsCopy
@@ -72,6 +72,8 @@ EXIT_FAILED = 1
 _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
 
+_PAGES: Final = ServedPages(API_ENDPOINTS, (*GROUPS, STREAM, PROCESSES))
+
 _log = structlog.get_logger("troth.serve")
 
 
@@ -95,7 +97,7 @@ def serve(
         if control is not None:
             if settings.mesh_listen is not None:
                 _check_mesh(settings)  # before this process takes the place of another one
-            seated = wait_to_serve(control, load_ahead(settings))
+            seated = wait_to_serve(control, load_ahead(settings, _PAGES.make_ahead))
             process = seated.seat.process
             configure_logging(settings.log_level, settings.log_format, process=process)
             if seated.seat.processes_count > 1:
@@ -267,6 +269,8 @@ class Server:
         self.checkpointer: Checkpointer | None = None
         self._waiting_room: WaitingRoom | None = None
         self._last_answers = LastAnswers()
+        self._is_covered = False
+        """Whether a checkpoint was made for the next process, which has little more to read."""
 
     def _make_member(self) -> MeshMember | None:
         """Make this process one of several, if it is."""
@@ -279,7 +283,7 @@ class Server:
     async def run(self) -> None:
         """Serve until told to stop. Raises DataDirectoryError or LogFailed."""
         running: list[SocketListener] = []
-        self.api.pages = make_pages(self.api, API_ENDPOINTS, (*GROUPS, STREAM, PROCESSES))
+        self.api.pages = _PAGES.of(self.api)
         parts = self._parts
         room = self.listeners[0].room
         async with (
@@ -292,6 +296,7 @@ class Server:
             nursery.start_soon(self._manager.run)
             if self._seated is not None:
                 nursery.start_soon(self._drain_when_told, self._seated)
+                nursery.start_soon(self._checkpoint_when_told, self._seated)
             nursery.start_soon(self._stop_when_asked, nursery, running)
             for door, endpoints in zip(self.doors, parts.tables, strict=False):
                 door.application = LateApplication(self.api, endpoints)
@@ -501,6 +506,16 @@ class Server:
         await seated.drain.wait()
         self.stop.set()
 
+    async def _checkpoint_when_told(self, seated: Seated) -> None:
+        while True:  # a restart may end early, and another one follow
+            await seated.checkpoint.wait()
+            seated.checkpoint = trio.Event()
+            self._is_covered = False
+            if self.checkpointer is not None:
+                await self.checkpointer.checkpoint()
+                self._is_covered = True
+            seated.checkpointed()
+
     async def _stop_when_asked(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         await self.stop.wait()
         await self._stop(nursery, running)
@@ -539,6 +554,10 @@ class Server:
             await self.shards.stop()
             if self._parts.member is not None:
                 self._parts.member.say_last()
-            is_left = self._seated is not None and self._seated.is_left
-            if self.checkpointer is not None and not is_left:  # another node waits for the group
+            seated = self._seated
+            # The next process, or another node, waits for the group.
+            is_awaited = seated is not None and (
+                seated.is_left or (seated.is_replaced and self._is_covered)
+            )
+            if self.checkpointer is not None and not is_awaited:
                 await self.checkpointer.checkpoint(is_last=True)

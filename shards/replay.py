@@ -18,7 +18,7 @@ from troth.persistence.process_memory import trim_heap
 from troth.persistence.wal.log import LogRecord
 
 from .shard import Shard
-from .storage import FollowedStorage, Storage
+from .storage import FollowedStorage, OwnedStorage, Storage
 
 PROGRESS_S: Final = 2.0
 """How often a long replay reports its progress."""
@@ -79,15 +79,22 @@ def checkpoint(shards: Sequence[Shard], checkpoints: Checkpoints, position: int)
     trim_heap()
 
 
+def is_standing_by(storage: Storage) -> bool:
+    """Return whether a storage reads what another node writes, for as long as that one does."""
+    return isinstance(storage, OwnedStorage) and storage.waits_for is not None
+
+
 def replay(
     shards: Sequence[Shard],
     recovered: Iterable[tuple[int, LogRecord]],
     pause: Callable[[], None],
+    is_standing_by: Callable[[], bool],
 ) -> tuple[int, int]:
     """Apply the records that the checkpoint does not cover.
 
     Return how many there were, and the time of the last ones in ms, or 0. `pause` is called now and
-    then. Raises UnknownRecord.
+    then. Who stands by reads for as long as another node writes, so no progress is reported then.
+    Raises UnknownRecord.
     """
     count = 0
     last: deque[records.Record] = deque(maxlen=_LAST_COUNT)
@@ -97,7 +104,7 @@ def replay(
         if number % _SLICE_COUNT == 0:
             pause()
             now = time.monotonic()
-            if now - said >= PROGRESS_S:
+            if now - said >= PROGRESS_S and not is_standing_by():
                 said = now
                 log.info("reading the log", records=number, seconds=round(now - started, 1))
         shard, state = found[entry.shard]

@@ -150,7 +150,7 @@ class Shards(Gathering):
         if checkpoints is not None:
             self._keep_up_with(replay.load(self._shards, checkpoints, pause))
             replay.allow_checkpoints(storage, self._shards, checkpoints)
-        count = self.replay(storage.records(), pause)
+        count = self.replay(storage.records(), pause, partial(replay.is_standing_by, storage))
         self.committer.begin(storage.next_sequence)
         duration_ms = int((time.monotonic() - started) * 1000)
         return Recovery(count, duration_ms, *storage.torn(), storage.doubt())
@@ -159,9 +159,10 @@ class Shards(Gathering):
         self,
         recovered: Iterable[tuple[int, LogRecord]],
         pause: Callable[[], None] = lambda: None,
+        is_standing_by: Callable[[], bool] = lambda: False,
     ) -> int:
         """Bring the state up from records; how many there were. Raises UnknownRecord."""
-        count, time_ms = replay.replay(self._shards, recovered, pause)
+        count, time_ms = replay.replay(self._shards, recovered, pause, is_standing_by)
         self._keep_up_with(time_ms)
         largest = max(shard.machine.state.largest_serial for shard in self._shards)
         self._serials.continue_after(largest)

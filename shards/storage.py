@@ -445,7 +445,9 @@ class DirectoryStorage:
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         self._store.prepare()
-        return ThreadWriter(self._directory.log, committer)
+        # What other processes ask comes some time after what this one's clients do: as one batch.
+        has_others = len(self.group_shards) > 1
+        return ThreadWriter(self._directory.log, committer, gathers=has_others)
 
     def take_syncs(self) -> list[float]:
         """Return how long each sync of the log since the last call took, in seconds."""

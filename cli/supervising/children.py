@@ -28,7 +28,9 @@ class Child:
         is to be done.
         """
         self.process = process
-        self.has_loaded = self.has_drained = self.is_owning = self.is_standing_by = False
+        self.has_loaded = self.is_prepared = False
+        self.has_checkpointed = self.has_drained = False
+        self.is_owning = self.is_standing_by = False
         self.problem: str | None = None
         """What it has said of its end that concerns all."""
         self._lines = Lines()

@@ -1,20 +1,30 @@
 """A restart of one process after the other, while the others serve.
 
-The next program is started first and loads its modules, so that nothing is touched if it cannot.
-Then the old one finishes what clients have in flight, and ends its group; the next one opens it.
-The process after that is replaced when this one is ready, or stands by for a group that another
-node of a cluster owns. A group in a cluster is not released in between: the next one knows that the
-old one has ended and claims it immediately, while other nodes wait until it was silent for 3 s.
+The next program is started first, loads its modules and does what else it can do before it has its
+group, so that nothing is touched if it cannot, and clients wait for none of that. The old one makes
+a checkpoint, then it finishes what clients have in flight, and ends its group; the next one opens
+it, and reads what came after the checkpoint. The process after that is replaced when this one is
+ready, or stands by for a group that another node of a cluster owns. A group in a cluster is not
+released in between: the next one knows that the old one has ended and claims it immediately, while
+other nodes wait until it was silent for 3 s.
 """
 
 from enum import Enum
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 import structlog
 
 from .children import Child
 from .lives import FIRST_WORD_S, Life, LifeStage, Lives
 from .requests import ControlRequest
+
+PREPARE_LIMIT_S: Final = 15.0
+"""How long a program that has loaded may take to prepare itself; one of another version may not say
+when that is done."""
+
+CHECKPOINT_LIMIT_S: Final = 60.0
+"""How long the old process may take to make a checkpoint, while it serves. If that is not enough,
+it makes one at its end."""
 
 _log = structlog.get_logger("troth.supervisor")
 
@@ -23,9 +33,11 @@ class RollingStep(Enum):
     """How far the replacement of one process is."""
 
     LOADING = 1  # the next program loads its modules
-    DRAINING = 2  # the old one finishes what clients have in flight
-    STOPPING = 3  # it ends its group
-    OPENING = 4  # the next one opens it
+    PREPARING = 2  # it does what else it can before it has its group
+    CHECKPOINTING = 3  # the old one makes a checkpoint, so that the next has little to read
+    DRAINING = 4  # the old one finishes what clients have in flight
+    STOPPING = 5  # it ends its group
+    OPENING = 6  # the next one opens it
 
 
 class Parent(Protocol):
@@ -96,6 +108,10 @@ class Rolling:
             self._look_at_opening(now_s)
         elif self._step is RollingStep.LOADING:
             self._look_at_loading(now_s)
+        elif self._step is RollingStep.PREPARING:
+            self._look_at_preparing(now_s)
+        elif self._step is RollingStep.CHECKPOINTING:
+            self._look_at_checkpoint(now_s)
         elif self._step is RollingStep.DRAINING:
             child = self._parent.child_of(self.process)
             if child is not None and (child.has_drained or now_s >= self._ends_s):
@@ -112,12 +128,26 @@ class Rolling:
 
     def _look_at_loading(self, now_s: float) -> None:
         assert self.successor is not None, "it is taken only when it has loaded"
-        old = self._parent.child_of(self.process)
-        if self.successor.has_loaded and old is not None:
-            self._step, self._ends_s = RollingStep.DRAINING, now_s + self._drain_s
-            old.tell({"tell": "drain"})
+        if self.successor.has_loaded:
+            self._step, self._ends_s = RollingStep.PREPARING, now_s + PREPARE_LIMIT_S
+            self._look_at_preparing(now_s)
         elif now_s >= self._ends_s:
             self.give_up(f"the next program of process {self.process} did not start")
+
+    def _look_at_preparing(self, now_s: float) -> None:
+        assert self.successor is not None, "it is taken only when the old one has ended"
+        old = self._parent.child_of(self.process)
+        is_prepared = self.successor.is_prepared or now_s >= self._ends_s
+        if is_prepared and old is not None:
+            self._step, self._ends_s = RollingStep.CHECKPOINTING, now_s + CHECKPOINT_LIMIT_S
+            old.has_checkpointed = False
+            old.tell({"tell": "checkpoint"})
+
+    def _look_at_checkpoint(self, now_s: float) -> None:
+        old = self._parent.child_of(self.process)
+        if old is not None and (old.has_checkpointed or now_s >= self._ends_s):
+            self._step, self._ends_s = RollingStep.DRAINING, now_s + self._drain_s
+            old.tell({"tell": "drain"})
 
     def _look_at_opening(self, now_s: float) -> None:
         life = self._life

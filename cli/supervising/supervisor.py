@@ -274,6 +274,8 @@ class Supervisor:
             match message.get("say"):
                 case "loaded":
                     child.has_loaded = True
+                case "prepared":
+                    child.is_prepared = True
                 case "listening" if is_current:
                     life.is_listening = True
                 case "owning":
@@ -293,6 +295,8 @@ class Supervisor:
                 case "leaves" if is_current and self._may_leave(life):
                     _log.info("a group goes to another node", process=life.process)
                     self._leaving = Leaving(child, life, now_s + self._plan.drain_s)
+                case "checkpointed":
+                    child.has_checkpointed = True
                 case "drained":
                     child.has_drained = True
                     self._end_unasked(child)

@@ -220,14 +220,7 @@ class Api:
         self.metrics = Metrics()
         self.scrape = self.metrics.render
         self.dump = own_encoder("deterministic")
-        self.limits = RequestLimits(
-            id_limit_bytes=self.settings.id_limit_bytes,
-            tags_limit_count=self.settings.tags_limit_count,
-            tag_limit_bytes=self.settings.tag_limit_bytes,
-            value_headers_limit_count=self.settings.value_headers_limit_count,
-            value_header_limit_bytes=self.settings.value_header_limit_bytes,
-            body_limit_bytes=self.settings.body_limit_bytes,
-        )
+        self.limits = limits_of(self.settings)
 
     @property
     def documents(self) -> Pages:
@@ -259,3 +252,15 @@ class Api:
             raise ApiError(Code.STARTING, message=_CUT_OFF if self.is_cut_off else None)
         if self.readiness is Readiness.STOPPING and not may_be_stopping:
             raise ApiError(Code.SHUTTING_DOWN)
+
+
+def limits_of(settings: Settings) -> RequestLimits:
+    """Return the limits of requests that an operator has set."""
+    return RequestLimits(
+        id_limit_bytes=settings.id_limit_bytes,
+        tags_limit_count=settings.tags_limit_count,
+        tag_limit_bytes=settings.tag_limit_bytes,
+        value_headers_limit_count=settings.value_headers_limit_count,
+        value_header_limit_bytes=settings.value_header_limit_bytes,
+        body_limit_bytes=settings.body_limit_bytes,
+    )

@@ -6,12 +6,12 @@ written once, among the components: headers, refusals, and the schemas of reques
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from msgspec import Struct
 
-from troth.http.api.context import VERSION_HEADER_VALUE, Api
+from troth.http.api.context import VERSION_HEADER_VALUE
 from troth.http.api.rows import Endpoint, RawBody
 from troth.http.wire.answers import component_name, component_of, schema_of, structs_in
 from troth.http.wire.errors import ErrorObject
@@ -45,13 +45,25 @@ _SECURITY_SCHEMES: dict[str, Any] = {
 }
 
 
-def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
+class Documented(NamedTuple):
+    """What documents say of a server, besides its tables.
+
+    `base_path` is that of the web UI; None if there is none.
+    """
+
+    url: str
+    has_users: bool
+    limits: RequestLimits
+    base_path: str | None
+
+
+def openapi_document(server: Documented, endpoints: tuple[Endpoint, ...]) -> bytes:
     """Return the description as JSON."""
     named = ((part["name"], part) for row in endpoints for part in parameters_of(row))
     parameters = Shared("parameters", named)
     answers = Shared("responses", (part for row in endpoints for part in _named_answers(row)))
     refusals = SharedRefusals(endpoints)
-    security = _most_frequent_security(endpoints, has_users=api.credentials.has_users)
+    security = _most_frequent_security(endpoints, has_users=server.has_users)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = _REST_PARAMETER.sub(r"{\1}", endpoint.path)
@@ -63,7 +75,7 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
                 **refusals.of(endpoint),
             },
         }
-        own_security = _security(endpoint, has_users=api.credentials.has_users)
+        own_security = _security(endpoint, has_users=server.has_users)
         if own_security != security:
             operation["security"] = own_security
     groups = dict.fromkeys(endpoint.group for endpoint in endpoints)
@@ -79,12 +91,12 @@ def openapi_document(api: Api, endpoints: tuple[Endpoint, ...]) -> bytes:
             ),
             "license": {"name": "Apache-2.0"},
         },
-        "servers": [{"url": api.url}],
+        "servers": [{"url": server.url}],
         "tags": [{"name": group} for group in groups],
         "security": security,
         "paths": paths,
         "components": {
-            "schemas": _schemas(endpoints, api.limits),
+            "schemas": _schemas(endpoints, server.limits),
             "parameters": parameters.components,
             "responses": {**answers.components, **refusals.components},
             "headers": refusals.headers,

@@ -16,7 +16,7 @@ from troth.http.wire.requests import JSON_TYPE
 from troth.http.wire.static_files import StaticFile
 
 from .api_page import api_page
-from .openapi import openapi_document
+from .openapi import Documented, openapi_document
 from .page_parts import CSS, SCRIPT, inline, json_line, page, paragraphs, table, text
 
 STYLE: Final = Path(__file__).with_name("docs.css")
@@ -28,15 +28,28 @@ def make_pages(
     api: Api, endpoints: tuple[Endpoint, ...], groups: tuple[Group[Any], ...] = ()
 ) -> Pages:
     """Make all documents of a server. `groups` are its metrics."""
+    return pages_of(documented(api), endpoints, groups)
+
+
+def documented(api: Api) -> Documented:
+    """Return what the documents say of a server."""
+    base_path = api.settings.base_path if api.settings.ui else None
+    return Documented(api.url, api.credentials.has_users, api.limits, base_path)
+
+
+def pages_of(
+    server: Documented, endpoints: tuple[Endpoint, ...], groups: tuple[Group[Any], ...]
+) -> Pages:
+    """Make all documents of what is said of a server."""
     return Pages(
-        openapi=StaticFile(openapi_document(api, endpoints), _JSON),
+        openapi=StaticFile(openapi_document(server, endpoints), _JSON),
         start=_start_page(),
-        documentation=api_page(endpoints, api.url),
+        documentation=api_page(endpoints, server.url),
         errors=_errors_page(),
         metrics=_metrics_page(groups),
         style=StaticFile(STYLE.read_bytes(), CSS),
         script=StaticFile(_SCRIPT.read_bytes(), SCRIPT),
-        ui=read_ui(api.settings.base_path) if api.settings.ui else None,
+        ui=None if server.base_path is None else read_ui(server.base_path),
     )
 
 

@@ -57,9 +57,8 @@ _EVENTS_LIMIT_COUNT: Final = 256
 _FEW_COUNT: Final = 2
 """So many requests or events are few."""
 _ROUNDS_LIMIT_COUNT: Final = 8
-_SHORT_PASS_S: Final = 0.001
 _STAY_S: Final = 0.004
-"""How long the lane waits itself for what comes next, while little is asked."""
+"""How long the lane waits itself for what comes next: while little is asked, or with links."""
 _DEFERRED_AT_ONCE_COUNT: Final = 2  # each may take milliseconds to write down
 _PARSERS_KEPT_COUNT: Final = 64
 """Of connections that have ended: the next ones are often of clients that say the same."""
@@ -107,11 +106,8 @@ class Lane:
         self._links: LinkSockets | None = None
         self._occupied = trio.Event()
         self._stirred: trio.Event | None = None  # while `_check` sleeps longer than usual
-        self._is_stopping = False
-        self._is_over = False
-        self._in_pass = False
-        self.is_rung = False
-        self._has_submitted = False
+        self._is_stopping = self._is_over = False
+        self._in_pass = self.is_rung = self._has_submitted = False
         self.now = self._began_s = 0.0
         self._passes_count = self._events_count = self._asked_count = 0
         self._requests_count = 0
@@ -252,23 +248,23 @@ class Lane:
         While little is asked that is the log's thread, and the next request of a client that asks
         one thing after the other; and what processes say to each other, if there are several.
         """
-        began_s = self._began_s
+        ends_s = self._began_s + _STAY_S
         while not (self._again or self._has_submitted):
             is_little = self._is_little_asked
             if not is_little and self._links is None:
                 break  # what comes next has a pass of its own: batches would be smaller
-            ends_s = began_s + (_STAY_S if is_little else _SHORT_PASS_S)
-            left_s = ends_s - time.perf_counter()
-            if left_s <= 0:
+            if (left_s := ends_s - time.perf_counter()) <= 0:
                 break
-            wait_s = patience_s(left_s, self.neighbors)
-            if wait_s:
-                self._shards.end_pass()
-            events = self._epoll.poll(wait_s, _EVENTS_LIMIT_COUNT)
+            events = [] if is_little else self._epoll.poll(0, _EVENTS_LIMIT_COUNT)
             if not events:
-                break
-            if wait_s:
-                self._shards.begin_pass()
+                wait_s = patience_s(left_s, self.neighbors)
+                if wait_s:
+                    self._shards.end_pass()
+                events = self._epoll.poll(wait_s, _EVENTS_LIMIT_COUNT)
+                if not events:
+                    break
+                if wait_s:
+                    self._shards.begin_pass()
             self._pass(events)
 
     @property
@@ -288,6 +284,9 @@ class Lane:
         self._take(events)
         if self._asked_count > _FEW_COUNT:
             self._take_more(len(events))
+            if self._links is not None:
+                self._links.hurry()  # others take up what they are asked during the turn
+                self._take_more(len(events))
         if self._deferred and not self.in_flight.is_full:
             self._go_on_with_deferred()
         for _ in range(_ROUNDS_LIMIT_COUNT):

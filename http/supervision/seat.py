@@ -11,15 +11,17 @@ had the seat before), `peers` (the processes that are up, with their incarnation
 serve, and whether any does, or will again when a restart goes on), `unowned` (some times a second,
 while no process owns the accounts: at `at_s`, a time of the machine's monotonic clock, the one that
 did had ended, and the next had not begun), `lead` (whether group 0 of a cluster is this node's, so
-that the other groups may be, too), `drain` (finish what clients have in flight), `stop` (end the
-group too; `is_replaced` if the next process is about to take the seat, `is_left` if another node is
-about to take the group). From a process: `loaded` (it waits for its seat), `alive` (several times a
-second, while it waits, and then by the loop that serves), `leading` (it has come to own group 0 of
-a cluster, in `epoch`), `follows` (it stands by for the owner of that epoch, `node`, which may be
-its own earlier life), `listening` (others may connect to it), `owning` (it is about to own the
-accounts), `ready`, `stands_by` (it follows a group that another node may own), `leaves` (its group
-is to go to another node), `drained`, `status` (one line for people), and `fatal`: what ended it
-concerns all, and says for an operator why the whole server stops.
+that the other groups may be, too), `checkpoint` (make one, so that the next process has little to
+read), `drain` (finish what clients have in flight), `stop` (end the group too; `is_replaced` if the
+next process is about to take the seat, `is_left` if another node is about to take the group). From
+a process: `loaded` (it waits for its seat), `prepared` (all is done that can be done before that),
+`alive` (several times a second, while it waits, and then by the loop that serves), `leading` (it
+has come to own group 0 of a cluster, in `epoch`), `follows` (it stands by for the owner of that
+epoch, `node`, which may be its own earlier life), `listening` (others may connect to it), `owning`
+(it is about to own the accounts), `ready`, `stands_by` (it follows a group that another node may
+own), `leaves` (its group is to go to another node), `checkpointed`, `drained`, `status` (one line
+for people), and `fatal`: what ended it concerns all, and says for an operator why the whole server
+stops.
 """
 
 import json

@@ -32,18 +32,21 @@ _UNSENT_RETRY_S: Final = 0.05
 _log = structlog.get_logger("troth.supervision")
 
 
-MORE_AFTER_S: Final = 1.0
-"""How long to wait for a seat before there is time for more: this is a spare process."""
+MORE_AFTER_S: Final = 0.1
+"""How long to wait for a seat before there is time for more: this is a spare process, or the next
+one in a restart. Any other one is told its seat before it has loaded."""
 
 
 def wait_to_serve(control: socket.socket, more: Iterable[Callable[[], object]] = ()) -> "Seated":
     """Say that this program has loaded, and block until it is to serve.
 
-    If that takes long, it does what of `more` there is time for, and says that it lives. Raises
-    SupervisorGone or SeatRefused. Before the loop: this process does nothing yet.
+    If that takes long, it does what of `more` there is time for, says so when all is done, and says
+    that it lives. Raises SupervisorGone or SeatRefused. Before the loop: this process does nothing
+    yet.
     """
     control.setblocking(True)
     wait, left, pause_s = SeatWait(control), iter(more), MORE_AFTER_S
+    is_prepared = False
     try:
         control.sendall(encode({"say": "loaded"}))
         while True:
@@ -57,6 +60,9 @@ def wait_to_serve(control: socket.socket, more: Iterable[Callable[[], object]] =
             pause_s = ALIVE_INTERVAL_S if act is None else 0.0
             if act is not None:
                 act()
+            elif not is_prepared:
+                is_prepared = True
+                control.sendall(encode({"say": "prepared"}))
     except OSError as error:
         raise SupervisorGone from error
 
@@ -70,6 +76,8 @@ class Seated:
     ) -> None:
         """Say nothing yet: `run` does. `wait` is what was heard with the seat."""
         self.seat = seat
+        self.checkpoint = trio.Event()
+        """Set when a checkpoint is to be made, since this process will be replaced."""
         self.drain = trio.Event()
         """Set when no new connections are to be taken, and what is in flight to be finished."""
         self.stop = trio.Event()
@@ -153,6 +161,10 @@ class Seated:
         """Say in one line what this process does."""
         self._say({"say": "status", "status": text})
 
+    def checkpointed(self) -> None:
+        """Say that a checkpoint was made, or that none can be."""
+        self._say({"say": "checkpointed"})
+
     def drained(self) -> None:
         """Say that nothing of clients is in flight here any more."""
         self._say({"say": "drained"})
@@ -209,6 +221,8 @@ class Seated:
             case "unowned":
                 for noticed in self.on_unowned:
                     noticed(message["at_s"])
+            case "checkpoint":
+                self.checkpoint.set()
             case "drain":
                 self.drain.set()
             case "stop":

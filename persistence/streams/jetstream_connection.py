@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import selectors
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar, final
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, NoReturn, TypeVar, final
 
 import orjson
 from nats.aio.client import Client
@@ -21,6 +21,7 @@ from nats.errors import NoRespondersError
 
 from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS
 
+from .jetstream_line import JetStreamLine, open_line
 from .jetstream_url import JetStreamUrl
 from .stream import StreamRefused, StreamUnreachable
 
@@ -110,13 +111,15 @@ class JetStreamConnection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
         self._shown: _Shown | None = None
+        self._line: JetStreamLine | None = None
         self._has_ended = False
         self._asking: asyncio.Task[Any] | None = None
         self._has_connected = False
 
     def api(self, call: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return JetStream's answer. Raises JetStreamRefusal, or as the class says."""
-        return self._run(self._api(call, fields))
+        body = b"" if fields is None else orjson.dumps(fields)
+        return self._said(_checked, _api_subject(call), body)
 
     def api_each(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Return JetStream's answers to calls that are sent together; an error is one as well."""
@@ -127,18 +130,13 @@ class JetStreamConnection:
                 self._answer_of(client, _api_subject(call), orjson.dumps(one))
                 for call, one in calls
             )
-            return [orjson.loads(message.data) for message in await asyncio.gather(*asked)]
+            return [orjson.loads(answer) for answer in await asyncio.gather(*asked)]
 
         return self._run(all_of_them())
 
     def publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Return the sequence of a message that a stream has stored. Raises as `api`."""
-
-        async def store() -> int:
-            message = await self._answer(subject, body, headers)
-            return int(_checked(message)["seq"])
-
-        return self._run(store())
+        return self._said(_stored, subject, body, headers)
 
     def fetch(self, call: str, fields: Mapping[str, Any], count: int) -> list[tuple[int, bytes]]:
         """Return up to so many messages of a consumer, with their sequences. Raises as `api`."""
@@ -226,6 +224,31 @@ class JetStreamConnection:
         finally:
             loop.close()
 
+    def _said(
+        self,
+        read: Callable[[bytes], Answer],
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Return what is read in the answer to one question. Raises as `api`."""
+        answer = self._ask(subject, body, headers)
+        try:
+            return read(answer)
+        except (ValueError, KeyError) as error:
+            return self._run(_raised(error))
+
+    def _ask(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the answer to one question, without the loop if that can be."""
+        line = self._line
+        if line is None or self._has_ended or not line.takes(len(body)):
+            return self._run(self._answer(subject, body, headers))
+        try:
+            answer = line.ask(subject, body, headers, self._answer_limit_s)
+        except TimeoutError as error:
+            self._run(_raised(error))  # as if the client had waited
+        return self._run(line.rest()) if answer is None else answer
+
     # Inside the loop
 
     def _run(self, question: Coroutine[Any, Any, Answer]) -> Answer:
@@ -244,31 +267,28 @@ class JetStreamConnection:
         except asyncio.CancelledError as error:  # by `end`
             await self._drop()
             raise StreamUnreachable("the connection broke") from error
+        except NoRespondersError as error:
+            await self._drop()
+            raise StreamUnreachable(
+                "JetStream has no leader for it just now, or is not enabled"
+            ) from error
         except (TimeoutError, NatsError, OSError, ValueError, KeyError) as error:
             await self._drop()
             raise StreamUnreachable(_said(error)) from error
         finally:
             self._asking = None
 
-    async def _api(self, call: str, fields: Mapping[str, Any] | None) -> dict[str, Any]:
-        body = b"" if fields is None else orjson.dumps(fields)
-        return _checked(await self._answer(_api_subject(call), body))
-
     async def _answer(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> Msg:
+    ) -> bytes:
         return await self._answer_of(await self._connected(), subject, body, headers)
 
     async def _answer_of(
         self, client: Client, subject: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> Msg:
+    ) -> bytes:
         given = None if headers is None else dict(headers)
-        try:
-            return await client.request(subject, body, timeout=self._answer_limit_s, headers=given)
-        except NoRespondersError as error:
-            raise StreamUnreachable(
-                "JetStream has no leader for it just now, or is not enabled"
-            ) from error
+        limit_s = self._answer_limit_s
+        return (await client.request(subject, body, timeout=limit_s, headers=given)).data
 
     async def _connected(self) -> Client:
         """Return a client that is connected, to the first server that can be reached."""
@@ -343,10 +363,11 @@ class JetStreamConnection:
         for found in client.discovered_servers:
             if (address := found.geturl()) not in self._servers:
                 self._servers.append(address)
+        self._line = await open_line(client)
 
     async def _drop(self) -> None:
         """Break the connection off; begin with the next server next time."""
-        client, self._client, self._shown = self._client, None, None
+        client, self._client, self._shown, self._line = self._client, None, None, None
         if client is None:
             return
         self._servers.append(self._servers.pop(0))
@@ -366,9 +387,18 @@ def _api_subject(call: str) -> str:
     return f"$JS.API.{call}"
 
 
-def _checked(message: Msg) -> dict[str, Any]:
+async def _raised(error: Exception) -> NoReturn:
+    raise error
+
+
+def _stored(body: bytes) -> int:
+    """Return the sequence in JetStream's answer to a message. Raises JetStreamRefusal."""
+    return int(_checked(body)["seq"])
+
+
+def _checked(body: bytes) -> dict[str, Any]:
     """Return what JetStream has answered. Raises JetStreamRefusal."""
-    answer: dict[str, Any] = orjson.loads(message.data)
+    answer: dict[str, Any] = orjson.loads(body)
     if "error" in answer:
         error = answer["error"]
         raise JetStreamRefusal(

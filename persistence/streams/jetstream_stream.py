@@ -28,7 +28,7 @@ from .jetstream_notes import last_message
 from .jetstream_url import read_jetstream_url
 from .stream import StreamUnreachable
 
-_WINDOW_COUNT: Final = 16
+_WINDOW_COUNT: Final = 3
 """How many frames are asked for one by one, before a consumer is made, which takes longer."""
 
 _MISSES_COUNT: Final = 8

@@ -39,7 +39,7 @@ from .stream_frames import FrameKind, StreamFrame, decode_stream_frame, encode_s
 LOOK_INTERVAL_S: Final = STREAM_LOOK_MS / 1000
 """How often a node that waits looks at the stream, however much is appended."""
 
-_READ_ON_COUNT: Final = 16
+_READ_ON_COUNT: Final = 64
 _READ_ON_BYTES: Final = 1 << 20
 """With so much in one piece, the next one is read immediately."""
 

@@ -1,10 +1,13 @@
-"""A writer that waits a little before it appends, where each append costs much.
+"""A writer that waits a little before it appends, where appends are dear or questions come late.
 
 Clients that wait for an answer come back soon after they got it. Without a pause, those that were
 answered by one append miss the next one, which begins immediately with those that waited during it:
 two appends take turns, each with half of the clients. So after an append, whose batch and what
 waited tell how many there are, the next one waits until as many have come, or for a part of what an
 append takes. That costs one of many clients nothing, and one that is alone never waits.
+
+It is the same among processes of one server: what the others ask comes some time after what clients
+ask here, and so would be another batch.
 """
 
 import sys

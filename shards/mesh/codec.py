@@ -72,13 +72,16 @@ append_content: Final = appender(_plain)
 _encode_json: Final = encoder()
 
 
-def content_decoder(kind: Any) -> Callable[[bytes, int], Any]:
+def content_decoder(
+    kind: Any, dec_hook: Callable[[Any, Any], Any] | None = None
+) -> Callable[[bytes, int], Any]:
     """Return what reads contents of a type that `encode_content` wrote, given body and flags.
 
-    It raises LinkDamaged.
+    It raises LinkDamaged. With `dec_hook`, which is msgspec's, each field that is any JSON costs a
+    call.
     """
-    decode_msgpack = msgspec.msgpack.Decoder(kind, dec_hook=_made_of).decode
-    decode_json = msgspec.json.Decoder(kind, dec_hook=_made_of).decode
+    decode_msgpack = msgspec.msgpack.Decoder(kind, dec_hook=dec_hook).decode
+    decode_json = msgspec.json.Decoder(kind, dec_hook=dec_hook).decode
 
     def decode(body: bytes, flags: int) -> Any:
         try:
@@ -89,7 +92,7 @@ def content_decoder(kind: Any) -> Callable[[bytes, int], Any]:
     return decode
 
 
-_decode_command: Final = content_decoder(_COMMAND)
+_decode_command: Final = content_decoder(_COMMAND, _made_of)
 
 Question = tuple[int, int, bool, Command]
 """A correlation, the index of a shard, whether messages to workers wait for RELEASED, a command."""
@@ -98,7 +101,7 @@ Answer = tuple[int, bool, Reply]
 """A correlation, whether there are messages to workers that wait for RELEASED, a reply."""
 
 decode_questions: Final[Callable[[bytes, int], list[Question]]] = content_decoder(
-    list[tuple[int, int, bool, _COMMAND]]
+    list[tuple[int, int, bool, _COMMAND]], _made_of
 )
 """Read the body of an ASK. Raises LinkDamaged."""
 

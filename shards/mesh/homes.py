@@ -292,12 +292,12 @@ class MessageHomes:
         so such a message stays entrusted to it until it is withdrawn. Whatever is to be sent again
         is not there any more: the machine sends it now, later, or never.
         """
-        entrusted = self._entrusted[home]
-        if isinstance(report, TaskSent | RetryTask):
+        entrusted, kind = self._entrusted[home], type(report)
+        if kind is TaskSent or kind is RetryTask:
             entrusted.done(report.id, report.counter)
-        elif isinstance(report, RetryExecute):
+        elif kind is RetryExecute:
             entrusted.done(execute_key(report.id), report.version)
-        elif isinstance(report, UnblockSent | RetryUnblock):
+        elif kind is UnblockSent or kind is RetryUnblock:
             entrusted.done(unblock_key(report.id, report.address), 0)
         self._tell(report)
 

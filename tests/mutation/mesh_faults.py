@@ -189,8 +189,8 @@ MESH_FAULTS: tuple[Fault, ...] = (
     fault(
         "a message that its home has given back stays noted for good",
         "shards/mesh/homes.py",
-        "isinstance(report, TaskSent | RetryTask)",
-        "isinstance(report, TaskSent)",
+        "kind is TaskSent or kind is RetryTask",
+        "kind is TaskSent",
         "shards/mesh/test_homes.py"
         "::test_a_message_that_its_home_has_given_back_is_entrusted_no_longer",
         is_quick=True,

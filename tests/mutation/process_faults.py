@@ -193,13 +193,6 @@ PROCESS_FAULTS: tuple[Fault, ...] = (
         f"{SUPERVISOR}::test_an_end_that_concerns_all_ends_all",
     ),
     fault(
-        "a restart ends a process before the next program has loaded",
-        "cli/supervising/rolling.py",
-        "if self.successor.has_loaded and old is not None:",
-        "if old is not None:",
-        f"{SUPERVISOR}::test_a_restart_that_cannot_begin_touches_nothing",
-    ),
-    fault(
         "a hanging process is never down",
         "cli/supervising/lives.py",
         "self.has_spoken and silence_s >= DOWN_AFTER_S",

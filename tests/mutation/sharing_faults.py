@@ -6,6 +6,7 @@ PASSING = "http/processes/passing_on.py"
 CARRIER, FAR = "http/links/stream_carrier.py", "http/links/far_streams.py"
 ROOM, PASSED = "http/processes/test_waiting_room.py", "http/links/test_passed_on.py"
 SUPERVISOR = "cli/supervising/supervisor.py"
+RESTARTS = "cli/supervising/test_restart.py"
 SHARING_NODES = "cli/supervising/test_sharing_nodes.py"
 ADMISSION, ADMITTED = "http/processes/admission.py", "http/processes/test_admission.py"
 MEMBER, MEMBERS = "http/processes/mesh_member.py", "http/processes/test_mesh_member.py"
@@ -115,6 +116,20 @@ SHARING_FAULTS: tuple[Fault, ...] = (
         "        elif self._rolling is not None:\n            self._rolling.go_on(now_s)\n",
         "        if self._rolling is not None:\n            self._rolling.go_on(now_s)\n",
         SHARING_NODES,
+    ),
+    fault(
+        "a restart drains a process before the next one has prepared itself",
+        "cli/supervising/rolling.py",
+        "is_prepared = self.successor.is_prepared or now_s >= self._ends_s",
+        "is_prepared = True",
+        f"{RESTARTS}::test_a_restart_waits_until_the_next_process_has_prepared_itself",
+    ),
+    fault(
+        "a restart drains a process before it has made its checkpoint",
+        "cli/supervising/rolling.py",
+        "if old is not None and (old.has_checkpointed or now_s >= self._ends_s):",
+        "if old is not None:",
+        f"{RESTARTS}::test_a_process_makes_a_checkpoint_before_it_is_drained_in_a_restart",
     ),
     fault(
         "a restart waits until a process serves whose group another node has",

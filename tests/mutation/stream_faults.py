@@ -7,6 +7,7 @@ LOG = "persistence/streams/test_stream_log.py"
 POSTGRES = "persistence/streams/test_postgres_stream.py"
 ENGINES = "persistence/streams/test_engines.py"
 JETSTREAM = "persistence/streams/test_jetstream_stream.py"
+LINE = "persistence/streams/test_jetstream_line.py"
 BOOKS = "persistence/streams/test_cluster_books.py"
 LOOKS = "persistence/streams/test_cluster_looks.py"
 STANDING_BY = "persistence/streams/test_standing_by.py"
@@ -380,6 +381,39 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         "                self._answer_of(client, _api_subject(call)",
         "            asked = (\n                self._answer(_api_subject(call)",
         "persistence/streams/test_jetstream_connection.py",
+    ),
+    fault(
+        "what comes from NATS before an answer is lost",
+        "persistence/streams/jetstream_line.py",
+        "                self._give(received)\n",
+        "",
+        LINE,
+        is_quick=True,
+    ),
+    fault(
+        "what comes from NATS behind an answer is lost",
+        "persistence/streams/jetstream_line.py",
+        "                self._give(received[whole_bytes:])\n",
+        "",
+        LINE,
+        is_quick=True,
+    ),
+    fault(
+        "the answer to an earlier question to NATS is taken for that to this one",
+        "persistence/streams/jetstream_line.py",
+        '        if message.subject == f"{self._inbox}.{self._number}":\n',
+        "        if message.subject:\n",
+        LINE,
+        is_quick=True,
+    ),
+    fault(
+        "a frame is written to the number of a socket that was closed",
+        "persistence/streams/jetstream_line.py",
+        "            self._writer.is_closing()  # perhaps its number is another file's by now\n"
+        "            or client._pending",
+        "            client._pending",
+        LINE,
+        is_quick=True,
     ),
     fault(
         "a cluster in JetStream is finalized though a member reads less",

@@ -4,14 +4,18 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+
+from tests.helpers.seeds import RUNS_ALL
 
 from .fake_server import WAIT_S, Code, FakeServer, python, wait_until
 from .node_process import MODES, NodeProcess
 
 MEMORY_MB = 128
+ONE_GROUND: Final = MODES if RUNS_ALL else MODES[:1]
+"""For what is the same however functions are kept apart; `make seeds` has it in each way."""
 GOOD = python("def handle(request):\n    return 'well'\n")
 
 
@@ -52,7 +56,14 @@ class Ground:
         return files
 
 
-@pytest.fixture(scope="module", params=MODES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give tests a ground of each mode, or of those that their module names in `GROUNDS`."""
+    if "ground" in metafunc.fixturenames:
+        modes = getattr(metafunc.module, "GROUNDS", MODES)
+        metafunc.parametrize("ground", modes, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def ground(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Ground]:

@@ -5,10 +5,11 @@ from typing import Final
 
 import pytest
 
-from .conftest import Ground
+from .conftest import ONE_GROUND, Ground
 from .fake_server import Code, javascript, python
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.seeds]
+GROUNDS: Final = ONE_GROUND
 
 _REQUEST: Final = {
     "PY": python(

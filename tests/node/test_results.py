@@ -4,10 +4,11 @@ from typing import Final
 
 import pytest
 
-from tests.node.conftest import Ground
+from tests.node.conftest import ONE_GROUND, Ground
 from tests.node.fake_server import javascript, python
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.seeds]
+GROUNDS: Final = ONE_GROUND
 
 _TEXT: Final = "text/plain;charset=utf-8"
 _BYTES: Final = "application/octet-stream"

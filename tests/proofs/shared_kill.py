@@ -81,7 +81,11 @@ class SharedProof(ClusterProof):
                 are_all and {*counts} == names and max(counts.values()) - min(counts.values()) < 2
             )
 
-        self._wait_until(is_spread, nodes[0])
+        try:
+            self._wait_until(is_spread, nodes[0])
+        except AssertionError as error:
+            error.add_note(f"groups of nodes: {dict(holders_of(self._url))}; wanted: {names}")
+            raise
         for node in nodes:
             self._wait_until(lambda: self._is_ready(node), node)  # noqa: B023  it is over then
 
@@ -105,12 +109,14 @@ class SharedProof(ClusterProof):
             thread.join(PATIENCE_S)
             assert not thread.is_alive(), "it got neither an answer nor an end"
         self._engine.mend()
-        self._wait_until_spread(others)  # a process that leaves its group closes its connections
+        # One that was halted may have groups again before the clients of this round have ended.
+        present = self._nodes if end == "halt" else others
+        self._wait_until_spread(present)  # a process that leaves its group closes its connections
         self._wait_until_writes(number)
         self.report.kills_count += end != "stop"
         self.report.doubts_count += sum(journal.doubt is not None for journal in journals)
         # A process whose group moves ends its connections, also the one that asks what there is.
-        self._wait_until_spread(self._nodes if end == "halt" else others)
+        self._wait_until_spread(present)
         with self._asking() as http:
             self._settle(http, journals, stopped_well=False)
         if end == "kill with the disk":

@@ -12,7 +12,7 @@ LIMIT_MS = 5_000.0
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.own_core
 @pytest.mark.parametrize("kind", COUNTS)
 def test_others_hardly_wait_and_no_beaten_lease_is_lost(tmp_path: Path, kind: str) -> None:
     found = measure(tmp_path, kind, MANY_COUNT)

@@ -245,6 +245,21 @@ async def test_a_replay_that_takes_long_says_how_far_it_is(monkeypatch: pytest.M
     assert [line["records"] for line in logged] == [0, 1_000, 2_000]
 
 
+async def test_who_stands_by_says_nothing_of_how_far_it_has_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("troth.shards.replay.PROGRESS_S", 0.0)
+    shards = make_shards(1, Outgoing())
+    body = records.encode(records.TasksRenewed("nobody", 0))
+    entries = ((number, LogRecord(0, number, body)) for number in range(1, 2_002))
+    is_standing_by = iter((False, True, True))
+
+    with structlog.testing.capture_logs() as logged:
+        shards.replay(entries, is_standing_by=lambda: next(is_standing_by))
+
+    assert [line["records"] for line in logged] == [0]
+
+
 async def test_a_record_that_this_version_does_not_know_is_refused() -> None:
     shards = make_shards(1, Outgoing())
 

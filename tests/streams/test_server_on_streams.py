@@ -104,7 +104,11 @@ def _create(server: ServerProcess, name: str) -> int:
 
 
 def _is_there(server: ServerProcess, name: str) -> bool:
-    status, _ = server.request("GET", f"/promises/{name}")
+    """Return whether a server has a promise; ask again if its lease is over for a moment."""
+    ends_s = time.monotonic() + _PATIENCE_S
+    while (status := server.request("GET", f"/promises/{name}")[0]) == 503:
+        assert time.monotonic() < ends_s, server.log()
+        time.sleep(0.05)
     assert status in (200, 404), status
     return status == 200
 

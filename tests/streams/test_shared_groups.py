@@ -119,8 +119,16 @@ class Reader:
 
 def _assert_all_there(node: ServerProcess, ids: list[str]) -> None:
     with contextlib.closing(Client(node)) as client:
-        missing = [one for one in ids if client.ask("GET", f"/promises/{one}")[0] != 200]
+        missing = [one for one in ids if _answered(client, f"/promises/{one}") != 200]
     assert not missing, (len(missing), len(ids), missing[:5])
+
+
+def _answered(client: Client, path: str) -> int:
+    """Return how a path is answered; while it is refused for the moment, it is asked again."""
+    ends_s = time.monotonic() + PATIENCE_S
+    while (status := client.ask("GET", path)[0]) == 503 and time.monotonic() < ends_s:
+        time.sleep(0.05)
+    return status
 
 
 def _status(node: ServerProcess, identifier: str) -> int | None:

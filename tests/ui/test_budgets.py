@@ -102,7 +102,7 @@ def sent_bytes(page: Page, url: str) -> int:
     return sum(sizes)
 
 
-@pytest.mark.alone
+@pytest.mark.own_core
 def test_bytes_of_a_page(browser: Browser, visit: Visit, large_server: ServerProcess) -> None:
     """As they are on the wire: files, answers of the API, headers."""
     totals: dict[str, int] = {}

@@ -22,7 +22,7 @@ from .browser import settle, visiting
 from .demo import HOUR, MINUTE, encoded
 from .test_promises import create, state_of
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.own_core, pytest.mark.slow]
 
 FAILED_LIMIT_S: Final = 60.0
 NOTICED_LIMIT_S: Final = 10.0

@@ -144,3 +144,8 @@ class Supervised:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def restart(server: Supervised) -> list[dict[str, Any]]:
+    """Restart all processes; return what was answered."""
+    return list(asked(server.data, {"ask": "restart"}))

@@ -4,11 +4,13 @@ A connection sends one line, and gets one: `who`, `slow SECONDS` (in flight unti
 flight until there is a file `release` in the data directory), `hang` (the loop stands still), `exit
 STATUS`, `fatal TEXT`, `leading EPOCH`, `follows EPOCH`, `leaves`; after `only K` any of these, for
 process k.
-The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. Files in
-the data directory, `NAME-k`, say how process k starts: `no-start` (it ends when it has its seat),
-`stands-by` (it serves nothing). A process whose group went to another node leaves a file `left-k`,
-and one that keeps it for the next process `kept-k`. In `serving-k` is what process k was told, one
-after the other, of whether any process serves.
+The environment's `NO_LOAD` names a file: while it is there, no process loads, but ends. While there
+is a file `no-prepare` beside it, one that waits for its seat does not become prepared, and makes a
+file `preparing`. Files in the data directory, `NAME-k`, say how process k starts: `no-start` (it
+ends when it has its seat), `stands-by` (it serves nothing). While there is a file `no-checkpoint`,
+no process makes one. A process whose group went to another node leaves a file `left-k`, and one
+that keeps it for the next process `kept-k`. In `serving-k` is what process k was told, one after
+the other, of whether any process serves.
 """
 
 import errno
@@ -16,6 +18,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import trio
@@ -63,6 +66,7 @@ class StandIn:
                     await self.seated.owning()
                 self.seated.ready("serving")
             nursery.start_soon(self.accept, listeners, nursery)
+            nursery.start_soon(self.checkpoint)
             await self.seated.drain.wait()
             self.accepting.cancel()
             while self.in_flight_count:  # noqa: ASYNC110  it is a test's server
@@ -73,6 +77,13 @@ class StandIn:
                 if is_so:
                     (Path(self.seated.seat.data) / f"{word}-{self.seated.seat.process}").touch()
             nursery.cancel_scope.cancel()
+
+    async def checkpoint(self) -> None:
+        """Say that there is a checkpoint, when it is asked for and may be."""
+        await self.seated.checkpoint.wait()
+        while (Path(self.seated.seat.data) / "no-checkpoint").exists():  # noqa: ASYNC110
+            await trio.sleep(0.02)
+        self.seated.checkpointed()
 
     async def accept(self, listeners: list[trio.SocketListener], nursery: trio.Nursery) -> None:
         """Take connections until there are to be no more."""
@@ -151,12 +162,20 @@ class StandIn:
         return json.dumps(shown).encode()
 
 
+def _until_prepared(unprepared: Path) -> Iterator[Callable[[], None]]:
+    """Yield what takes a moment, as long as there is a file; say so in another one."""
+    while unprepared.exists():
+        unprepared.with_name("preparing").touch()
+        yield lambda: time.sleep(0.02)
+
+
 def main() -> None:
     """Take the seat and serve."""
     control = take()
     if Path(os.environ.get("NO_LOAD", "/nowhere")).exists():
         sys.exit(3)
-    seated = wait_to_serve(control)
+    unprepared = Path(os.environ.get("NO_LOAD", "/nowhere")).with_name("no-prepare")
+    seated = wait_to_serve(control, _until_prepared(unprepared))
     seat = seated.seat
     data = Path(seat.data)
     if (data / f"no-start-{seat.process}").exists():

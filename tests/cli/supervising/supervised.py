@@ -1,7 +1,8 @@
 """A server under the real supervisor: `supervised.py SETTINGS PROCESSES [COMMAND...]`.
 
 Without a command its processes are stand-ins. In the environment `SPARE_AFTER_S` is how soon there
-is a spare process, and `KILL_AFTER_S` how soon one that says nothing is killed.
+is a spare process, `KILL_AFTER_S` how soon one that says nothing is killed, and `PREPARE_LIMIT_S`
+how long the next process of a restart may prepare itself.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from troth.cli.supervising import lives, spare
+from troth.cli.supervising import lives, rolling, spare
 from troth.cli.supervising.start import supervise
 from troth.http.settings.sources import load
 
@@ -21,6 +22,8 @@ def main() -> int:
     """Run it; the exit status."""
     if "SPARE_AFTER_S" in os.environ:
         spare.AFTER_S = float(os.environ["SPARE_AFTER_S"])  # type: ignore[misc]
+    if "PREPARE_LIMIT_S" in os.environ:
+        rolling.PREPARE_LIMIT_S = float(os.environ["PREPARE_LIMIT_S"])  # type: ignore[misc]
     if "KILL_AFTER_S" in os.environ:
         lives.KILL_AFTER_S = float(os.environ["KILL_AFTER_S"])  # type: ignore[misc]
     settings = load(None, {}, json.loads(sys.argv[1]))

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.supervising.running import LONG_S, Supervised, until
-from tests.cli.supervising.test_supervisor import restart
+from tests.cli.supervising.running import LONG_S, Supervised, restart, until
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.supervising.running import KILLED_SOON, LONG_S, Supervised, until
+from tests.cli.supervising.running import KILLED_SOON, LONG_S, Supervised, restart, until
 from tests.cli.supervising.test_real_process import FAR_MS, call
-from tests.cli.supervising.test_supervisor import is_alive, is_locked, restart
+from tests.cli.supervising.test_supervisor import is_alive, is_locked
 from troth.cli.supervising.children import Child
 from troth.cli.supervising.lives import DOWN_AFTER_S, FIRST_WORD_S, KILL_AFTER_S, STEADY_AFTER_S
 from troth.cli.supervising.spare import AFTER_S, LATER_AFTER_S, Spare

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -138,6 +139,33 @@ def test_a_program_that_waits_for_long_loads_more_and_says_that_it_lives(
     seated = wait_to_serve(theirs, more)
     assert done == ["first", "second"]
     assert found == [{"say": "loaded"}, {"say": "alive"}, {"say": "alive"}]
+    for one in seated.handed_over.api:
+        one.close()
+    os.close(seated.seat.lock)
+
+
+def test_a_program_that_has_done_all_it_can_before_its_seat_says_so_once(
+    seat: ProcessSeat,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seated_module, "MORE_AFTER_S", 0.01)
+    monkeypatch.setattr(seated_module, "ALIVE_INTERVAL_S", 0.01)
+    supervisor, theirs = pair
+    found: list[Any] = []
+
+    def serve() -> None:
+        lines = Lines()
+        while found.count({"say": "alive"}) < 4:
+            found.extend(said(supervisor, lines))
+        socket.send_fds(supervisor, [encode_seat(seat)], seat.descriptors)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    seated = wait_to_serve(theirs, [lambda: None])
+    serving.join()
+    assert found[:4] == [{"say": one} for one in ("loaded", "alive", "alive", "prepared")]
+    assert found.count({"say": "prepared"}) == 1
     for one in seated.handed_over.api:
         one.close()
     os.close(seated.seat.lock)
