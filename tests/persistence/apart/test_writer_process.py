@@ -449,13 +449,18 @@ def test_what_it_has_taken_is_counted(opened: Opened) -> None:
 
 
 def stopping_at(opened: Opened, point: int) -> Callable[..., Iterator[Order]]:
-    """Return what says the rows, and stops the first process before the one at a place."""
+    """Return what says the rows, and stops the first process before the one at a place.
+
+    Where a busy machine lets it take too long to begin, there is another one by then: the server
+    waits for that as long as it takes.
+    """
     stopped: list[int] = []
 
     def stopping(*arguments: Any) -> Iterator[Order]:
         for place, order in enumerate(orders(*arguments)):
             number = opened.process.process_id
-            if place == point and number is not None and not stopped:
+            is_first = opened.process._is_patient and not stopped
+            if place == point and number is not None and is_first:
                 stop(number)
                 stopped.append(number)
             yield order
