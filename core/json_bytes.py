@@ -38,6 +38,22 @@ def own_encoder(order: Literal["deterministic"] | None = None) -> Callable[[obje
     return encode
 
 
+def own_encoder_behind(start_bytes: int) -> Callable[[bytes, object], bytes]:
+    """Return what does as `own_encoder`, behind a start of so many bytes that it is given."""
+    encode_into = msgspec.json.Encoder().encode_into
+    buffer = bytearray(start_bytes)
+
+    def encode(start: bytes, value: object) -> bytes:
+        encode_into(value, buffer, start_bytes)
+        buffer[:start_bytes] = start
+        text = bytes(buffer)
+        if len(text) > BUFFER_KEPT_BYTES:
+            del buffer[start_bytes:]
+        return text
+
+    return encode
+
+
 def own_encoder_of_many() -> Callable[[Iterable[object]], list[bytes]]:
     """Return what does as `own_encoder` does for each of some values."""
     encode_into = msgspec.json.Encoder().encode_into

@@ -126,6 +126,8 @@ class Machine(DecisionContext):
         state = self.state
         if state.fresh:
             state.settle()
+        if state.unpacked:
+            state.pack()
         records, self.records, self.left_count = self.records, [], 0
         promise_timers, state.promise_timers = state.promise_timers, []
         return records, promise_timers

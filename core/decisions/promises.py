@@ -326,9 +326,10 @@ def _search_cold(context: DecisionContext, query: Query) -> Found:
 
 def _search_completed(context: DecisionContext, query: Query) -> Found:
     """Look through the completed promises that are in memory, which are few: all in one pass."""
+    promises = context.state.promises
     matched = [
         promise
-        for promise in context.state.completed.values()
+        for promise in map(promises.__getitem__, context.state.completed)
         if query.is_beyond(promise.serial) and query.matches(promise)
     ]
     matched.sort(key=lambda promise: promise.serial, reverse=not query.oldest_first)

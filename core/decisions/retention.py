@@ -209,4 +209,4 @@ def _part(
     first = max(first, 0)
     stop = first + command.scan_count
     rest = (walk, stop, 0) if stop < len(state.completed) else None
-    return list(islice(state.completed.values(), first, stop)), rest
+    return [state.promises[one] for one in islice(state.completed, first, stop)], rest

@@ -130,6 +130,7 @@ def replay(state: ShardState, record: r.Record) -> None:
     """Apply a record read from the log, without notes."""
     APPLY[type(record)](state, record)
     state.promise_timers.clear()
+    state.unpacked.clear()
     state.timers.clear()
     state.touched_roots.clear()
     state.new_notifications.clear()

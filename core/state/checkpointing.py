@@ -25,6 +25,7 @@ from troth.core.model import (
 )
 from troth.core.seeds import shared_receiver
 from troth.core.tables.bulk_load import BulkLoad
+from troth.core.tables.folding import PACKED, serial_of
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, PairKey, ShardHeader
@@ -82,6 +83,8 @@ class Capturing:
 
     def _read(self, count: int) -> None:
         state, rows = self._state, self._rows
+        if state.unpacked:  # a turn has failed: what is taken must not become another one later
+            state.pack()
         # Most of it is promises. They are taken as they are: objects, or bytes.
         names = list(islice(self._promise_names, count))
         rows["promises"].update(zip(names, map(state.promises.kept.get, names), strict=True))
@@ -287,14 +290,21 @@ def _evict_promises(state: ShardState, rows: dict[str, Promise | bytes | None]) 
     kept, forget, retention = state.promises.kept, state.forget_promise, state.retention
     evicted_count = 0
     for _ in range(min(EVICTION_SLICE_COUNT, len(rows))):
-        promise_id, promise = rows.popitem()
-        if type(promise) is not Promise or kept.get(promise_id) is not promise:
-            continue  # it is folded, or has changed
-        if promise.state is not PENDING:
-            forget(promise)
-            if retention is not None:
-                retention.goes_cold(promise)
-            evicted_count += 1
+        promise_id, row = rows.popitem()
+        if row is None or kept.get(promise_id) is not row:
+            continue  # it is gone, or has changed
+        if isinstance(row, bytes):
+            if row[0] != PACKED:
+                continue  # it is folded: it is pending
+            serial = serial_of(row)
+        elif row.state is PENDING:
+            continue
+        else:
+            serial = row.serial
+        if retention is not None:
+            retention.goes_cold(state.promises[promise_id])
+        forget(promise_id, serial)
+        evicted_count += 1
     return evicted_count
 
 

@@ -132,7 +132,8 @@ def _complete(
         completed_on=record.completed_on,
         task_version=None if workflow is None else workflow.version,
     )
-    state.promises[record.id] = state.completed[record.id] = completed
+    state.promises[record.id] = completed
+    state.completed[record.id] = completed.tags
     if record.id.startswith(RESERVED_PREFIX):
         state.counts.promise_completed(record.id, record.state)
     else:
@@ -150,6 +151,7 @@ def _complete(
         state.retention.stays(completed)
     if state.tracks_changes:
         state.changes.promises.append(record.id)
+        state.unpacked.append(completed)
     state.promise_timers.append(completed)
     return workflow
 

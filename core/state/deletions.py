@@ -28,7 +28,7 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
         if changes is not None:
             changes.deleted_promises.setdefault(promise_id, promise.serial)
         if promise_id in state.promises:
-            state.forget_promise(promise)
+            state.forget_promise(promise_id, promise.serial)
         if state.unblocks:
             forget_unblocks(state, promise_id)
     for task_id in record.task_ids:

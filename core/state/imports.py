@@ -20,12 +20,14 @@ def promise_imported(state: ShardState, record: r.PromiseImported) -> None:
         state.add_promise(promise, record.task)
         return
     assert promise.id not in state.promises, "a promise is imported once"
-    state.promises[promise.id] = state.completed[promise.id] = promise
+    state.promises[promise.id] = promise
+    state.completed[promise.id] = promise.tags
     state.promises_count += 1
     state.counts.completed_added(promise)
     state.index_promise(promise)
     state.largest_serial = max(state.largest_serial, promise.serial)
     if state.tracks_changes:
         state.changes.promises.append(promise.id)
+        state.unpacked.append(promise)
     elif state.retention is not None:
         state.retention.stays(promise)

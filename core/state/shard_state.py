@@ -92,7 +92,10 @@ class ShardState:
         self.tasks_count = 0
         self.promises = PromiseTable()
         self.promise_index = SerialIndex()
-        self.completed: dict[str, Promise] = {}
+        self.completed: dict[str, dict[str, str] | None] = {}
+        """The tags of completed promises that are in memory, in the order of completion."""
+        self.unpacked: list[Promise] = []
+        """Promises that have just completed, which `pack` makes small."""
         self.tag_index = TagIndex(self.promises.serial_of)
         self.reserved_tag_index = TagIndex(self.promises.serial_of)
         self.callbacks: dict[str, dict[str, Callback]] = {}
@@ -251,14 +254,18 @@ class ShardState:
             index = self._tag_index_of(promise.id)
             index.add(promise.id, promise.serial, promise.tags.items())
 
-    def forget_promise(self, promise: Promise) -> None:
+    def pack(self) -> None:
+        """Make small what has just completed and a checkpoint will write: see `packing.py`."""
+        unpacked, self.unpacked = self.unpacked, []
+        self.promises.pack(unpacked)
+
+    def forget_promise(self, promise_id: str, serial: int) -> None:
         """Drop a completed promise from memory; a checkpoint has it."""
-        promise_id = promise.id
-        del self.promises.kept[promise_id]  # it is there as an object
-        del self.completed[promise_id]
-        self.promise_index.discard(promise.serial)
-        if promise.tags is not None:
-            self._tag_index_of(promise.id).discard(promise)
+        self.promises.forget_completed(promise_id)
+        tags = self.completed.pop(promise_id)
+        self.promise_index.discard(serial)
+        if tags is not None:
+            self._tag_index_of(promise_id).discard(promise_id, serial, tags)
 
     def _tag_index_of(self, promise_id: str) -> TagIndex:
         return self.reserved_tag_index if is_reserved(promise_id) else self.tag_index

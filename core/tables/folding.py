@@ -41,12 +41,14 @@ from troth.core.json_bytes import packer
 from troth.core.json_errors import UNREADABLE_JSON
 from troth.core.model import EMPTY_VALUE, PENDING, Promise, Trace, Value
 
-NAMES_LIMIT_COUNT: Final = 254
+NAMES_LIMIT_COUNT: Final = 253
 """So many sets of tag names are kept once for all promises that have them, in each shard."""
 
+PACKED: Final = 253
+"""What stands for a completed promise begins with it: see `packing.py`."""
 OWN_NAMES: Final = 254
 NO_TAGS: Final = 255
-assert NAMES_LIMIT_COUNT <= OWN_NAMES < NO_TAGS < 256, "a number is one byte"
+assert NAMES_LIMIT_COUNT <= PACKED < OWN_NAMES < NO_TAGS < 256, "a number is one byte"
 
 _SET_NAMES_COUNT: Final = 16
 _SET_CHARACTERS: Final = 512

@@ -1,17 +1,18 @@
-"""The promises of a shard that are in memory: as objects, and those that wait long as bytes.
+"""The promises of a shard that are in memory: as objects, and most of them as bytes.
 
-A promise that is new, or completed, is an object. Of one that stays pending nothing is needed for
+A promise that is new is an object. Of one that stays pending nothing is needed for
 most of its life but that it is there; so after a few seconds it is *folded*: its fields become a
 few dozen bytes, in one object instead of ten (`folding.py`). One that has nothing but its data is
 folded immediately: that is cheap, and so is the way back. What reads a folded one gets an object
 that is made for it, and is kept a while for the next. What completes it puts the completed one
-there, as an object.
+there, as an object; at the end of the turn that is *packed* (`packing.py`), if a checkpoint will
+take it out of memory.
 
-To who asks there is one table of promises, and no way to tell which are folded. The key stays the
+To who asks there is one table of promises, and no way to tell which are bytes. The key stays the
 text that others refer to.
 """
 
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from itertools import repeat
 from typing import Final, cast, final
 
@@ -19,6 +20,7 @@ from troth.core.limits import FOLD_SLICE_COUNT
 from troth.core.model import PENDING, Promise
 
 from .folding import (
+    PACKED,
     TIMEOUT_OFFSET,
     NameSets,
     fold,
@@ -26,15 +28,16 @@ from .folding import (
     serial_of,
     unfold,
 )
+from .packing import pack, unpack
 from .serial_index import SerialIndex
 
 RECENT_LIMIT_COUNT: Final = 256
-"""So many folded promises that were read are objects for a while, in each shard."""
+"""So many of those that are bytes and were read are objects for a while, in each shard."""
 
 
 @final
 class PromiseTable(MutableMapping[str, Promise]):
-    """Promises by id. `kept` has them all, folded ones as bytes, for who is in haste.
+    """Promises by id. `kept` has them all, folded and packed ones as bytes, for who is in haste.
 
     It is to be changed here only, but that it may take up a promise that is new.
     """
@@ -45,7 +48,7 @@ class PromiseTable(MutableMapping[str, Promise]):
         """Start empty."""
         self.kept: dict[str, Promise | bytes] = {}
         self.recent: dict[str, Promise] = {}
-        """Folded ones that were read, as objects: few, forgotten together."""
+        """Of those that are bytes, what was read, as objects: few, forgotten together."""
         self.folded_through = -1
         """The serial of the last promise that was looked at to be folded."""
         self.folded_count = 0
@@ -76,17 +79,42 @@ class PromiseTable(MutableMapping[str, Promise]):
         return iter(self.kept)
 
     def __setitem__(self, promise_id: str, promise: Promise) -> None:
-        if isinstance(self.kept.get(promise_id), bytes):
-            self._forget_folded(promise_id)
+        kept = self.kept.get(promise_id)
+        if isinstance(kept, bytes):
+            self._forget_bytes(promise_id, kept)
         self.kept[promise_id] = promise
 
     def __delitem__(self, promise_id: str) -> None:
-        if isinstance(self.kept.pop(promise_id), bytes):
-            self._forget_folded(promise_id)
+        kept = self.kept.pop(promise_id)
+        if isinstance(kept, bytes):
+            self._forget_bytes(promise_id, kept)
 
-    def _forget_folded(self, promise_id: str) -> None:
-        self.folded_count -= 1
+    def _forget_bytes(self, promise_id: str, kept: bytes) -> None:
+        if kept[0] != PACKED:
+            self.folded_count -= 1
         self.recent.pop(promise_id, None)
+
+    def forget_completed(self, promise_id: str) -> None:
+        """Drop a completed promise, which is here."""
+        del self.kept[promise_id]
+        if self.recent:
+            self.recent.pop(promise_id, None)
+
+    def pack(self, promises: Iterable[Promise]) -> None:
+        """Pack those of these promises, which have just completed, that are still here.
+
+        Where there is no memory they stay objects.
+        """
+        kept = self.kept
+        for promise in promises:
+            promise_id = promise.id
+            if kept.get(promise_id) is promise:
+                try:
+                    packed = pack(promise)
+                except MemoryError:
+                    return
+                if packed is not None:
+                    kept[promise_id] = packed
 
     def timeouts(self) -> tuple[list[str], list[int]]:
         """Return the ids of all pending promises, and their timeouts in ms."""
@@ -99,8 +127,9 @@ class PromiseTable(MutableMapping[str, Promise]):
         timeouts: list[int] = []
         for promise_id, one in kept.items():
             if isinstance(one, bytes):
-                ids.append(promise_id)
-                timeouts += read_timeout(one, TIMEOUT_OFFSET)
+                if one[0] != PACKED:
+                    ids.append(promise_id)
+                    timeouts += read_timeout(one, TIMEOUT_OFFSET)
             elif one.state is PENDING:
                 ids.append(promise_id)
                 timeouts.append(one.timeout)
@@ -163,5 +192,9 @@ class PromiseTable(MutableMapping[str, Promise]):
         if promise is None:
             if len(self.recent) >= RECENT_LIMIT_COUNT:
                 self.recent.clear()
-            promise = self.recent[promise_id] = unfold(promise_id, folded, self.name_sets)
+            if folded[0] == PACKED:
+                promise = unpack(folded)
+            else:
+                promise = unfold(promise_id, folded, self.name_sets)
+            self.recent[promise_id] = promise
         return promise

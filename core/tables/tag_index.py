@@ -14,7 +14,8 @@ from typing import Final, final
 
 from troth.core.model import Promise
 
-from .folding import NO_TAGS, UNREADABLE_ROW, RowUnreadable, serial_of, tags_of
+from .folding import NO_TAGS, PACKED, UNREADABLE_ROW, RowUnreadable, serial_of, tags_of
+from .packing import unpack
 from .promise_table import PromiseTable
 from .serial_index import SerialIndex
 
@@ -75,17 +76,17 @@ class TagIndex:
         index.extend(list(map(self._serial_of, ids)), ids)
         return index
 
-    def discard(self, promise: Promise) -> None:
+    def discard(self, promise_id: str, serial: int, tags: Mapping[str, str]) -> None:
         """Take a promise out of all its tags."""
-        for name, value in (promise.tags or {}).items():
+        for name, value in tags.items():
             by_value = self._entries[name]
             entry = by_value[value]
-            if isinstance(entry, SerialIndex):
-                entry.discard(promise.serial)
+            if type(entry) is SerialIndex:
+                entry.discard(serial)
                 if entry:
                     continue
-            else:
-                left = tuple(one for one in _ids(entry) if one != promise.id)
+            elif entry != promise_id:
+                left = tuple([one for one in _ids(entry) if one != promise_id])
                 if left:
                     by_value[value] = left
                     continue
@@ -127,10 +128,10 @@ class LateTagIndex(TagIndex):
     def add(self, promise_id: str, serial: int, tags: Iterable[tuple[str, str]]) -> None:
         """Leave the newest promise for later."""
 
-    def discard(self, promise: Promise) -> None:
+    def discard(self, promise_id: str, serial: int, tags: Mapping[str, str]) -> None:
         """Take a promise out of all its tags, if they have been read."""
-        if promise.serial <= self._read_through:
-            super().discard(promise)
+        if serial <= self._read_through:
+            super().discard(promise_id, serial, tags)
 
     def smallest(self, tags: Mapping[str, str]) -> SerialIndex:
         """Return all promises: which of them have the tags is not known yet."""
@@ -146,6 +147,8 @@ class LateTagIndex(TagIndex):
         self._read_through, ids = self._index.next_ids(self._read_through, count)
         for promise_id in ids:
             promise = kept[promise_id]
+            if isinstance(promise, bytes) and promise[0] == PACKED:
+                promise = unpack(promise)
             if isinstance(promise, Promise):
                 if promise.tags is not None:
                     add(promise_id, promise.serial, promise.tags.items())

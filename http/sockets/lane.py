@@ -284,9 +284,6 @@ class Lane:
         self._take(events)
         if self._asked_count > _FEW_COUNT:
             self._take_more(len(events))
-            if self._links is not None:
-                self._links.hurry()  # others take up what they are asked during the turn
-                self._take_more(len(events))
         if self._deferred and not self.in_flight.is_full:
             self._go_on_with_deferred()
         for _ in range(_ROUNDS_LIMIT_COUNT):

@@ -4,8 +4,8 @@ carried out in the same turn, and written in the same batch, as what clients ask
 Process k listens on a Unix socket in a directory that only this user may enter; the others connect
 to it, again and again while it is away. Who connects must be the same user. Processes on other
 nodes of a cluster are reached over TCP (`http/links/node_links.py`), wherever their groups are just
-now. What a link or its other end has to say leaves at the end of the pass, in one piece; while much
-is asked, questions leave before the turn. `shards/mesh` knows what is said.
+now. What a link or its other end has to say leaves at the end of the pass, in one piece.
+`shards/mesh` knows what is said.
 """
 
 import contextlib

@@ -1,16 +1,14 @@
 """The rows of a checkpoint that arrives as messages: what the process that writes it makes."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, final
+from typing import final
 
 from troth.core.model import Promise
 from troth.core.state.captures import Capture
 from troth.persistence.checkpoints import rows, writing
-from troth.persistence.checkpoints.port import Rows, View, Write
+from troth.persistence.checkpoints.port import View, Write
 
 from .messages import PART_KINDS, Begin, Completed, End, Opening, Order, Part, Pending, split
-
-_SERIAL_BYTES: Final = 8
 
 
 @final
@@ -53,7 +51,8 @@ class Arriving:
                 assert isinstance(order, End), "a checkpoint begins once"
                 break
         yield from self._completed_writes()
-        yield from self._id_writes()
+        ids, self._ids = self._ids, []
+        yield from writing.id_writes(ids, self._add_ids)
         for capture in self._captures.values():
             yield from writing.other_writes(capture, self._add_ids)
 
@@ -82,17 +81,4 @@ class Arriving:
         if not contents:
             return
         yield from writing.completed_writes(some, contents, self._begin.stored)
-        for shard, found in some:
-            for promise in found:
-                key = rows.id_key(shard, promise.id)
-                self._ids.append(key + rows.number_bytes(promise.serial))
-
-    def _id_writes(self) -> Iterator[Write]:
-        """Yield the rows of the ids of completed promises, as good as in their order."""
-        ids, self._ids = self._ids, []
-        ids.sort()
-        for place in range(0, len(ids), writing.GROUP_COUNT):
-            group = ids[place : place + writing.GROUP_COUNT]
-            keys = [one[:-_SERIAL_BYTES] for one in group]
-            self._add_ids([rows.id_head(key) for key in keys])
-            yield Rows(rows.PROMISE_IDS, keys, [one[-_SERIAL_BYTES:] for one in group])
+        self._ids += writing.id_entries(some)

@@ -19,7 +19,6 @@ import msgspec
 from msgspec import Struct
 
 from troth import __version__
-from troth.core import records
 from troth.core.catalog import Entry
 from troth.core.executions import Execution, Usage
 from troth.core.json_bytes import packer
@@ -145,7 +144,6 @@ _pack: Final = packer()
 order_decoder: Final[msgspec.msgpack.Decoder[Order]] = msgspec.msgpack.Decoder(Order)
 answer_decoder: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 _array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_promises_decoder: Final = msgspec.json.Decoder(list[Promise])
 
 
 def encode(message: Order | Answer) -> bytes:
@@ -176,8 +174,8 @@ def orders(captures: Sequence[Capture], pause: Callable[[], None]) -> Iterator[O
             yield Pending(capture.header.shard, some)
             pause()
     for group in writing.in_step(completed, GROUP_COUNT):
-        promises = [promise for _, some_found in group for promise in some_found]
-        yield Completed([(shard, len(found)) for shard, found in group], records.encode(promises))
+        array = writing.array_of(writing.contents_of(group))
+        yield Completed([(shard, len(found)) for shard, found in group], array)
         pause()
     for capture in captures:
         for kind in PART_KINDS:
@@ -190,7 +188,7 @@ def orders(captures: Sequence[Capture], pause: Callable[[], None]) -> Iterator[O
 def split(order: Completed) -> tuple[list[tuple[int, list[Promise]]], list[bytes]]:
     """Return the completed promises of a message, by shard, and the JSON of each."""
     contents = list(map(bytes, _array_decoder.decode(order.array)))
-    promises = iter(_promises_decoder.decode(order.array))
+    promises = iter(writing.decode_promises(order.array))
     return [(shard, list(islice(promises, count))) for shard, count in order.shards], contents
 
 

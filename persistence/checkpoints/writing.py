@@ -13,11 +13,14 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from troth.core import records
 from troth.core.catalog import is_reserved
 from troth.core.model import PENDING, Promise, Task
 from troth.core.state.captures import Capture, ShardHeader
-from troth.core.tables.folding import SERIAL
+from troth.core.tables.folding import PACKED, SERIAL
+from troth.core.tables.packing import CONTENT
 from troth.persistence.errors import CheckpointDamaged
 
 from . import rows
@@ -32,9 +35,14 @@ SORT_COUNT: Final = 16_384
 AddIds = Callable[[Sequence[bytes]], None]
 """What notes the ids of what is stored, by their beginnings (`rows.id_head`)."""
 
+Completed = tuple[bytes, Promise | bytes]
+"""A completed promise, packed or not, behind its serial."""
+
 _One = TypeVar("_One")
 
-_serial: Final = attrgetter("serial")
+_SERIAL_BYTES: Final = 8
+_serial: Final = itemgetter(0)
+decode_promises: Final = msgspec.json.Decoder(list[Promise]).decode
 
 
 def promise_writes(
@@ -45,26 +53,57 @@ def promise_writes(
     `headers` are those of the last checkpoint, which has no promise with a larger serial. Of
     completed ones the rows of some come together, in the order of serials.
     """
-    completed: list[tuple[int, list[Promise]]] = []
+    completed: list[tuple[int, list[Completed]]] = []
     for capture in captures:
         shard = capture.header.shard
         pending, found = divided(capture, lambda: None)
         yield from pending_writes(shard, pending, capture.packed_names)
         completed.append((shard, found))
     stored = {shard: header.largest_serial for shard, header in headers.items()}
-    for some in in_step(completed, GROUP_COUNT):
-        yield from completed_writes(some, contents_of(some), stored)
-    for shard, found in completed:
-        for group in _groups(_in_order(found, attrgetter("id"))):
-            keys = [rows.id_key(shard, promise.id) for promise in group]
-            add_ids([rows.id_head(key) for key in keys])
-            serials = [rows.number_bytes(promise.serial) for promise in group]
-            yield Rows(rows.PROMISE_IDS, keys, serials)
+    ids: list[bytes] = []
+    for group in in_step(completed, GROUP_COUNT):
+        contents = contents_of(group)
+        some = shared_out(group, decode_promises(array_of(contents)))
+        yield from completed_writes(some, contents, stored)
+        ids += id_entries(some)
+    yield from id_writes(ids, add_ids)
 
 
-def contents_of(some: Sequence[tuple[int, Sequence[Promise]]]) -> list[bytes]:
+def contents_of(some: Sequence[tuple[int, Sequence[Completed]]]) -> list[bytes]:
     """Return what the rows of completed promises hold, one after the other."""
-    return [records.encode(promise) for _, found in some for promise in found]
+    return [
+        one[CONTENT] if type(one) is bytes else records.encode(one)
+        for _, found in some
+        for _, one in found
+    ]
+
+
+def array_of(contents: Sequence[bytes]) -> bytes:
+    """Return one JSON array of these contents."""
+    return b"[%b]" % b",".join(contents)
+
+
+def shared_out(
+    some: Sequence[tuple[int, Sequence[Any]]], promises: Sequence[Promise]
+) -> list[tuple[int, list[Promise]]]:
+    """Return the promises by shard: of each as many as `some` has."""
+    left = iter(promises)
+    return [(shard, list(islice(left, len(found)))) for shard, found in some]
+
+
+def id_entries(some: Sequence[tuple[int, Sequence[Promise]]]) -> Iterator[bytes]:
+    """Yield for each completed promise the key of its id, and behind it its serial."""
+    for shard, found in some:
+        for promise in found:
+            yield rows.id_key(shard, promise.id) + rows.number_bytes(promise.serial)
+
+
+def id_writes(ids: list[bytes], add_ids: AddIds) -> Iterator[Write]:
+    """Yield the rows of the ids of completed promises, as good as in their order."""
+    for group in _groups(_in_order(ids, bytes)):
+        keys = [one[:-_SERIAL_BYTES] for one in group]
+        add_ids([rows.id_head(key) for key in keys])
+        yield Rows(rows.PROMISE_IDS, keys, [one[-_SERIAL_BYTES:] for one in group])
 
 
 def completed_writes(
@@ -138,18 +177,20 @@ def pending_writes(
 
 def divided(
     capture: Capture, pause: Callable[[], None]
-) -> tuple[dict[str, Promise | bytes], list[Promise]]:
+) -> tuple[dict[str, Promise | bytes], list[Completed]]:
     """Return the pending promises of a capture, and the completed ones in the order of serials.
 
     `pause` is called after each small piece of work.
     """
     pending: dict[str, Promise | bytes] = {}
-    completed: list[Promise] = []
+    completed: list[Completed] = []
     every = iter(capture.promises.items())
     while some := list(islice(every, GROUP_COUNT)):
         for name, promise in some:
-            if type(promise) is Promise and promise.state is not PENDING:
-                completed.append(promise)
+            if type(promise) is bytes and promise[0] == PACKED:
+                completed.append((promise[SERIAL], promise))
+            elif type(promise) is Promise and promise.state is not PENDING:
+                completed.append((rows.number_bytes(promise.serial), promise))
             elif promise is not None:
                 pending[name] = promise
         pause()
@@ -195,8 +236,8 @@ def _groups(found: list[_One]) -> Iterator[list[_One]]:
 
 
 def in_step(
-    found: Sequence[tuple[int, list[Promise]]], group_count: int
-) -> Iterator[list[tuple[int, list[Promise]]]]:
+    found: Sequence[tuple[int, list[Completed]]], group_count: int
+) -> Iterator[list[tuple[int, list[Completed]]]]:
     """Yield the promises of shards, each in the order of serials, in the order of all serials.
 
     That is, some of each shard at a time, together not many more than `group_count`: none of them
@@ -206,8 +247,7 @@ def in_step(
     while left:
         share_count = max(group_count // len(left), 1)
         last = min(
-            promises[min(place + share_count, len(promises)) - 1].serial
-            for _, promises, place in left
+            promises[min(place + share_count, len(promises)) - 1][0] for _, promises, place in left
         )
         some, still_left = [], []
         for shard, promises, place in left:

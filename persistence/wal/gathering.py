@@ -3,8 +3,8 @@
 Clients that wait for an answer come back soon after they got it. Without a pause, those that were
 answered by one append miss the next one, which begins immediately with those that waited during it:
 two appends take turns, each with half of the clients. So after an append, whose batch and what
-waited tell how many there are, the next one waits until as many have come, or for a part of what an
-append takes. That costs one of many clients nothing, and one that is alone never waits.
+waited tell how many there are, the next one waits until as many have come, or for some part of
+what an append takes. That costs one of many clients nothing, and one that is alone never waits.
 
 It is the same among processes of one server: what the others ask comes some time after what clients
 ask here, and so would be another batch.
@@ -21,11 +21,13 @@ from troth.persistence.errors import LogFailed
 from .log import Log, NewRecord
 from .writer import Writer
 
-GATHER_LIMIT_S: Final = 0.005
+GATHER_LIMIT_S: Final = 0.006
 """No append waits longer than this."""
 
-_PART: Final = 0.75
-"""How long an append waits at most, as a part of what appends take."""
+WAIT_FOR_PROCESSES: Final = 0.75
+WAIT_FOR_DEAR_APPENDS: Final = 1.5
+"""How long an append waits at most, in what appends take. One to NATS costs processor time of three
+servers, and is over soon."""
 
 _WEIGHT: Final = 1 / 8
 """Of the newest append in what appends take."""
@@ -46,10 +48,12 @@ class GatheringWriter(Writer):
         on_failure: Callable[[LogFailed], None],
         *,
         first_seal_s: float | None = None,
+        wait: float = WAIT_FOR_PROCESSES,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start nothing yet; see `Writer`."""
+        """Start nothing yet; see `Writer`. An append waits for up to `wait` appends."""
         super().__init__(log, on_durable, on_failure, first_seal_s=first_seal_s)
+        self._wait = wait
         self._now_s = now_s
         self._is_gathering = False
         self._submitted_count = 0  # records
@@ -83,7 +87,7 @@ class GatheringWriter(Writer):
         self._enough.clear()
         self._wanted_count = wanted_count
         if self._submitted_count < wanted_count:  # else it was submitted just before
-            self._enough.wait(min(self._append_s * _PART, GATHER_LIMIT_S))
+            self._enough.wait(min(self._append_s * self._wait, GATHER_LIMIT_S))
         self._wanted_count = sys.maxsize
         self._is_gathering = self._submitted_count > before_count
 

@@ -25,6 +25,7 @@ from troth.persistence.streams.features import refuse_later
 from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
 from troth.persistence.wal.frames import DATA_ID_BYTES
+from troth.persistence.wal.gathering import WAIT_FOR_DEAR_APPENDS
 from troth.shards.storage import GroupPlace
 
 from .stream_storage import StreamGroup, StreamStorage
@@ -96,7 +97,7 @@ def _looked_at(storage: StreamStorage, clients: "Clients") -> StreamStorage:
     """Return a storage whose engine was looked at. Raises StreamRefused."""
     try:
         storage.is_fsync_unsafe = clients.look()
-        storage.gathers = clients.gathers
+        storage.wait = clients.wait
     except BaseException:
         storage.close()
         raise
@@ -218,8 +219,8 @@ class Clients(NamedTuple):
     stream: Stream
     keeping: StreamKeeping
     look: Callable[[], bool]
-    gathers: bool = False
-    """Whether appends cost the engine so much that it is better to wait for more records."""
+    wait: float = 0.0
+    """How many appends an append waits for more records, if it costs the engine that much."""
 
 
 def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True) -> Clients:
@@ -230,7 +231,7 @@ def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True
         from .nats_opening import nats_clients
     except ImportError as error:
         raise _not_installed(*_NATS) from error
-    return Clients(*nats_clients(url, group, *nats, may_make=may_make), gathers=True)
+    return Clients(*nats_clients(url, group, *nats, may_make=may_make), wait=WAIT_FOR_DEAR_APPENDS)
 
 
 def _postgres_clients(url: str, group: int) -> Clients:

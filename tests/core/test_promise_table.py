@@ -231,7 +231,7 @@ def test_what_is_old_and_pending_is_folded_in_slices() -> None:
         state.add_promise(Promise(f"p{serial}", serial, PENDING, 9, 5), None)
     old = range(2 * FOLD_SLICE_COUNT + 7)
     completed = replace(state.promises["p3"], state=RESOLVED)
-    state.promises["p3"] = state.completed["p3"] = completed
+    state.promises["p3"], state.completed["p3"] = completed, None
 
     slices_count = 0
     while state.promises.fold_some(state.promise_index, old[-1]):

@@ -179,16 +179,16 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     fault(
         "evicted promises are not added to the filter of what is stored",
         "persistence/checkpoints/writing.py",
-        "            add_ids([rows.id_head(key) for key in keys])\n            serials",
-        "            serials",
+        "    yield from id_writes(ids, add_ids)\n",
+        "    yield from id_writes(ids, lambda _: None)\n",
         "persistence/test_stored_ids.py",
         is_quick=True,
     ),
     fault(
         "finished tasks are not added to the filter of what is stored",
         "persistence/checkpoints/writing.py",
-        "        add_ids([rows.id_head(key) for key in keys])\n        yield",
-        "        yield",
+        "        add_ids([rows.id_head(key) for key in keys])\n        yield Rows(rows.TASK_IDS",
+        "        yield Rows(rows.TASK_IDS",
         "persistence/test_stored_ids.py",
     ),
     fault(

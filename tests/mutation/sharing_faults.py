@@ -22,7 +22,7 @@ SHARING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a fence is refused as soon as no owner can be reached",
         PASSING,
-        "wait_s = LONG_WAIT_S if _WAITS.match(received) is not None else SHORT_WAIT_S",
+        "wait_s = LONG_WAIT_S if _WAITS.match(passed.received) is not None else SHORT_WAIT_S",
         "wait_s = SHORT_WAIT_S",
         ROOM,
     ),

@@ -10,7 +10,7 @@ WAITING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a promise that changed after its capture leaves memory",
         "core/state/checkpointing.py",
-        "or kept.get(promise_id) is not promise:",
+        "or kept.get(promise_id) is not row:",
         "or promise_id not in kept:",
         "core/test_retention.py",
     ),
@@ -21,6 +21,28 @@ WAITING_FAULTS: tuple[Fault, ...] = (
         "        self.kept.setdefault(promise_id, promise)\n",
         TEST_TABLE,
         is_quick=True,
+    ),
+    fault(
+        "a deleted promise that was packed is read under an id that is in use again",
+        TABLE,
+        "            self.recent.pop(promise_id, None)\n\n    def pack",
+        "            pass\n\n    def pack",
+        "core/test_packing.py",
+        is_quick=True,
+    ),
+    fault(
+        "tags that are read late are not those of packed promises",
+        "core/tables/tag_index.py",
+        "                promise = unpack(promise)\n",
+        "                continue\n",
+        "core/test_packing.py",
+    ),
+    fault(
+        "a packed promise has a timeout, too",
+        TABLE,
+        "                if one[0] != PACKED:\n",
+        "                if one:\n",
+        "core/test_packing.py",
     ),
     fault(
         "a folded promise forgets its idempotency key",
@@ -83,8 +105,8 @@ WAITING_FAULTS: tuple[Fault, ...] = (
     fault(
         "ids that another process stores are not in the filter of what is stored",
         "persistence/apart/arriving.py",
-        "            self._add_ids([rows.id_head(key) for key in keys])\n",
-        "",
+        "writing.id_writes(ids, self._add_ids)",
+        "writing.id_writes(ids, lambda _: None)",
         "core/test_checkpointing.py",
     ),
     fault(

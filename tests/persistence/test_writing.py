@@ -3,9 +3,11 @@
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from troth.core.model import PENDING, Promise, PromiseState
 from troth.core.state.captures import Capture, ShardHeader
+from troth.core.tables.packing import pack
 from troth.persistence.checkpoints import rows, writing
 from troth.persistence.checkpoints.port import Rows, Write
 
@@ -33,6 +35,22 @@ def captures_of(random: Random, shards_count: int, count: int) -> list[Capture]:
         promise = Promise(name, serial, state, 9, 3, tags=tags, completed_on=completed_on)
         captures[shard].promises[name] = promise
     return captures
+
+
+def packed(captures: list[Capture], random: Random) -> list[Capture]:
+    """Return the same with some of what is completed as a shard has it."""
+    return [
+        replace(
+            capture,
+            promises={
+                name: pack(one)
+                if isinstance(one, Promise) and one.state is not PENDING and random.random() < 0.5
+                else one
+                for name, one in capture.promises.items()
+            },
+        )
+        for capture in captures
+    ]
 
 
 def expected(captures: list[Capture]) -> dict[tuple[str, bytes], bytes | None]:
@@ -81,7 +99,8 @@ def test_all_rows_of_promises_are_written_once_and_in_order(
     captures = captures_of(random, random.choice([1, 3, 16]), 300)
     heads: list[bytes] = []
     headers = {0: header(0, STORED_SERIAL)}
-    found = each(list(writing.promise_writes(captures, heads.extend, headers)))
+    writes = writing.promise_writes(packed(captures, random), heads.extend, headers)
+    found = each(list(writes))
 
     assert len({(table, key) for table, key, _ in found}) == len(found)
     assert {(table, key): value for table, key, value in found} == expected(captures)

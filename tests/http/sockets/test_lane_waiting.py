@@ -149,31 +149,3 @@ async def test_what_the_log_tells_streams_of_another_port_waits_for_no_pass_of_i
         monkeypatch.undo()
         assert not neighbor.is_rung
     assert happened == ["told", "asked"]
-
-
-class Links:
-    """Links that note when they are to send something."""
-
-    def __init__(self, happened: list[str]) -> None:
-        self._happened = happened
-
-    def hurry(self) -> None:
-        self._happened.append("questions leave")
-
-    def flush(self) -> None:
-        self._happened.append("all leaves")
-
-
-@pytest.mark.parametrize(("asked_count", "first"), [(3, ["questions leave"]), (2, [])])
-async def test_while_much_is_asked_questions_to_other_processes_leave_before_the_turn(
-    monkeypatch: pytest.MonkeyPatch, asked_count: int, first: list[str]
-) -> None:
-    happened: list[str] = []
-    async with listening(Settings(), lane=True) as (listener, world):
-        served: Any = listener.lane
-        monkeypatch.setattr(world.api.shards, "run_turn", lambda: happened.append("turn"))
-        monkeypatch.setattr(served, "_links", Links(happened))
-        monkeypatch.setattr(served, "_asked_count", asked_count)
-        served._pass([])
-        monkeypatch.undo()
-    assert happened == [*first, "turn", "all leaves"]
