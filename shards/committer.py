@@ -110,8 +110,8 @@ class ThreadWriter:
     ) -> None:
         """Start the thread. Use in the event loop. `first_seal_s` is as in `Writer`.
 
-        A log whose appends are dear, or which has records of what several processes ask, gathers
-        what comes soon: for up to `wait` appends (`persistence/wal/gathering.py`).
+        A log whose appends are dear gathers what comes soon: for up to `wait` appends
+        (`persistence/wal/gathering.py`).
         """
         self._committer = committer
         committer.look = self.look

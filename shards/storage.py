@@ -32,7 +32,6 @@ from troth.persistence.placement import DEFAULT_RULE, PlacementRule
 from troth.persistence.snapshots.archive import Archive, ArchiveStatistics
 from troth.persistence.snapshots.last_taken import last_taken_ms, note_taken
 from troth.persistence.snapshots.snapshots import Cut, cut_open_directory
-from troth.persistence.wal.gathering import WAIT_FOR_PROCESSES
 from troth.persistence.wal.log import LogRecord, LogStatistics, MemoryLog
 from troth.persistence.wal.segments import Segment, list_segments
 
@@ -446,10 +445,7 @@ class DirectoryStorage:
 
     def make_writer(self, committer: Committer) -> BatchWriter:
         self._store.prepare()
-        # What other processes ask comes some time after what this one's clients do: as one batch.
-        has_others = len(self.group_shards) > 1
-        wait = WAIT_FOR_PROCESSES if has_others else 0.0
-        return ThreadWriter(self._directory.log, committer, wait=wait)
+        return ThreadWriter(self._directory.log, committer)
 
     def take_syncs(self) -> list[float]:
         """Return how long each sync of the log since the last call took, in seconds."""

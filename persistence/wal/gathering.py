@@ -1,13 +1,10 @@
-"""A writer that waits a little before it appends, where appends are dear or questions come late.
+"""A writer that waits a little before it appends, where appends are dear.
 
 Clients that wait for an answer come back soon after they got it. Without a pause, those that were
 answered by one append miss the next one, which begins immediately with those that waited during it:
 two appends take turns, each with half of the clients. So after an append, whose batch and what
 waited tell how many there are, the next one waits until as many have come, or for some part of
 what an append takes. That costs one of many clients nothing, and one that is alone never waits.
-
-It is the same among processes of one server: what the others ask comes some time after what clients
-ask here, and so would be another batch.
 """
 
 import sys
@@ -24,7 +21,6 @@ from .writer import Writer
 GATHER_LIMIT_S: Final = 0.006
 """No append waits longer than this."""
 
-WAIT_FOR_PROCESSES: Final = 0.75
 WAIT_FOR_DEAR_APPENDS: Final = 1.5
 """How long an append waits at most, in what appends take. One to NATS costs processor time of three
 servers, and is over soon."""
@@ -48,7 +44,7 @@ class GatheringWriter(Writer):
         on_failure: Callable[[LogFailed], None],
         *,
         first_seal_s: float | None = None,
-        wait: float = WAIT_FOR_PROCESSES,
+        wait: float = WAIT_FOR_DEAR_APPENDS,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start nothing yet; see `Writer`. An append waits for up to `wait` appends."""

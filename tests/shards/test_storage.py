@@ -9,8 +9,6 @@ import pytest
 from troth.persistence.checkpoints.store import DATA_NAME
 from troth.persistence.data_directory import CHECKPOINTS_NAME
 from troth.persistence.errors import PersistenceError
-from troth.persistence.wal.gathering import GatheringWriter
-from troth.shards.committer import Committer, ThreadWriter
 from troth.shards.storage import DirectoryStorage
 
 
@@ -28,16 +26,3 @@ def test_a_directory_whose_checkpoints_cannot_be_opened_is_left_unlocked(tmp_pat
     shutil.rmtree(checkpoints)
     with closing(DirectoryStorage(path)) as storage:
         assert storage.shard_count == 2
-
-
-@pytest.mark.parametrize("group_shards", [(2,), (1, 1)])
-async def test_the_log_of_one_of_several_groups_gathers_what_the_others_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_shards: tuple[int, ...]
-) -> None:
-    with closing(DirectoryStorage(tmp_path / "data", 2)) as storage:
-        assert not list(storage.records())
-        monkeypatch.setattr(DirectoryStorage, "group_shards", group_shards)
-        writer = storage.make_writer(Committer(1, lambda _: None))
-        assert isinstance(writer, ThreadWriter)
-        assert isinstance(writer._writer, GatheringWriter) == (len(group_shards) > 1)
-        await writer.close()
