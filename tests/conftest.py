@@ -104,9 +104,12 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what was chosen in an order that suits several processes."""
-    shares_count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what was chosen in an order that suits several processes.
+
+    A run that a test starts is none of them, though it has their environment.
+    """
+    shares_count = getattr(config, "workerinput", {}).get("workercount", 1)
     if shares_count > 1:
         folders = [item.path.parent.relative_to(TESTS).as_posix() for item in items]
         items[:] = [items[place] for place in in_shares(folders, shares_count)]
