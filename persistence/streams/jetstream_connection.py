@@ -42,6 +42,10 @@ _PENDING_LIMIT_BYTES: Final = 256 << 20  # of what a subscription has received
 Answer = TypeVar("Answer")
 
 
+class JetStreamLeaderless(StreamUnreachable):
+    """Nobody listens for what was asked, so it was not done: servers have not agreed who leads."""
+
+
 class JetStreamRefusal(Exception):
     """JetStream has answered with an error, whose number this has."""
 
@@ -269,7 +273,7 @@ class JetStreamConnection:
             raise StreamUnreachable("the connection broke") from error
         except NoRespondersError as error:
             await self._drop()
-            raise StreamUnreachable(
+            raise JetStreamLeaderless(
                 "JetStream has no leader for it just now, or is not enabled"
             ) from error
         except (TimeoutError, NatsError, OSError, ValueError, KeyError) as error:

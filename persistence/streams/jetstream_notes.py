@@ -4,18 +4,24 @@
 read, which is how an owner that was deposed is kept from changing what the next one has written.
 """
 
+import time
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 from .jetstream_connection import (
     NO_MESSAGE_FOUND,
     WRONG_LAST_SEQUENCE,
     JetStreamConnection,
+    JetStreamLeaderless,
     JetStreamRefusal,
 )
 from .stream import StreamUnreachable
+
+MADE_LIMIT_S: Final = 5.0
+"""How long a bucket that was just made may be unknown to the server that is asked for it."""
+_MADE_PAUSE_S: Final = 0.05
 
 
 class Note(NamedTuple):
@@ -90,11 +96,14 @@ class Notes:
         self._connection.api(call, {"filter": f"{self._prefix}{key}"})
 
     def write_first(self, key: str, body: bytes) -> bytes:
-        """Store a value unless the key has one; return the one that it has then."""
+        """Store a value unless the key has one; return the one that it has then.
+
+        The bucket may have just been made: servers hear of it one after the other.
+        """
         noted = self.read(key)
         if noted is None:
             try:
-                self.write(key, body, 0)
+                self._write_when_made(key, body)
             except JetStreamRefusal as error:
                 if error.number != WRONG_LAST_SEQUENCE:
                     raise  # else another was first
@@ -102,6 +111,18 @@ class Notes:
         if noted is None:
             raise StreamUnreachable("what was just written is not shown")
         return noted.body
+
+    def _write_when_made(self, key: str, body: bytes) -> None:
+        ends_s = time.monotonic() + MADE_LIMIT_S
+        while True:
+            try:
+                self.write(key, body, 0)
+            except JetStreamLeaderless:
+                if time.monotonic() > ends_s:
+                    raise
+                time.sleep(_MADE_PAUSE_S)
+            else:
+                return
 
     def now_ms(self) -> int:
         """Return the time of day of the server that leads the bucket, in ms since 1970."""
