@@ -43,7 +43,7 @@ Answer = TypeVar("Answer")
 
 
 class JetStreamLeaderless(StreamUnreachable):
-    """Nobody listens for what was asked, so it was not done: servers have not agreed who leads."""
+    """No server takes what was asked, so it was not done: they have not agreed who leads."""
 
 
 class JetStreamRefusal(Exception):

@@ -21,7 +21,6 @@ from .stream import StreamUnreachable
 
 MADE_LIMIT_S: Final = 5.0
 """How long a bucket that was just made may be unknown to the server that is asked for it."""
-_MADE_PAUSE_S: Final = 0.05
 
 
 class Note(NamedTuple):
@@ -119,8 +118,7 @@ class Notes:
                 self.write(key, body, 0)
             except JetStreamLeaderless:
                 if time.monotonic() > ends_s:
-                    raise
-                time.sleep(_MADE_PAUSE_S)
+                    raise  # else the next attempt connects again, which takes a while
             else:
                 return
 
