@@ -59,7 +59,9 @@ def watch_machine(machine: Machine, watch: Watch) -> None:
         fence = getattr(command, "fence", None)
         result = carry_out(command, now_ms)
         reply = result.reply if isinstance(result, Step) else result
-        is_done = reply.code.status < 300
+        # What a link asks again is answered as it was done, and nothing is done then.
+        is_repeated = getattr(command, "is_again", False) and not getattr(result, "records", ())
+        is_done = reply.code.status < 300 and not is_repeated
         if is_done and isinstance(fence, PassedFence | PassedWorkflowFence):
             try:
                 watch.fenced(fence)
