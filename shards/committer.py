@@ -106,12 +106,11 @@ class ThreadWriter:
         committer: "Committer",
         *,
         first_seal_s: float | None = None,
-        wait: float = 0.0,
+        gathers: bool = False,
     ) -> None:
         """Start the thread. Use in the event loop. `first_seal_s` is as in `Writer`.
 
-        A log whose appends are dear gathers what comes soon: for up to `wait` appends
-        (`persistence/wal/gathering.py`).
+        A log whose appends are dear `gathers` what comes soon (`persistence/wal/gathering.py`).
         """
         self._committer = committer
         committer.look = self.look
@@ -121,11 +120,9 @@ class ThreadWriter:
         self._listens_on, self._rings_on = os.pipe()
         os.set_blocking(self._listens_on, False)
         os.set_blocking(self._rings_on, False)
-        told = (log, self._note_durable, self._note_failure)
-        self._writer = (
-            GatheringWriter(*told, first_seal_s=first_seal_s, wait=wait)
-            if wait
-            else Writer(*told, first_seal_s=first_seal_s)
+        writer = GatheringWriter if gathers else Writer
+        self._writer = writer(
+            log, self._note_durable, self._note_failure, first_seal_s=first_seal_s
         )
         trio.lowlevel.spawn_system_task(self._listen)
         self._writer.start()

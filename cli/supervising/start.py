@@ -122,7 +122,7 @@ def supervise(
                 api_address=(listen.host, listen.port),
                 poll_address=None if poll_listen is None else (poll_listen.host, poll_listen.port),
                 drain_s=settings.shutdown_timeout_ms / 1000,
-                served_at=settings.url or _url_of(listen),
+                served_at=settings.url or f"http://{listen}",
                 cluster=settings.cluster,
                 mesh=mesh,
                 mesh_address=mesh_address,
@@ -183,11 +183,6 @@ def _lock_cache(settings: Settings) -> tuple[str, FileLock]:
 
 def _counts(processes_count: int) -> dict[str, int]:
     return {"processes": processes_count, "cores": cores_count()}
-
-
-def _url_of(address: ListenAddress) -> str:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"http://{host}:{address.port}"
 
 
 def _open_port(

@@ -28,9 +28,7 @@ class ServedPages:
 
         It is done again if the server has another address, since the system has chosen its port.
         """
-        listen = settings.listen
-        host = f"[{listen.host}]" if ":" in listen.host else listen.host
-        url = settings.url or f"http://{host}:{listen.port}"
+        url = settings.url or f"http://{settings.listen}"
         base_path = settings.base_path if settings.ui else None
         has_users = bool(settings.basic_auth)
         self._of(Documented(url.rstrip("/"), has_users, limits_of(settings), base_path))

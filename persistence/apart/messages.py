@@ -175,7 +175,7 @@ def orders(captures: Sequence[Capture], pause: Callable[[], None]) -> Iterator[O
             pause()
     for group in writing.in_step(completed, GROUP_COUNT):
         array = writing.array_of(writing.contents_of(group))
-        yield Completed([(shard, len(found)) for shard, found in group], array)
+        yield Completed(writing.counts_of(group), array)
         pause()
     for capture in captures:
         for kind in PART_KINDS:
@@ -188,8 +188,7 @@ def orders(captures: Sequence[Capture], pause: Callable[[], None]) -> Iterator[O
 def split(order: Completed) -> tuple[list[tuple[int, list[Promise]]], list[bytes]]:
     """Return the completed promises of a message, by shard, and the JSON of each."""
     contents = list(map(bytes, _array_decoder.decode(order.array)))
-    promises = iter(writing.decode_promises(order.array))
-    return [(shard, list(islice(promises, count))) for shard, count in order.shards], contents
+    return writing.shared_out(order.shards, order.array), contents
 
 
 class Received:

@@ -42,7 +42,7 @@ _One = TypeVar("_One")
 
 _SERIAL_BYTES: Final = 8
 _serial: Final = itemgetter(0)
-decode_promises: Final = msgspec.json.Decoder(list[Promise]).decode
+_decode_promises: Final = msgspec.json.Decoder(list[Promise]).decode
 
 
 def promise_writes(
@@ -63,7 +63,7 @@ def promise_writes(
     ids: list[bytes] = []
     for group in in_step(completed, GROUP_COUNT):
         contents = contents_of(group)
-        some = shared_out(group, decode_promises(array_of(contents)))
+        some = shared_out(counts_of(group), array_of(contents))
         yield from completed_writes(some, contents, stored)
         ids += id_entries(some)
     yield from id_writes(ids, add_ids)
@@ -83,12 +83,15 @@ def array_of(contents: Sequence[bytes]) -> bytes:
     return b"[%b]" % b",".join(contents)
 
 
-def shared_out(
-    some: Sequence[tuple[int, Sequence[Any]]], promises: Sequence[Promise]
-) -> list[tuple[int, list[Promise]]]:
-    """Return the promises by shard: of each as many as `some` has."""
-    left = iter(promises)
-    return [(shard, list(islice(left, len(found)))) for shard, found in some]
+def counts_of(some: Sequence[tuple[int, Sequence[Completed]]]) -> list[tuple[int, int]]:
+    """Return how many promises there are of each shard."""
+    return [(shard, len(found)) for shard, found in some]
+
+
+def shared_out(counts: Sequence[tuple[int, int]], array: bytes) -> list[tuple[int, list[Promise]]]:
+    """Return the promises of an array by shard: of each so many."""
+    left = iter(_decode_promises(array))
+    return [(shard, list(islice(left, count))) for shard, count in counts]
 
 
 def id_entries(some: Sequence[tuple[int, Sequence[Promise]]]) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from .writer import Writer
 GATHER_LIMIT_S: Final = 0.006
 """No append waits longer than this."""
 
-WAIT_FOR_DEAR_APPENDS: Final = 1.5
+_WAIT: Final = 1.5
 """How long an append waits at most, in what appends take. One to NATS costs processor time of three
 servers, and is over soon."""
 
@@ -44,12 +44,10 @@ class GatheringWriter(Writer):
         on_failure: Callable[[LogFailed], None],
         *,
         first_seal_s: float | None = None,
-        wait: float = WAIT_FOR_DEAR_APPENDS,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start nothing yet; see `Writer`. An append waits for up to `wait` appends."""
+        """Start nothing yet; see `Writer`."""
         super().__init__(log, on_durable, on_failure, first_seal_s=first_seal_s)
-        self._wait = wait
         self._now_s = now_s
         self._is_gathering = False
         self._submitted_count = 0  # records
@@ -83,7 +81,7 @@ class GatheringWriter(Writer):
         self._enough.clear()
         self._wanted_count = wanted_count
         if self._submitted_count < wanted_count:  # else it was submitted just before
-            self._enough.wait(min(self._append_s * self._wait, GATHER_LIMIT_S))
+            self._enough.wait(min(self._append_s * _WAIT, GATHER_LIMIT_S))
         self._wanted_count = sys.maxsize
         self._is_gathering = self._submitted_count > before_count
 

@@ -25,7 +25,6 @@ from troth.persistence.streams.features import refuse_later
 from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefused
 from troth.persistence.wal.frames import DATA_ID_BYTES
-from troth.persistence.wal.gathering import WAIT_FOR_DEAR_APPENDS
 from troth.shards.storage import GroupPlace
 
 from .stream_storage import StreamGroup, StreamStorage
@@ -97,7 +96,7 @@ def _looked_at(storage: StreamStorage, clients: "Clients") -> StreamStorage:
     """Return a storage whose engine was looked at. Raises StreamRefused."""
     try:
         storage.is_fsync_unsafe = clients.look()
-        storage.wait = clients.wait
+        storage.gathers = clients.gathers
     except BaseException:
         storage.close()
         raise
@@ -219,8 +218,8 @@ class Clients(NamedTuple):
     stream: Stream
     keeping: StreamKeeping
     look: Callable[[], bool]
-    wait: float = 0.0
-    """How many appends an append waits for more records, if it costs the engine that much."""
+    gathers: bool = False
+    """Whether appends cost the engine so much that it is better to wait for more records."""
 
 
 def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True) -> Clients:
@@ -231,7 +230,7 @@ def clients_of(url: str, group: int, nats: NatsOptions, *, may_make: bool = True
         from .nats_opening import nats_clients
     except ImportError as error:
         raise _not_installed(*_NATS) from error
-    return Clients(*nats_clients(url, group, *nats, may_make=may_make), wait=WAIT_FOR_DEAR_APPENDS)
+    return Clients(*nats_clients(url, group, *nats, may_make=may_make), gathers=True)
 
 
 def _postgres_clients(url: str, group: int) -> Clients:

@@ -138,8 +138,8 @@ class StreamStorage:
         self._path = self._home if group is None else self._home / group_name(self.group)
         self.is_fsync_unsafe = False
         """Whether a power cut can lose what the engine acknowledges, as far as it is known."""
-        self.wait = 0.0
-        """How many appends an append waits for more records (`persistence/wal/gathering.py`)."""
+        self.gathers = False
+        """Whether appends wait for more records (`persistence/wal/gathering.py`)."""
         self._patience_ms = patience_ms
         self._is_owned = False
         self.keeps_ownership = False
@@ -368,7 +368,7 @@ class StreamStorage:
     def make_writer(self, committer: Committer) -> BatchWriter:
         committer.may_answer = self._log.may_answer
         self._store.prepare()
-        return ThreadWriter(self._log, committer, first_seal_s=0, wait=self.wait)
+        return ThreadWriter(self._log, committer, first_seal_s=0, gathers=self.gathers)
 
     def trim(self, to_sequence: int) -> None:
         """Trim nothing, but note from where on the next start has to read.

@@ -2,43 +2,23 @@
 
 import contextlib
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.supervising.running import until
+from tests.helpers.scheduling import choose, policy_after
 from tests.helpers.server import ServerProcess
 from troth.http.processes.scheduling import interrupt_no_others
 
 
-def _policy_after(*acts: Callable[[], None]) -> int:
-    """Return the policy of a thread of its own that has done this."""
-    found: list[int] = []
-
-    def run() -> None:
-        for act in acts:
-            act()
-        found.append(os.sched_getscheduler(0))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return found[0]
-
-
-def _choose(policy: int) -> Callable[[], None]:
-    return lambda: os.sched_setscheduler(0, policy, os.sched_param(0))
-
-
 def test_who_wakes_waits_for_a_core_instead_of_taking_it() -> None:
-    assert _policy_after(interrupt_no_others) == os.SCHED_BATCH
+    assert policy_after(interrupt_no_others) == os.SCHED_BATCH
     assert os.sched_getscheduler(0) == os.SCHED_OTHER, "of this thread alone"
 
 
 def test_a_policy_that_was_chosen_stays() -> None:
-    assert _policy_after(_choose(os.SCHED_IDLE), interrupt_no_others) == os.SCHED_IDLE
+    assert policy_after(choose(os.SCHED_IDLE), interrupt_no_others) == os.SCHED_IDLE
 
 
 def test_a_system_that_refuses_goes_on_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +27,7 @@ def test_a_system_that_refuses_goes_on_as_it_was(monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "sched_setscheduler", refuse)
-        assert _policy_after(interrupt_no_others) == os.SCHED_OTHER
+        assert policy_after(interrupt_no_others) == os.SCHED_OTHER
     with monkeypatch.context() as patch:
         patch.delattr(os, "SCHED_BATCH")
         patch.setattr(os, "sched_getscheduler", refuse)

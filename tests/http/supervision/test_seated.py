@@ -116,14 +116,17 @@ def test_paths_through_the_lock_are_those_of_the_process(seat: ProcessSeat) -> N
     assert seat.with_descriptors([20, 21]).mesh_directory == "run"
 
 
-def test_a_program_that_waits_for_long_loads_more_and_says_that_it_lives(
-    seat: ProcessSeat,
-    pair: tuple[socket.socket, socket.socket],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One part after the other; a seat that is told in between comes first."""
+@pytest.fixture
+def _in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seated_module, "MORE_AFTER_S", 0.01)
     monkeypatch.setattr(seated_module, "ALIVE_INTERVAL_S", 0.01)
+
+
+@pytest.mark.usefixtures("_in_haste")
+def test_a_program_that_waits_for_long_loads_more_and_says_that_it_lives(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """One part after the other; a seat that is told in between comes first."""
     supervisor, theirs = pair
     done: list[str] = []
     found: list[Any] = []
@@ -144,13 +147,10 @@ def test_a_program_that_waits_for_long_loads_more_and_says_that_it_lives(
     os.close(seated.seat.lock)
 
 
+@pytest.mark.usefixtures("_in_haste")
 def test_a_program_that_has_done_all_it_can_before_its_seat_says_so_once(
-    seat: ProcessSeat,
-    pair: tuple[socket.socket, socket.socket],
-    monkeypatch: pytest.MonkeyPatch,
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    monkeypatch.setattr(seated_module, "MORE_AFTER_S", 0.01)
-    monkeypatch.setattr(seated_module, "ALIVE_INTERVAL_S", 0.01)
     supervisor, theirs = pair
     found: list[Any] = []
 
