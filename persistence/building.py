@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, final
 
-from .files import DIRECTORY_MODE, RealFiles
+from .files import DIRECTORY_MODE, RealFiles, lock_left
 
 
 @final
@@ -40,7 +40,7 @@ def marked(building: Path, mark: Mark) -> Iterator[None]:
         building.mkdir(DIRECTORY_MODE)
     files = RealFiles()
     try:
-        lock = files.lock(str(building))
+        lock = lock_left(files, str(building))
     except BlockingIOError as error:
         raise BuildingInTheWay(
             f"Another process is working in {building}. Nothing was changed."

@@ -42,7 +42,7 @@ from .errors import (
     LogDamaged,
     ShardCountMismatch,
 )
-from .files import FileLock, Files
+from .files import FileLock, Files, lock_left
 from .identity import IDENTITY_NAME, MOVED_NAME, Identity, decode_identity, encode_identity
 from .placement import dealt_shards
 
@@ -392,7 +392,7 @@ def lock_directory(files: Files, path: str) -> FileLock:
     except OSError as error:
         raise DataDirectoryUnwritable(path, error) from error
     try:
-        return files.lock(path)
+        return lock_left(files, path)
     except BlockingIOError as error:
         raise DataDirectoryLocked(path) from error
     except OSError as error:

@@ -18,6 +18,9 @@ from typing import Final, Protocol, Self, final
 
 from .shortage import opening
 
+LOCK_PATIENCE_S: Final = 0.5
+"""How long to wait for a lock: a child that a killed process was starting may have it still."""
+
 FILE_MODE = 0o600  # the log and the secret are for the server's user only
 DIRECTORY_MODE = 0o700
 
@@ -104,6 +107,20 @@ class Files(Protocol):
 
     def within(self, lock: FileLock) -> Self:
         """Return the same files, reaching what is in a locked directory through the lock."""
+
+
+def lock_left(files: Files, directory: str) -> FileLock:
+    """Lock a directory, also one whose owner was killed a moment ago. Blocks.
+
+    A process that starts another one shares its locks with it until that one runs its program, and
+    may be killed in between. Raises BlockingIOError if the lock is held for `LOCK_PATIENCE_S`, and
+    OSError.
+    """
+    return opening(
+        lambda: files.lock(directory),
+        lambda error: isinstance(error, BlockingIOError),
+        patience_s=LOCK_PATIENCE_S,
+    )
 
 
 class _Descriptor:

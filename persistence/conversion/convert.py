@@ -36,7 +36,7 @@ from troth.persistence.errors import (
     DataDirectoryLocked,
     PersistenceError,
 )
-from troth.persistence.files import RealFiles
+from troth.persistence.files import RealFiles, lock_left
 from troth.persistence.identity import FORMAT_VERSION, IDENTITY_NAME, Identity
 from troth.persistence.placement import PlacementRule, dealt_shards
 from troth.persistence.wal.frames import DATA_ID_BYTES
@@ -165,7 +165,7 @@ def _finish_renaming(data: Path, building: Path, before: Path) -> None:
 def locked(data: Path) -> Iterator[None]:
     """Lock the old directory, so that no server starts on it. Raises a PersistenceError."""
     try:
-        lock = RealFiles().lock(str(data))
+        lock = lock_left(RealFiles(), str(data))
     except BlockingIOError as error:
         raise DataDirectoryLocked(str(data)) from error
     except FileNotFoundError as error:

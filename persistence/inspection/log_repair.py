@@ -28,7 +28,7 @@ from troth.persistence.errors import (
     LogDamaged,
     PersistenceError,
 )
-from troth.persistence.files import FileLock, Files
+from troth.persistence.files import FileLock, Files, lock_left
 from troth.persistence.wal.frames import SEGMENT_HEADER_BYTES, SegmentHeader, decode_segment_header
 from troth.persistence.wal.segments import (
     NEXT_NAME,
@@ -267,7 +267,7 @@ def _refuse_unreadable_records(report: LogReport) -> None:
 
 def _lock(files: Files, path: str) -> FileLock:
     try:
-        return files.lock(path)
+        return lock_left(files, path)
     except BlockingIOError as error:
         raise DataDirectoryLocked(path) from error
     except OSError as error:

@@ -25,7 +25,7 @@ from troth.persistence.checkpoints.rows import RowDecoder
 from troth.persistence.checkpoints.store import DATA_NAME, LmdbStore
 from troth.persistence.data_directory import DataDirectory, checkpoints_name
 from troth.persistence.errors import CheckpointDamaged, DataDirectoryLocked
-from troth.persistence.files import RealFiles
+from troth.persistence.files import RealFiles, lock_left
 from troth.persistence.identity import Identity
 from troth.persistence.inspection.log_tools import LogReader
 
@@ -224,7 +224,7 @@ def cut_stopped_directory(
     files = RealFiles()
     reader = LogReader(files, path, 0)
     try:
-        lock = files.lock(reader.path)
+        lock = lock_left(files, reader.path)
     except BlockingIOError as error:
         raise DataDirectoryLocked(reader.path) from error
     with contextlib.ExitStack() as closing:

@@ -1,13 +1,16 @@
 """Both file systems, real and simulated, do the same when nothing goes wrong."""
 
 import errno
+import fcntl
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.twins.simulated_files import SimulatedFiles
-from troth.persistence.files import Files, RealFiles
+from troth.persistence.data_directory import lock_directory
+from troth.persistence.files import Files, LockedDirectory, RealFiles
 
 
 @pytest.fixture(params=["real", "simulated"])
@@ -93,6 +96,29 @@ def test_lock(place: tuple[Files, str]) -> None:
     assert files.list_names(path) == []
     with pytest.raises(FileNotFoundError):
         files.lock(f"{path}/missing")
+
+
+def test_a_lock_that_a_killed_process_left_to_its_child_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that starts another one shares its lock until that one runs its program."""
+    lock = RealFiles.lock
+    tries = 0
+
+    def watched(files: RealFiles, directory: str) -> LockedDirectory:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            child.communicate()
+        return lock(files, directory)
+
+    left = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(left, fcntl.LOCK_EX)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(left,)) as child:
+        os.close(left)
+        monkeypatch.setattr(RealFiles, "lock", watched)
+        lock_directory(RealFiles(), str(tmp_path)).close()
+    assert tries == 3
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
