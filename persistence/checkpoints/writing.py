@@ -38,6 +38,7 @@ AddIds = Callable[[Sequence[bytes]], None]
 _One = TypeVar("_One")
 
 _SERIAL_BYTES: Final = 8
+_NO_OBJECTS: Final[Mapping[bytes, Promise]] = {}
 _decode_promises: Final = msgspec.json.Decoder(list[Promise]).decode
 
 
@@ -50,16 +51,17 @@ def promise_writes(
     completed ones the rows of some come together, in the order of serials.
     """
     completed: list[tuple[int, list[bytes]]] = []
+    objects: dict[bytes, Promise] = {}
     for capture in captures:
         shard = capture.header.shard
-        pending, found = divided(capture, lambda: None)
+        pending, found = divided(capture, lambda: None, objects)
         yield from pending_writes(shard, pending, capture.packed_names)
         completed.append((shard, found))
     stored = {shard: header.largest_serial for shard, header in headers.items()}
     ids: list[bytes] = []
     for group in in_step(completed, GROUP_COUNT):
         packed = [one for _, found in group for one in found]
-        some = shared_out(counts_of(group), packed)
+        some = shared_out(counts_of(group), packed, objects)
         yield from completed_writes(some, packed, stored)
         ids += id_entries(some)
     yield from id_writes(ids, add_ids)
@@ -71,11 +73,20 @@ def counts_of(some: Sequence[tuple[int, Sequence[bytes]]]) -> list[tuple[int, in
 
 
 def shared_out(
-    counts: Sequence[tuple[int, int]], packed: Sequence[bytes]
+    counts: Sequence[tuple[int, int]],
+    packed: Sequence[bytes],
+    objects: Mapping[bytes, Promise] = _NO_OBJECTS,
 ) -> list[tuple[int, list[Promise]]]:
-    """Return promises that were packed by shard: of each so many."""
-    array = b"[%b]" % b",".join([one[CONTENT] for one in packed])
-    left = iter(_decode_promises(array))
+    """Return promises that were packed by shard: of each so many.
+
+    `objects` are those that are there as such, by their serials.
+    """
+    if objects:
+        array = b",".join([one[CONTENT] for one in packed if one[SERIAL] not in objects])
+        read = iter(_decode_promises(b"[%b]" % array))
+        left = iter([objects.get(one[SERIAL]) or next(read) for one in packed])
+    else:
+        left = iter(_decode_promises(b"[%b]" % b",".join([one[CONTENT] for one in packed])))
     return [(shard, list(islice(left, count))) for shard, count in counts]
 
 
@@ -163,12 +174,12 @@ def pending_writes(
 
 
 def divided(
-    capture: Capture, pause: Callable[[], None]
+    capture: Capture, pause: Callable[[], None], objects: dict[bytes, Promise] | None = None
 ) -> tuple[dict[str, Promise | bytes], list[bytes]]:
     """Return the pending promises of a capture, and the completed ones in the order of serials.
 
-    The latter are packed, also those that were not. `pause` is called after each small piece of
-    work.
+    The latter are packed, also those that were not; `objects` gets these, too, by their serials.
+    `pause` is called after each small piece of work.
     """
     pending: dict[str, Promise | bytes] = {}
     completed: list[bytes] = []
@@ -185,7 +196,9 @@ def divided(
                     if promise.state is PENDING:
                         pending[name] = promise
                     else:
-                        completed.append(packed_whole(promise))
+                        completed.append(whole := packed_whole(promise))
+                        if objects is not None:
+                            objects[whole[SERIAL]] = promise
         pause()
     return pending, _in_order(completed)
 
