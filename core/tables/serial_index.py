@@ -18,7 +18,7 @@ _SMALL_COUNT: Final = BLOCK_COUNT // 4
 """Of two blocks next to each other at most one has fewer entries."""
 
 _FAR_FACTOR: Final = 4
-"""Entries of which each such a number is to be removed are removed one by one."""
+"""Entries to be removed are removed one by one if they lie as far from each other."""
 
 
 class SerialIndex:
@@ -84,7 +84,7 @@ class SerialIndex:
         self._left(block, 1)
 
     def discard_all(self, serials: Iterable[int]) -> None:
-        """Remove entries, if they are there: as `discard`, but of those close together many."""
+        """Remove entries, if they are there: as `discard`, but many that lie close together."""
         left = sorted(serials)
         while left:
             block = bisect_right(self._bounds, left[-1], 1) - 1

@@ -77,7 +77,7 @@ class TagIndex:
         return index
 
     def discard_all(self, promises: Iterable[tuple[str, int, Mapping[str, str] | None]]) -> None:
-        """Take promises, some of which may have no tags, out of all that they have."""
+        """Take promises out of all the tags that they have, if they have any."""
         entries, discard = self._entries, self._discard
         for promise_id, serial, tags in promises:
             if tags is not None:

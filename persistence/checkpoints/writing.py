@@ -189,16 +189,14 @@ def divided(
         completed += packed
         if len(packed) < len(some):
             for name, promise in some:
-                if type(promise) is bytes:
-                    if promise[0] != PACKED:
-                        pending[name] = promise
-                elif type(promise) is Promise:
-                    if promise.state is PENDING:
-                        pending[name] = promise
-                    else:
-                        completed.append(whole := packed_whole(promise))
-                        if objects is not None:
-                            objects[whole[SERIAL]] = promise
+                if promise is None or (type(promise) is bytes and promise[0] == PACKED):
+                    continue
+                if isinstance(promise, bytes) or promise.state is PENDING:
+                    pending[name] = promise
+                    continue
+                completed.append(whole := packed_whole(promise))
+                if objects is not None:
+                    objects[whole[SERIAL]] = promise
         pause()
     return pending, _in_order(completed)
 

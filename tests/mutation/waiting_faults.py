@@ -32,8 +32,8 @@ WAITING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a deleted promise that was packed is read under an id that is in use again",
         TABLE,
-        "            self.recent.pop(promise_id, None)\n\n    def pack",
-        "            pass\n\n    def pack",
+        "                recent.pop(promise_id, None)\n\n    def pack",
+        "                pass\n\n    def pack",
         "core/test_packing.py",
         is_quick=True,
     ),
