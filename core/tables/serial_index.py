@@ -130,7 +130,7 @@ class SerialIndex:
                 self._ids[first].extend(self._ids.pop(first + 1))
                 del self._bounds[first + 1]
                 self._last_serials, self._last_ids = self._serials[-1], self._ids[-1]
-                if len(self._serials[first]) < _SMALL_COUNT:  # many have left at once
+                if len(self._serials[first]) < _SMALL_COUNT:  # many have left together
                     self._join(first)
                 return
 
