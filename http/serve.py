@@ -46,7 +46,7 @@ from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
 from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import SocketListener
-from troth.http.sockets.ports import ListenError
+from troth.http.sockets.ports import refuse_exposed
 from troth.http.sockets.slow_side import LateApplication, load_soon
 from troth.http.supervision.seated import Seated, wait_to_serve
 from troth.http.supervision.service_manager import ServiceManager, taken
@@ -199,28 +199,6 @@ def _owned_elsewhere(settings: Settings, owner: str) -> DataDirectoryError:
     return DataDirectoryError(
         f"{settings.data} is only a cache, and {owner} has its log. Run this command on the "
         "machine of that server, with --data of its directory."
-    )
-
-
-def _refuse_exposed(settings: Settings) -> None:
-    """Raise ListenError if other machines could connect without credentials."""
-    name = settings.exposed
-    if name is None:
-        return
-    address, command = getattr(settings, name), f"`troth account add NAME --data {settings.data}`"
-    ways = (
-        f"Create an account first ({command}), name users with basic_auth, choose an address of "
-        "this machine only, or set allow_anonymous to admit all clients."
-    )
-    if settings.cluster is not None:  # the command needs a server there
-        ways = (
-            f"Name users with basic_auth; or serve with an address of this machine only (such as "
-            f"--listen 127.0.0.1:{settings.listen.port}) until there is an account ({command}); "
-            "or set allow_anonymous to admit all clients."
-        )
-    raise ListenError(
-        f"Cannot serve: {name} is {address}, which other machines can reach, and no credentials "
-        f"would be required. {ways}"
     )
 
 
@@ -469,7 +447,7 @@ class Server:
             nursery.start_soon(shared.run)
         self._parts.placement.withhold(credentials.disabled_accounts())
         if credentials.is_open:
-            _refuse_exposed(self.settings)
+            refuse_exposed(self.settings)
 
     async def _accounts(self) -> tuple[list[Account], list[Token]]:
         """Return all accounts and tokens; other processes that have some are waited for."""

@@ -2,7 +2,7 @@
 
 A request that was carried out while its fence held is answered as it was then, though the fence
 holds no longer (`is_again` of commands). The header changes no more than that, so a client that
-sends it by itself only misleads itself.
+sends it misleads only itself.
 """
 
 from typing import Final

@@ -267,7 +267,7 @@ class Checkpointer:
 
     @asynccontextmanager
     async def resting(self) -> AsyncIterator[None]:
-        """Have no checkpoint made in a block: another process reads the last one."""
+        """Make no checkpoint in a block: another process reads the last one."""
         async with self._running:
             yield
 

@@ -582,33 +582,6 @@ def test_who_knows_that_the_owner_has_ended_does_not_wait(begins_at_mark: bool) 
     assert second.epoch == 2
 
 
-def test_who_follows_and_hears_that_the_owner_has_ended_does_not_wait_from_then_on() -> None:
-    """It has all of that one's records, also those that were written in the meantime."""
-    engine, clock = SimulatedEngine(), SimulatedClock()
-    first = _owner(engine, clock)
-    first.append([LogRecord(0, 1, b"a")], 1)
-    told: set[int] = set()
-    stream = SimulatedStream(engine, Random(2), clock)
-    second = _log_on(stream, clock, 2, ended=lambda: frozenset(told))
-    heard_ms = 0
-
-    def go_on() -> None:
-        nonlocal heard_ms
-        if second.waits_for is None or told:
-            return
-        if first.next_sequence == 2:
-            first.append([LogRecord(0, 2, b"b")], 2)
-            first.close(keeps_ownership=True)
-            told.add(1)
-            heard_ms = clock.time_ms
-
-    records = list(second.take_over(go_on))
-    assert [record.body for _, record in records] == [b"a", b"b"]
-    assert second.may_answer()
-    assert clock.time_ms - heard_ms < 200
-    assert second.epoch == 2
-
-
 def test_what_not_all_nodes_can_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kind of record that came with a later version waits until the cluster is finalized."""
     later = FEATURES + 1
