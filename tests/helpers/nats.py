@@ -23,8 +23,8 @@ from .server import free_ports
 
 HOST: Final = "127.0.0.1"
 PATIENCE_S: Final = 60.0
-ROUTE_PINGS: Final = "ping_interval: 2s, ping_max: 2"
-"""As in `deploy/cluster/nats.conf`: what a cut has left of a connection is closed within 6 s."""
+ROUTE_PINGS: Final = "ping_interval: 5s, ping_max: 2"
+"""As in `deploy/cluster/nats.conf`: what a cut has left of a connection is closed within 15 s."""
 
 _PROGRAM: Final = Path(sys.executable).with_name("nats-server")
 
