@@ -189,6 +189,13 @@ def _at(
                 f"a server has {directory} open, but none answers at {address}. Name its address "
                 "with --server."
             ) from error
+    elif settings.cluster is not None:
+        raise click.ClickException(
+            f"no server has {directory} open, and what is kept of a cluster is changed by its "
+            f"servers. Start one here (troth serve --data {directory} with its other settings; "
+            "--listen with an address of this machine only, if there are no accounts yet), and run "
+            "this again."
+        )
     elif is_there or may_make:
         running = server_at(server or _address(settings))
         if not is_there:

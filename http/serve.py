@@ -51,6 +51,7 @@ from troth.http.sockets.slow_side import LateApplication, load_soon
 from troth.http.supervision.seated import Seated, wait_to_serve
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
+from troth.persistence.errors import DataDirectoryError
 from troth.persistence.process_memory import prepare_heap
 from troth.shards.collector import Collector, resting_collector, settle_collector
 from troth.shards.gathered.cuts import GroupStorage
@@ -76,6 +77,9 @@ _PAGES: Final = ServedPages(API_ENDPOINTS, (*GROUPS, STREAM, PROCESSES))
 
 _log = structlog.get_logger("troth.serve")
 
+
+_TAKEOVER_LIMIT_S: Final = 20.0
+"""How long an owner that has died may take to be replaced, on a busy machine."""
 
 Answered = TypeVar("Answered")
 
@@ -139,8 +143,9 @@ def _stop_signals() -> list[signal.Signals]:
 def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
     """Run a server that sends nothing for as long as `act` takes, which is called in a thread.
 
-    It is given the server's address and the operator's key. Raises what it raises; else an
-    exception group of what ended the server.
+    It is given the server's address and the operator's key. Raises what it raises, and
+    DataDirectoryError if another node goes on to own the log; else an exception group of what ended
+    the server. A signal ends it without `act`.
     """
     configure_logging(settings.log_level, settings.log_format)
     raised: list[Exception] = []
@@ -152,8 +157,20 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
             await door.open()
         with _closing(open_storage(settings)) as storage:
             server = Server(settings, storage, doors, shares, is_alone=True)
+
+            async def run_server() -> None:
+                await server.run()
+                nursery.cancel_scope.cancel()
+
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.run)
+                nursery.start_soon(run_server)
+                with trio.move_on_after(_TAKEOVER_LIMIT_S):
+                    await server.ready.wait()
+                owner = storage.waits_for if isinstance(storage, OwnedStorage) else None
+                if owner is not None and not server.ready.is_set():
+                    raised.append(_owned_elsewhere(settings, owner))
+                    server.stop.set()
+                    return
                 await server.ready.wait()
                 try:
                     await trio.to_thread.run_sync(
@@ -168,17 +185,33 @@ def run_meanwhile(settings: Settings, act: Callable[[str, str], None]) -> None:
         raise raised[0]
 
 
+def _owned_elsewhere(settings: Settings, owner: str) -> DataDirectoryError:
+    return DataDirectoryError(
+        f"{settings.data} is only a cache, and {owner} has its log. Run this command on the "
+        "machine of that server, with --data of its directory."
+    )
+
+
 def _refuse_exposed(settings: Settings) -> None:
     """Raise ListenError if other machines could connect without credentials."""
     name = settings.exposed
-    if name is not None:
-        raise ListenError(
-            f"Cannot serve: {name} is {getattr(settings, name)}, which other machines can reach, "
-            "and no credentials would be required. Create an account first (`troth account add "
-            "NAME "
-            f"--data {settings.data}`), name users with basic_auth, choose an address of this "
-            "machine only, or set allow_anonymous to admit all clients."
+    if name is None:
+        return
+    address, command = getattr(settings, name), f"`troth account add NAME --data {settings.data}`"
+    ways = (
+        f"Create an account first ({command}), name users with basic_auth, choose an address of "
+        "this machine only, or set allow_anonymous to admit all clients."
+    )
+    if settings.cluster is not None:  # the command needs a server there
+        ways = (
+            f"Name users with basic_auth; or serve with an address of this machine only (such as "
+            f"--listen 127.0.0.1:{settings.listen.port}) until there is an account ({command}); "
+            "or set allow_anonymous to admit all clients."
         )
+    raise ListenError(
+        f"Cannot serve: {name} is {address}, which other machines can reach, and no credentials "
+        f"would be required. {ways}"
+    )
 
 
 @contextmanager

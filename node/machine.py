@@ -26,6 +26,7 @@ from .errors import NodeError, SandboxError
 from .files import empty
 from .filter import filter_of_this_machine
 from .guard import END_LIMIT_S, end_marked
+from .languages import JAVASCRIPT, PYTHON, SANDBOXES
 from .limits import USERS_COUNT, Allowance
 from .processes import (
     adopt_orphans,
@@ -35,7 +36,7 @@ from .processes import (
     keep_memory_private,
     register_child,
 )
-from .sandbox import JAVASCRIPT, PYTHON, Computer, Sandbox
+from .sandbox import Computer
 
 _PROBE_ALLOWANCE: Final = Allowance(timeout_s=10, cpu_count=1, memory_mb=512)
 # A module that nothing has imported before: what matters is whether it can be read.
@@ -237,11 +238,12 @@ async def _try(directory: Path, machine: Computer, language: str) -> str | None:
     """Load a function that does nothing; what went wrong, if anything."""
     _write_probe(directory, language)
     build = UnpackedBuild("", directory, machine.first_uid, 0)
-    sandbox = Sandbox(machine, language, build, machine.first_uid, machine.directory / "probe")
+    place = machine.directory / "probe"
+    sandbox = SANDBOXES[language](machine, build, machine.first_uid, place, _PROBE_ALLOWANCE)
     try:
         problem = "it did not start in time"
         with trio.move_on_after(_PROBE_ALLOWANCE.timeout_s):
-            await sandbox.start(_PROBE_ALLOWANCE)
+            await sandbox.start()
             failed = await sandbox.wait_until_ready()
             sandbox.output.drain()
             problem = "" if failed is None else sandbox.output.text() or failed.error or ""

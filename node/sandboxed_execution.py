@@ -35,8 +35,9 @@ from .limits import (
     WATCH_INTERVAL_S,
     Allowance,
 )
+from .output import Output
 from .processes import proportional_bytes, resident_bytes
-from .sandbox import Output, Sandbox, send_all
+from .sandbox import Sandbox, send_all
 
 BRIEF_S: Final = 0.05
 """Until then an execution is not watched, and its slot is kept while its process ends."""
@@ -67,7 +68,7 @@ class SandboxedExecution:
         self._on_progress = on_progress
         self._on_response = on_response
         self._on_lingering = on_lingering
-        self._reader = sandbox.reader_of_execution(allowance)
+        self._reader = sandbox.reader_of_execution()
         self._is_read = False
         """Nothing more is to be read from its channel."""
         self._progress_bytes = 0

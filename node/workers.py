@@ -17,9 +17,10 @@ import trio
 from .builds import UnpackedBuild
 from .errors import SandboxError
 from .frames import FunctionResponse, failure
+from .languages import SANDBOXES
 from .limits import IDLE_LIMIT_S, SANDBOX_EXECUTIONS_LIMIT_COUNT, USERS_COUNT, Allowance
 from .processes import resident_bytes
-from .sandbox import JAVASCRIPT, Computer, Sandbox
+from .sandbox import Computer, Sandbox
 from .sandboxed_execution import SandboxedExecution
 
 _SWEEP_INTERVAL_S: Final = 2.0
@@ -117,7 +118,7 @@ class Workers:
         finally:
             with trio.CancelScope(shield=True):
                 await self._give_back(sandbox, kind)
-        if kind.language == JAVASCRIPT and self._is_open:
+        if sandbox.has_spare and self._is_open:
             # Where it has ended with the execution, the next one finds another one.
             on_lingering()
             await self._start_spare(kind, build)
@@ -143,14 +144,14 @@ class Workers:
         self._started_count += 1
         self._sandbox_count += 1
         directory = self._machine.directory / f"{self._started_count:x}"
-        return Sandbox(self._machine, kind.language, build, uid, directory)
+        return SANDBOXES[kind.language](self._machine, build, uid, directory, kind.allowance)
 
     async def _load(self, sandbox: Sandbox, kind: SandboxKind) -> FunctionResponse | None:
         """Start a sandbox if it is not, wait until it has loaded its code; a failure if any."""
         if sandbox.is_loaded:
             return None
         if not sandbox.is_started:
-            await sandbox.start(kind.allowance)
+            await sandbox.start()
         problem: FunctionResponse | None = None
         machine_problem: SandboxError | None = None
 
@@ -170,11 +171,7 @@ class Workers:
             nursery.cancel_scope.cancel()
         if machine_problem is not None:
             raise machine_problem
-        if kind.language == JAVASCRIPT:
-            sandbox.output.drain()
-        else:
-            # From here on it prints nothing; each execution has an output of its own.
-            sandbox.output.close()
+        sandbox.keep_output()
         if problem is None:
             printed = sandbox.output.text()
             if printed:
@@ -196,7 +193,7 @@ class Workers:
         ):
             sandbox = self._make(kind, build)
             try:
-                await sandbox.start(kind.allowance)
+                await sandbox.start()
             except BaseException:
                 self._retire(sandbox)
                 raise

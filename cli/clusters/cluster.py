@@ -40,7 +40,8 @@ def cluster() -> None:
     """Make a cluster in PostgreSQL or NATS, or show one.
 
     A cluster is several groups of shards, each with a log there and a process of its own (`troth
-    serve --cluster`). Servers on several machines can serve it: one does, the others stand by.
+    serve --cluster`). Servers on several machines can serve it: with `--mesh-listen` they share the
+    groups, without it one has all, and the others stand by.
 
     \b
     Examples:
@@ -171,6 +172,7 @@ def create_command(
     emit(f"{name}: {shape}, in {book.name}{was_there}")
     engine = "--log URL --nats-monitor URLS" if is_nats else "--log URL"
     emit(f"Next, on each node: troth serve --cluster {name} {engine} --node NAME --data DIR")
+    emit("So that nodes share the groups: also --mesh-listen HOST:PORT --cluster-secret-file FILE")
 
 
 @cluster.command("status", cls=click.Command)
@@ -231,7 +233,7 @@ def _found(book: ClusterBook, name: str | None) -> ClusterDescription:
     """Return what cluster is there. Raises click.ClickException unless it has this name."""
     found = book.description()
     if found is None or name not in (None, found.name):
-        there = "no cluster" if found is None else f"the cluster {found.name}"
+        there = "no cluster" if found is None else f"the cluster {found.name}, not {name}"
         raise click.ClickException(f"{book.name} has {there}.")
     return found
 
@@ -247,7 +249,7 @@ def finalize_command(name: str, url: str) -> None:
     refused: the way back is a snapshot. It is refused while nodes differ in what they can read; one
     that has said nothing for an hour does not count. Most upgrades change nothing here.
 
-    
+    \b
     Example:
       troth cluster finalize orders --log postgresql://troth@db.example/troth
     """
@@ -313,8 +315,9 @@ def drain_command(name: str, url: str, node: str, is_end: bool) -> None:
     """Take all groups from a node, where nodes share the groups.
 
     They go to the other nodes, one a second at most, and the node gets none until `--end`, also
-    after it was started again. It stands by, and answers 503. If no other node lives that is not
-    drained, it serves all the same.
+    after it was started again. For 5 seconds it only says that it goes: its `GET /ready` answers
+    503, so that a load balancer leaves it. In the end it stands by, and passes on what still comes.
+    If no other node lives that is not drained, it serves all the same.
 
     \b
     Examples:

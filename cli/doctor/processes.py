@@ -54,6 +54,9 @@ def _process(one: dict[str, Any]) -> Finding:
     starts_count = one["starts"]
     times = "once" if starts_count == 1 else f"{starts_count} times"
     found = f"{one['stage']}, pid {one['pid']}, started {times}"
+    if one.get("stands_by", False):  # a supervisor of the version before does not say
+        text = f"stands by for another server of the cluster, pid {one['pid']}, started {times}"
+        return ok(f"process {one['process']}", text)
     if not one["up"]:
         return failure(
             f"process {one['process']}",

@@ -253,6 +253,7 @@ class Supervisor:
                 "pid": self._children[life.process].process_id if life.is_alive else None,
                 "stage": str(life.stage),
                 "up": life.is_up,
+                "stands_by": self._may_stand_by(life),
                 "incarnation": life.incarnation,
                 "starts": life.starts_count,
             }
@@ -337,6 +338,12 @@ class Supervisor:
         """Return whether another node of the cluster serves all groups, or may."""
         plan = self._plan
         return plan.cluster is not None and not plan.is_shared and not self._leads
+
+    def _may_stand_by(self, life: Life) -> bool:
+        """Return whether a process does not serve since another node of the cluster may."""
+        child = self._children.get(life.process)
+        stands_by = self._is_standing_by or (child is not None and child.is_standing_by)
+        return stands_by and life.stage is LifeStage.STARTING
 
     def _may_leave(self, life: Life) -> bool:
         """Return whether the group of a process may go to another node now: one at a time."""

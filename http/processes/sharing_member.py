@@ -14,6 +14,7 @@ It also notes that its node is there, unless another process of it has just done
 decides who may write. What is out of date, or could not be had, costs time and nothing else.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, final
@@ -127,6 +128,8 @@ class SharingMember:
         self._agreed = 0
         """What members may write, as far as it is known."""
         self._asking = trio.Lock()
+        self._using = threading.Lock()
+        """Held by the thread that asks, which may go on after it was canceled."""
         self._has_warned = False
         self._drained_s: float | None = None
         """Since when it is known that this node is drained."""
@@ -152,7 +155,9 @@ class SharingMember:
                     self._learn()
                 await trio.sleep(LOOK_S)
         finally:
-            self._book.close()
+            if self._using.acquire(blocking=False):
+                self._book.close()
+                self._using.release()
 
     async def run(self) -> None:
         """Note that this process owns its group."""
@@ -165,10 +170,19 @@ class SharingMember:
             await trio.sleep(LOOK_S)
 
     async def _ask(self, act: Callable[[], None]) -> bool:
-        """Do something with the book, in a thread; return whether it could be done."""
+        """Do something with the book, in a thread; return whether it could be done.
+
+        A process that ends does not wait for an engine that does not answer: until then others
+        cannot have its seat, and it says no more that it lives.
+        """
+
+        def ask() -> None:
+            with self._using:
+                act()
+
         async with self._asking:
             try:
-                await in_thread(act)
+                await in_thread(ask, abandon_on_cancel=True)
             except (StreamUnreachable, StreamRefused) as error:
                 if not self._has_warned:
                     _log.warning("it is not known which nodes are there", problem=str(error))

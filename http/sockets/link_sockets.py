@@ -330,8 +330,9 @@ class LinkSockets:
 
         Also those that are not up, since that process hangs.
         """
-        _log.info("a group has another owner", group=group, owner=self._mesh.owners.of(group))
-        epoch = self._mesh.owners.epoch_of(group)
+        owner, epoch = self._mesh.owners.of(group), self._mesh.owners.epoch_of(group)
+        node = None if owner is None else owner.node
+        _log.info("a group has another owner", group=group, owner=node, epoch=epoch)
         if group in self._connecting:
             self._connecting[group].cancel()
         for link in list(self._sockets.values()):

@@ -187,13 +187,16 @@ class LmdbStore:
         had, until the environment is closed. So it is closed and opened; not where something else
         could take the address space in between.
         """
-        if _is_limited() or not self._has_committed:
-            return
-        with self._lock:
-            if self._environment is not None and self._views_count == 0:
-                self._environment.close()
-                self._open()
-                self._has_committed = False
+        if self._has_committed and not _is_limited():
+            with self._lock:
+                if self._environment is not None and self._views_count == 0:
+                    self._environment.close()
+                    self._open()
+                    self._has_committed = False
+        # Each look at what another process has committed draws in a few pages that are new, with
+        # those around them: in time all of the file.
+        if self._environment is not None:
+            self.release_pages()
 
     def size_bytes(self) -> int:
         """See Store."""
@@ -207,6 +210,7 @@ class LmdbStore:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
+            self._ranges = []
 
     def close(self) -> None:
         """See Store. Takes the lock file away: the data directory's own lock is what counts."""

@@ -4,13 +4,14 @@ A database has one cluster at most. It is made in one transaction, with the tabl
 either all of it is there, or nothing.
 """
 
+import contextlib
 import struct
 from typing import Final, final
 
 import orjson
 from psycopg import pq
 
-from troth.core.limits import STREAM_READER_GONE_MS
+from troth.core.limits import STREAM_ANSWER_LIMIT_MS, STREAM_READER_GONE_MS
 from troth.persistence.identity import decode_identity, encode_identity
 
 from .cluster import (
@@ -27,7 +28,7 @@ from .postgres_tables import GroupTables
 from .sharing import Wishes, decode_wishes
 from .stream import StreamRefused, StreamUnreachable
 
-ANSWER_LIMIT_MS: Final = 60_000
+CREATION_LIMIT_MS: Final = 60_000
 """To make the tables of many groups takes longer than to append a frame."""
 
 _NUMBER: Final = struct.Struct(">q")
@@ -118,10 +119,14 @@ _GROUPS: Final = f"""
 
 @final
 class PostgresCluster:
-    """A `ClusterBook`. `url` is a connection string of libpq. Raises StreamRefused if it is not."""
+    """A `ClusterBook`. `url` is a connection string of libpq. Raises StreamRefused if it is not.
 
-    def __init__(self, url: str) -> None:
-        self._connection = PostgresConnection(url, _STATEMENTS, ANSWER_LIMIT_MS)
+    A database that is lost without a word is looked for again after `answer_limit_ms`.
+    """
+
+    def __init__(self, url: str, *, answer_limit_ms: int = STREAM_ANSWER_LIMIT_MS) -> None:
+        self._url = url
+        self._connection = PostgresConnection(url, _STATEMENTS, answer_limit_ms)
         self.name = self._connection.name
 
     def create(self, new: ClusterDescription) -> ClusterDescription:
@@ -138,8 +143,10 @@ class PostgresCluster:
             "features": new.features,
         }
         statements.append(_CREATION.format(**values))
+        making = PostgresConnection(self._url, {}, CREATION_LIMIT_MS)
         try:
-            self._connection.query(";".join(statements))
+            with contextlib.closing(making):
+                making.query(";".join(statements))
         except QueryFailed as error:
             if error.state != _TAKEN:
                 raise StreamRefused(f"{self.name}: {error}. Nothing was made.") from error

@@ -17,6 +17,7 @@ or something else, does no harm.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple, final
 
 import orjson
@@ -25,6 +26,8 @@ from troth.core.limits import CLUSTER_CLAIM_STEP_MS, STREAM_LOOK_EXPECTED_MS, ST
 
 _FORGOTTEN_MS: Final = 1_000
 """A group that was not free for this long is not waited for since before."""
+_SCORES_KEPT_COUNT: Final = 4_096
+"""Hashes of a node and a group that are kept: what follows from them is worked out all the time."""
 
 
 class Wishes(NamedTuple):
@@ -165,6 +168,7 @@ class ClaimTurn:
         return rank is not None and now_ms - self._since_ms >= rank * CLUSTER_CLAIM_STEP_MS
 
 
+@lru_cache(maxsize=_SCORES_KEPT_COUNT)
 def _score(node: str, group: int) -> int:
     digest = hashlib.sha256(f"{group}/{node}".encode()).digest()
     return int.from_bytes(digest[:8], "big")

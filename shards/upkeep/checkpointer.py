@@ -22,7 +22,7 @@ import trio
 
 from troth.core.buckets import Buckets
 from troth.core.limits import CAPTURE_SLICE_COUNT, CHECKPOINT_WRITER_WAIT_MS
-from troth.core.state import checkpointing
+from troth.core.state import eviction
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
@@ -280,7 +280,7 @@ class Checkpointer:
     async def _evict(self, shard: Shard, capture: Capture) -> None:
         """Drop from memory what is finished, in such slices."""
         is_over = self._share()
-        for count in checkpointing.evict(shard.machine.state, capture):
+        for count in eviction.evict(shard.machine.state, capture):
             self._evicted_count += count
             if is_over():
                 await self._rest()

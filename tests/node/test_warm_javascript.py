@@ -9,8 +9,8 @@ import pytest
 from tests.node.conftest import Ground
 from tests.node.fake_server import Code, javascript, wait_until
 from tests.node.test_output import printed
+from troth.node.languages import is_used_up
 from troth.node.limits import MEBIBYTE, Allowance
-from troth.node.sandbox import is_used_up
 
 pytestmark = pytest.mark.slow
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -116,6 +117,37 @@ def test_memory_is_kept_while_somebody_reads(tmp_path: Path) -> None:
     store.close()
     store.close()
     assert not (tmp_path / "s" / LOCK_NAME).exists()
+
+
+def mapped_bytes(path: Path) -> int:
+    """How much of a file this process has in memory."""
+    found, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_of_file = line.endswith(str(path))
+        elif is_of_file and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say")
+def test_what_was_looked_at_in_a_store_that_another_process_writes_is_given_back(
+    tmp_path: Path,
+) -> None:
+    """It was 23 MB after a minute of checkpoints, each with a look at a few pages that are new."""
+    path = tmp_path.resolve() / "s"
+    store = LmdbStore(path, TABLES)
+    store.commit([("a", b"%d" % number, bytes(2000)) for number in range(2000)])
+    store.close()
+    store = LmdbStore(path, TABLES)
+    view = store.view()
+    assert len(list(view.scan("a", b"", END))) == 2000
+    view.close()
+    assert mapped_bytes(path / DATA_NAME) > 4_000_000
+    store.release_memory()
+    assert mapped_bytes(path / DATA_NAME) == 0
+    assert verify(store) == 2000
+    store.close()
 
 
 @settings(max_examples=60, deadline=None)

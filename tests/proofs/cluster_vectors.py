@@ -15,7 +15,7 @@ from tests.helpers.shared_nodes import ENGINES, place_of, shared_nodes, until_se
 
 
 def run(engine: str) -> None:
-    """Replay everything once. Raises AssertionError with what differs."""
+    """Replay everything once, and print what holds. Raises AssertionError with what differs."""
     with (
         tempfile.TemporaryDirectory(prefix="troth-vectors-") as name,
         place_of(engine) as place,
@@ -25,15 +25,23 @@ def run(engine: str) -> None:
         until_served(f"{front.url}/ready", f"{front.poll_url}/ping")
         said = replay(front)
         assert said == all_vectors(), said
-        print(f"{engine}: {said}; {replay_scenes_patiently(front)}")
+        print(f"{engine}: {said}", flush=True)
+        print(f"{engine}: {replay_scenes_patiently(front)}", flush=True)
 
 
 def main() -> None:
     """Run the proof from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", choices=ENGINES, action="append", help="default: both")
+    failed = []
     for engine in parser.parse_args().engine or ENGINES:
-        run(engine)
+        try:
+            run(engine)
+        except AssertionError as error:
+            failed.append(engine)
+            print(f"{engine}: {error}", flush=True)
+    if failed:
+        raise SystemExit(f"differs on {' and '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -167,6 +167,9 @@ class PartitionedNode(Victim):
 class PartitionProof:
     """One run."""
 
+    troubles_passed_on: frozenset[str] = frozenset()
+    """Those in which a node that has lost touch may hand answers of others on."""
+
     @staticmethod
     def arguments_of_all(directory: Path) -> tuple[str, ...]:  # noqa: ARG004  others write there
         """Return arguments that all nodes have; `directory` is the run's."""
@@ -260,7 +263,7 @@ class PartitionProof:
         for probe in [*self._probes[node.name]]:
             if probe.asked_s >= began_s + SILENT_AFTER_S and probe.answered_s < ended_s:
                 found.statuses[probe.status] += 1
-                if 0 < probe.status < 500:
+                if 0 < probe.status < 500 and trouble not in self.troubles_passed_on:
                     self.problems.append(f"{trouble}: {node.name} answered {probe}")
 
     def _bring(self, trouble: str) -> list[PartitionedNode]:

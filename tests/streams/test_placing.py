@@ -74,8 +74,8 @@ def test_a_node_is_drained_until_that_is_ended(cluster: Cluster, book: PostgresC
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("move", "others", "2", "b"), "has the cluster orders."),
-        (("drain", "others", "b"), "has the cluster orders."),
+        (("move", "others", "2", "b"), "has the cluster orders, not other"),
+        (("drain", "others", "b"), "has the cluster orders, not other"),
         (("move", "orders", "3", "b"), "orders has no group 3: its groups are 0 to 2."),
         (("move", "orders", "3", "--end"), "orders has no group 3: its groups are 0 to 2."),
         (("move", "orders", "2", "d"), "orders has no node d. Its nodes: a, b, c."),

@@ -25,6 +25,7 @@ from troth.cli import command
 from troth.cli.doctor.database import examine_database
 from troth.cli.doctor.findings import Finding, Soundness
 from troth.core.limits import STREAM_LEASE_MS
+from troth.http import serve
 from troth.http.settings.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -228,6 +229,19 @@ def test_an_owner_that_is_killed_or_halted_is_replaced_by_one_that_stands_by(
     assert proof.report.rounds_count == proof.report.kills_count == 2
     assert proof.report.acknowledged_count > 50, "there was hardly any load"
     assert set(proof.away_s) == {"kill", "halt"}
+
+
+def test_a_command_of_the_operator_does_not_stand_by(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It waited for the server elsewhere to end, without a word; SIGTERM did not end it."""
+    monkeypatch.setattr(serve, "_TAKEOVER_LIMIT_S", 5.0)
+    monkeypatch.setenv("TROTH_LOG", url)
+    with ServerProcess(tmp_path / "a", "--log", url, "--node", "a") as server:
+        assert command.run(["account", "add", "ann", "--data", str(tmp_path / "b")]) == 1
+        assert "has its log" in capsys.readouterr().err
+        assert server.terminate() == 0
+    assert command.run(["account", "add", "ann", "--data", str(tmp_path / "b")]) == 0
 
 
 def test_a_server_without_its_engine_tells_nothing_after_its_lease(

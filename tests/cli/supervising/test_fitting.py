@@ -117,11 +117,19 @@ def test_the_doctor_says_how_each_process_is(
     def asked(data: Path, question: dict[str, Any]) -> Iterator[dict[str, Any]]:
         assert (data, question) == (tmp_path, {"ask": "processes"})
         one = {"process": 0, "pid": 17, "stage": "ready", "up": True, "starts": 1}
-        yield {"processes": [one, {**one, "process": 1, "pid": None, "up": False, "starts": 3}]}
+        yield {
+            "processes": [
+                one,
+                {**one, "process": 1, "pid": None, "up": False, "starts": 3},
+                {**one, "process": 2, "stage": "starting", "up": False, "stands_by": True},
+            ]
+        }
 
     monkeypatch.setattr(processes, "asked", asked)
-    good, bad = processes.examine_processes(Settings(data=tmp_path))
+    good, bad, waiting = processes.examine_processes(Settings(data=tmp_path))
     assert (good.subject, good.verdict) == ("process 0", Soundness.OK)
     assert good.found == "ready, pid 17, started once"
     assert (bad.subject, bad.verdict) == ("process 1", Soundness.FAILURE)
     assert "started 3 times" in bad.found
+    assert (waiting.subject, waiting.verdict) == ("process 2", Soundness.OK)
+    assert "stands by" in waiting.found

@@ -46,6 +46,7 @@ def test_those_that_serve_get_all_connections(node: Supervised) -> None:
     shown = until(lambda: (one := node.ask())["is_node_serving"] and one, "it is told")
     host, port = shown["mesh"]
     assert (host, port > 0) == ("127.0.0.1", True)
+    assert [one["stands_by"] for one in node.processes()] == [False, True, True]
     assert shown["may_claim"], "as process 0 always may; where groups are shared it has its turn"
     key = node.data / FILE_NAME
     secret = (node.data.parent / "cluster.secret").read_bytes()

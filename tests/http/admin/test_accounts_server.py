@@ -243,6 +243,13 @@ def test_no_second_directory_is_made_while_a_server_runs(tmp_path: Path) -> None
         assert httpx.get(f"{server.url}/promises/a").status_code == 401
 
 
+def test_accounts_of_a_cluster_need_one_of_its_servers(tmp_path: Path) -> None:
+    cluster = {"TROTH_CLUSTER": "orders", "TROTH_LOG": "postgresql://nowhere/troth"}
+    refused = troth("account", "add", "a", "--data", str(tmp_path), environment=cluster, status=1)
+    assert "Start one here" in refused
+    assert str(tmp_path) in refused
+
+
 def test_a_server_for_one_command_sends_nothing(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as receiver:
         receiver.settimeout(0)

@@ -1,5 +1,6 @@
 """What a process finds out of its cluster, and what follows from it."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -183,6 +184,32 @@ async def test_an_engine_that_is_away_is_asked_again(nursery: trio.Nursery) -> N
     await _until(lambda: one.turn.rank == 0 and one.book.held)
     nursery.cancel_scope.cancel()
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+async def test_a_process_that_ends_does_not_wait_for_an_engine_that_does_not_answer(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could say nothing in the meantime, and was killed for that after 10 s."""
+    one, answered, has_ended = Member(), threading.Event(), threading.Event()
+
+    def look() -> BookSeen:
+        answered.wait()
+        has_ended.set()
+        raise StreamUnreachable("no answer in time")
+
+    monkeypatch.setattr(one.book, "look", look)
+    nursery.start_soon(one.member.watch_owner)
+    await trio.sleep(0.1)
+    failing = threading.Timer(10, answered.set)
+    failing.start()
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        while nursery.child_tasks:  # noqa: ASYNC110  it is a matter of one pass
+            await trio.sleep(0.01)
+    assert not has_ended.is_set()
+    assert not one.book.is_closed, "a thread uses it"
+    failing.cancel()
+    answered.set()
 
 
 async def test_only_the_first_group_that_can_go_does(nursery: trio.Nursery) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.nats import NatsServer
 from tests.helpers.postgres import PostgresServer
-from troth.core.limits import CLUSTER_STANDING_BY_MS
+from troth.core.limits import CLUSTER_STANDING_BY_MS, STREAM_ANSWER_LIMIT_MS
 from troth.persistence.identity import encode_identity
 from troth.persistence.streams.chain import ChainMark
 from troth.persistence.streams.cluster import ClusterBook, ClusterDescription, MemberSeen
@@ -24,7 +24,7 @@ from troth.persistence.streams.jetstream_layout import JetStreamLayout
 from troth.persistence.streams.jetstream_notes import Notes
 from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
-from troth.persistence.streams.postgres_cluster import PostgresCluster
+from troth.persistence.streams.postgres_cluster import CREATION_LIMIT_MS, PostgresCluster
 from troth.persistence.streams.sharing import Wishes
 from troth.persistence.streams.stream import SnapshotDescription, StreamRefused, StreamUnreachable
 from troth.shards.streams.stream_opening import refuse_unlike
@@ -469,6 +469,23 @@ def test_an_owner_that_notes_itself_late_is_not_noted(
 
     assert nats_book.groups()[0].node == "b"
     other.close()
+
+
+def test_a_database_that_is_lost_without_a_word_is_looked_for_again(
+    postgres_server_of_session: PostgresServer,
+) -> None:
+    """It was waited for for a minute, also by nodes that it had come back to in the meantime."""
+    url = empty_database(postgres_server_of_session)
+    book = PostgresCluster(url, answer_limit_ms=300)
+    book.create(new_of())
+    with postgres_server_of_session.halted():
+        begun_s = time.monotonic()
+        with pytest.raises(StreamUnreachable):
+            book.look()
+        assert time.monotonic() < begun_s + CREATION_LIMIT_MS / 2000
+    assert not book.look().holders
+    book.close()
+    assert PostgresCluster(url)._connection._answer_limit_s == STREAM_ANSWER_LIMIT_MS / 1000
 
 
 def test_what_was_shown_of_a_group_is_unreachable_when_nats_is(
