@@ -243,7 +243,8 @@ class PartitionProof:
         for number in range(rounds_count):
             self._round(self.chosen[number % len(self.chosen)])
 
-    def _round(self, trouble: str) -> None:
+    def _round(self, trouble: str) -> float:
+        """Bring a trouble once; return for how long, in s."""
         found = self.findings.setdefault(trouble, Findings())
         began_s = time.monotonic()
         cut_off = self._bring(trouble)
@@ -256,6 +257,7 @@ class PartitionProof:
         for node in cut_off:
             self._judge(found, trouble, node)
         time.sleep(2)
+        return healed_s - began_s
 
     def _judge(self, found: Findings, trouble: str, node: PartitionedNode) -> None:
         """Look at what a node has said that was cut off from the database."""
