@@ -11,9 +11,11 @@ drift of both clocks, from when it *received* the last frame before its own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from troth.core.limits import STREAM_ALIVE_MS, STREAM_LEASE_MS, STREAM_TAKEOVER_WAIT_MS
 
@@ -70,8 +72,7 @@ _IN_FLIGHT: Final = (Standing.CLAIMING, Standing.APPENDING)
 _OWNERS: Final = (Standing.OWNING, Standing.APPENDING, Standing.DOUBTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(Struct, frozen=True):
     """One node's part in one stream.
 
     `number` and `epoch` are those of the last frame that is known to stand in the stream, received
@@ -150,9 +151,12 @@ class Ownership:
         """Note that what is in flight stands in the stream and is durable, with all before it."""
         frame = self.in_flight
         assert frame is not None
-        standing = self._after(_landed(frame, Occurrence.ACKNOWLEDGED))
         return replace(
-            self._landed(frame, standing),
+            self,
+            standing=self._after(_landed(frame, Occurrence.ACKNOWLEDGED)),
+            number=frame.number,
+            epoch=frame.epoch,
+            in_flight=None,
             durable_number=frame.number,
             lease_until_ms=self.sent_ms + STREAM_LEASE_MS,
         )

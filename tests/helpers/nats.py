@@ -23,6 +23,9 @@ from .server import free_ports
 
 HOST: Final = "127.0.0.1"
 PATIENCE_S: Final = 60.0
+ROUTE_PINGS: Final = "ping_interval: 5s, ping_max: 2"
+"""As in `deploy/cluster/nats.conf`: what a cut has left of a connection is closed within 15 s."""
+
 _PROGRAM: Final = Path(sys.executable).with_name("nats-server")
 
 
@@ -137,8 +140,7 @@ class NatsCluster:
                 place / name,
                 name,
                 jetstream(place / name / "js"),
-                f"cluster {{ name: troth, listen: {route}, routes: [{routed}] }}",
-                'write_deadline: "2s"',
+                f"cluster {{ name: troth, listen: {route}, routes: [{routed}], {ROUTE_PINGS} }}",
                 host=host,
             )
             for name, route, host in zip(names, routes, hosts, strict=True)

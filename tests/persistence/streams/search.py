@@ -6,8 +6,9 @@ there is. Time passes in ticks; only differences count, so the number of ticks i
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from troth.persistence.streams.ownership import Ownership, Standing
 from troth.persistence.streams.stream_frames import FrameKind, StreamFrame

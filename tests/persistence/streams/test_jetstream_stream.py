@@ -21,7 +21,7 @@ from troth.persistence.streams import jetstream_keeping, jetstream_stream
 from troth.persistence.streams.chain import ChainMark
 from troth.persistence.streams.jetstream_connection import JetStreamConnection, JetStreamRefusal
 from troth.persistence.streams.jetstream_keeping import JetStreamKeeping
-from troth.persistence.streams.jetstream_layout import JetStreamLayout, refused
+from troth.persistence.streams.jetstream_layout import JetStreamLayout
 from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
 from troth.persistence.streams.stream import SnapshotDescription, StreamRefused, StreamUnreachable
@@ -132,15 +132,6 @@ def test_copies_that_a_single_server_cannot_have_are_refused(url: str) -> None:
     with pytest.raises(StreamRefused, match="replicas > 1 not supported"):
         stream.found(b"who it is")
     stream.close()
-
-
-@pytest.mark.parametrize("number", [10008, 10009])
-def test_a_start_waits_while_servers_agree_who_leads(number: int) -> None:
-    """A node that was started during an election ended with "temporarily unavailable"."""
-    with pytest.raises(StreamUnreachable), refused("troth"):
-        raise JetStreamRefusal(number, "JetStream system temporarily unavailable")
-    with pytest.raises(StreamRefused), refused("troth"):
-        raise JetStreamRefusal(10047, "insufficient storage")
 
 
 def test_a_number_of_copies_that_is_not_the_streams_is_refused(

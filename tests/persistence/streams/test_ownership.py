@@ -1,8 +1,7 @@
 """The protocol of streams, tried in all orders of events; and that the search notices defects."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.helpers.repository import ROOT
 from tests.helpers.seeds import RUNS_ALL
