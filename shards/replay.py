@@ -10,7 +10,7 @@ import structlog
 
 from troth.core import records
 from troth.core.json_errors import UNREADABLE_JSON
-from troth.core.state import apply, checkpointing
+from troth.core.state import apply, checkpointing, eviction
 from troth.persistence.checkpoints.checkpoints import Checkpoints
 from troth.persistence.checkpoints.loading import bring_up
 from troth.persistence.errors import UnknownRecord
@@ -74,7 +74,7 @@ def checkpoint(shards: Sequence[Shard], checkpoints: Checkpoints, position: int)
     checkpoints.write(captures, in_place=True)  # no client waits for this process yet
     checkpoints.renew()
     for shard, captured in zip(shards, captures, strict=True):
-        for _ in checkpointing.evict(shard.machine.state, captured):
+        for _ in eviction.evict(shard.machine.state, captured):
             pass  # in slices for those who have something else to do
     trim_heap()
 

@@ -1,5 +1,7 @@
 """What a shard notes for the next checkpoint."""
 
+from troth.core.limits import INTEGER_MAX
+
 
 class Changes:
     """The ids of what changed since the last checkpoint. `callbacks` maps to the promise's id.
@@ -9,16 +11,20 @@ class Changes:
 
     `awaits` and `listeners` are pairs of ids, in the order in which they were registered.
 
-    A promise that changed twice is there twice: a list takes an eighth of a set's memory.
+    A promise that changed twice is there twice: a list takes an eighth of a set's memory. But those
+    with larger serials than `after_serial` are there since they were created, and not once more
+    since they completed.
     """
 
     __slots__ = (
+        "after_serial",
         *("callbacks", "deleted_promises", "deleted_tasks", "locks", "outbox", "promises"),
         *("entries", "executions", "schedules", "tasks", "usage"),
         *("awaits", "listeners", "workflows"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, after_serial: int = INTEGER_MAX) -> None:
+        self.after_serial = after_serial
         self.promises: list[str] = []
         self.tasks: set[str] = set()
         self.callbacks: dict[str, str] = {}

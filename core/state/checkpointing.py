@@ -1,31 +1,27 @@
-"""Taking a shard's state out of memory and back: capture, evict, load.
+"""Taking a shard's state out of memory and back: capture and load.
 
 `Capturing` collects what changed since the last capture; when the checkpoint with it is on disk,
-`evict` drops the completed promises and finished tasks that it holds and that have not changed
-since; after a restart `load` brings back what is live. A replay of the records that follow the
-captured sequence then gives the state at the crash.
+`eviction.py` drops what is finished; after a restart `load` brings back what is live. A replay of
+the records that follow the captured sequence then gives the state at the crash.
 
-All of them work in slices, and between two slices the state may change. A capture is of one moment
-all the same: that of its last slice. What changes while it is made is noted as always, and read
-again, until what is left fits into a slice.
+A capture is made in slices, and between two slices the state may change. It is of one moment all
+the same: that of its last slice. What changes while it is made is noted as always, and read again,
+until what is left fits into a slice.
 """
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
 from troth.core.leases import LeaseFloor
-from troth.core.limits import CAPTURE_SLICE_COUNT, EVICTION_SLICE_COUNT
+from troth.core.limits import CAPTURE_SLICE_COUNT
 from troth.core.model import (
     CLAIMED,
     NOTIFY,
-    PENDING,
-    Promise,
     Task,
 )
 from troth.core.seeds import shared_receiver
 from troth.core.tables.bulk_load import BulkLoad
-from troth.core.tables.folding import PACKED, serial_of
 from troth.core.workflows import Await, Listener, WorkflowTask
 
 from .captures import Capture, Loaded, PairKey, ShardHeader
@@ -36,9 +32,6 @@ from .shard_state import ACTIVE, ShardState
 from .task_notes import Root
 
 _DOUBLINGS_LIMIT_COUNT: Final = 5
-
-_Key = TypeVar("_Key")
-_Row = TypeVar("_Row")
 
 
 @final
@@ -61,7 +54,8 @@ class Capturing:
 
     def _take_changes(self) -> None:
         """Go on with what has changed; the state notes new changes from here on."""
-        changes, self._state.changes = self._state.changes, Changes()
+        state = self._state
+        changes, state.changes = state.changes, Changes(state.largest_serial)
         self._left_count = changes.count
         self._promise_names = iter(changes.promises)
         self._keys = _keys(changes)
@@ -249,85 +243,6 @@ def header(state: ShardState, sequence: int, position: int, time_ms: int = 0) ->
         dict(state.bulk_parts),
         time_ms,
     )
-
-
-def evict(state: ShardState, written: Capture) -> Iterator[int]:
-    """Drop what is finished and was written, in slices; how many left memory with each.
-
-    Between two slices the state is whole and may change. What was deleted before the capture is no
-    longer in the cold store, and need not be hidden. The capture is used up: to free all of its
-    rows takes long, too.
-    """
-    yield from _in_slices(_show_deleted(state, written))
-    while written.promises:
-        yield _evict_promises(state, written.promises)
-    yield from _in_slices(_evict_others(state, written))
-
-
-def _in_slices(steps: Iterator[bool]) -> Iterator[int]:
-    """Make steps; yield after each slice how many of them were true."""
-    while some := list(islice(steps, EVICTION_SLICE_COUNT)):
-        yield sum(some)
-
-
-def _show_deleted(state: ShardState, written: Capture) -> Iterator[bool]:
-    """Hide what was deleted no longer, one after the other; nothing leaves memory."""
-    for hidden, deleted, kind in (
-        (state.hidden_promises, written.deleted_promises, "deleted_promises"),
-        (state.hidden_tasks, written.deleted_tasks, "deleted_tasks"),
-    ):
-        for name in deleted:
-            if name not in getattr(state.changes, kind):
-                hidden.discard(name)
-            yield False
-
-
-def _evict_promises(state: ShardState, rows: dict[str, Promise | bytes | None]) -> int:
-    """Look at a slice of the promises that were captured; return how many left memory.
-
-    Of these a busy server has hundreds of thousands, so each call counts.
-    """
-    kept, forget, retention = state.promises.kept, state.forget_promise, state.retention
-    evicted_count = 0
-    for _ in range(min(EVICTION_SLICE_COUNT, len(rows))):
-        promise_id, row = rows.popitem()
-        if row is None or kept.get(promise_id) is not row:
-            continue  # it is gone, or has changed
-        if isinstance(row, bytes):
-            if row[0] != PACKED:
-                continue  # it is folded: it is pending
-            serial = serial_of(row)
-        elif row.state is PENDING:
-            continue
-        else:
-            serial = row.serial
-        if retention is not None:
-            retention.goes_cold(state.promises[promise_id])
-        forget(promise_id, serial)
-        evicted_count += 1
-    return evicted_count
-
-
-def _evict_others(state: ShardState, written: Capture) -> Iterator[bool]:
-    """Look at one thing after the other that was captured; whether it left memory."""
-    for name, row in _used_up(written.tasks):
-        yield row is not None and row.is_final and _evict_task(state, name)
-    for rows in written.other_rows():
-        for _ in _used_up(rows):
-            yield False
-
-
-def _used_up(rows: dict[_Key, _Row]) -> Iterator[tuple[_Key, _Row]]:
-    while rows:
-        yield rows.popitem()
-
-
-def _evict_task(state: ShardState, task_id: str) -> bool:
-    task = state.tasks.get(task_id)
-    if task is None or not task.is_final or task_id in state.changes.tasks:
-        return False
-    state.forget_task(task)
-    return True
 
 
 def load(state: ShardState, loaded: Loaded) -> None:

@@ -150,7 +150,9 @@ def _complete(
     if state.retention is not None and not state.tracks_changes:
         state.retention.stays(completed)
     if state.tracks_changes:
-        state.changes.promises.append(record.id)
+        changes = state.changes
+        if completed.serial <= changes.after_serial:
+            changes.promises.append(record.id)
         state.unpacked.append(completed)
     state.promise_timers.append(completed)
     return workflow

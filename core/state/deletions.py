@@ -14,6 +14,7 @@ ever deleted from it (`ShardState.task_counter_floor`). Likewise the versions of
 
 from troth.core import records as r
 
+from .eviction import forget_promises
 from .shard_state import ShardState
 from .workflows import forget_unblocks
 
@@ -28,7 +29,7 @@ def promises_deleted(state: ShardState, record: r.PromisesDeleted) -> None:
         if changes is not None:
             changes.deleted_promises.setdefault(promise_id, promise.serial)
         if promise_id in state.promises:
-            state.forget_promise(promise_id, promise.serial)
+            forget_promises(state, (promise_id,), (promise.serial,))
         if state.unblocks:
             forget_unblocks(state, promise_id)
     for task_id in record.task_ids:

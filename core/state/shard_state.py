@@ -259,14 +259,6 @@ class ShardState:
         unpacked, self.unpacked = self.unpacked, []
         self.promises.pack(unpacked)
 
-    def forget_promise(self, promise_id: str, serial: int) -> None:
-        """Drop a completed promise from memory; a checkpoint has it."""
-        self.promises.forget_completed(promise_id)
-        tags = self.completed.pop(promise_id)
-        self.promise_index.discard(serial)
-        if tags is not None:
-            self._tag_index_of(promise_id).discard(promise_id, serial, tags)
-
     def _tag_index_of(self, promise_id: str) -> TagIndex:
         return self.reserved_tag_index if is_reserved(promise_id) else self.tag_index
 

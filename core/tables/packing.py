@@ -19,6 +19,7 @@ import msgspec
 
 from troth.core.json_bytes import own_encoder_behind
 from troth.core.model import Promise
+from troth.core.records import encode
 
 from .folding import DATA_CHARACTERS, PACKED, SERIAL
 
@@ -26,6 +27,7 @@ CONTENT: Final = slice(SERIAL.stop, None)
 """Where a packed promise has its JSON."""
 
 _START: Final = struct.Struct(">BQ")
+"""Then packed promises sort by their serials."""
 assert _START.size == SERIAL.stop, "the serial is where a folded promise has it"
 
 _start: Final = _START.pack
@@ -44,6 +46,11 @@ def pack(promise: Promise) -> bytes | None:
     if given is not None and len(given) > DATA_CHARACTERS:
         return None
     return _encode_behind(_start(PACKED, promise.serial), promise)
+
+
+def packed_whole(promise: Promise) -> bytes:
+    """Return the same for a completed promise of any size. Any thread; raises MemoryError."""
+    return _start(PACKED, promise.serial) + encode(promise)
 
 
 def unpack(packed: bytes) -> Promise:

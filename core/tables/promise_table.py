@@ -12,7 +12,8 @@ To who asks there is one table of promises, and no way to tell which are bytes. 
 text that others refer to.
 """
 
-from collections.abc import Collection, Iterable, Iterator, MutableMapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from itertools import repeat
 from typing import Final, cast, final
 
@@ -94,11 +95,13 @@ class PromiseTable(MutableMapping[str, Promise]):
             self.folded_count -= 1
         self.recent.pop(promise_id, None)
 
-    def forget_completed(self, promise_id: str) -> None:
-        """Drop a completed promise, which is here."""
-        del self.kept[promise_id]
-        if self.recent:
-            self.recent.pop(promise_id, None)
+    def forget_completed(self, ids: Sequence[str]) -> None:
+        """Drop completed promises, which are here."""
+        recent = self.recent
+        deque(map(self.kept.__delitem__, ids), 0)
+        if recent:
+            for promise_id in ids:
+                recent.pop(promise_id, None)
 
     def pack(self, promises: Iterable[Promise]) -> None:
         """Pack those of these promises, which have just completed, that are still here.

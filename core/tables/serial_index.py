@@ -7,7 +7,8 @@ are and have been.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Final
 
 BLOCK_COUNT: Final = 512
@@ -15,6 +16,9 @@ BLOCK_COUNT: Final = 512
 
 _SMALL_COUNT: Final = BLOCK_COUNT // 4
 """Of two blocks next to each other at most one has fewer entries."""
+
+_FAR_FACTOR: Final = 4
+"""Entries to be removed are removed one by one if they lie as far from each other."""
 
 
 class SerialIndex:
@@ -77,9 +81,40 @@ class SerialIndex:
             return
         del serials[position]
         del self._ids[block][position]
-        if len(bounds) > 1:
-            self._earlier_count -= serials is not self._last_serials
-            if len(serials) < _SMALL_COUNT:
+        self._left(block, 1)
+
+    def discard_all(self, serials: Iterable[int]) -> None:
+        """Remove entries, if they are there: as `discard`, but many that lie close together."""
+        left = sorted(serials)
+        while left:
+            block = bisect_right(self._bounds, left[-1], 1) - 1
+            first = bisect_left(left, self._bounds[block]) if block else 0
+            some = left[first:]
+            del left[first:]
+            own, ids = self._serials[block], self._ids[block]
+            start, end = bisect_left(own, some[0]), bisect_right(own, some[-1])
+            if end - start > _FAR_FACTOR * len(some):
+                for serial in reversed(some):  # so that a block that is joined is not needed again
+                    self.discard(serial)
+                continue
+            between = own[start:end]
+            stay = array("q")
+            if between.tolist() != some:
+                gone = set(some)
+                are_staying = [serial not in gone for serial in between]
+                stay.extend(compress(between, are_staying))
+                ids[start:end] = compress(ids[start:end], are_staying)
+            else:
+                del ids[start:end]
+            own[start:end] = stay
+            self._left(block, len(between) - len(stay))
+
+    def _left(self, block: int, count: int) -> None:
+        """Note that so many entries of a block have left it."""
+        if len(self._bounds) > 1 and count:
+            if self._serials[block] is not self._last_serials:
+                self._earlier_count -= count
+            if len(self._serials[block]) < _SMALL_COUNT:
                 self._join(block)
 
     def _join(self, block: int) -> None:
@@ -95,6 +130,8 @@ class SerialIndex:
                 self._ids[first].extend(self._ids.pop(first + 1))
                 del self._bounds[first + 1]
                 self._last_serials, self._last_ids = self._serials[-1], self._ids[-1]
+                if len(self._serials[first]) < _SMALL_COUNT:  # many have left together
+                    self._join(first)
                 return
 
     def below(self, serial: int, scan_count: int) -> Iterator[tuple[int, str]]:

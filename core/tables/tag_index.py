@@ -76,23 +76,36 @@ class TagIndex:
         index.extend(list(map(self._serial_of, ids)), ids)
         return index
 
-    def discard(self, promise_id: str, serial: int, tags: Mapping[str, str]) -> None:
-        """Take a promise out of all its tags."""
-        for name, value in tags.items():
-            by_value = self._entries[name]
-            entry = by_value[value]
-            if type(entry) is SerialIndex:
-                entry.discard(serial)
-                if entry:
-                    continue
-            elif entry != promise_id:
-                left = tuple([one for one in _ids(entry) if one != promise_id])
-                if left:
-                    by_value[value] = left
-                    continue
-            del by_value[value]
-            if not by_value:
-                del self._entries[name]
+    def discard_all(self, promises: Iterable[tuple[str, int, Mapping[str, str] | None]]) -> None:
+        """Take promises out of all the tags that they have, if they have any."""
+        entries, discard = self._entries, self._discard
+        for promise_id, serial, tags in promises:
+            if tags is not None:
+                for name, value in tags.items():
+                    by_value = entries[name]
+                    if by_value[value] == promise_id:  # as it is mostly
+                        del by_value[value]
+                        if not by_value:
+                            del entries[name]
+                    else:
+                        discard(promise_id, serial, name, value)
+
+    def _discard(self, promise_id: str, serial: int, name: str, value: str) -> None:
+        """Take a promise out of one of its tags, which others have, too."""
+        by_value = self._entries[name]
+        entry = by_value[value]
+        if type(entry) is SerialIndex:
+            entry.discard(serial)
+            if entry:
+                return
+        else:
+            left = tuple([one for one in _ids(entry) if one != promise_id])
+            if left:
+                by_value[value] = left
+                return
+        del by_value[value]
+        if not by_value:
+            del self._entries[name]
 
     def smallest(self, tags: Mapping[str, str]) -> SerialIndex:
         """Return an index that holds every promise with all of these tags, as small as there is."""
@@ -128,10 +141,9 @@ class LateTagIndex(TagIndex):
     def add(self, promise_id: str, serial: int, tags: Iterable[tuple[str, str]]) -> None:
         """Leave the newest promise for later."""
 
-    def discard(self, promise_id: str, serial: int, tags: Mapping[str, str]) -> None:
-        """Take a promise out of all its tags, if they have been read."""
-        if serial <= self._read_through:
-            super().discard(promise_id, serial, tags)
+    def discard_all(self, promises: Iterable[tuple[str, int, Mapping[str, str] | None]]) -> None:
+        """Take promises out of all their tags, if they have been read."""
+        super().discard_all([one for one in promises if one[1] <= self._read_through])
 
     def smallest(self, tags: Mapping[str, str]) -> SerialIndex:
         """Return all promises: which of them have the tags is not known yet."""

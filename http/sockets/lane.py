@@ -553,9 +553,12 @@ class Lane:
             self._epoll.unregister(number)
 
     @property
-    def is_in_pass(self) -> bool:
-        """Return whether a pass is going on."""
-        return self._in_pass
+    def sends_soon(self) -> bool:
+        """Return whether a pass is going on that sends what is said in it, in one piece.
+
+        One with little to do does not: what it has heard of the log is waited for elsewhere.
+        """
+        return self._in_pass and not self._is_little_asked
 
     def submitted(self) -> None:
         """Run a turn in this pass, or the next."""

@@ -71,8 +71,8 @@ class PassLoop(Protocol):
         ...  # pragma: no cover
 
     @property
-    def is_in_pass(self) -> bool:
-        """Return whether a pass is going on."""
+    def sends_soon(self) -> bool:
+        """Return whether a pass is going on that will send what is said in it."""
         ...  # pragma: no cover
 
 
@@ -261,8 +261,8 @@ class LinkSockets:
             link.flush()
 
     def let_go(self) -> None:
-        """Send what the log has just made durable, unless a pass is going on, which will do so."""
-        if not self._loop.is_in_pass:
+        """Send what the log has just made durable, unless a pass will do so soon."""
+        if not self._loop.sends_soon:
             self.flush()
 
     def say_last(self) -> None:

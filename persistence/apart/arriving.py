@@ -8,7 +8,7 @@ from troth.core.state.captures import Capture
 from troth.persistence.checkpoints import rows, writing
 from troth.persistence.checkpoints.port import View, Write
 
-from .messages import PART_KINDS, Begin, Completed, End, Opening, Order, Part, Pending, split
+from .messages import PART_KINDS, Begin, Completed, End, Opening, Order, Part, Pending
 
 
 @final
@@ -27,7 +27,7 @@ class Arriving:
         self._add_ids = add_ids
         self._captures: dict[int, Capture] = {}
         self._completed: list[tuple[int, list[Promise]]] = []
-        self._contents: list[bytes] = []
+        self._packed: list[bytes] = []
         self._ids: list[bytes] = []
         self._decoder = rows.RowDecoder()
 
@@ -68,17 +68,16 @@ class Arriving:
         yield from writing.deletions(shard, capture, self._decoder, self._open_view)
 
     def _take_completed(self, order: Completed) -> Iterator[Write]:
-        some, contents = split(order)
-        self._completed += some
-        self._contents += contents
-        if len(self._contents) >= writing.GROUP_COUNT:
+        self._completed += writing.shared_out(order.shards, order.packed)
+        self._packed += order.packed
+        if len(self._packed) >= writing.GROUP_COUNT:
             yield from self._completed_writes()
 
     def _completed_writes(self) -> Iterator[Write]:
         """Yield the rows of the completed promises that have come."""
-        some, contents = self._completed, self._contents
-        self._completed, self._contents = [], []
-        if not contents:
+        some, packed = self._completed, self._packed
+        self._completed, self._packed = [], []
+        if not packed:
             return
-        yield from writing.completed_writes(some, contents, self._begin.stored)
+        yield from writing.completed_writes(some, packed, self._begin.stored)
         self._ids += writing.id_entries(some)

@@ -5,8 +5,8 @@ A checkpoint is: `Begin`, answered by `Ready`; `Opening` for each shard; the row
 the answer at any place, and the last word. Each message is its length, 4 bytes little-endian, and
 msgpack. The room for ids comes with `Begin`, as descriptors.
 
-Promises come as they are in memory, or as the JSON of their rows: so the server makes one text of
-each and nothing else, and the other process all keys, checksums and digests.
+Promises come as they are in memory: so the server makes nothing of them, and the other process all
+keys, checksums and digests.
 """
 
 import socket
@@ -82,10 +82,10 @@ class Pending(Struct, frozen=True, tag=True):
 
 
 class Completed(Struct, frozen=True, tag=True):
-    """Promises that are completed, as an array in JSON; each shard, with how many are its own."""
+    """Promises that are completed, packed; each shard, with how many are its own."""
 
     shards: list[tuple[int, int]]
-    array: bytes
+    packed: list[bytes]
 
 
 class Part(Struct, frozen=True, tag=True, omit_defaults=True):
@@ -143,7 +143,6 @@ PART_KINDS: Final = tuple(name for name in Part.__struct_fields__ if name != "sh
 _pack: Final = packer()
 order_decoder: Final[msgspec.msgpack.Decoder[Order]] = msgspec.msgpack.Decoder(Order)
 answer_decoder: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
-_array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def encode(message: Order | Answer) -> bytes:
@@ -174,8 +173,8 @@ def orders(captures: Sequence[Capture], pause: Callable[[], None]) -> Iterator[O
             yield Pending(capture.header.shard, some)
             pause()
     for group in writing.in_step(completed, GROUP_COUNT):
-        array = writing.array_of(writing.contents_of(group))
-        yield Completed(writing.counts_of(group), array)
+        packed = [one for _, some_packed in group for one in some_packed]
+        yield Completed(writing.counts_of(group), packed)
         pause()
     for capture in captures:
         for kind in PART_KINDS:
@@ -183,12 +182,6 @@ def orders(captures: Sequence[Capture], pause: Callable[[], None]) -> Iterator[O
             while some_others := dict(islice(others, PART_COUNT)):
                 yield Part(capture.header.shard, **{kind: some_others})
                 pause()
-
-
-def split(order: Completed) -> tuple[list[tuple[int, list[Promise]]], list[bytes]]:
-    """Return the completed promises of a message, by shard, and the JSON of each."""
-    contents = list(map(bytes, _array_decoder.decode(order.array)))
-    return writing.shared_out(order.shards, order.array), contents
 
 
 class Received:

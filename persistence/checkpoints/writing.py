@@ -20,7 +20,7 @@ from troth.core.catalog import is_reserved
 from troth.core.model import PENDING, Promise, Task
 from troth.core.state.captures import Capture, ShardHeader
 from troth.core.tables.folding import PACKED, SERIAL
-from troth.core.tables.packing import CONTENT
+from troth.core.tables.packing import CONTENT, packed_whole
 from troth.persistence.errors import CheckpointDamaged
 
 from . import rows
@@ -35,13 +35,10 @@ SORT_COUNT: Final = 16_384
 AddIds = Callable[[Sequence[bytes]], None]
 """What notes the ids of what is stored, by their beginnings (`rows.id_head`)."""
 
-Completed = tuple[bytes, Promise | bytes]
-"""A completed promise, packed or not, behind its serial."""
-
 _One = TypeVar("_One")
 
 _SERIAL_BYTES: Final = 8
-_serial: Final = itemgetter(0)
+_NO_OBJECTS: Final[Mapping[bytes, Promise]] = {}
 _decode_promises: Final = msgspec.json.Decoder(list[Promise]).decode
 
 
@@ -53,44 +50,43 @@ def promise_writes(
     `headers` are those of the last checkpoint, which has no promise with a larger serial. Of
     completed ones the rows of some come together, in the order of serials.
     """
-    completed: list[tuple[int, list[Completed]]] = []
+    completed: list[tuple[int, list[bytes]]] = []
+    objects: dict[bytes, Promise] = {}
     for capture in captures:
         shard = capture.header.shard
-        pending, found = divided(capture, lambda: None)
+        pending, found = divided(capture, lambda: None, objects)
         yield from pending_writes(shard, pending, capture.packed_names)
         completed.append((shard, found))
     stored = {shard: header.largest_serial for shard, header in headers.items()}
     ids: list[bytes] = []
     for group in in_step(completed, GROUP_COUNT):
-        contents = contents_of(group)
-        some = shared_out(counts_of(group), array_of(contents))
-        yield from completed_writes(some, contents, stored)
+        packed = [one for _, found in group for one in found]
+        some = shared_out(counts_of(group), packed, objects)
+        yield from completed_writes(some, packed, stored)
         ids += id_entries(some)
     yield from id_writes(ids, add_ids)
 
 
-def contents_of(some: Sequence[tuple[int, Sequence[Completed]]]) -> list[bytes]:
-    """Return what the rows of completed promises hold, one after the other."""
-    return [
-        one[CONTENT] if type(one) is bytes else records.encode(one)
-        for _, found in some
-        for _, one in found
-    ]
-
-
-def array_of(contents: Sequence[bytes]) -> bytes:
-    """Return one JSON array of these contents."""
-    return b"[%b]" % b",".join(contents)
-
-
-def counts_of(some: Sequence[tuple[int, Sequence[Completed]]]) -> list[tuple[int, int]]:
+def counts_of(some: Sequence[tuple[int, Sequence[bytes]]]) -> list[tuple[int, int]]:
     """Return how many promises there are of each shard."""
     return [(shard, len(found)) for shard, found in some]
 
 
-def shared_out(counts: Sequence[tuple[int, int]], array: bytes) -> list[tuple[int, list[Promise]]]:
-    """Return the promises of an array by shard: of each so many."""
-    left = iter(_decode_promises(array))
+def shared_out(
+    counts: Sequence[tuple[int, int]],
+    packed: Sequence[bytes],
+    objects: Mapping[bytes, Promise] = _NO_OBJECTS,
+) -> list[tuple[int, list[Promise]]]:
+    """Return promises that were packed by shard: of each so many.
+
+    `objects` are those that are there as such, by their serials.
+    """
+    if objects:
+        array = b",".join([one[CONTENT] for one in packed if one[SERIAL] not in objects])
+        read = iter(_decode_promises(b"[%b]" % array))
+        left = iter([objects.get(one[SERIAL]) or next(read) for one in packed])
+    else:
+        left = iter(_decode_promises(b"[%b]" % b",".join([one[CONTENT] for one in packed])))
     return [(shard, list(islice(left, count))) for shard, count in counts]
 
 
@@ -103,7 +99,7 @@ def id_entries(some: Sequence[tuple[int, Sequence[Promise]]]) -> Iterator[bytes]
 
 def id_writes(ids: list[bytes], add_ids: AddIds) -> Iterator[Write]:
     """Yield the rows of the ids of completed promises, as good as in their order."""
-    for group in _groups(_in_order(ids, bytes)):
+    for group in _groups(_in_order(ids)):
         keys = [one[:-_SERIAL_BYTES] for one in group]
         add_ids([rows.id_head(key) for key in keys])
         yield Rows(rows.PROMISE_IDS, keys, [one[-_SERIAL_BYTES:] for one in group])
@@ -111,16 +107,15 @@ def id_writes(ids: list[bytes], add_ids: AddIds) -> Iterator[Write]:
 
 def completed_writes(
     some: Sequence[tuple[int, Sequence[Promise]]],
-    contents: Sequence[bytes],
+    packed: Sequence[bytes],
     stored: Mapping[int, int],
 ) -> Iterator[Write]:
     """Yield the rows of a group of completed promises, but for those of their ids.
 
-    `contents` are theirs, one after the other. `stored` has the largest serial that is in the store
-    by shard.
+    `packed` are the same, in any order. `stored` has the largest serial that is in the store by
+    shard.
     """
-    numbers = [rows.number_bytes(promise.serial) for _, found in some for promise in found]
-    in_order = sorted(zip(numbers, contents, strict=True))
+    in_order = [(one[SERIAL], one[CONTENT]) for one in sorted(packed)]
     keys = [key for key, _ in in_order]
     yield Rows(rows.PROMISES, keys, rows.seal_all(rows.PROMISES, in_order))
     index_keys: dict[str, dict[bytes, bytes]] = {table: {} for table in rows.INDEXES}
@@ -179,25 +174,31 @@ def pending_writes(
 
 
 def divided(
-    capture: Capture, pause: Callable[[], None]
-) -> tuple[dict[str, Promise | bytes], list[Completed]]:
+    capture: Capture, pause: Callable[[], None], objects: dict[bytes, Promise] | None = None
+) -> tuple[dict[str, Promise | bytes], list[bytes]]:
     """Return the pending promises of a capture, and the completed ones in the order of serials.
 
+    The latter are packed, also those that were not; `objects` gets these, too, by their serials.
     `pause` is called after each small piece of work.
     """
     pending: dict[str, Promise | bytes] = {}
-    completed: list[Completed] = []
+    completed: list[bytes] = []
     every = iter(capture.promises.items())
     while some := list(islice(every, GROUP_COUNT)):
-        for name, promise in some:
-            if type(promise) is bytes and promise[0] == PACKED:
-                completed.append((promise[SERIAL], promise))
-            elif type(promise) is Promise and promise.state is not PENDING:
-                completed.append((rows.number_bytes(promise.serial), promise))
-            elif promise is not None:
-                pending[name] = promise
+        packed = [one for _, one in some if type(one) is bytes and one[0] == PACKED]
+        completed += packed
+        if len(packed) < len(some):
+            for name, promise in some:
+                if promise is None or (type(promise) is bytes and promise[0] == PACKED):
+                    continue
+                if isinstance(promise, bytes) or promise.state is PENDING:
+                    pending[name] = promise
+                    continue
+                completed.append(whole := packed_whole(promise))
+                if objects is not None:
+                    objects[whole[SERIAL]] = promise
         pause()
-    return pending, _in_order(completed, _serial)
+    return pending, _in_order(completed)
 
 
 def _add_index_keys(
@@ -223,8 +224,8 @@ def _add_index_keys(
                 by_tag[rows.tag_prefix(shard, key, value) + serial] = identifier
 
 
-def _in_order(found: list[_One], key: Callable[[_One], Any]) -> list[_One]:
-    """Return a list sorted by a key."""
+def _in_order(found: list[Any], key: Callable[[Any], Any] | None = None) -> list[Any]:
+    """Return a list sorted, by a key or by what is in it."""
     if len(found) <= SORT_COUNT:
         found.sort(key=key)
         return found
@@ -239,9 +240,9 @@ def _groups(found: list[_One]) -> Iterator[list[_One]]:
 
 
 def in_step(
-    found: Sequence[tuple[int, list[Completed]]], group_count: int
-) -> Iterator[list[tuple[int, list[Completed]]]]:
-    """Yield the promises of shards, each in the order of serials, in the order of all serials.
+    found: Sequence[tuple[int, list[bytes]]], group_count: int
+) -> Iterator[list[tuple[int, list[bytes]]]]:
+    """Yield the packed promises of shards, each in order, in the order of all serials.
 
     That is, some of each shard at a time, together not many more than `group_count`: none of them
     has a larger serial than any that follows.
@@ -249,13 +250,13 @@ def in_step(
     left = [(shard, promises, 0) for shard, promises in found if promises]
     while left:
         share_count = max(group_count // len(left), 1)
+        # Packed promises begin with their serials, so they are compared as they are.
         last = min(
-            promises[min(place + share_count, len(promises)) - 1][0] for _, promises, place in left
+            promises[min(place + share_count, len(promises)) - 1] for _, promises, place in left
         )
         some, still_left = [], []
         for shard, promises, place in left:
-            limit = min(place + share_count, len(promises))
-            end = bisect_right(promises, last, place, limit, key=_serial)
+            end = bisect_right(promises, last, place, min(place + share_count, len(promises)))
             some.append((shard, promises[place:end]))
             if end < len(promises):
                 still_left.append((shard, promises, end))

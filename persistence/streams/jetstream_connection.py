@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS
+from troth.core.limits import JETSTREAM_ANSWER_LIMIT_MS, JETSTREAM_LEFT_MS
 
 from .jetstream_line import JetStreamLine, open_line
 from .jetstream_url import JetStreamUrl
@@ -30,6 +30,9 @@ VERSION_LEAST: Final = (2, 12)
 WRONG_LAST_SEQUENCE: Final = 10071
 NO_MESSAGE_FOUND: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
+
+_NOT_NOW: Final = (10008, 10009)
+"""A server that does not know who leads says these; perhaps it is cut off from the others."""
 
 ANOTHER_OWNS: Final = "another node owns the stream"
 
@@ -111,6 +114,8 @@ class JetStreamConnection:
         self._servers = list(url.servers)
         self._addresses: dict[str, str] = {}
         """Addresses of servers that were reached, by name."""
+        self._left_s: dict[str, float] = {}
+        """When servers were left whose answers are of no use, by address."""
         self._answer_limit_s = answer_limit_ms / 1000
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
@@ -126,7 +131,10 @@ class JetStreamConnection:
         return self._said(_checked, _api_subject(call), body)
 
     def api_each(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """Return JetStream's answers to calls that are sent together; an error is one as well."""
+        """Return JetStream's answers to calls that are sent together; an error is one as well.
+
+        Raises as the class says.
+        """
 
         async def all_of_them() -> list[dict[str, Any]]:
             client = await self._connected()  # what breaks it off ends all other tasks
@@ -134,7 +142,10 @@ class JetStreamConnection:
                 self._answer_of(client, _api_subject(call), orjson.dumps(one))
                 for call, one in calls
             )
-            return [orjson.loads(answer) for answer in await asyncio.gather(*asked)]
+            answers = [orjson.loads(answer) for answer in await asyncio.gather(*asked)]
+            for answer in answers:
+                _check_knows(answer)
+            return answers
 
         return self._run(all_of_them())
 
@@ -196,6 +207,15 @@ class JetStreamConnection:
 
         self._run(go())
 
+    def leave(self, problem: str) -> NoReturn:
+        """Leave the server for others, for a while. Raises StreamUnreachable.
+
+        The ones that cannot say anything either are left as well; this one would be next again.
+        """
+        self._left_s[self._servers[0]] = time.monotonic()
+        self._run(_raised(StreamUnreachable(problem)))
+        raise AssertionError("it was raised")
+
     def gather(self, subject: str, wait_s: float) -> list[dict[str, Any]]:
         """Return the answers of all servers that give one within some time."""
 
@@ -239,7 +259,7 @@ class JetStreamConnection:
         answer = self._ask(subject, body, headers)
         try:
             return read(answer)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, StreamUnreachable) as error:
             return self._run(_raised(error))
 
     def _ask(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
@@ -302,6 +322,7 @@ class JetStreamConnection:
             await self._drop()
         problem: Exception | None = None
         ends_s = time.monotonic() + self._answer_limit_s
+        self._servers.sort(key=self._is_left)
         for _ in range(len(self._servers)):
             try:
                 await self._connect_to(self._servers[0])
@@ -317,6 +338,10 @@ class JetStreamConnection:
         if problem is not None and not self._has_connected:
             self._check_will_ever(problem)
         raise StreamUnreachable(_said(problem)) from problem
+
+    def _is_left(self, server: str) -> bool:
+        left_s = self._left_s.get(server)
+        return left_s is not None and time.monotonic() < left_s + JETSTREAM_LEFT_MS / 1000
 
     def _check_will_ever(self, problem: Exception) -> None:
         """Raise StreamRefused if it is of no use to try again."""
@@ -401,14 +426,22 @@ def _stored(body: bytes) -> int:
 
 
 def _checked(body: bytes) -> dict[str, Any]:
-    """Return what JetStream has answered. Raises JetStreamRefusal."""
+    """Return what JetStream has answered. Raises JetStreamRefusal or StreamUnreachable."""
     answer: dict[str, Any] = orjson.loads(body)
+    _check_knows(answer)
     if "error" in answer:
         error = answer["error"]
         raise JetStreamRefusal(
             error.get("err_code", error["code"]), error.get("description", "it gives no reason")
         )
     return answer
+
+
+def _check_knows(answer: Mapping[str, Any]) -> None:
+    """Raise StreamUnreachable if the server cannot say, so that another one is asked next."""
+    error = answer.get("error")
+    if error is not None and error.get("err_code") in _NOT_NOW:
+        raise StreamUnreachable(error.get("description", "it does not know who leads"))
 
 
 def _said(error: Exception | None) -> str:

@@ -29,8 +29,6 @@ _IDENTITY: Final = "troth_identity"
 _NOT_FOR_ACCOUNT: Final = (10039, 10076)
 _IN_USE: Final = 10058
 _NO_CLUSTER: Final = 10074
-_NOT_NOW: Final = (10008, 10009)
-"""Its servers have not agreed yet who leads, or one that does not lead was asked."""
 
 COMMON: Final[Mapping[str, Any]] = {
     "storage": "file",
@@ -140,15 +138,10 @@ class JetStreamLayout:
 
 @contextmanager
 def refused(name: str) -> Iterator[None]:
-    """Raise StreamRefused for what JetStream refuses while something is made.
-
-    Raises StreamUnreachable if that can change before long.
-    """
+    """Raise StreamRefused for what JetStream refuses while something is made."""
     try:
         yield
     except JetStreamRefusal as error:
-        if error.number in _NOT_NOW:
-            raise StreamUnreachable(str(error)) from error
         if error.number in _NOT_FOR_ACCOUNT:
             text = "JetStream is not enabled, for this account at least"
         elif error.number == _NO_CLUSTER:

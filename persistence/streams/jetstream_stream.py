@@ -15,6 +15,7 @@ from typing import Any, Final, final
 from troth.core.limits import (
     JETSTREAM_ANSWER_LIMIT_MS,
     JETSTREAM_BEHIND_MS,
+    JETSTREAM_DOUBT_MS,
     STREAM_READ_LIMIT_BYTES,
 )
 
@@ -71,6 +72,10 @@ class JetStreamStream:
         """The number of the next frame that the consumer shows."""
         self._misses_count = 0
         self._leader_due_s = 0.0
+        self._refused_number = 0
+        """The number of the frame that was refused last; 0 if none was since one was stored."""
+        self._refused_s = 0.0
+        """Since when it has been refused by this server."""
 
     def found(self, identity: bytes) -> bytes:
         """Make the streams unless they are there; see `Stream.found`."""
@@ -94,9 +99,28 @@ class JetStreamStream:
             stored = self._connection.publish(self._layout.frames_subject, frame, headers)
         except JetStreamRefusal as error:
             if error.number == WRONG_LAST_SEQUENCE:
+                self._note_refused(number)
                 return False
             raise StreamUnreachable(str(error)) from error
+        except StreamUnreachable:
+            self._refused_number = 0  # another server is asked next
+            raise
+        self._refused_number = 0
         return stored == number
+
+    def _note_refused(self, number: int) -> None:
+        """Leave the server if it refuses a frame for long. Raises StreamUnreachable then.
+
+        Who sends a frame again has looked, and was shown nothing in its place. A leader that was
+        cut off from the other servers refuses for ten seconds what follows one that it could not
+        replicate, and shows neither.
+        """
+        now_s = time.monotonic()
+        if number != self._refused_number:
+            self._refused_number, self._refused_s = number, now_s
+        elif now_s >= self._refused_s + JETSTREAM_DOUBT_MS / 1000:
+            self._refused_number = 0
+            self._connection.leave("it refuses a frame, and shows none in its place")
 
     def _go_to_leader(self) -> None:
         """See to it that frames are sent to the server that leads the stream.

@@ -11,9 +11,11 @@ drift of both clocks, from when it *received* the last frame before its own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from troth.core.limits import STREAM_ALIVE_MS, STREAM_LEASE_MS, STREAM_TAKEOVER_WAIT_MS
 
@@ -70,8 +72,7 @@ _IN_FLIGHT: Final = (Standing.CLAIMING, Standing.APPENDING)
 _OWNERS: Final = (Standing.OWNING, Standing.APPENDING, Standing.DOUBTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(Struct, frozen=True):
     """One node's part in one stream.
 
     `number` and `epoch` are those of the last frame that is known to stand in the stream, received
@@ -96,11 +97,8 @@ class Ownership:
         assert standing is not None, f"{occurrence} cannot happen while {self.standing}"
         return standing
 
-    def received(self, frame: StreamFrame, now_ms: int, *, has_ended: bool = False) -> "Ownership":
-        """Note the next frame of the stream, which another node has sent.
-
-        `has_ended`: the process that sent it is known to be gone, so it answers nothing any more.
-        """
+    def received(self, frame: StreamFrame, now_ms: int) -> "Ownership":
+        """Note the next frame of the stream, which another node has sent."""
         assert self.standing is Standing.FOLLOWING, "an owner reads nothing"
         assert frame.number == self.number + 1, "frames are received in order"
         return replace(
@@ -108,11 +106,14 @@ class Ownership:
             number=frame.number,
             epoch=frame.epoch,
             heard_ms=now_ms,
-            is_free=has_ended or frame.kind is FrameKind.RELEASED,
+            is_free=frame.kind is FrameKind.RELEASED,
         )
 
     def owner_has_ended(self) -> "Ownership":
-        """Note that the process which sent the last frame is known to be gone."""
+        """Note that the process which sent the last frame is known to be gone.
+
+        It answers nothing any more.
+        """
         assert self.standing is Standing.FOLLOWING
         return replace(self, is_free=True)
 
@@ -150,9 +151,12 @@ class Ownership:
         """Note that what is in flight stands in the stream and is durable, with all before it."""
         frame = self.in_flight
         assert frame is not None
-        standing = self._after(_landed(frame, Occurrence.ACKNOWLEDGED))
         return replace(
-            self._landed(frame, standing),
+            self,
+            standing=self._after(_landed(frame, Occurrence.ACKNOWLEDGED)),
+            number=frame.number,
+            epoch=frame.epoch,
+            in_flight=None,
             durable_number=frame.number,
             lease_until_ms=self.sent_ms + STREAM_LEASE_MS,
         )

@@ -13,7 +13,8 @@ CheckpointFailed.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -22,7 +23,7 @@ import trio
 
 from troth.core.buckets import Buckets
 from troth.core.limits import CAPTURE_SLICE_COUNT, CHECKPOINT_WRITER_WAIT_MS
-from troth.core.state import checkpointing
+from troth.core.state import eviction
 from troth.core.state.captures import Capture
 from troth.core.state.checkpointing import Capturing
 from troth.persistence.checkpoints.checkpoints import CheckpointStatistics
@@ -264,6 +265,12 @@ class Checkpointer:
             await self._blocking(lambda: self._finish(position))
             self._note(started, rows_count)
 
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Make no checkpoint in a block: another process reads the last one."""
+        async with self._running:
+            yield
+
     async def _capture(self, shard: Shard) -> Capture:
         """Capture a shard in slices, as many in each pass of the loop as time allows."""
         capturing = Capturing(shard.machine.state, self._capture_slice_count)
@@ -280,7 +287,7 @@ class Checkpointer:
     async def _evict(self, shard: Shard, capture: Capture) -> None:
         """Drop from memory what is finished, in such slices."""
         is_over = self._share()
-        for count in checkpointing.evict(shard.machine.state, capture):
+        for count in eviction.evict(shard.machine.state, capture):
             self._evicted_count += count
             if is_over():
                 await self._rest()

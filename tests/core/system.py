@@ -35,7 +35,7 @@ from troth.core.model import (
     replace,
 )
 from troth.core.replies import Reply, TaskMessage
-from troth.core.state import checkpointing
+from troth.core.state import checkpointing, eviction
 from troth.core.state.apply import replay
 from troth.core.state.captures import Capture
 from troth.core.state.shard_state import ShardState, TimerKey
@@ -185,7 +185,7 @@ class System:
     def evict(self) -> int:
         """Drop what the oldest capture holds and is finished; how many entities."""
         capture = self.captures.pop(0)
-        return sum(checkpointing.evict(self.machines[capture.header.shard].state, capture))
+        return sum(eviction.evict(self.machines[capture.header.shard].state, capture))
 
     # What a machine needs of the others
 

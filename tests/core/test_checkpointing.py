@@ -19,7 +19,7 @@ from troth.core import records as r
 from troth.core.catalog import is_reserved
 from troth.core.limits import INTEGER_MAX
 from troth.core.model import PromiseState, Task, TaskState
-from troth.core.state import checkpointing
+from troth.core.state import eviction
 from troth.core.state.apply import replay
 from troth.core.state.late_tags import read_tags
 from troth.core.state.shard_state import ShardState
@@ -197,6 +197,29 @@ def test_what_changed_after_its_capture_stays() -> None:
     assert system.restarted().everything() == system.everything()
 
 
+def test_a_promise_is_noted_once_unless_it_was_captured_in_between() -> None:
+    """Created and completed since the last capture it is one row, and one look at it."""
+    system = System(1, now=1_000, store=MemoryStore())
+    for name in ("before", "after"):
+        system.ask(c.CreatePromise(name, 10**15))
+        if name == "before":
+            system.capture(0)
+    changes = system.machines[0].state.changes
+    for name in ("before", "after"):
+        system.ask(c.CompletePromise(name, PromiseState.RESOLVED))
+    assert changes.promises == ["after", "before"]
+    system.write_checkpoint()
+    system.renew()
+    system.evict()
+    assert len(system.machines[0].state.completed) == 2
+    assert system.restarted().everything() == system.everything()
+    system.capture(0)
+    system.write_checkpoint()
+    system.renew()
+    assert system.evict() == 2
+    assert system.restarted().everything() == system.everything()
+
+
 def test_a_capture_in_slices_is_of_the_moment_of_its_last() -> None:
     """What was read before and has changed, come or gone since is as it is then."""
     system = System(1, now=1_000, store=MemoryStore())
@@ -284,7 +307,7 @@ def test_a_promise_that_is_moving_is_found_once() -> None:
 
 def test_forgetting_comes_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """No slice is larger than the limit, and the state is whole between two."""
-    monkeypatch.setattr(checkpointing, "EVICTION_SLICE_COUNT", 3)
+    monkeypatch.setattr(eviction, "EVICTION_SLICE_COUNT", 3)
     system = System(1, now=1_000, store=MemoryStore())
     for number in range(10):
         system.ask(c.CreatePromise(f"p{number}", 10**15))
@@ -294,7 +317,7 @@ def test_forgetting_comes_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     system.renew()
     state = system.machines[0].state
     sizes = []
-    for count in checkpointing.evict(state, system.captures[0]):
+    for count in eviction.evict(state, system.captures[0]):
         sizes.append(count)
         assert len(state.promises) == 10 - sum(sizes)
         assert len(system.search("*", FINAL, {}, 3, 5)) == 10

@@ -135,5 +135,5 @@ def test_tags_that_are_read_late_are_also_those_of_packed_promises() -> None:
     whole = late.whole()
     assert [*whole.smallest({"a": "1"}).above(-1, 9)] == [(0, "p0"), (2, "p2")]
     assert [*whole.smallest({"b": "p2"}).above(-1, 9)] == [(2, "p2")]
-    whole.discard("p2", 2, promises[2].tags or {})
+    whole.discard_all([("p2", 2, promises[2].tags)])
     assert [*whole.smallest({"a": "1"}).above(-1, 9)] == [(0, "p0")]

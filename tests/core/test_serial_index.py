@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from troth.core.limits import EVICTION_SLICE_COUNT
 from troth.core.tables import serial_index
 from troth.core.tables.serial_index import SerialIndex
 
@@ -25,7 +26,9 @@ def small_blocks() -> Iterator[None]:
         yield
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["append", "append", "discard"]), st.integers(1, 40)))
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["append", "append", "discard", "many", "some"]), st.integers(1, 40))
+)
 
 
 @given(STEPS, st.integers(0, 300), st.integers(0, 20))
@@ -38,7 +41,7 @@ def test_the_index_is_a_sorted_dict(
             last += number
             index.append(last, str(last))
             expected[last] = str(last)
-        else:
+        elif action == "discard":
             victim = (
                 number
                 if number % 2
@@ -48,6 +51,12 @@ def test_the_index_is_a_sorted_dict(
             )
             index.discard(victim)
             expected.pop(victim, None)
+        else:  # those of a stretch, or every third of them, and one that is not there
+            start = number % (len(expected) + 1)
+            victims = [*expected][start : start + number : 1 if action == "many" else 3]
+            index.discard_all([*reversed(victims), last + 1])
+            for victim in victims:
+                del expected[victim]
     assert len(index) == len(expected)
 
     assert bool(index) == bool(expected)
@@ -97,12 +106,17 @@ def test_no_step_grows_with_what_is_there(monkeypatch: pytest.MonkeyPatch) -> No
     for serial in serials:
         index.append(serial, "p")
     random.Random(7).shuffle(serials)
+    single, together = serials[:100_000], serials[100_000:]
     longest_s = 0.0
     gc.disable()
     try:
-        for serial in serials:
+        for serial in single:
             before_s = time.thread_time()
             index.discard(serial)
+            longest_s = max(longest_s, time.thread_time() - before_s)
+        for place in range(0, len(together), EVICTION_SLICE_COUNT):
+            before_s = time.thread_time()
+            index.discard_all(together[place : place + EVICTION_SLICE_COUNT])
             longest_s = max(longest_s, time.thread_time() - before_s)
     finally:
         gc.enable()

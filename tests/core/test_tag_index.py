@@ -27,7 +27,7 @@ def test_each_tag_names_its_promises_in_the_order_of_creation(seed: int) -> None
     for serial in range(1, 400):
         if promises and random.random() < 0.45:
             gone = promises.pop(random.choice(list(promises)))
-            index.discard(gone.id, gone.serial, gone.tags or {})
+            index.discard_all([(gone.id, gone.serial, gone.tags)])
         else:
             tags = {"a": random.choice("xyz"), "b": str(serial // (FEW_COUNT + 2)), "c": "1"}
             promise = Promise(str(serial), serial, PENDING, 9, 5, tags=tags)
@@ -38,7 +38,7 @@ def test_each_tag_names_its_promises_in_the_order_of_creation(seed: int) -> None
             assert ids(index, {name: value}) == expected
     assert ids(index, {"c": "1", "d": "1"}) == []
     for promise in promises.values():
-        index.discard(promise.id, promise.serial, promise.tags or {})
+        index.discard_all([(promise.id, promise.serial, promise.tags)])
     assert list(index.items()) == []
 
 
@@ -84,8 +84,7 @@ def test_a_late_index_becomes_what_it_would_have_been(seed: int) -> None:
             promise = promises.pop(name)
             del table[name]
             all_promises.discard(promise.serial)
-            if promise.tags is not None:
-                late.discard(name, promise.serial, promise.tags)
+            late.discard_all([(name, promise.serial, promise.tags)])
         is_loaded = True
         assert set(promises) <= set(late.smallest({"a": "x"}).ids())
     index = late.whole()

@@ -37,6 +37,7 @@ from tests.deploy.containerfile import Stage, read
 from tests.deploy.proxies import replaced
 from tests.deploy.test_containers import IMAGE, manifest_problems
 from tests.deploy.test_systemd import UNITS
+from tests.helpers.nats import ROUTE_PINGS
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.repository import ROOT
 from tests.helpers.server import ServerProcess, free_ports, http_json
@@ -274,6 +275,13 @@ def test_nats_of_kubernetes_is_set_up_as_everywhere() -> None:
     for pod, name in zip(pods, ("nats-1", "nats-2", "nats-3"), strict=True):
         text = text.replace(f"//{pod}.{service}:", f"//<{name}>:")
     assert bare(text.replace("<", "").replace(">", "")) == bare((CLUSTER / "nats.conf").read_text())
+
+
+def test_nats_servers_ping_each_other_as_in_tests() -> None:
+    """What a cut takes to heal is measured so; no server can be asked how it is set up."""
+    for file in (CLUSTER / "nats.conf", ROOT / "docs" / "operate" / "nats.md"):
+        for setting in ROUTE_PINGS.split(", "):
+            assert f"\n{setting}\n" in file.read_text().replace(" " * 2, ""), file
 
 
 @contextlib.contextmanager

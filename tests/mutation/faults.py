@@ -171,7 +171,7 @@ SERVER_FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "a task that changed after its capture leaves memory",
-        "core/state/checkpointing.py",
+        "core/state/eviction.py",
         "if task is None or not task.is_final or task_id in state.changes.tasks:",
         "if task is None or not task.is_final:",
         "core/test_retention.py",

@@ -9,10 +9,17 @@ TEST_PARKED = "shards/test_parked.py"
 WAITING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a promise that changed after its capture leaves memory",
-        "core/state/checkpointing.py",
-        "or kept.get(promise_id) is not row:",
-        "or promise_id not in kept:",
+        "core/state/eviction.py",
+        "row[0] == PACKED and find(promise_id) is row",
+        "row[0] == PACKED and find(promise_id)",
         "core/test_retention.py",
+    ),
+    fault(
+        "a promise that completes while it is captured is not noted again",
+        "core/state/checkpointing.py",
+        "Changes(state.largest_serial)",
+        "Changes(0)",
+        "core/test_checkpointing.py",
     ),
     fault(
         "a promise that completes is still folded, too",
@@ -25,8 +32,8 @@ WAITING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a deleted promise that was packed is read under an id that is in use again",
         TABLE,
-        "            self.recent.pop(promise_id, None)\n\n    def pack",
-        "            pass\n\n    def pack",
+        "                recent.pop(promise_id, None)\n\n    def pack",
+        "                pass\n\n    def pack",
         "core/test_packing.py",
         is_quick=True,
     ),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -116,6 +117,37 @@ def test_memory_is_kept_while_somebody_reads(tmp_path: Path) -> None:
     store.close()
     store.close()
     assert not (tmp_path / "s" / LOCK_NAME).exists()
+
+
+def mapped_bytes(path: Path) -> int:
+    """How much of a file this process has in memory."""
+    found, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_of_file = line.endswith(str(path))
+        elif is_of_file and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say")
+def test_what_was_looked_at_in_a_store_that_another_process_writes_is_given_back(
+    tmp_path: Path,
+) -> None:
+    """It was 23 MB after a minute of checkpoints, each with a look at a few pages that are new."""
+    path = tmp_path.resolve() / "s"
+    store = LmdbStore(path, TABLES)
+    store.commit([("a", b"%d" % number, bytes(2000)) for number in range(2000)])
+    store.close()
+    store = LmdbStore(path, TABLES)
+    view = store.view()
+    assert len(list(view.scan("a", b"", END))) == 2000
+    view.close()
+    assert mapped_bytes(path / DATA_NAME) > 4_000_000
+    store.release_memory()
+    assert mapped_bytes(path / DATA_NAME) == 0
+    assert verify(store) == 2000
+    store.close()
 
 
 @settings(max_examples=60, deadline=None)
@@ -403,6 +435,38 @@ def test_a_lock_file_that_cannot_be_removed_hinders_no_close(
     assert contents(again)["a"] == [(b"key", b"value")]
     again.close()
     assert not (tmp_path / LOCK_NAME).exists()
+
+
+_READER = """
+import sys, time
+from pathlib import Path
+from troth.persistence.checkpoints.store import LmdbStore
+view = LmdbStore(Path(sys.argv[1]), ("a", "b")).view()
+print(view.get("a", b"key"), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_was_killed_while_it_read_keeps_no_pages(tmp_path: Path) -> None:
+    """The next process of a restart reads what another one writes, and may be killed."""
+    store = LmdbStore(tmp_path, TABLES)
+    store.keeps_lock = True
+    store.commit([("a", b"key", b"value")])
+    with subprocess.Popen(
+        [sys.executable, "-c", _READER, str(tmp_path)], stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"b'value'\n"
+        store.commit([("a", b"key", b"another")])
+        environment = store._environment
+        assert environment is not None
+        assert str(reader.pid) in environment.readers()
+        reader.kill()
+        reader.wait()
+    store.commit([("a", b"key", b"one more")])
+    assert str(reader.pid) not in environment.readers()
+    store.close()
+    assert (tmp_path / LOCK_NAME).exists(), "another process has it open"
 
 
 def test_a_scan_back_is_a_scan_the_other_way_round(store: Store) -> None:

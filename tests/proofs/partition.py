@@ -3,6 +3,7 @@
     python -m tests.proofs.partition --nodes 3 --rounds 20 --seed 1
     python -m tests.proofs.partition --nodes 3 --rounds 28 --seed 1 --engine nats
     python -m tests.proofs.partition --nodes 3 --groups 3 --shared --seed 1    # shared_partition.py
+    python -m tests.proofs.partition --engine nats --shared --only leader --rounds 6
 
 Needs root: every node, the database and the clients get a network namespace of their own. The nodes
 have one log in a PostgreSQL server, or in three NATS servers, which have a namespace each and are
@@ -187,6 +188,8 @@ class PartitionProof:
         engine: PartitionedEngine,
     ) -> None:
         self._engine = engine
+        self.only = ""
+        """A part of the names of troubles, if not all of them are brought."""
         self.findings: dict[str, Findings] = {}
         self.histories: dict[str, History] = {kind: [] for kind in KINDS}
         self.problems: list[str] = []
@@ -208,6 +211,11 @@ class PartitionProof:
         """What can happen to the nodes and to what keeps the log."""
         is_one = len(self._engine.machines) == 1
         return TROUBLES if is_one else (*TROUBLES, *TROUBLES_OF_SERVERS)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Return those of the troubles that are brought."""
+        return tuple(one for one in self.troubles if self.only in one)
 
     def run(self, rounds_count: int) -> None:
         """Run all rounds. Raises AssertionError at what is wrong."""
@@ -233,9 +241,10 @@ class PartitionProof:
     def _run_rounds(self, rounds_count: int) -> None:
         self._wait_written(time.monotonic())
         for number in range(rounds_count):
-            self._round(self.troubles[number % len(self.troubles)])
+            self._round(self.chosen[number % len(self.chosen)])
 
-    def _round(self, trouble: str) -> None:
+    def _round(self, trouble: str) -> float:
+        """Bring a trouble once; return for how long, in s."""
         found = self.findings.setdefault(trouble, Findings())
         began_s = time.monotonic()
         cut_off = self._bring(trouble)
@@ -248,6 +257,7 @@ class PartitionProof:
         for node in cut_off:
             self._judge(found, trouble, node)
         time.sleep(2)
+        return healed_s - began_s
 
     def _judge(self, found: Findings, trouble: str, node: PartitionedNode) -> None:
         """Look at what a node has said that was cut off from the database."""
@@ -478,6 +488,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--rounds", type=int, help="by default each trouble once")
+    parser.add_argument(
+        "--only", default="", help="bring troubles only that have this in their name"
+    )
     parser.add_argument("--engine", choices=sorted(ENGINES), default="postgres")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
@@ -497,7 +510,7 @@ def main() -> None:
             machines(*engine_machines, "clients", *names) as network,
             engine_on(network, arguments.groups if arguments.shared else 1) as engine,
         ):
-            proof = run(kind, network, names, arguments.seed, arguments.rounds, engine)
+            proof = run(kind, network, names, arguments, engine)
     except NotPossible as error:
         raise SystemExit(f"not possible here: {error}") from error
     for trouble, found in proof.findings.items():
@@ -514,8 +527,7 @@ def run(
     kind: type[PartitionProof],
     network: Machines,
     names: str,
-    seed: int,
-    rounds_count: int | None,
+    arguments: argparse.Namespace,
     engine: PartitionedEngine,
 ) -> PartitionProof:
     """Run the proof on a network. Raises AssertionError at what is wrong."""
@@ -523,13 +535,13 @@ def run(
         library = build(directory)
         if library is None:
             print("there is no C compiler: no clock is set")
-        arguments = (*engine.arguments, *kind.arguments_of_all(directory))
+        given = (*engine.arguments, *kind.arguments_of_all(directory))
         nodes = [
             PartitionedNode(
                 network,
                 name,
                 directory / name,
-                (*arguments, *kind.arguments_of_one(network.address(name))),
+                (*given, *kind.arguments_of_one(network.address(name))),
                 library,
             )
             for name in names
@@ -537,8 +549,11 @@ def run(
         try:
             for node in nodes:
                 node.start_unready()
-            proof = kind(network, nodes, seed, engine)
-            proof.run(rounds_count or len(proof.troubles))
+            proof = kind(network, nodes, arguments.seed, engine)
+            proof.only = arguments.only
+            if not proof.chosen:
+                raise SystemExit(f"no trouble has {proof.only!r} in its name: {proof.troubles}")
+            proof.run(arguments.rounds or len(proof.chosen))
             proof.clocks_set_count = proof.count_clocks()
         finally:
             for node in nodes:

@@ -189,11 +189,17 @@ class SharedPartitionProof(PartitionProof):
         self._wait_until_spread()
         self._wait_for_writes(time.monotonic())
         for number in range(rounds_count):
-            name = self.troubles[number % len(self.troubles)]
-            self._round(name)
-            print(f"round {number + 1}, {name}: {self.findings[name]}", flush=True)
+            name = self.chosen[number % len(self.chosen)]
+            lasted_s = self._round(name)
+            found = self.findings[name]
+            print(
+                f"round {number + 1}, {name}, for {lasted_s:.1f} s: no writes for "
+                f"{found.without_owner_s[-1]:.1f} s, healed within {found.healed_s[-1]:.1f} s",
+                flush=True,
+            )
 
-    def _round(self, trouble: str) -> None:
+    def _round(self, trouble: str) -> float:
+        """Bring a trouble once; return for how long, in s."""
         found = self.findings.setdefault(trouble, SharedFindings())
         assert isinstance(found, SharedFindings)
         began_s = time.monotonic()
@@ -206,6 +212,7 @@ class SharedPartitionProof(PartitionProof):
         for node in cut_off:
             self._judge(found, trouble, node)
         self._wait_until_spread()
+        return ended_s - began_s
 
     def _judge(self, found: Findings, trouble: str, node: PartitionedNode) -> None:
         """Look at what a node has said that had lost touch."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from troth.core.limits import INTEGER_MAX
@@ -88,6 +88,7 @@ def test_pages_are_what_sorting_everything_gives(world: tuple[dict[int, FakeShar
         before = cursor
 
 
+@settings(deadline=None)
 @given(worlds(), st.data())
 def test_pages_of_large_rows_end_early_and_leave_nothing_out(
     world: tuple[dict[int, FakeShard], int], data: st.DataObject

@@ -31,6 +31,7 @@ from troth.http.sockets.lane import Lane
 from troth.http.sockets.link_sockets import LinkSockets, _LinkSocket
 from troth.http.sockets.listener import SocketListener
 from troth.shards.delivery.polls import Polls
+from troth.shards.mesh.answering import Answering
 from troth.shards.mesh.frames import Kind, encode_frame
 from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.place import encode_hello
@@ -219,12 +220,32 @@ async def test_nobody_is_woken_when_the_other_end_has_read(
         assert events_count <= reads_count
 
 
+async def test_what_a_lonely_create_waits_for_elsewhere_is_sent_before_the_rest_of_a_pass(
+    tmp_path: Path,
+) -> None:
+    left_bytes: list[int] = []
+
+    def look_after(links: LinkSockets) -> None:
+        links.let_go()
+        ends = [one._end for one in links._sockets.values()]
+        left_bytes.extend(len(one.outgoing) for one in ends if isinstance(one, Answering))
+
+    async with serving(tmp_path) as served:
+        served[1].process.mesh.when_let_go = lambda: look_after(served[1].links)
+        for number in range(10):
+            name = id_of(1, f"order-{number}")
+            status, _ = await served[0].ask("POST", "/promises", {"id": name, "timeout": FAR_MS})
+            assert status == 201
+    assert left_bytes
+    assert not any(left_bytes)
+
+
 @dataclass
 class Heard:
     """A loop that keeps what it was last asked to tell of each socket."""
 
     wanted: dict[int, str] = field(default_factory=dict)
-    is_in_pass: bool = True
+    sends_soon: bool = True
 
     def watch(self, number: int) -> None:
         self.wanted[number] = "what comes"

@@ -13,7 +13,12 @@ from typing import Any
 
 import pytest
 
-from troth.persistence.streams.jetstream_connection import JetStreamConnection
+from troth.persistence.streams import jetstream_connection, jetstream_stream
+from troth.persistence.streams.jetstream_connection import (
+    WRONG_LAST_SEQUENCE,
+    JetStreamConnection,
+)
+from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
 from troth.persistence.streams.stream import StreamUnreachable
 
@@ -174,6 +179,13 @@ def _no_responders(answer: bytes) -> list[bytes]:
     return [b"HMSG %s %s %d %d\r\n%s\r\n" % (inbox, sid, len(head), len(head), head)]
 
 
+def _error(answer: bytes, number: int) -> bytes:
+    inbox, sid = answer.split()[1:3]
+    error = {"code": 503, "err_code": number, "description": f"it says {number}"}
+    body = json.dumps({"error": error}).encode()
+    return b"MSG %s %s %d\r\n%s\r\n" % (inbox, sid, len(body), body)
+
+
 def _hang_up(_: bytes) -> list[bytes]:
     raise _HangUp
 
@@ -186,6 +198,8 @@ def _hang_up(_: bytes) -> list[bytes]:
         pytest.param(lambda _: [b"-ERR 'Stale Connection'\r\n"], "connection broke", id="error"),
         pytest.param(lambda answer: [answer.replace(b"{", b"[")], "column", id="no JSON"),
         pytest.param(lambda answer: [answer.replace(b"seq", b"sea")], "'seq'", id="no number"),
+        pytest.param(lambda answer: [_error(answer, 10008)], "it says 10008", id="cut off"),
+        pytest.param(lambda answer: [_error(answer, 10009)], "it says 10009", id="not the leader"),
     ],
 )
 def test_what_is_no_answer_ends_the_connection_and_not_the_next_one(
@@ -199,6 +213,58 @@ def test_what_is_no_answer_ends_the_connection_and_not_the_next_one(
     assert time.monotonic() < begun_s + _LIMIT_MS / 2000, "it is not waited for"
     assert connection.api("INFO")["seq"] == 3
     assert server.connections_count == 2
+
+
+@pytest.mark.parametrize("number", [10008, 10009])
+def test_a_server_that_does_not_know_who_leads_is_left_for_the_next(number: int) -> None:
+    """One that was cut off from the others said so for as long as that lasted, and was asked on."""
+    with _served() as (cut_off, connection), _served() as (other, _):
+        connection._servers.append(f"nats://127.0.0.1:{other.listener.getsockname()[1]}")
+        assert connection.api("INFO")["seq"] == 1
+        cut_off.replies = [lambda answer: [_error(answer, number)]] * 2
+        with pytest.raises(StreamUnreachable, match=f"it says {number}"):
+            connection.api("INFO")
+        assert connection.api_each([("INFO", {})] * 2) == [
+            {"seq": 1, "size": 2},
+            {"seq": 2, "size": 2},
+        ]
+
+        other.replies = [_plain, lambda answer: [_error(answer, number)]]
+        with pytest.raises(StreamUnreachable, match=f"it says {number}"):
+            connection.api_each([("INFO", {})] * 2)
+        cut_off.replies = []
+        assert connection.api("INFO")["seq"] == 3
+        assert (cut_off.connections_count, other.connections_count) == (2, 1)
+
+
+def test_a_leader_that_refuses_and_shows_nothing_is_left_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that was cut off from the others did so for ten seconds, and was asked all the time."""
+    monkeypatch.setattr(jetstream_stream, "JETSTREAM_DOUBT_MS", 0)
+    with _served() as (cut_off, _), _served() as (other, _):
+        ports = [one.listener.getsockname()[1] for one in (cut_off, other)]
+        stream = JetStreamStream(f"nats://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}/a")
+
+        def append(number: int) -> bool:
+            return stream.append(number, 1, b"", is_claim=True)
+
+        cut_off.replies = [lambda answer: [_error(answer, WRONG_LAST_SEQUENCE)]] * 3
+        assert not append(7)
+        assert not append(8), "another frame, of which nothing is known"
+        with pytest.raises(StreamUnreachable, match="shows none in its place"):
+            append(8)
+        assert append(1)
+        for _ in range(2):  # it is not asked although the other one cannot say anything
+            other.replies = [lambda answer: [_error(answer, 10008)]]
+            with pytest.raises(StreamUnreachable, match="it says 10008"):
+                append(9)
+        assert (cut_off.connections_count, other.connections_count) == (1, 2)
+
+        monkeypatch.setattr(jetstream_connection, "JETSTREAM_LEFT_MS", 0)
+        assert append(4)
+        stream.close()
+        assert cut_off.connections_count == 2
 
 
 @pytest.mark.parametrize("piece", [b"", b"MSG ", b"PING\r\n"])
