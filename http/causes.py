@@ -18,6 +18,7 @@ from troth.http.supervision.manager_environment import HandedOverRefused
 from troth.persistence.errors import (
     CheckpointDamaged,
     CheckpointFailed,
+    CheckpointsOvertaken,
     DataDirectoryError,
     DataDirectoryLost,
     LogFailed,
@@ -68,8 +69,17 @@ def is_succeeded(error: BaseException) -> bool:
     from troth.persistence.streams.chain import StreamTrimmed
     from troth.persistence.streams.stream_log import Deposed
 
+    return _is_all(error, Deposed, StreamTrimmed)
+
+
+def is_overtaken(error: BaseException) -> bool:
+    """Return whether a process ended only because the one before it made another checkpoint."""
+    return _is_all(error, CheckpointsOvertaken)
+
+
+def _is_all(error: BaseException, *kinds: type[BaseException]) -> bool:
     raised = [one for one in _leaves(error) if isinstance(one, DataDirectoryError | LogFailed)]
-    return bool(raised) and all(isinstance(one, Deposed | StreamTrimmed) for one in raised)
+    return bool(raised) and all(isinstance(one, kinds) for one in raised)
 
 
 @contextmanager

@@ -46,13 +46,13 @@ from troth.http.sockets.connection_room import relieving_shortages
 from troth.http.sockets.descriptors import PLENTY, DescriptorShares, raise_limit, shares_of
 from troth.http.sockets.doors import Door, addressed, make_doors
 from troth.http.sockets.listener import SocketListener
-from troth.http.sockets.ports import ListenError
+from troth.http.sockets.ports import refuse_exposed
 from troth.http.sockets.slow_side import LateApplication, load_soon
 from troth.http.supervision.seated import Seated, wait_to_serve
 from troth.http.supervision.service_manager import ServiceManager, taken
 from troth.http.wire.principals import OPERATOR
 from troth.persistence.errors import DataDirectoryError
-from troth.persistence.process_memory import prepare_heap
+from troth.persistence.process_memory import file_bytes, prepare_heap, resident_bytes
 from troth.shards.collector import Collector, resting_collector, settle_collector
 from troth.shards.gathered.cuts import GroupStorage
 from troth.shards.storage import OwnedStorage, Storage
@@ -63,12 +63,15 @@ from troth.shards.upkeep.place import watch_place
 from troth.shards.upkeep.tag_reader import read_tags
 
 from .announcement import announce
-from .causes import is_succeeded, keeping_the_cause, problem_of
+from .causes import is_overtaken, is_succeeded, keeping_the_cause, problem_of
 from .log_output import configure_logging, say_failed
 from .parts import Parts
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+
+REPLACED_LIMIT_S: Final = 300.0
+"""A process that was to be replaced and was not makes checkpoints again after this time."""
 
 _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
@@ -101,7 +104,11 @@ def serve(
         if control is not None:
             if settings.mesh_listen is not None:
                 _check_mesh(settings)  # before this process takes the place of another one
-            seated = wait_to_serve(control, load_ahead(settings, _PAGES.make_ahead))
+            seated = wait_to_serve(
+                control,
+                load_ahead(settings, _PAGES.make_ahead),
+                may_follow=settings.mesh_listen is not None,
+            )
             process = seated.seat.process
             configure_logging(settings.log_level, settings.log_format, process=process)
             if seated.seat.processes_count > 1:
@@ -115,6 +122,9 @@ def serve(
         if settings.mesh_listen is not None and is_succeeded(error):
             _log.warning("another node owns the group of this process by now")
             return EXIT_FAILED  # its supervisor starts it again, to stand by
+        if is_overtaken(error):
+            _log.warning("there is a later checkpoint than this process has read")
+            return EXIT_FAILED  # its supervisor starts it again, to read that
         problem = problem_of(error)
         if problem is None:
             raise
@@ -192,28 +202,6 @@ def _owned_elsewhere(settings: Settings, owner: str) -> DataDirectoryError:
     )
 
 
-def _refuse_exposed(settings: Settings) -> None:
-    """Raise ListenError if other machines could connect without credentials."""
-    name = settings.exposed
-    if name is None:
-        return
-    address, command = getattr(settings, name), f"`troth account add NAME --data {settings.data}`"
-    ways = (
-        f"Create an account first ({command}), name users with basic_auth, choose an address of "
-        "this machine only, or set allow_anonymous to admit all clients."
-    )
-    if settings.cluster is not None:  # the command needs a server there
-        ways = (
-            f"Name users with basic_auth; or serve with an address of this machine only (such as "
-            f"--listen 127.0.0.1:{settings.listen.port}) until there is an account ({command}); "
-            "or set allow_anonymous to admit all clients."
-        )
-    raise ListenError(
-        f"Cannot serve: {name} is {address}, which other machines can reach, and no credentials "
-        f"would be required. {ways}"
-    )
-
-
 @contextmanager
 def _closing(storage: Storage) -> Iterator[Storage]:
     """Close a storage at the end of a block; what ended the server counts."""
@@ -240,6 +228,8 @@ async def _serve(
             await Server(settings, storage, doors, shares, manager).run()
             if isinstance(storage, OwnedStorage):
                 storage.keeps_ownership = manager.is_replaced
+        if manager.is_replaced:
+            manager.gone()  # the next process need not wait until all memory is given back
         return
     seated = manager if isinstance(manager, Seated) else None
     with _closing(open_storage(settings, seated)) as storage:
@@ -457,7 +447,7 @@ class Server:
             nursery.start_soon(shared.run)
         self._parts.placement.withhold(credentials.disabled_accounts())
         if credentials.is_open:
-            _refuse_exposed(self.settings)
+            refuse_exposed(self.settings)
 
     async def _accounts(self) -> tuple[list[Account], list[Token]]:
         """Return all accounts and tokens; other processes that have some are waited for."""
@@ -544,10 +534,17 @@ class Server:
             await seated.checkpoint.wait()
             seated.checkpoint = trio.Event()
             self._is_covered = False
-            if self.checkpointer is not None:
-                await self.checkpointer.checkpoint()
-                self._is_covered = True
-            seated.checkpointed()
+            size_bytes = resident_bytes() - file_bytes()
+            checkpointer = self.checkpointer
+            if checkpointer is None:
+                seated.checkpointed(is_covered=False, memory_bytes=size_bytes)
+                continue
+            await checkpointer.checkpoint()
+            self._is_covered = True
+            async with checkpointer.resting():  # the next process reads that one
+                seated.checkpointed(is_covered=True, memory_bytes=size_bytes)
+                with trio.move_on_after(REPLACED_LIMIT_S):
+                    await seated.stays.wait()
 
     async def _stop_when_asked(self, nursery: trio.Nursery, running: list[SocketListener]) -> None:
         await self.stop.wait()
@@ -593,4 +590,6 @@ class Server:
                 seated.is_left or (seated.is_replaced and self._is_covered)
             )
             if self.checkpointer is not None and not is_awaited:
+                if seated is not None:
+                    seated.stays.set()
                 await self.checkpointer.checkpoint(is_last=True)

@@ -201,6 +201,16 @@ class CheckpointFailed(PersistenceError):
         self.cause = error
 
 
+class CheckpointsOvertaken(DataDirectoryError):
+    """Another process has written a checkpoint since this one has read them."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} has later checkpoints than this process has read. Nothing is lost: start it "
+            "again."
+        )
+
+
 class CheckpointDamaged(DataDirectoryError):
     """The checkpoint store holds something other than what was written."""
 

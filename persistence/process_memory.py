@@ -13,6 +13,7 @@ import ctypes
 import os
 import resource
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -27,6 +28,11 @@ _CONTROL_GROUPS: Final = Path("/proc/self/cgroup")
 _CONTROL_GROUP_FILES: Final = Path("/sys/fs/cgroup")
 _LIMIT_NAMES: Final[tuple[str, ...]] = ("memory.max", "memory.high")
 _LIMIT_NAMES_OLD: Final[tuple[str, ...]] = ("memory.limit_in_bytes",)
+_USAGE_NAMES: Final = {
+    _LIMIT_NAMES: ("memory.current", "file"),
+    _LIMIT_NAMES_OLD: ("memory.usage_in_bytes", "total_cache"),
+}
+"""In which file a group says what it has, and under which name what of that are pages of files."""
 _M_ARENA_MAX: Final = -8
 _STACK_BYTES: Final = 2 << 20
 """Of a thread, where address space is limited; usual are 8 MiB."""
@@ -78,6 +84,31 @@ def file_bytes() -> int:
         return 0
 
 
+def available_bytes() -> int:
+    """Return how much more memory programs may have here; 0 where the system does not say.
+
+    In a control group with a limit, what its processes have counts, but for pages of files.
+    """
+    found = _in_meminfo("MemAvailable:") or [0]
+    for directory, names in _control_groups():
+        usage, cache = _USAGE_NAMES[names]
+        used_bytes = _number_in(directory / usage)
+        if used_bytes is not None:
+            used_bytes -= _statistic(directory, cache)
+            limits = (_number_in(directory / name) for name in names)
+            found += [max(one - used_bytes, 0) for one in limits if one]
+    return min(found)
+
+
+def _statistic(directory: Path, name: str) -> int:
+    """Return one number of a control group's statistics; 0 if there is none."""
+    try:
+        lines = (directory / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
+
+
 def resident_bytes() -> int:
     """Return how much memory this process uses; 0 where the system does not say."""
     try:
@@ -121,7 +152,7 @@ _UNLIMITED: Final = MemoryLimits()
 
 def memory_limits() -> MemoryLimits:
     """Return the limits of this process as they are now."""
-    resident = [*_control_group_limits(), *_machine_bytes()]
+    resident = [*_control_group_limits(), *_in_meminfo("MemTotal:")]
     return MemoryLimits(
         _resource_limit(resource.RLIMIT_AS),
         _resource_limit(resource.RLIMIT_DATA),
@@ -141,11 +172,18 @@ def _resource_limit(kind: int) -> int | None:
 
 def _control_group_limits() -> list[int]:
     """Return the limits of this process's control groups, and of those around them."""
+    numbers = (
+        _number_in(directory / name) for directory, names in _control_groups() for name in names
+    )
+    return [limit for limit in numbers if limit]
+
+
+def _control_groups() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield them, and those around them, and how their limits are called."""
     try:
         lines = _CONTROL_GROUPS.read_text().splitlines()
     except OSError:
-        return []
-    found = []
+        return
     for line in lines:
         _, controllers, place = line.split(":", 2)
         root, names = _CONTROL_GROUP_FILES, _LIMIT_NAMES
@@ -155,10 +193,9 @@ def _control_group_limits() -> list[int]:
                 continue
         group = root / place.lstrip("/")
         for directory in (group, *group.parents):
-            found += [limit for name in names if (limit := _number_in(directory / name))]
+            yield directory, names
             if directory == root:
                 break
-    return found
 
 
 def _number_in(path: Path) -> int | None:
@@ -169,12 +206,13 @@ def _number_in(path: Path) -> int | None:
         return None  # "max"; or this group limits nothing
 
 
-def _machine_bytes() -> list[int]:
+def _in_meminfo(name: str) -> list[int]:
+    """Return the bytes that the system says of its memory under a name; nothing if it does not."""
     try:
         lines = _MEMINFO.read_text().splitlines()
     except OSError:
         return []
-    return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith(name)]
 
 
 def prepare_heap() -> None:

@@ -29,8 +29,16 @@ class Child:
         """
         self.process = process
         self.has_loaded = self.is_prepared = False
-        self.has_checkpointed = self.has_drained = False
+        self.may_follow = self.is_following = False
+        """Whether it can have its seat early, and whether it has read all there is then."""
+        self.has_checkpointed = self.is_covered = self.has_drained = False
         self.is_owning = self.is_standing_by = False
+        self.incarnation: int | None = None
+        """That of the seat which it has early."""
+        self.is_gone = False
+        """Whether it answers nothing and changes nothing any more: only its end is left."""
+        self.memory_bytes = 0
+        """What it takes, as it has said with its checkpoint."""
         self.problem: str | None = None
         """What it has said of its end that concerns all."""
         self._lines = Lines()
@@ -58,14 +66,15 @@ class Child:
         """The number that the system gave it."""
         return self._process.pid
 
-    def seat(self, seat: ProcessSeat, ended: Sequence[int]) -> None:
+    def seat(self, seat: ProcessSeat, ended: Sequence[int], *, is_early: bool = False) -> None:
         """Tell it what it is, with its sockets and the lock; before all else, and once.
 
-        `ended` are the incarnations of those that had the seat before.
+        `ended` are the incarnations of those that had the seat before. If it `is_early`, the last
+        one still has it.
         """
         assert not self._unsent, "it is told nothing before"
         self.process, self._given = seat.process, seat.descriptors
-        self._unsent = encode_seat(seat, ended)
+        self._unsent = encode_seat(seat, ended, is_early=is_early)
         self.send_more()
 
     def tell(self, message: Message) -> None:

@@ -26,6 +26,10 @@ CHECKPOINT_LIMIT_S: Final = 60.0
 """How long the old process may take to make a checkpoint, while it serves. If that is not enough,
 it makes one at its end."""
 
+FOLLOW_LIMIT_S: Final = 60.0
+"""How long the next process may take to read all there is, while the old one serves. If that is not
+enough, it reads the rest when that has ended."""
+
 _log = structlog.get_logger("troth.supervisor")
 
 
@@ -35,9 +39,10 @@ class RollingStep(Enum):
     LOADING = 1  # the next program loads its modules
     PREPARING = 2  # it does what else it can before it has its group
     CHECKPOINTING = 3  # the old one makes a checkpoint, so that the next has little to read
-    DRAINING = 4  # the old one finishes what clients have in flight
-    STOPPING = 5  # it ends its group
-    OPENING = 6  # the next one opens it
+    FOLLOWING = 4  # the next one reads all there is, and what the old one goes on to write
+    DRAINING = 5  # the old one finishes what clients have in flight
+    STOPPING = 6  # it ends its group
+    OPENING = 7  # the next one opens it
 
 
 class Parent(Protocol):
@@ -48,6 +53,12 @@ class Parent(Protocol):
 
     def child_of(self, process: int) -> Child | None:
         """Return the process that has a seat now, if there is one."""
+
+    def may_follow(self, old: Child, new: Child) -> bool:
+        """Return whether the next process can follow the old one's group before it has its seat."""
+
+    def seat_early(self, process: int, child: Child) -> None:
+        """Tell the next process its seat, which another one still has."""
 
     def is_in_place(self, process: int) -> bool:
         """Return whether a process serves, or stands by where other nodes may serve its group."""
@@ -112,6 +123,8 @@ class Rolling:
             self._look_at_preparing(now_s)
         elif self._step is RollingStep.CHECKPOINTING:
             self._look_at_checkpoint(now_s)
+        elif self._step is RollingStep.FOLLOWING:
+            self._look_at_following(now_s)
         elif self._step is RollingStep.DRAINING:
             child = self._parent.child_of(self.process)
             if child is not None and (child.has_drained or now_s >= self._ends_s):
@@ -140,14 +153,29 @@ class Rolling:
         is_prepared = self.successor.is_prepared or now_s >= self._ends_s
         if is_prepared and old is not None:
             self._step, self._ends_s = RollingStep.CHECKPOINTING, now_s + CHECKPOINT_LIMIT_S
-            old.has_checkpointed = False
+            old.has_checkpointed = old.is_covered = False
             old.tell({"tell": "checkpoint"})
 
     def _look_at_checkpoint(self, now_s: float) -> None:
-        old = self._parent.child_of(self.process)
-        if old is not None and (old.has_checkpointed or now_s >= self._ends_s):
-            self._step, self._ends_s = RollingStep.DRAINING, now_s + self._drain_s
-            old.tell({"tell": "drain"})
+        old, new = self._parent.child_of(self.process), self.successor
+        assert new is not None, "it is taken only when the old one has ended"
+        if old is None or not (old.has_checkpointed or now_s >= self._ends_s):
+            return
+        if self._parent.may_follow(old, new):
+            self._step, self._ends_s = RollingStep.FOLLOWING, now_s + FOLLOW_LIMIT_S
+            self._parent.seat_early(self.process, new)
+        else:
+            self._drain(old, now_s)
+
+    def _look_at_following(self, now_s: float) -> None:
+        old, new = self._parent.child_of(self.process), self.successor
+        assert new is not None, "it is taken only when the old one has ended"
+        if old is not None and (new.is_following or now_s >= self._ends_s):
+            self._drain(old, now_s)
+
+    def _drain(self, old: Child, now_s: float) -> None:
+        self._step, self._ends_s = RollingStep.DRAINING, now_s + self._drain_s
+        old.tell({"tell": "drain"})
 
     def _look_at_opening(self, now_s: float) -> None:
         life = self._life
@@ -181,6 +209,9 @@ class Rolling:
         self._is_over = True
         if self.successor is not None:
             self.successor.kill()
+        old = self._parent.child_of(self.process)
+        if old is not None:
+            old.tell({"tell": "stay"})
         self._request.answer({"failed": reason}, is_last=True)
         if self.successor is None:
             self._parent.rolled()

@@ -36,8 +36,9 @@ from troth.persistence.errors import DataDirectoryUnwritable, PersistenceError
 from troth.persistence.files import DIRECTORY_MODE, FileLock, LockedDirectory, RealFiles
 
 from .notices import TimedNotices
+from .plan import ServerPlan
 from .requests import SOCKET_PATH_LIMIT_BYTES
-from .supervisor import EXIT_FAILED, ServerPlan, Supervisor
+from .supervisor import EXIT_FAILED, Supervisor
 
 SOCKET_NAME_LIMIT_BYTES: Final = 20
 """The longest name of a socket in the directory for running processes."""

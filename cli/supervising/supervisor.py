@@ -29,19 +29,20 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Final, final
 
 import structlog
 
 from troth.http.supervision.seat import OWNER, Message, ProcessSeat
+from troth.persistence.process_memory import available_bytes
 
 from .children import Child, end_words
 from .leaving import Leaving
 from .lives import Act, Life, LifeStage, Lives
 from .notices import TimedNotices
+from .plan import ServerEnd, ServerPlan
 from .requests import ControlRequest, ControlSocket
 from .rolling import Rolling
 from .signals import signals_received
@@ -67,49 +68,14 @@ _OTHER_LEADS: Final = (
     "server again: it stands by until the other one ends."
 )
 
+ROOM_FACTOR: Final = 1.5
+"""How much more memory there has to be than a process takes, to have it twice for a moment."""
+
 _IMPATIENT: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that end a server which is stopping already: a closing terminal sends SIGHUP twice."""
 
 _SIGNALS_BYTES: Final = 4096
 _log = structlog.get_logger("troth.supervisor")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerPlan:
-    """What is to run. `api` and `poll` have the sockets of each process.
-
-    `command` starts a process. `drain_s` is how long one may take to finish what clients have in
-    flight. `run_directory` is for the sockets of processes; `served_at` is for people. `cluster` is
-    the name of the cluster whose groups these processes have, if they have those of one. `mesh` are
-    the sockets for other nodes, which share the groups, at `mesh_address`. `owns_ports` says that
-    no service manager has `api` and `poll`, too.
-    """
-
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    data: str
-    lock: int
-    run_directory: str
-    api: Sequence[Sequence[socket.socket]]
-    poll: Sequence[Sequence[socket.socket]]
-    api_address: tuple[str, int]
-    poll_address: tuple[str, int] | None
-    drain_s: float
-    served_at: str
-    cluster: str | None = None
-    mesh: Sequence[socket.socket] = ()
-    mesh_address: tuple[str, int] | None = None
-    owns_ports: bool = True
-
-    @property
-    def is_shared(self) -> bool:
-        """Return whether other nodes own some of the groups."""
-        return self.mesh_address is not None
-
-    @property
-    def processes_count(self) -> int:
-        """The number of processes."""
-        return len(self.api)
 
 
 class Phase(Enum):
@@ -118,14 +84,6 @@ class Phase(Enum):
     SERVING = 1
     DRAINING = 2  # what clients have in flight is finished
     STOPPING = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ServerEnd:
-    """How the server has ended. `problem` is one line for an operator, if there was one."""
-
-    status: int
-    problem: str | None
 
 
 @final
@@ -146,6 +104,8 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._lives = Lives.of(plan.processes_count, now_s())
         self._children: dict[int, Child] = {}
+        self._ending: list[Child] = []
+        """Processes that have said that they are gone, until the system has taken them away."""
         self._rolling: Rolling | None = None
         self._leaving: Leaving | None = None
         self._spare = Spare(self.spawn, self._release)
@@ -181,7 +141,7 @@ class Supervisor:
     def _is_running(self) -> bool:
         """Return whether any program is left."""
         is_over = self._lives.are_gone and self._rolling is None and self._spare.child is None
-        return not is_over
+        return not is_over or bool(self._ending)
 
     def _pass(self, due_s: float) -> float:
         """Wait until `due_s`, or for what happens before, and see to it; when to look next."""
@@ -277,6 +237,9 @@ class Supervisor:
                     child.has_loaded = True
                 case "prepared":
                     child.is_prepared = True
+                    child.may_follow = message.get("may_follow", False)
+                case "following":
+                    child.is_following = True
                 case "listening" if is_current:
                     life.is_listening = True
                 case "owning":
@@ -298,9 +261,13 @@ class Supervisor:
                     self._leaving = Leaving(child, life, now_s + self._plan.drain_s)
                 case "checkpointed":
                     child.has_checkpointed = True
+                    child.is_covered = message.get("is_covered", False)
+                    child.memory_bytes = message.get("memory_bytes", 0)
                 case "drained":
                     child.has_drained = True
                     self._end_unasked(child)
+                case "gone":
+                    child.is_gone = life.stage is LifeStage.STOPPING
                 case "fatal":
                     child.problem = str(message.get("problem"))
         self._see_close(child)
@@ -377,15 +344,25 @@ class Supervisor:
         """See to the processes that have ended."""
         for process, child in [*self._children.items()]:
             status = child.exit_status()
-            if status is None:
+            if status is None and not child.is_gone:
                 continue
             self._hear(child, now_s)
-            self._release(child)
+            if status is None:
+                self._ending.append(child)
+            else:
+                self._release(child)
             del self._children[process]
-            self._ended(self._lives.lives[process], child, status, now_s)
-        for child in self._successors():
+            self._ended(self._lives.lives[process], child, status or 0, now_s)
+        for child in [*self._ending]:
             if child.exit_status() is not None:
                 self._release(child)
+                self._ending.remove(child)
+        for child in self._successors():
+            if child.exit_status() is not None:
+                self._hear(child, now_s)
+                self._release(child)
+                if child.problem:
+                    _log.error("the next process has failed", problem=child.problem)
                 assert self._rolling is not None
                 self._rolling.successor_has_ended()
         self._spare.reap(now_s)
@@ -496,22 +473,45 @@ class Supervisor:
             if spare is not None:
                 pid = child.process_id
                 _log.info("the spare process takes its place", process=life.process, pid=pid)
-        self._incarnation = max(self._incarnation + 1, self._now_ns() // 1000)
-        life.started(now_s, self._incarnation)
+        is_seated = child.incarnation is not None
+        life.started(now_s, child.incarnation or self._next_incarnation())
         if child.has_loaded:
             life.heard(now_s)
         self._children[life.process] = child
-        child.seat(self._seat(life), life.gone)
+        if is_seated:
+            child.tell({"tell": "seated", "ended": [*life.gone]})
+        else:
+            child.seat(self._seat(life.process, life.incarnation), life.gone)
         if self._plan.cluster is not None and not self._plan.is_shared:
             child.tell(self._lead_told())
         child.tell(self._peers_told())
 
-    def _seat(self, life: Life) -> ProcessSeat:
-        plan, process = self._plan, life.process
+    def _next_incarnation(self) -> int:
+        self._incarnation = max(self._incarnation + 1, self._now_ns() // 1000)
+        return self._incarnation
+
+    def may_follow(self, old: Child, new: Child) -> bool:
+        """Return whether the next process can follow the old one's group before it has its seat.
+
+        Both have all of its state in memory then.
+        """
+        is_readable = old.is_covered and new.may_follow and self._plan.is_shared
+        return is_readable and available_bytes() >= ROOM_FACTOR * old.memory_bytes
+
+    def seat_early(self, process: int, child: Child) -> None:
+        """Tell the next process its seat, which another one still has."""
+        _log.info("the next process reads the group of the old one", process=process)
+        child.incarnation = self._next_incarnation()
+        life = self._lives.lives[process]
+        child.seat(self._seat(process, child.incarnation), life.gone, is_early=True)
+        child.tell(self._peers_told())
+
+    def _seat(self, process: int, incarnation: int) -> ProcessSeat:
+        plan = self._plan
         return ProcessSeat(
             process=process,
             processes_count=plan.processes_count,
-            incarnation=life.incarnation,
+            incarnation=incarnation,
             data=plan.data,
             lock=plan.lock,
             api=tuple(one.fileno() for one in plan.api[process]),
@@ -573,7 +573,8 @@ class Supervisor:
         for process in sorted(gone) if self._phase is Phase.SERVING else ():
             _log.warning("a process is down", process=process)
         self._told_peers, self._told_serving = peers, serving
-        for child in self._children.values():
+        early = [child for child in self._successors() if child.incarnation is not None]
+        for child in (*self._children.values(), *early):
             child.tell(self._peers_told())
 
     def _tell_unowned(self, at_s: float) -> None:

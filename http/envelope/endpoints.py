@@ -31,6 +31,7 @@ from troth.http.api.rows import (
 )
 from troth.http.api.session_cookies import SessionUse
 from troth.http.api.shards_port import REFUSALS_FROM
+from troth.http.wire.asked_again import AGAIN_HEADER
 from troth.http.wire.errors import ApiError
 from troth.http.wire.principals import OPEN_SCOPES
 from troth.http.wire.requests import Request, Response, json_response
@@ -191,6 +192,7 @@ class EnvelopeHandler(HalvedHandler):
     ) -> Command | Renewals:
         data = decoded(question.decoder, envelope.data)
         asked = OperationCall(question, envelope, data, api.limits, call.headers.trace)
+        asked.is_again = AGAIN_HEADER in call.request.headers
         call.body = asked
         asked.command = command = question.command(asked)
         principal = call.request.principal

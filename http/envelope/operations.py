@@ -65,7 +65,8 @@ class Question(Struct, frozen=True):
 class OperationCall(Struct):
     """One request of an operation: its envelope, its decoded data, the limits that hold for it.
 
-    `command` is what it asks for, once that is known.
+    `command` is what it asks for, once that is known. `is_again` says that it was asked before, and
+    perhaps carried out (`asked_again.py`).
     """
 
     operation: Question
@@ -74,6 +75,7 @@ class OperationCall(Struct):
     limits: RequestLimits
     trace: Trace | None = None
     command: Command | Renewals | None = None
+    is_again: bool = False
 
     @property
     def corr_id(self) -> str:
@@ -213,11 +215,12 @@ def _fence_task(asked: OperationCall) -> Command:
     if data.action.kind == "promise.create":
         creation = f.decoded(_promise_create, data.action.data, place)
         made = _new_promise(creation, asked.limits, place)
-        command = EnsurePromise(*made, fence=fence, trace=asked.trace)
+        command = EnsurePromise(*made, fence=fence, trace=asked.trace, is_again=asked.is_again)
     elif data.action.kind == "promise.settle":
         end = f.decoded(_promise_settle, data.action.data, place)
         promise_id = f.checked_id(end.id, asked.limits, f"{place}.id")
-        command = SettlePromise(promise_id, *_end(end, asked.limits, place), fence=fence)
+        ended = _end(end, asked.limits, place)
+        command = SettlePromise(promise_id, *ended, fence=fence, is_again=asked.is_again)
     else:
         raise refused("data.action.kind: must be promise.create or promise.settle")
     if command.id == data.id:

@@ -34,7 +34,8 @@ def open_storage(settings: Settings, seated: Seated | None = None) -> Storage:
             nats,
             incarnation=seated.seat.incarnation,
             may_claim=seated.may_claim,
-            ended=seated.ended,
+            ended=lambda: seated.ended,
+            is_early=lambda: seated.is_early,
             is_shared=settings.mesh_listen is not None,
         )
     return DirectoryStorage(

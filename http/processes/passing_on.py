@@ -8,12 +8,14 @@ While none can be reached, what would be harmed by a refusal waits for `LONG_WAI
 `POST /` and for workers' streams (envelope.md 1). Others are refused after `SHORT_WAIT_S`.
 
 An owner that is lost before it has begun to answer leaves its client with a request that may have
-been carried out. What may be asked again is, of the next owner; other clients are told (503).
+been carried out. What may be asked again is, of the next owner, with a header that says so; other
+clients are told (503).
 """
 
 import contextlib
 import re
 import socket
+from dataclasses import replace
 from typing import Final, final
 
 import orjson
@@ -24,6 +26,7 @@ from troth.http.links.passed_connections import PassedConnection
 from troth.http.links.stream_carrier import StreamCarrier
 from troth.http.sockets.early_answers import BEGINNING_BYTES, early_answer
 from troth.http.sockets.stream_homes import STREAM_WAIT_S, StreamHomes
+from troth.http.wire.asked_again import AGAIN_HEADER
 from troth.http.wire.errors import ApiError
 from troth.shards.mesh.owners import Owners
 
@@ -57,6 +60,16 @@ def may_be_asked_again(asked: bytes) -> bool:
         return orjson.loads(body)["kind"] in _ASKED_AGAIN
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return False
+
+
+def again(asked: bytes) -> bytes:
+    """Return a request as it is asked once more.
+
+    Without that, a fence that does not hold any more would be refused as if nothing had been done.
+    """
+    line, end, rest = asked.partition(b"\r\n")
+    said = AGAIN_HEADER + b": 1\r\n"
+    return asked if rest.startswith(said) else b"".join((line, end, said, rest))
 
 
 @final
@@ -127,7 +140,7 @@ class PassingOn:
         """Ask for a client elsewhere whose owner was lost, or tell it that it was."""
         asked = passed.received
         is_again = is_whole and may_be_asked_again(asked)
-        if is_again and await self._bring(LONG_WAIT_S, passed):
+        if is_again and await self._bring(LONG_WAIT_S, replace(passed, received=again(asked))):
             return
         answer = early_answer(asked[:BEGINNING_BYTES], ApiError(Code.LINK_BROKEN), self._url)
         with contextlib.suppress(OSError):  # it has gone

@@ -145,12 +145,16 @@ class SharingMember:
 
     async def watch_owner(self) -> None:
         """Look who is there and who owns what, and do what follows from it, until canceled."""
-        is_standing_by = False
+        is_following = is_standing_by = False
         try:
             while True:
-                if not is_standing_by and self._storage.waits_for is not None:
-                    is_standing_by = True
-                    self._seated.stands_by()
+                if self._storage.waits_for is not None:
+                    if not is_following and self._seated.is_early:
+                        is_following = True
+                        self._seated.following()
+                    elif not is_standing_by and not self._seated.is_early:
+                        is_standing_by = True
+                        self._seated.stands_by()
                 if await self._ask(self._look):
                     self._learn()
                 await trio.sleep(LOOK_S)

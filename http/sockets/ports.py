@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from troth.http.settings.kinds import ListenAddress
+from troth.http.settings.settings import Settings
 
 BACKLOG_COUNT: Final = 1024
 """How many connections may wait in a socket's queue."""
@@ -98,3 +99,25 @@ def close_all(opened: Sockets) -> None:
     for sockets in opened:
         for one in sockets:
             one.close()
+
+
+def refuse_exposed(settings: Settings) -> None:
+    """Raise ListenError if other machines could connect without credentials."""
+    name = settings.exposed
+    if name is None:
+        return
+    address, command = getattr(settings, name), f"`troth account add NAME --data {settings.data}`"
+    ways = (
+        f"Create an account first ({command}), name users with basic_auth, choose an address of "
+        "this machine only, or set allow_anonymous to admit all clients."
+    )
+    if settings.cluster is not None:  # the command needs a server there
+        ways = (
+            f"Name users with basic_auth; or serve with an address of this machine only (such as "
+            f"--listen 127.0.0.1:{settings.listen.port}) until there is an account ({command}); "
+            "or set allow_anonymous to admit all clients."
+        )
+    raise ListenError(
+        f"Cannot serve: {name} is {address}, which other machines can reach, and no credentials "
+        f"would be required. {ways}"
+    )

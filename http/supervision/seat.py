@@ -7,21 +7,25 @@ yet: so it may be a spare one, which waits for a seat. The seat is told with the
 lock and the sockets. A process whose socket ends has lost its supervisor, and stops in good order.
 
 From the supervisor: `seat` (open the group and serve; `ended` are the incarnations of those that
-had the seat before), `peers` (the processes that are up, with their incarnations, whether all
-serve, and whether any does, or will again when a restart goes on), `unowned` (some times a second,
-while no process owns the accounts: at `at_s`, a time of the machine's monotonic clock, the one that
-did had ended, and the next had not begun), `lead` (whether group 0 of a cluster is this node's, so
-that the other groups may be, too), `checkpoint` (make one, so that the next process has little to
-read), `drain` (finish what clients have in flight), `stop` (end the group too; `is_replaced` if the
-next process is about to take the seat, `is_left` if another node is about to take the group). From
-a process: `loaded` (it waits for its seat), `prepared` (all is done that can be done before that),
-`alive` (several times a second, while it waits, and then by the loop that serves), `leading` (it
-has come to own group 0 of a cluster, in `epoch`), `follows` (it stands by for the owner of that
-epoch, `node`, which may be its own earlier life), `listening` (others may connect to it), `owning`
-(it is about to own the accounts), `ready`, `stands_by` (it follows a group that another node may
-own), `leaves` (its group is to go to another node), `checkpointed`, `drained`, `status` (one line
-for people), and `fatal`: what ended it concerns all, and says for an operator why the whole server
-stops.
+had the seat before; if it `is_early`, the last of them is still there: read, change nothing, and
+wait for `seated`), `seated` (that one has ended, too), `peers` (the processes that are up, with
+their incarnations, whether all serve, and whether any does, or will again when a restart goes on),
+`unowned` (some times a second, while no process owns the accounts: at `at_s`, a time of the
+machine's monotonic clock, the one that did had ended, and the next had not begun), `lead` (whether
+group 0 of a cluster is this node's, so that the other groups may be, too), `checkpoint` (make one,
+so that the next process has little to read, and then no more), `stay` (it will not be replaced:
+make checkpoints again), `drain` (finish what clients have in flight), `stop` (end the group too;
+`is_replaced` if the next process is about to take the seat, `is_left` if another node is about to
+take the group). From a process: `loaded` (it waits for its seat), `prepared` (all is done that can
+be done before that; if it `may_follow`, it can have its seat early), `following` (it has read all
+there is, early), `alive` (several times a second, while it waits, and then by the loop that
+serves), `leading` (it has come to own group 0 of a cluster, in `epoch`), `follows` (it stands by
+for the owner of that epoch, `node`, which may be its own earlier life), `listening` (others may
+connect to it), `owning` (it is about to own the accounts), `ready`, `stands_by` (it follows a group
+that another node may own), `leaves` (its group is to go to another node), `checkpointed` (if it
+`is_covered`, by a checkpoint of its own; it takes `memory_bytes`), `drained`, `gone` (it answers
+nothing and changes nothing any more), `status` (one line for people), and `fatal`: what ended it
+concerns all, and says for an operator why the whole server stops.
 """
 
 import json
@@ -142,9 +146,10 @@ class Lines:
         return messages
 
 
-def encode_seat(seat: ProcessSeat, ended: Sequence[int] = ()) -> bytes:
+def encode_seat(seat: ProcessSeat, ended: Sequence[int] = (), *, is_early: bool = False) -> bytes:
     """Return the message that goes with the seat's descriptors."""
-    return encode({"tell": "seat", "ended": [*ended], **asdict(seat)})
+    early = {"is_early": True} if is_early else {}
+    return encode({"tell": "seat", "ended": [*ended], **early, **asdict(seat)})
 
 
 def take(environment: MutableMapping[str, str] = os.environ) -> socket.socket:
@@ -168,6 +173,8 @@ class SeatWait:
     def __init__(self, control: socket.socket) -> None:
         self.ended: frozenset[int] = frozenset()
         """The incarnations of those that had the seat before, and are gone."""
+        self.is_early = False
+        """Whether the last process that had the seat is still there."""
         self.early: list[Message] = []
         """What was told right after the seat."""
         self.lines = Lines()
@@ -197,6 +204,7 @@ class SeatWait:
             fields = dict(messages[0])
             self.early = messages[1:]
             self.ended = frozenset(fields.pop("ended"))
+            self.is_early = fields.pop("is_early", False)
             del fields["tell"]
             listed = {key: tuple(found) for key, found in fields.items() if isinstance(found, list)}
             return ProcessSeat(**{**fields, **listed}).with_descriptors(self._given)

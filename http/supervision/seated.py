@@ -37,12 +37,17 @@ MORE_AFTER_S: Final = 0.1
 one in a restart. Any other one is told its seat before it has loaded."""
 
 
-def wait_to_serve(control: socket.socket, more: Iterable[Callable[[], object]] = ()) -> "Seated":
+def wait_to_serve(
+    control: socket.socket,
+    more: Iterable[Callable[[], object]] = (),
+    *,
+    may_follow: bool = False,
+) -> "Seated":
     """Say that this program has loaded, and block until it is to serve.
 
     If that takes long, it does what of `more` there is time for, says so when all is done, and says
-    that it lives. Raises SupervisorGone or SeatRefused. Before the loop: this process does nothing
-    yet.
+    that it lives. If it `may_follow`, it can have its seat while another process still has it.
+    Raises SupervisorGone or SeatRefused. Before the loop: this process does nothing yet.
     """
     control.setblocking(True)
     wait, left, pause_s = SeatWait(control), iter(more), MORE_AFTER_S
@@ -62,7 +67,7 @@ def wait_to_serve(control: socket.socket, more: Iterable[Callable[[], object]] =
                 act()
             elif not is_prepared:
                 is_prepared = True
-                control.sendall(encode({"say": "prepared"}))
+                control.sendall(encode({"say": "prepared", "may_follow": may_follow}))
     except OSError as error:
         raise SupervisorGone from error
 
@@ -78,6 +83,8 @@ class Seated:
         self.seat = seat
         self.checkpoint = trio.Event()
         """Set when a checkpoint is to be made, since this process will be replaced."""
+        self.stays = trio.Event()
+        """Set when this process is not to be replaced any more, though it was told so."""
         self.drain = trio.Event()
         """Set when no new connections are to be taken, and what is in flight to be finished."""
         self.stop = trio.Event()
@@ -95,6 +102,8 @@ class Seated:
         self._leads = False
         self.ended: frozenset[int] = frozenset() if wait is None else wait.ended
         """The incarnations of those that had this seat before, and are gone."""
+        self.is_early = wait is not None and wait.is_early
+        """Whether the last process that had this seat is still there, and has the group."""
         self.is_replaced = False
         """Whether this process ends for the next one to take its seat, which knows of that."""
         self.is_left = False
@@ -135,6 +144,10 @@ class Seated:
         """Say that this process follows its group, which another node may own."""
         self._say({"say": "stands_by"})
 
+    def following(self) -> None:
+        """Say that this process has read all there is of the group that another one still has."""
+        self._say({"say": "following"})
+
     def leaves(self) -> None:
         """Say that the group of this process is to go to another node."""
         self._say({"say": "leaves"})
@@ -161,13 +174,21 @@ class Seated:
         """Say in one line what this process does."""
         self._say({"say": "status", "status": text})
 
-    def checkpointed(self) -> None:
-        """Say that a checkpoint was made, or that none can be."""
-        self._say({"say": "checkpointed"})
+    def checkpointed(self, *, is_covered: bool, memory_bytes: int) -> None:
+        """Say that a checkpoint was made, if this process `is_covered`, or that none can be.
+
+        `memory_bytes` is what the process takes, and the next one will.
+        """
+        said = {"is_covered": is_covered, "memory_bytes": memory_bytes}
+        self._say({"say": "checkpointed", **said})
 
     def drained(self) -> None:
         """Say that nothing of clients is in flight here any more."""
         self._say({"say": "drained"})
+
+    def gone(self) -> None:
+        """Say that this process answers nothing and changes nothing any more, and ends."""
+        self._say({"say": "gone"})
 
     def fatal(self, problem: str) -> None:
         """Say that this process ends, for a reason that concerns all; the loop may be over."""
@@ -221,8 +242,14 @@ class Seated:
             case "unowned":
                 for noticed in self.on_unowned:
                     noticed(message["at_s"])
+            case "seated":
+                self.ended = frozenset(message["ended"])
+                self.is_early = False  # after that: other threads look
             case "checkpoint":
+                self.stays = trio.Event()
                 self.checkpoint.set()
+            case "stay":
+                self.stays.set()
             case "drain":
                 self.drain.set()
             case "stop":

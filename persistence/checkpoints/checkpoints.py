@@ -97,6 +97,15 @@ class Checkpoints:
         """The log sequence up to which all records are covered."""
         return min((header.position for header in self._headers.values()), default=0)
 
+    def is_newest(self) -> bool:
+        """Return whether this is the newest checkpoint: another process may have written one."""
+        with contextlib.closing(self._store.view()) as view:
+            stored = (
+                self._decoder.header(*row) for row in view.scan(rows.HEADERS, b"", b"\xff" * 8)
+            )
+            positions = {header.shard: header.position for header in stored}
+        return positions == {shard: one.position for shard, one in self._headers.items()}
+
     def covered_sequence(self, shard: int) -> int:
         """Return the shard sequence of the last record that is covered."""
         header = self._headers.get(shard)

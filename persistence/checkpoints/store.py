@@ -64,6 +64,8 @@ class LmdbStore:
         self._identity: tuple[int, int] | None = None
         self._tables: dict[str, Any] = {}
         self._environment: lmdb.Environment | None = None
+        self.keeps_lock = False
+        """Whether `close` leaves the lock file: another process has the store open, too."""
         # Views are opened and closed in several threads, and the environment must stay open as
         # long as one of them is.
         self._lock = threading.Lock()
@@ -122,6 +124,7 @@ class LmdbStore:
         self._has_committed = True
         try:
             self.check()
+            environment.reader_check()  # or a process that was killed would keep old pages in use
             with environment.begin(write=True) as transaction:
                 try:
                     self._write(transaction, writes)
@@ -216,6 +219,8 @@ class LmdbStore:
         """See Store. Takes the lock file away: the data directory's own lock is what counts."""
         if self._environment is not None:
             self.leave()
+            if self.keeps_lock:
+                return
             # What is there now has a lock of its own; and on a disk that refuses it, a lock file
             # that stays does no harm, while an error would spoil the server's clean stop.
             with suppress(DataDirectoryLost, OSError):

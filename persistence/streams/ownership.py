@@ -97,11 +97,8 @@ class Ownership(Struct, frozen=True):
         assert standing is not None, f"{occurrence} cannot happen while {self.standing}"
         return standing
 
-    def received(self, frame: StreamFrame, now_ms: int, *, has_ended: bool = False) -> "Ownership":
-        """Note the next frame of the stream, which another node has sent.
-
-        `has_ended`: the process that sent it is known to be gone, so it answers nothing any more.
-        """
+    def received(self, frame: StreamFrame, now_ms: int) -> "Ownership":
+        """Note the next frame of the stream, which another node has sent."""
         assert self.standing is Standing.FOLLOWING, "an owner reads nothing"
         assert frame.number == self.number + 1, "frames are received in order"
         return replace(
@@ -109,11 +106,14 @@ class Ownership(Struct, frozen=True):
             number=frame.number,
             epoch=frame.epoch,
             heard_ms=now_ms,
-            is_free=has_ended or frame.kind is FrameKind.RELEASED,
+            is_free=frame.kind is FrameKind.RELEASED,
         )
 
     def owner_has_ended(self) -> "Ownership":
-        """Note that the process which sent the last frame is known to be gone."""
+        """Note that the process which sent the last frame is known to be gone.
+
+        It answers nothing any more.
+        """
         assert self.standing is Standing.FOLLOWING
         return replace(self, is_free=True)
 

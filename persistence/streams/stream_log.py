@@ -70,7 +70,7 @@ class StreamLog:
 
     `boot_ms` counts durations and never steps; `now_ms` is the time of day. `node` is what others
     are told of this one. `mark` is where to begin reading. As long as `may_claim` says no, the node
-    only follows, even if no node owns the stream; `look_s` says when it looks again. `ended` are
+    only follows, even if no node owns the stream; `look_s` says when it looks again. `ended` gives
     the incarnations of processes that are known to be gone: for those, nothing has to be waited
     for. `features` says what may be written (`features.py`).
     """
@@ -89,7 +89,7 @@ class StreamLog:
         silence_ms: int = STREAM_SILENCE_MS,
         may_claim: Callable[[], bool] = lambda: True,
         look_s: Callable[[], float] = lambda: LOOK_INTERVAL_S,
-        ended: frozenset[int] = frozenset(),
+        ended: Callable[[], frozenset[int]] = frozenset,
         features: int = FEATURES,
     ) -> None:
         """Begin nothing yet; an owner that says nothing for `silence_ms` is replaced."""
@@ -98,6 +98,8 @@ class StreamLog:
         self._may_claim = may_claim
         self._look_s = look_s
         self._ended = ended
+        self._heard_of: int | None = None
+        """The incarnation of the process that sent the last frame that was read."""
         self.agree(features)
         self._node = node
         self._incarnation = incarnation
@@ -198,8 +200,7 @@ class StreamLog:
         decoded = decode_stream_frame(shown[0][1]) if shown else None
         if decoded is None or (decoded[0].number, decoded[1]) != (mark.number, mark.checksum):
             raise another_history(self._stream.name, mark.number, directory)
-        if decoded[0].incarnation in self._ended:
-            self._own = self._own.owner_has_ended()
+        self._heard_of = decoded[0].incarnation
         with self._marks_lock:
             self._marks.append(mark)
 
@@ -214,8 +215,11 @@ class StreamLog:
         engine cannot be reached for too long.
         """
         while self._own.standing is Standing.FOLLOWING:
+            ended = self._ended()  # before it is read: those have written nothing since
             frames = self._read(self._chain.number + 1, pause)
             yield from self._received(frames, pause)
+            if self._heard_of in ended:
+                self._own = self._own.owner_has_ended()
             pause()
             if len(frames) >= _READ_ON_COUNT or (frames and self.waits_for is None):
                 continue  # there may be more
@@ -243,8 +247,8 @@ class StreamLog:
         for number, data in frames:
             self._check_not_trimmed(number, pause)
             frame, records = self._chain.read(number, data)
-            has_ended = frame.incarnation in self._ended
-            self._own = self._own.received(frame, self._boot_ms(), has_ended=has_ended)
+            self._own = self._own.received(frame, self._boot_ms())
+            self._heard_of = frame.incarnation
             self.read_bytes += len(data)
             if self.waits_for is not None:  # it reads what was just written
                 self.skew_ms = frame.time_ms - self._now_ms()

@@ -27,7 +27,8 @@ from troth.persistence.streams.stream import Stream, StreamKeeping, StreamRefuse
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.shards.storage import GroupPlace
 
-from .stream_storage import StreamGroup, StreamStorage
+from .stream_group import StreamGroup
+from .stream_storage import StreamStorage
 from .times import MACHINE_TIMES, Times, asked
 
 log = structlog.get_logger("troth.shards.streams")
@@ -72,7 +73,8 @@ def open_group(
     *,
     incarnation: int,
     may_claim: Callable[[], bool],
-    ended: frozenset[int],
+    ended: Callable[[], frozenset[int]],
+    is_early: Callable[[], bool],
     is_shared: bool = False,
 ) -> StreamStorage:
     """Open the storage of one group of a cluster, for one of several processes. Raises as above.
@@ -85,7 +87,7 @@ def open_group(
     turn = ClaimTurn(MACHINE_TIMES.boot_ms) if is_shared else None
     may_claim = may_claim if turn is None else turn.may_claim
     group = StreamGroup(
-        place, cluster.identity, incarnation, may_claim, ended, cluster.features, turn
+        place, cluster.identity, incarnation, may_claim, ended, cluster.features, turn, is_early
     )
     node = node_name(node, directory)
     storage = StreamStorage(clients.stream, clients.keeping, directory, node=node, group=group)

@@ -7,13 +7,11 @@ takes its place, and the server begins with the newest snapshot that the engine 
 `records` reads the stream, waits until its owner is gone, and ends when this server owns it.
 """
 
-import json
 import os
 import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,6 +21,7 @@ import structlog
 from troth import __version__
 from troth.core.limits import (
     SHARDS_DEFAULT_COUNT,
+    STREAM_LOOK_EXPECTED_MS,
     STREAM_PATIENCE_MS,
 )
 from troth.persistence.checkpoints.checkpoints import Checkpoints
@@ -36,6 +35,7 @@ from troth.persistence.data_directory import (
     lock_directory,
 )
 from troth.persistence.errors import (
+    CheckpointsOvertaken,
     DataDirectoryLost,
     DataDirectoryUnreadable,
     DataDirectoryUnwritable,
@@ -56,7 +56,6 @@ from troth.persistence.snapshots.snapshot_file import Batch, SnapshotError
 from troth.persistence.snapshots.snapshots import Cut, make_cut
 from troth.persistence.streams.chain import ChainMark, StreamDamaged, another_history
 from troth.persistence.streams.features import FEATURES
-from troth.persistence.streams.sharing import ClaimTurn
 from troth.persistence.streams.stream import (
     SnapshotDescription,
     Stream,
@@ -69,39 +68,20 @@ from troth.persistence.streams.stream_log import LOOK_INTERVAL_S, StreamLog
 from troth.persistence.wal.frames import DATA_ID_BYTES
 from troth.persistence.wal.log import LogRecord, LogStatistics
 from troth.shards.committer import BatchWriter, Committer, ThreadWriter
-from troth.shards.storage import GroupPlace, MakeCheckpoint, StreamStatistics
+from troth.shards.storage import MakeCheckpoint, StreamStatistics
 
 from .following import Following
+from .noted_mark import CACHE_NAME, read_mark, write_mark
+from .stream_group import StreamGroup
 from .stream_snapshots import SnapshotUnusable, read_pieces, restore_snapshot
 from .times import MACHINE_TIMES, Answer, Times, asked
 
-CACHE_NAME: Final = "stream.json"
 CHECKPOINTS_NAME: Final = "checkpoints"
 MOVER: Final = "troth data move"
 """Who claims streams to which a directory is moved (`moving.py`); no node has this name."""
 _FETCHES_COUNT: Final = 3
 
 log = structlog.get_logger("troth.shards.streams")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamGroup:
-    """One group of a cluster, and the process that has it on this node.
-
-    `place` is its directory. `identity` is that of the cluster. `incarnation` tells this process
-    from all others; `may_claim` says whether it may try to own the stream now, if it is free.
-    `ended` are those that had the group here before, and are gone. `features` is the cluster's
-    number (`persistence/streams/features.py`). `turn` is there if nodes share the groups: then
-    `may_claim` is its, and a node that stands by says once a second that it does.
-    """
-
-    place: GroupPlace
-    identity: Identity
-    incarnation: int
-    may_claim: Callable[[], bool]
-    ended: frozenset[int] = frozenset()
-    features: int = FEATURES
-    turn: ClaimTurn | None = None
 
 
 class StreamStorage:
@@ -141,6 +121,8 @@ class StreamStorage:
         self.gathers = False
         """Whether appends wait for more records (`persistence/wal/gathering.py`)."""
         self._patience_ms = patience_ms
+        self._group = group
+        self._was_early = self._is_early
         self._is_owned = False
         self.keeps_ownership = False
         self._holds: dict[object, ChainMark | None] = {}
@@ -155,9 +137,10 @@ class StreamStorage:
             self.identity = self._found(stream, shard_count, group)
             if group is not None:
                 _make_directories(self._path.parent, self._path)
-            self.noted = self._read_cache()
+            self.noted = read_mark(self._path, self.data_id, self.place)
             """From where on the stream has what the checkpoints do not cover, if that is known."""
             self._open_checkpoints()
+            self._wait_unless_it_can_follow(stream)
             self._begin(stream)
             self._log = StreamLog(
                 stream,
@@ -169,14 +152,14 @@ class StreamStorage:
                 mark=self.noted,
                 patience_ms=patience_ms,
                 silence_ms=times.silence_ms,
-                may_claim=_always if group is None else group.may_claim,
-                look_s=_usual_look_s if self.turn is None else self.turn.look_s,
-                ended=frozenset() if group is None else group.ended,
+                may_claim=self._may_claim,
+                look_s=self._look_s,
+                ended=frozenset if group is None else group.ended,
                 features=FEATURES if group is None else group.features,
             )
         except BaseException:
             if "_checkpoints" in self.__dict__:  # they were opened
-                self._checkpoints.close()
+                self._close_checkpoints()
             self._lock.close()
             stream.close()
             keeping.close()
@@ -209,6 +192,44 @@ class StreamStorage:
             raise ShardCountMismatch(stream.name, identity.shard_count, shard_count)
         return identity
 
+    @property
+    def _is_early(self) -> bool:
+        """Return whether the process that had the group before still has the directory."""
+        return self._group is not None and self._group.is_early()
+
+    def _wait_unless_it_can_follow(self, stream: Stream) -> None:
+        """Wait while this process is early, unless it needs nothing but to read what is there."""
+        if not self._is_early:
+            return
+        noted = self._noted_with_rows()
+        if noted is not None and noted.number >= self._asked(stream.first):
+            return
+        self._close_checkpoints()
+        while self._is_early:
+            self._times.check_ends()
+            self._times.sleep_s(LOOK_INTERVAL_S)
+        self.noted = read_mark(self._path, self.data_id, self.place)
+        self._open_checkpoints()
+        self._was_early = False
+
+    def _check_checkpoints(self) -> None:
+        """Raise CheckpointsOvertaken if those are not the newest that were read early."""
+        if self._was_early:
+            if not self._checkpoints.is_newest():
+                raise CheckpointsOvertaken(str(self._path))
+            self._was_early = False
+
+    def _may_claim(self) -> bool:
+        if self._is_early:
+            return False
+        self._check_checkpoints()
+        return self._group is None or self._group.may_claim()
+
+    def _look_s(self) -> float:
+        if self._is_early:
+            return STREAM_LOOK_EXPECTED_MS / 1000  # the group is about to be this process's
+        return LOOK_INTERVAL_S if self.turn is None else self.turn.look_s()
+
     def _asked(self, question: Callable[[], Answer]) -> Answer:
         """Ask the engine, again and again for a while. Raises StreamRefused."""
         return asked(question, self.place, self._patience_ms, self._times)
@@ -219,10 +240,13 @@ class StreamStorage:
             self._store, self.identity.data_id, self.identity.shards_of(self.group)
         )
 
+    def _close_checkpoints(self) -> None:
+        self._store.keeps_lock = self.keeps_ownership or self._is_early
+        self._checkpoints.close()
+
     def _begin(self, stream: Stream) -> None:
         """Make sure that the stream has what the checkpoints lack; else begin with a snapshot."""
-        if self.noted is not None and self.noted.next_sequence > self._checkpoints.position + 1:
-            self.noted = None  # its checkpoints are gone
+        self.noted = self._noted_with_rows()
         number = 0 if self.noted is None else self.noted.number
         self._asked(lambda: self.keeping.note_reader(self.node, number, is_starting=True))
         first_number = self._asked(stream.first)
@@ -244,6 +268,13 @@ class StreamStorage:
         if first_number == 1:
             self._refuse_while_moved(stream)
         self.noted = None  # everything is read
+
+    def _noted_with_rows(self) -> ChainMark | None:
+        """Return the mark; None if its checkpoints are gone."""
+        noted = self.noted
+        if noted is not None and noted.next_sequence > self._checkpoints.position + 1:
+            return None
+        return noted
 
     def _refuse_while_moved(self, stream: Stream) -> None:
         """Raise StreamRefused if a directory is being moved here: not all of it has come yet."""
@@ -329,6 +360,9 @@ class StreamStorage:
 
         def pause() -> None:
             self._times.check_ends()
+            if self._is_early:
+                return
+            self._check_checkpoints()
             following.tell()
             if following.is_due():
                 self._catch_up()
@@ -382,8 +416,7 @@ class StreamStorage:
                 self._write_cache(mark)
 
     def _write_cache(self, mark: ChainMark) -> None:
-        fields = {"data_id": self.identity.data_id.hex(), **mark._asdict()}
-        _write_durably(self._path / CACHE_NAME, json.dumps(fields).encode())
+        write_mark(self._path, self.data_id, mark)
         self.noted = mark
 
     @property
@@ -505,29 +538,6 @@ class StreamStorage:
         """Return whether this node has become the owner, and all records were read."""
         return self._is_owned
 
-    def _read_cache(self) -> ChainMark | None:
-        """Return where to begin to read; None if that is not known."""
-        path = self._path / CACHE_NAME
-        try:
-            fields = json.loads(path.read_bytes())
-            data_id = fields.pop("data_id")
-            mark = ChainMark(**fields)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataDirectoryUnreadable(
-                str(path),
-                f"cannot be read ({error})",
-                f"Everything is in {self.place}: start with an empty directory.",
-            ) from error
-        if data_id != self.identity.data_id.hex():
-            raise DataDirectoryUnreadable(
-                str(self._path),
-                f"belongs to other data than {self.place}",
-                "Choose another directory with --data.",
-            )
-        return mark
-
     def statistics(self) -> LogStatistics:
         return self._log.statistics()
 
@@ -539,19 +549,11 @@ class StreamStorage:
 
     def close(self) -> None:
         try:
-            self._checkpoints.close()
+            self._close_checkpoints()
             self._log.close(keeps_ownership=self.keeps_ownership)
             self.keeping.close()
         finally:
             self._lock.close()
-
-
-def _always() -> bool:
-    return True
-
-
-def _usual_look_s() -> float:
-    return LOOK_INTERVAL_S
 
 
 def _number_of(mark: ChainMark | None) -> int:
@@ -576,14 +578,3 @@ def refuse_own_log(directory: Path, name: str) -> None:
                 f"holds a server's own log ({file}), which is not in {name}",
                 "Choose another directory with --data.",
             )
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Replace a file's content, so that a crash leaves the old one or the new one."""
-    fresh = path.with_name(f"{path.name}.tmp")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-    RealFiles().sync_directory(str(path.parent))

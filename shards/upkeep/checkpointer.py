@@ -13,7 +13,8 @@ CheckpointFailed.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -263,6 +264,12 @@ class Checkpointer:
             position = self._store.position
             await self._blocking(lambda: self._finish(position))
             self._note(started, rows_count)
+
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Make no checkpoint in a block: another process reads the last one."""
+        async with self._running:
+            yield
 
     async def _capture(self, shard: Shard) -> Capture:
         """Capture a shard in slices, as many in each pass of the loop as time allows."""

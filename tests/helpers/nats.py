@@ -169,23 +169,30 @@ class NatsCluster:
         timer.start()
 
     def leader(self, stream: str = "troth_frames_0") -> NatsServer:
-        """Return the server that leads a stream, as most of them see it."""
-        seen = Counter(self._leader(server, stream) for server in self.servers if server.is_running)
-        name = seen.most_common(1)[0][0]
-        return next(server for server in self.servers if server.name == name)
+        """Return the server that leads a stream, as most of them see it: wait until they do."""
+        ends_s = time.monotonic() + PATIENCE_S
+        by_name = {server.name: server for server in self.servers}
+        while True:
+            running = [server for server in self.servers if server.is_running]
+            seen = Counter(self._leader(server, stream) for server in running)
+            name, count = seen.most_common(1)[0]
+            if name in by_name and 2 * count > len(running):
+                return by_name[name]
+            assert time.monotonic() < ends_s, seen
+            time.sleep(0.05)
 
     def _leader(self, server: NatsServer, stream: str) -> str:
-        """Return who leads a stream, as a server sees it."""
+        """Return who leads a stream, as a server sees it; nothing if it knows of none."""
         url = f"{server.monitor_url}/jsz?streams=true"
         with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
-            accounts = json.load(answer)["account_details"]
-        (leader,) = (
-            str(one["cluster"].get("leader", ""))
+            accounts = json.load(answer).get("account_details") or ()
+        found = (
+            str(one.get("cluster", {}).get("leader", ""))
             for account in accounts
-            for one in account["stream_detail"]
+            for one in account.get("stream_detail") or ()
             if one["name"] == stream
         )
-        return leader
+        return next(found, "")
 
     def end_outage(self) -> None:
         """Wait until those that were killed for a while have started again."""

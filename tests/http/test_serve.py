@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from troth.http import serve
 from troth.http.api.context import Readiness
 from troth.http.api.dispatch import Dispatcher
 from troth.http.processes import last_answers
@@ -16,7 +15,7 @@ from troth.http.serve import Server
 from troth.http.settings.kinds import ListenAddress
 from troth.http.settings.settings import Settings
 from troth.http.sockets.doors import Door
-from troth.http.sockets.ports import ListenError
+from troth.http.sockets.ports import ListenError, refuse_exposed
 from troth.persistence.errors import LogFailed
 from troth.persistence.wal.log import LogRecord
 from troth.shards.storage import MemoryStorage
@@ -146,4 +145,4 @@ def test_the_first_account_of_a_cluster_needs_a_server_that_is_not_exposed() -> 
         listen=ListenAddress("0.0.0.0", 8001), log="postgresql://h/d", cluster="orders"
     )
     with pytest.raises(ListenError, match=r"--listen 127\.0\.0\.1:8001\) until there is an acc"):
-        serve._refuse_exposed(settings)
+        refuse_exposed(settings)

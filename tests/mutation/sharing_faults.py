@@ -8,6 +8,8 @@ ROOM, PASSED = "http/processes/test_waiting_room.py", "http/links/test_passed_on
 SUPERVISOR = "cli/supervising/supervisor.py"
 RESTARTS = "cli/supervising/test_restart.py"
 SHARING_NODES = "cli/supervising/test_sharing_nodes.py"
+FOLLOWS_BEFORE = "test_the_next_process_follows_its_group_before_the_old_one_is_drained"
+EARLY = "shards/streams/test_early_groups.py"
 ADMISSION, ADMITTED = "http/processes/admission.py", "http/processes/test_admission.py"
 MEMBER, MEMBERS = "http/processes/mesh_member.py", "http/processes/test_mesh_member.py"
 
@@ -127,9 +129,93 @@ SHARING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a restart drains a process before it has made its checkpoint",
         "cli/supervising/rolling.py",
-        "if old is not None and (old.has_checkpointed or now_s >= self._ends_s):",
-        "if old is not None:",
+        "if old is None or not (old.has_checkpointed or now_s >= self._ends_s):",
+        "if old is None:",
         f"{RESTARTS}::test_a_process_makes_a_checkpoint_before_it_is_drained_in_a_restart",
+    ),
+    fault(
+        "a restart drains a process before the next one has read all there is",
+        "cli/supervising/rolling.py",
+        "(new.is_following or now_s >= self._ends_s)",
+        "new",
+        f"{SHARING_NODES}::{FOLLOWS_BEFORE}",
+    ),
+    fault(
+        "a restart that is repeated goes by the checkpoint of the one before",
+        "cli/supervising/rolling.py",
+        "            old.has_checkpointed = old.is_covered = False\n",
+        "",
+        f"{RESTARTS}::test_a_restart_that_is_repeated_waits_for_a_checkpoint_of_its_own",
+    ),
+    fault(
+        "a process that is not replaced after all makes no checkpoints",
+        "cli/supervising/rolling.py",
+        '            old.tell({"tell": "stay"})\n',
+        "            pass\n",
+        f"{SHARING_NODES}::test_a_next_process_that_dies_while_it_follows_leaves_the_old_one",
+    ),
+    fault(
+        "a process reads early though there is no checkpoint to begin with",
+        SUPERVISOR,
+        "is_readable = old.is_covered and new.may_follow",
+        "is_readable = new.may_follow",
+        f"{SHARING_NODES}::test_the_next_process_does_not_follow_where_it_cannot",
+    ),
+    fault(
+        "two processes have a group in memory where there is no room for both",
+        SUPERVISOR,
+        "return is_readable and available_bytes() >= ROOM_FACTOR * old.memory_bytes",
+        "return is_readable",
+        f"{SHARING_NODES}::test_the_next_process_does_not_follow_where_it_cannot",
+    ),
+    fault(
+        "a process claims the group that another one of its node still has",
+        "shards/streams/stream_storage.py",
+        "        if self._is_early:\n            return False\n",
+        "",
+        EARLY,
+    ),
+    fault(
+        "a process that reads early makes checkpoints next to the old one",
+        "shards/streams/stream_storage.py",
+        "            if self._is_early:\n                return\n",
+        "",
+        EARLY,
+    ),
+    fault(
+        "a process that has read early does not see that there is a later checkpoint",
+        "shards/streams/stream_storage.py",
+        "            if not self._checkpoints.is_newest():\n",
+        "            if False:\n",
+        EARLY,
+    ),
+    fault(
+        "a process that is replaced takes the lock of its store away",
+        "shards/streams/stream_storage.py",
+        "self._store.keeps_lock = self.keeps_ownership or self._is_early",
+        "self._store.keeps_lock = False",
+        EARLY,
+    ),
+    fault(
+        "a process that follows does not notice that the owner has ended",
+        "persistence/streams/stream_log.py",
+        "            if self._heard_of in ended:\n",
+        "            if False:\n",
+        "persistence/streams/test_stream_log.py",
+    ),
+    fault(
+        "the next owner is not told that a request is asked again",
+        PASSING,
+        "replace(passed, received=again(asked))",
+        "passed",
+        ROOM,
+    ),
+    fault(
+        "a fence that is asked again is refused though its action was carried out",
+        "http/envelope/endpoints.py",
+        "asked.is_again = AGAIN_HEADER in call.request.headers",
+        "asked.is_again = False",
+        "http/envelope/test_kinds.py",
     ),
     fault(
         "a restart waits until a process serves whose group another node has",
@@ -148,8 +234,8 @@ SHARING_FAULTS: tuple[Fault, ...] = (
     fault(
         "a process that is started again does not know who had its seat",
         SUPERVISOR,
-        "child.seat(self._seat(life), life.gone)",
-        "child.seat(self._seat(life), [])",
+        'child.tell({"tell": "seated", "ended": [*life.gone]})',
+        'child.tell({"tell": "seated", "ended": []})',
         SHARING_NODES,
     ),
     fault(

@@ -290,8 +290,8 @@ STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
         "any process is taken for one that is gone",
         "persistence/streams/stream_log.py",
-        "has_ended = frame.incarnation in self._ended",
-        "has_ended = True",
+        "if self._heard_of in ended:",
+        "if self._heard_of is not None:",
         LOG,
         is_quick=True,
     ),

@@ -51,6 +51,17 @@ def test_a_store_says_its_format_from_the_first_commit_on() -> None:
     assert format_of(store) == b"5"
 
 
+def test_it_is_known_whether_another_process_has_written_a_checkpoint_since() -> None:
+    store = MemoryStore()
+    Checkpoints(store, DATA_ID, 1).write([capture()])
+    read = Checkpoints(store, DATA_ID, 1)
+    assert read.is_newest()
+    header = replace(capture().header, sequence=2, position=2)
+    Checkpoints(store, DATA_ID, 1).write([capture(header=header)])
+    assert not read.is_newest()
+    assert Checkpoints(store, DATA_ID, 1).is_newest()
+
+
 @pytest.mark.parametrize("version", [b"1", b"3", b"6"])
 def test_another_format_is_refused(version: bytes) -> None:
     store = MemoryStore()

@@ -59,6 +59,47 @@ def test_headroom_is_what_the_tightest_limit_leaves(
 @pytest.mark.parametrize(
     ("groups", "files", "expected_bytes"),
     [
+        ("0::/a", {"a/memory.max": "7000", "a/memory.current": "4000"}, 3000),
+        (
+            "0::/a",
+            {
+                "a/memory.max": "7000",
+                "a/memory.current": "6500",
+                "a/memory.stat": "anon 1000\nfile 5000\nfile_mapped 9",
+            },
+            5500,
+        ),
+        ("0::/a", {"a/memory.max": "7000", "a/memory.current": "9000"}, 0),
+        ("0::/a", {"a/memory.max": "max", "a/memory.current": "9000"}, 5000 * 1024),
+        (
+            "4:cpu,memory:/a",
+            {
+                "memory/a/memory.limit_in_bytes": "6000",
+                "memory/a/memory.usage_in_bytes": "5000",
+                "memory/a/memory.stat": "cache 7\ntotal_cache 1000",
+            },
+            2000,
+        ),
+        ("0::/", {}, 5000 * 1024),
+    ],
+)
+def test_what_is_left_counts_what_all_have(
+    groups: str,
+    files: dict[str, str],
+    expected_bytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _control_groups(groups, files, tmp_path, monkeypatch)
+
+    assert process_memory.available_bytes() == expected_bytes
+    (tmp_path / "meminfo").unlink()
+    assert process_memory.available_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected_bytes"),
+    [
         ("0::/a/b", {"a/memory.max": "7000", "a/b/memory.max": "max"}, 7000),
         ("0::/a/b", {"a/memory.max": "7000", "a/b/memory.high": "5000"}, 5000),
         ("0::/elsewhere", {"memory.max": "3000"}, 3000),
@@ -74,13 +115,21 @@ def test_control_groups_limit_memory(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    _control_groups(groups, files, tmp_path, monkeypatch)
+
+    assert process_memory.memory_limits().resident_bytes == expected_bytes
+
+
+def _control_groups(
+    groups: str, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let a process be in control groups, whose files say this."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     (tmp_path / "cgroup").write_text(groups + "\n")
-    (tmp_path / "meminfo").write_text("MemTotal:   9000 kB\nMemFree:   10 kB\n")
+    lines = ("MemTotal:   9000 kB", "MemFree:   10 kB", "MemAvailable: 5000 kB")
+    (tmp_path / "meminfo").write_text("\n".join(lines))
     monkeypatch.setattr(process_memory, "_CONTROL_GROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(process_memory, "_CONTROL_GROUP_FILES", tmp_path)
     monkeypatch.setattr(process_memory, "_MEMINFO", tmp_path / "meminfo")
-
-    assert process_memory.memory_limits().resident_bytes == expected_bytes

@@ -437,6 +437,38 @@ def test_a_lock_file_that_cannot_be_removed_hinders_no_close(
     assert not (tmp_path / LOCK_NAME).exists()
 
 
+_READER = """
+import sys, time
+from pathlib import Path
+from troth.persistence.checkpoints.store import LmdbStore
+view = LmdbStore(Path(sys.argv[1]), ("a", "b")).view()
+print(view.get("a", b"key"), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_was_killed_while_it_read_keeps_no_pages(tmp_path: Path) -> None:
+    """The next process of a restart reads what another one writes, and may be killed."""
+    store = LmdbStore(tmp_path, TABLES)
+    store.keeps_lock = True
+    store.commit([("a", b"key", b"value")])
+    with subprocess.Popen(
+        [sys.executable, "-c", _READER, str(tmp_path)], stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"b'value'\n"
+        store.commit([("a", b"key", b"another")])
+        environment = store._environment
+        assert environment is not None
+        assert str(reader.pid) in environment.readers()
+        reader.kill()
+        reader.wait()
+    store.commit([("a", b"key", b"one more")])
+    assert str(reader.pid) not in environment.readers()
+    store.close()
+    assert (tmp_path / LOCK_NAME).exists(), "another process has it open"
+
+
 def test_a_scan_back_is_a_scan_the_other_way_round(store: Store) -> None:
     """Whatever the ends of the range are, keys or between keys."""
     assert list(store.view().scan_back("a", b"", END)) == []

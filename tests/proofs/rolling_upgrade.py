@@ -50,6 +50,9 @@ _LOOK_S: Final = 0.25
 _FALL_COUNT: Final = 2
 _LOOK_LIMIT_S: Final = 2.0
 _RESETS_LIMIT_COUNT: Final = 2
+_ANSWER_LIMIT_S: Final = 10.0
+MISSING_LIMIT_S: Final = 60.0
+"""For how long it is looked again whether a promise that was acknowledged is there."""
 
 
 class Balancer:
@@ -211,8 +214,40 @@ class Upgrade:
 
     def missing(self) -> list[str]:
         """Return what was acknowledged, and is not there."""
-        with contextlib.closing(Client(self._nodes.nodes[NAMES[0]])) as client:
-            return [one for one in self._made if client.ask("GET", f"/promises/{one}")[0] != 200]
+        node = self._nodes.nodes[NAMES[0]]
+        with contextlib.closing(Looking(lambda: Client(node, _ANSWER_LIMIT_S))) as looking:
+            return [one for one in self._made if not looking.is_there(one)]
+
+
+class Looking:
+    """Looks whether promises are there. What is no answer to that is asked again, for a while."""
+
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = connect
+        self._client: Client | None = None
+
+    def is_there(self, identifier: str) -> bool:
+        """Return whether a promise is there."""
+        ends_s = time.monotonic() + MISSING_LIMIT_S
+        while (status := self._asked(f"/promises/{identifier}")) not in (200, 404):
+            assert time.monotonic() < ends_s, f"is {identifier} there? {status}"
+            time.sleep(_LOOK_S)
+        return status == 200
+
+    def _asked(self, path: str) -> int | str:
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client.ask("GET", path)[0]
+        except (OSError, HTTPException) as error:
+            self.close()
+            return repr(error)
+
+    def close(self) -> None:
+        """End the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
 
 @contextmanager

@@ -390,6 +390,21 @@ async def test_one_is_made_when_the_log_has_grown_and_when_time_has_passed(
         nursery.cancel_scope.cancel()
 
 
+async def test_none_is_made_while_another_process_reads_the_last_one(
+    autojump_clock: object,
+) -> None:
+    disk = Disk()
+    async with life(disk, interval_ms=5_000) as one, trio.open_nursery() as nursery:
+        nursery.start_soon(one.checkpointer.run)
+        await fill(one.shards, 1)
+        async with one.checkpointer.resting():
+            await trio.sleep(60)
+            assert disk.store.commits_count == 0
+        await trio.sleep(1)
+        assert disk.store.commits_count == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_last_checkpoint_drops_nothing_from_memory() -> None:
     """Nobody would have anything of that: the process ends."""
     disk = Disk()

@@ -352,6 +352,7 @@ def _a_node_is_restarted_under_load(two: SharedNodes) -> None:
         seen = stop(clients)
     assert [one.get("restarted") for one in answers] == [0, 1, None]
     assert answers[-1] == {"done": True}
+    assert "the next process reads the group of the old one" in node.log(), "it owns one"
     assert set(before).isdisjoint(node.child_ids())
     assert len(seen) > 20
     unexpected = [one for one in seen if not one.is_expected]

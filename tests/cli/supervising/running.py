@@ -128,6 +128,12 @@ class Supervised:
         """Return the processes that are there."""
         return [one["pid"] for one in self.processes() if one["pid"]]
 
+    def seatless(self) -> list[int]:
+        """Return the processes that wait for a seat."""
+        number = self.process.pid
+        children = Path(f"/proc/{number}/task/{number}/children").read_text()
+        return sorted({*map(int, children.split())} - {*self.pids()})
+
     def are_up(self) -> bool:
         """Return whether all processes are."""
         return all(one["up"] for one in self.processes())

@@ -8,9 +8,13 @@ The environment's `NO_LOAD` names a file: while it is there, no process loads, b
 is a file `no-prepare` beside it, one that waits for its seat does not become prepared, and makes a
 file `preparing`. Files in the data directory, `NAME-k`, say how process k starts: `no-start` (it
 ends when it has its seat), `stands-by` (it serves nothing). While there is a file `no-checkpoint`,
-no process makes one. A process whose group went to another node leaves a file `left-k`, and one
-that keeps it for the next process `kept-k`. In `serving-k` is what process k was told, one after
-the other, of whether any process serves.
+no process makes one; one that was told to leaves a file `checkpointing-k`. Its checkpoint does not
+cover it while there is a file `not-covered`, and it takes as many bytes as a file `large` says. One
+that has its seat early leaves a file `early-k`, and has not read all there is while there is a file
+`no-following`; the one before it leaves a file `stayed-k` when it is not replaced after all. One
+that was replaced does not end while there is a file `lingers`. A process whose group went to
+another node leaves a file `left-k`, and one that keeps it for the next process `kept-k`. In
+`serving-k` is what process k was told, one after the other, of whether any process serves.
 """
 
 import errno
@@ -25,6 +29,9 @@ import trio
 
 from troth.http.supervision.seat import OWNER, take
 from troth.http.supervision.seated import Seated, wait_to_serve
+
+LONG_S = 120.0
+"""A test that has failed leaves no process behind for longer."""
 
 
 class StandIn:
@@ -53,6 +60,7 @@ class StandIn:
         """Serve until told to stop."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.seated.run)
+            await self.follow()
             sockets = (*self.seated.handed_over.api, *self.seated.handed_over.poll)
             listeners = [
                 trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets
@@ -76,14 +84,41 @@ class StandIn:
             for word, is_so in (("left", self.seated.is_left), ("kept", self.seated.is_replaced)):
                 if is_so:
                     (Path(self.seated.seat.data) / f"{word}-{self.seated.seat.process}").touch()
+            if self.seated.is_replaced:
+                self.seated.gone()
+                while (Path(self.seated.seat.data) / "lingers").exists():  # noqa: ASYNC110
+                    await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
 
-    async def checkpoint(self) -> None:
-        """Say that there is a checkpoint, when it is asked for and may be."""
-        await self.seated.checkpoint.wait()
-        while (Path(self.seated.seat.data) / "no-checkpoint").exists():  # noqa: ASYNC110
+    async def follow(self) -> None:
+        """Read as long as another process has the seat, unless a file says that it lags behind."""
+        seat = self.seated.seat
+        if not self.seated.is_early:
+            return
+        (Path(seat.data) / f"early-{seat.process}").touch()
+        while (Path(seat.data) / "no-following").exists():  # noqa: ASYNC110
             await trio.sleep(0.02)
-        self.seated.checkpointed()
+        self.seated.following()
+        while self.seated.is_early:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+    async def checkpoint(self) -> None:
+        """Say that there is a checkpoint, whenever it is asked for and may be."""
+        data = Path(self.seated.seat.data)
+        while True:
+            await self.seated.checkpoint.wait()
+            self.seated.checkpoint = trio.Event()
+            (data / f"checkpointing-{self.seated.seat.process}").touch()
+            while (data / "no-checkpoint").exists():  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            large = data / "large"
+            self.seated.checkpointed(
+                is_covered=not (data / "not-covered").exists(),
+                memory_bytes=int(large.read_text()) if large.exists() else 1,
+            )
+            with trio.move_on_after(LONG_S):
+                await self.seated.stays.wait()
+                (data / f"stayed-{self.seated.seat.process}").touch()
 
     async def accept(self, listeners: list[trio.SocketListener], nursery: trio.Nursery) -> None:
         """Take connections until there are to be no more."""
@@ -138,8 +173,7 @@ class StandIn:
         if word == "leaves":
             self.seated.leaves()
         if word == "hold":
-            # At most this long: a test that has failed leaves no process behind.
-            with trio.move_on_after(120):
+            with trio.move_on_after(LONG_S):
                 while not (Path(self.seated.seat.data) / "release").exists():  # noqa: ASYNC110
                     await trio.sleep(0.02)
         if word == "slow":
@@ -175,7 +209,7 @@ def main() -> None:
     if Path(os.environ.get("NO_LOAD", "/nowhere")).exists():
         sys.exit(3)
     unprepared = Path(os.environ.get("NO_LOAD", "/nowhere")).with_name("no-prepare")
-    seated = wait_to_serve(control, _until_prepared(unprepared))
+    seated = wait_to_serve(control, _until_prepared(unprepared), may_follow=True)
     seat = seated.seat
     data = Path(seat.data)
     if (data / f"no-start-{seat.process}").exists():

@@ -1,8 +1,9 @@
 """A server under the real supervisor: `supervised.py SETTINGS PROCESSES [COMMAND...]`.
 
 Without a command its processes are stand-ins. In the environment `SPARE_AFTER_S` is how soon there
-is a spare process, `KILL_AFTER_S` how soon one that says nothing is killed, and `PREPARE_LIMIT_S`
-how long the next process of a restart may prepare itself.
+is a spare process, `KILL_AFTER_S` how soon one that says nothing is killed, `PREPARE_LIMIT_S`
+how long the next process of a restart may prepare itself, and `FOLLOW_LIMIT_S` how long it may
+follow its group.
 """
 
 import json
@@ -24,6 +25,8 @@ def main() -> int:
         spare.AFTER_S = float(os.environ["SPARE_AFTER_S"])  # type: ignore[misc]
     if "PREPARE_LIMIT_S" in os.environ:
         rolling.PREPARE_LIMIT_S = float(os.environ["PREPARE_LIMIT_S"])  # type: ignore[misc]
+    if "FOLLOW_LIMIT_S" in os.environ:
+        rolling.FOLLOW_LIMIT_S = float(os.environ["FOLLOW_LIMIT_S"])  # type: ignore[misc]
     if "KILL_AFTER_S" in os.environ:
         lives.KILL_AFTER_S = float(os.environ["KILL_AFTER_S"])  # type: ignore[misc]
     settings = load(None, {}, json.loads(sys.argv[1]))

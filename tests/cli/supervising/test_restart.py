@@ -98,6 +98,36 @@ def test_a_process_makes_a_checkpoint_before_it_is_drained_in_a_restart(
     assert set(pids).isdisjoint(server.pids())
 
 
+def test_a_restart_that_is_repeated_waits_for_a_checkpoint_of_its_own(server: Supervised) -> None:
+    """The first one ends early when the old process is to make one, which it does all the same."""
+    unmade, asked_for = server.data / "no-checkpoint", server.data / "checkpointing-0"
+    unmade.touch()
+    pids = server.pids()
+    answered: list[dict[str, Any]] = []
+    restarting = threading.Thread(target=lambda: answered.extend(restart(server)))
+    restarting.start()
+    until(asked_for.exists, "the old process is to make a checkpoint")
+    (successor,) = server.seatless()
+    os.kill(successor, signal.SIGKILL)
+    restarting.join()
+    assert "the next program of process 0 has ended" in answered[-1]["failed"]
+    asked_for.unlink()
+    unmade.unlink()
+    time.sleep(1)  # it says that it has made the checkpoint
+    assert server.pids() == pids
+
+    unmade.touch()
+    restarting = threading.Thread(target=lambda: answered.extend(restart(server)))
+    restarting.start()
+    until(asked_for.exists, "it is to make another one")
+    time.sleep(1)
+    assert {server.ask()["pid"] for _ in range(30)} == {*pids}
+    unmade.unlink()
+    restarting.join()
+    assert answered[-1] == {"done": True}
+    assert set(pids).isdisjoint(server.pids())
+
+
 def test_a_restart_does_not_wait_for_a_process_that_never_says_that_it_is_prepared(
     tmp_path: Path,
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.supervising.running import Supervised, until
+from tests.cli.supervising.test_supervisor import is_alive
 from tests.helpers.shared_nodes import write_secret
 from troth.cli.supervising.restart import asked
 from troth.http.identity.operator_key import FILE_NAME, derived
@@ -83,6 +84,86 @@ def test_a_restart_replaces_those_that_serve_and_those_that_stand_by(node: Super
     assert (node.data / "kept-0").exists(), "the next process has its group"
     assert not (node.data / "left-0").exists()
     assert not node.logged("a process has ended")
+
+
+@contextlib.contextmanager
+def _restarting(node: Supervised) -> Iterator[list[dict[str, Any]]]:
+    """Restart processes during a block; give the list of answers, which is whole after it."""
+    answered: list[dict[str, Any]] = []
+    restarting = threading.Thread(
+        target=lambda: answered.extend(asked(node.data, {"ask": "restart"}))
+    )
+    restarting.start()
+    yield answered
+    restarting.join()
+
+
+def test_the_next_process_follows_its_group_before_the_old_one_is_drained(
+    node: Supervised,
+) -> None:
+    before, lags_behind = node.processes(), node.data / "no-following"
+    lags_behind.touch()
+    with _restarting(node) as answered:
+        until((node.data / "early-0").exists, "it has its seat early")
+        time.sleep(0.5)
+        assert node.processes() == before
+        assert node.ask()["incarnation"] == before[0]["incarnation"]
+        assert not (node.data / "kept-0").exists()
+        lags_behind.unlink()
+    assert answered[-1] == {"done": True}
+    assert node.ask()["ended"] == [before[0]["incarnation"]]
+    assert not (node.data / "stayed-0").exists()
+    assert node.end() == 0
+
+
+def test_a_next_process_that_dies_while_it_follows_leaves_the_old_one(node: Supervised) -> None:
+    """It is told that it stays: it makes checkpoints again."""
+    before = node.processes()
+    (node.data / "no-following").touch()
+    with _restarting(node) as answered:
+        until((node.data / "early-0").exists, "it has its seat early")
+        (successor,) = node.seatless()
+        os.kill(successor, signal.SIGKILL)
+    assert "the next program of process 0 has ended" in answered[-1]["failed"]
+    until((node.data / "stayed-0").exists, "the old one is told that it stays", 30)
+    assert node.processes() == before
+    (node.data / "no-following").unlink()
+    assert list(asked(node.data, {"ask": "restart"}))[-1] == {"done": True}
+
+
+@pytest.mark.parametrize("what", ["not-covered", "large", "slow"])
+def test_the_next_process_does_not_follow_where_it_cannot(tmp_path: Path, what: str) -> None:
+    """There is no checkpoint that it could begin with, or too little memory for both of them.
+
+    One that takes too long reads the rest when the old one has ended.
+    """
+    data = tmp_path / "data"
+    data.mkdir(0o700)
+    (data / what).write_text(str(1 << 60))
+    (data / "no-following").touch()
+    settings = _settings(write_secret(tmp_path))
+    with Supervised(tmp_path, environment={"FOLLOW_LIMIT_S": "0.5"}, **settings) as node:
+        node.wait_ready()
+        with _restarting(node) as answered:
+            until((data / "kept-0").exists, "the old one is not waited for any longer")
+            (data / "no-following").unlink()
+        assert answered[-1] == {"done": True}
+        assert (data / "early-0").exists() is (what == "slow")
+        assert node.end() == 0
+
+
+def test_an_end_that_takes_long_is_not_waited_for(node: Supervised) -> None:
+    """A process that has said that it is gone only gives its memory back to the system."""
+    pid = node.processes()[0]["pid"]
+    lingers = node.data / "lingers"
+    lingers.touch()
+    assert list(asked(node.data, {"ask": "restart"}))[-1] == {"done": True}
+    assert is_alive(pid)
+    assert node.are_up()
+    lingers.unlink()
+    until(lambda: not is_alive(pid), "its end")
+    assert not node.logged("a process has ended")
+    assert node.end() == 0
 
 
 @contextlib.contextmanager

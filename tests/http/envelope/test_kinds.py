@@ -278,6 +278,28 @@ async def test_other_refusals(kind: str, data: dict[str, Any], status: int) -> N
         assert (await conversation.say(kind, data)).status == status
 
 
+async def test_what_a_node_asks_again_is_answered_as_it_was_though_the_fence_is_gone() -> None:
+    """A client whose owner was lost heard nothing: 409 would tell it that nothing was done."""
+    async with running() as world:
+        conversation = await prepared(world)
+        again = Conversation(world, {"troth-asked-again": "1"})
+        child = {"id": "child", "timeoutAt": FAR_MS}
+        held = {"id": "acquired", "version": 1}
+        create = {**held, "action": {"kind": "promise.create", "data": child}}
+        settled = {"id": "child", "state": "resolved", "value": {"data": "MQ=="}}
+        settle = {**held, "action": {"kind": "promise.settle", "data": settled}}
+        other = {**held, "action": {"kind": "promise.create", "data": {**child, "id": "other"}}}
+        done = [await conversation.good("task.fence", **one) for one in (create, settle)]
+        await conversation.good("task.release", **held)
+
+        assert (await conversation.say("task.fence", create)).status == 409
+        for asked, first in zip((create, settle), done, strict=True):
+            shown = (await again.good("task.fence", **asked))["action"]
+            assert shown["head"]["status"] == 200
+            assert shown["data"]["promise"]["id"] == first["action"]["data"]["promise"]["id"]
+        assert (await again.say("task.fence", other)).status == 409, "that was not done"
+
+
 async def test_a_fence_whose_action_fails_succeeds_itself() -> None:
     async with running() as world:
         conversation = await prepared(world)

@@ -78,7 +78,11 @@ class Seat:
         self.process = process
         self.processes_count = GROUPS_COUNT
         self.incarnation = 77
+        self.is_early = False
         self.said: list[str] = []
+
+    def following(self) -> None:
+        self.said.append("following")
 
     def stands_by(self) -> None:
         self.said.append("stands by")
@@ -159,6 +163,24 @@ async def test_it_finds_the_others_and_its_place_among_those_that_claim(
     assert one.seat.said == ["stands by"]
     await one.member.run()
     assert one.book.held[1][:3] == (1, "a", 4)
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_follows_a_group_that_another_process_has_says_so(
+    nursery: trio.Nursery,
+) -> None:
+    """If another node owns the group when it has its seat, it stands by like any other."""
+    one = Member(group=1)
+    one.seat.is_early = True
+    nursery.start_soon(one.member.watch_owner)
+    await _until(lambda: "a" in one.book.there)
+    assert not one.seat.said
+    one.storage.waits_for = "a"
+    await _until(lambda: one.seat.said)
+    assert one.seat.said == ["following"]
+    one.seat.is_early = False
+    await _until(lambda: len(one.seat.said) > 1)
+    assert one.seat.said == ["following", "stands by"]
     nursery.cancel_scope.cancel()
 
 

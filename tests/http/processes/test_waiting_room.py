@@ -12,7 +12,7 @@ from troth.http.api.context import Api, Readiness
 from troth.http.documents.table import API_ENDPOINTS
 from troth.http.links.passed_connections import PassedConnection
 from troth.http.processes import passing_on, waiting_room
-from troth.http.processes.passing_on import PassingOn, may_be_asked_again
+from troth.http.processes.passing_on import PassingOn, again, may_be_asked_again
 from troth.http.processes.waiting_room import WaitingRoom
 from troth.http.settings.settings import Settings
 from troth.http.sockets.descriptors import PLENTY
@@ -224,7 +224,10 @@ async def test_what_may_be_asked_again_is_when_the_owner_was_lost(
         lost = world.passing.lost
         await lost(PassedConnection(0, theirs, fence, None), is_whole=True)
         assert ours.recv(4096) == ANSWER
-        assert world.carrier.brought == [(0, fence, None)]
+        first, rest = fence.split(b"\r\n", 1)
+        said = first + b"\r\ntroth-asked-again: 1\r\n" + rest
+        assert world.carrier.brought == [(0, said, None)]
+        assert again(said) == said
         await lost(PassedConnection(0, theirs, claim, None), is_whole=True)
         answer = ours.recv(4096)
         assert answer.startswith(b"HTTP/1.1 503")

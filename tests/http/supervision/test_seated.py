@@ -83,6 +83,40 @@ def test_a_seat_is_taken_from_the_environment(
         one.close()
 
 
+async def test_a_seat_that_another_process_still_has_is_its_own_later(
+    seat: ProcessSeat, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Who looks in another thread sees who has ended as soon as the seat is not early."""
+    supervisor, theirs = pair
+    told = encode_seat(seat, [75], is_early=True)
+    socket.send_fds(supervisor, [told], seat.descriptors)
+    seated = wait_to_serve(theirs)
+    assert seated.is_early
+    assert seated.ended == {75}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(seated.run)
+        seated.following()
+        supervisor.sendall(encode({"tell": "checkpoint"}))
+        await seated.checkpoint.wait()
+        assert not seated.stays.is_set()
+        supervisor.sendall(encode({"tell": "stay"}) + encode({"tell": "seated", "ended": [75, 76]}))
+        await seated.stays.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not seated.is_early
+        assert seated.ended == {75, 76}
+        seated.checkpointed(is_covered=True, memory_bytes=9)
+        seated.gone()
+        nursery.cancel_scope.cancel()
+    lines, found = Lines(), list[Any]()
+    while {"say": "gone"} not in found:
+        found += said(supervisor, lines)
+    assert {"say": "following"} in found
+    assert {"say": "checkpointed", "is_covered": True, "memory_bytes": 9} in found
+    for one in seated.handed_over.api:
+        one.close()
+    os.close(seated.seat.lock)
+
+
 @pytest.mark.parametrize("text", ["x", "99999", ""])
 def test_a_variable_of_a_user_is_refused(text: str) -> None:
     with pytest.raises(SeatRefused, match="remove it from the environment"):
@@ -162,10 +196,11 @@ def test_a_program_that_has_done_all_it_can_before_its_seat_says_so_once(
 
     serving = threading.Thread(target=serve)
     serving.start()
-    seated = wait_to_serve(theirs, [lambda: None])
+    seated = wait_to_serve(theirs, [lambda: None], may_follow=True)
     serving.join()
-    assert found[:4] == [{"say": one} for one in ("loaded", "alive", "alive", "prepared")]
-    assert found.count({"say": "prepared"}) == 1
+    prepared = {"say": "prepared", "may_follow": True}
+    assert found[:4] == [*({"say": one} for one in ("loaded", "alive", "alive")), prepared]
+    assert found.count(prepared) == 1
     for one in seated.handed_over.api:
         one.close()
     os.close(seated.seat.lock)

@@ -94,8 +94,9 @@ def _node_moves(world: World, node: Node) -> Iterator[tuple[str, Node, World]]:
     stands = world.stream[own.number] if own.number < len(world.stream) else None
     if own.standing is Standing.FOLLOWING:
         if stands is not None:
+            read = own.received(stands, 0)
             has_ended = bool(node.ended) and stands.incarnation == node.ended
-            yield "reads", _with(node, own.received(stands, 0, has_ended=has_ended)), world
+            yield "reads", _with(node, read.owner_has_ended() if has_ended else read), world
         # The owners are alike: that the first claims first leaves nothing out.
         has_begun = world.stream or world.on_the_way or node is world.nodes[0]
         if node.incarnation and left.claims and has_begun:

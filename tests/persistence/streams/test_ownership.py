@@ -47,7 +47,7 @@ def _owner_frame(number: int) -> StreamFrame:
 def test_who_comes_in_the_place_of_a_process_that_ended_need_not_wait() -> None:
     """Nothing goes wrong, and it may answer as soon as it owns the stream."""
     _assert_right(search(Bounds(followers=0, appends=1, releases=0, crashes=0, successions=1)))
-    read = Ownership().received(_owner_frame(1), 10, has_ended=True)
+    read = Ownership().received(_owner_frame(1), 10).owner_has_ended()
     marked = Ownership(number=1, epoch=1, is_free=False, heard_ms=10)
     for own, may_answer in ((read, True), (marked, False), (marked.owner_has_ended(), True)):
         assert own.claim(_owner_frame(2), 10).acknowledged().may_answer(10) is may_answer
@@ -58,9 +58,8 @@ def test_a_process_that_is_taken_for_gone_and_is_not_is_found(
 ) -> None:
     right = Ownership.received
 
-    def received(own: Ownership, frame: StreamFrame, now_ms: int, *, has_ended: bool) -> Ownership:
-        del has_ended
-        return right(own, frame, now_ms, has_ended=True)
+    def received(own: Ownership, frame: StreamFrame, now_ms: int) -> Ownership:
+        return right(own, frame, now_ms).owner_has_ended()
 
     monkeypatch.setattr(Ownership, "received", received)
     assert search(SMALL).complaint == "two nodes may answer"

@@ -117,3 +117,31 @@ def test_an_engine_that_is_behind_a_mark_is_looked_at_again() -> None:
     reader = _log(SimulatedStream(behind, _SteadyRandom(0), clock), clock, 2, mark=mark)
     reader.check_mark("/data", catch_up)
     assert len(behind.frames) > mark.number
+
+
+def test_who_follows_and_hears_that_the_owner_has_ended_does_not_wait_from_then_on() -> None:
+    """It has all of that one's records, also those that were written in the meantime."""
+    engine, clock = SimulatedEngine(), SimulatedClock()
+    first = _log(SimulatedStream(engine, _SteadyRandom(0), clock), clock, 1)
+    list(first.take_over(_go_on))
+    first.append([(0, 1, b"a")], 1)
+    told: set[int] = set()
+    stream = SimulatedStream(engine, _SteadyRandom(0), clock)
+    second = _log(stream, clock, 2, ended=lambda: frozenset(told))
+    heard_ms = 0
+
+    def go_on() -> None:
+        nonlocal heard_ms
+        if second.waits_for is None or told:
+            return
+        if first.next_sequence == 2:
+            first.append([(0, 2, b"b")], 2)
+            first.close(keeps_ownership=True)
+            told.add(1)
+            heard_ms = clock.time_ms
+
+    records = list(second.take_over(go_on))
+    assert [record.body for _, record in records] == [b"a", b"b"]
+    assert second.may_answer()
+    assert clock.time_ms - heard_ms < 200
+    assert second.epoch == 2

@@ -43,7 +43,7 @@ def _log_on(
     clock: SimulatedClock,
     incarnation: int = 1,
     mark: ChainMark | None = None,
-    ended: frozenset[int] = frozenset(),
+    ended: Callable[[], frozenset[int]] = frozenset,
 ) -> StreamLog:
     return StreamLog(
         stream,
@@ -571,7 +571,7 @@ def test_who_knows_that_the_owner_has_ended_does_not_wait(begins_at_mark: bool) 
     began_ms = clock.time_ms
 
     stream = SimulatedStream(engine, Random(2), clock)
-    second = _log_on(stream, clock, 2, mark if begins_at_mark else None, frozenset({1}))
+    second = _log_on(stream, clock, 2, mark if begins_at_mark else None, lambda: frozenset({1}))
     if begins_at_mark:
         second.check_mark("directory", _go_on)
     records = list(second.take_over(_go_on))

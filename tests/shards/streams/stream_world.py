@@ -19,7 +19,8 @@ from troth.shards.mesh.mesh import Mesh
 from troth.shards.mesh.place import ProcessPlace
 from troth.shards.shards import Shards
 from troth.shards.storage import Recovery, StreamStatistics
-from troth.shards.streams.stream_storage import StreamGroup, StreamStorage
+from troth.shards.streams.stream_group import StreamGroup
+from troth.shards.streams.stream_storage import StreamStorage
 from troth.shards.streams.stream_upkeep import StreamUpkeep
 from troth.shards.streams.times import MACHINE_TIMES, Times
 from troth.shards.upkeep.checkpointer import Checkpointer

@@ -16,7 +16,7 @@ from troth.persistence.placement import by_rule, dealt_shards
 from troth.persistence.streams.chain import StreamDamaged
 from troth.shards.gathered.cuts import GroupStorage
 from troth.shards.storage import GroupPlace, OwnedStorage
-from troth.shards.streams.stream_storage import StreamGroup
+from troth.shards.streams.stream_group import StreamGroup
 
 from .stream_world import Engine, node
 

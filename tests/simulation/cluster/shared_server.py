@@ -13,7 +13,7 @@ from troth.shards.mesh.link import MeshLink
 from troth.shards.mesh.place import ProcessPlace
 from troth.shards.mesh.seats import FarSeat
 from troth.shards.storage import GroupPlace
-from troth.shards.streams.stream_storage import StreamGroup
+from troth.shards.streams.stream_group import StreamGroup
 from troth.shards.turns import Asker
 
 from .node_server import NodeServer
