@@ -404,3 +404,9 @@ def test_three_nodes_with_nats_live_on_without_one_and_a_nats_server(tmp_path: P
         _make_cluster(path, log["TROTH_LOG"])
         with running_nodes(tmp_path, found, log) as nodes:
             _lives_on(tmp_path, nodes, lambda: servers[0].stop(signal.SIGKILL))
+
+
+@pytest.mark.parametrize("folder", ["cluster", "proxies"])
+def test_haproxy_holds_no_message_back(folder: str) -> None:
+    """Without it, a message to a worker waits for more for 200 ms."""
+    assert "option http-no-delay\n" in (ROOT / "deploy" / folder / "haproxy.cfg").read_text()
