@@ -238,11 +238,25 @@ STREAM_FAULTS: tuple[Fault, ...] = (
         BOOKS,
     ),
     fault(
-        "a node does not start while NATS servers agree who leads",
-        "persistence/streams/jetstream_layout.py",
-        "if error.number in _NOT_NOW:",
-        "if False:",
-        JETSTREAM,
+        "a NATS server that does not know who leads is asked on",
+        "persistence/streams/jetstream_connection.py",
+        'error.get("err_code") in _NOT_NOW:',
+        "False:",
+        LINE,
+    ),
+    fault(
+        "a NATS server that refuses a frame and shows none is asked on",
+        "persistence/streams/jetstream_stream.py",
+        "elif now_s >= self._refused_s + JETSTREAM_DOUBT_MS / 1000:",
+        "elif False:",
+        LINE,
+    ),
+    fault(
+        "a NATS server that was left is the next one",
+        "persistence/streams/jetstream_connection.py",
+        "        self._servers.sort(key=self._is_left)\n",
+        "",
+        LINE,
     ),
     fault(
         "an engine that takes no snapshot now looks like a defect",
@@ -327,8 +341,8 @@ STREAM_FAULTS: tuple[Fault, ...] = (
     fault(
         "what JetStream refuses counts as appended",
         "persistence/streams/jetstream_stream.py",
-        "            if error.number == WRONG_LAST_SEQUENCE:\n                return False\n",
-        "            if error.number == WRONG_LAST_SEQUENCE:\n                return True\n",
+        "                self._note_refused(number)\n                return False\n",
+        "                return True\n",
         ENGINES,
     ),
     fault(

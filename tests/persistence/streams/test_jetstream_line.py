@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -249,21 +249,21 @@ def test_a_leader_that_refuses_and_shows_nothing_is_left_for_a_while(
         def append(number: int) -> bool:
             return stream.append(number, 1, b"", is_claim=True)
 
-        cut_off.replies = [lambda answer: [_error(answer, WRONG_LAST_SEQUENCE)]] * 3
-        assert not append(7)
-        assert not append(8), "another frame, of which nothing is known"
-        with pytest.raises(StreamUnreachable, match="shows none in its place"):
-            append(8)
-        assert append(1)
-        for _ in range(2):  # it is not asked although the other one cannot say anything
-            other.replies = [lambda answer: [_error(answer, 10008)]]
-            with pytest.raises(StreamUnreachable, match="it says 10008"):
-                append(9)
-        assert (cut_off.connections_count, other.connections_count) == (1, 2)
+        with closing(stream):
+            cut_off.replies = [lambda answer: [_error(answer, WRONG_LAST_SEQUENCE)]] * 3
+            assert not append(7)
+            assert not append(8), "another frame, of which nothing is known"
+            with pytest.raises(StreamUnreachable, match="shows none in its place"):
+                append(8)
+            assert append(1)
+            for _ in range(2):  # it is not asked although the other one cannot say anything
+                other.replies = [lambda answer: [_error(answer, 10008)]]
+                with pytest.raises(StreamUnreachable, match="it says 10008"):
+                    append(9)
+            assert (cut_off.connections_count, other.connections_count) == (1, 2)
 
-        monkeypatch.setattr(jetstream_connection, "JETSTREAM_LEFT_MS", 0)
-        assert append(4)
-        stream.close()
+            monkeypatch.setattr(jetstream_connection, "JETSTREAM_LEFT_MS", 0)
+            assert append(4)
         assert cut_off.connections_count == 2
 
 
