@@ -29,6 +29,9 @@ _IDENTITY: Final = "troth_identity"
 _NOT_FOR_ACCOUNT: Final = (10039, 10076)
 _IN_USE: Final = 10058
 _NO_CLUSTER: Final = 10074
+_NO_PEERS: Final = 10005
+_OFFLINE: Final = "offline"
+"""What a server says where too few others can be reached for now."""
 
 COMMON: Final[Mapping[str, Any]] = {
     "storage": "file",
@@ -138,10 +141,15 @@ class JetStreamLayout:
 
 @contextmanager
 def refused(name: str) -> Iterator[None]:
-    """Raise StreamRefused for what JetStream refuses while something is made."""
+    """Raise StreamRefused for what JetStream refuses while something is made.
+
+    Raises StreamUnreachable while it has too few servers for it.
+    """
     try:
         yield
     except JetStreamRefusal as error:
+        if error.number == _NO_PEERS and _OFFLINE in str(error):
+            raise StreamUnreachable(str(error)) from error
         if error.number in _NOT_FOR_ACCOUNT:
             text = "JetStream is not enabled, for this account at least"
         elif error.number == _NO_CLUSTER:

@@ -20,6 +20,7 @@ another node leaves a file `left-k`, and one that keeps it for the next process 
 import errno
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,10 @@ class StandIn:
             await self.follow()
             sockets = (*self.seated.handed_over.api, *self.seated.handed_over.poll)
             listeners = [
-                trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets
+                trio.SocketListener(trio.socket.from_stdlib_socket(one))
+                for one in sockets
+                # Where the server stops meanwhile, the supervisor has shut the ports.
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             ]
             self.seated.listening()
             if (Path(self.seated.seat.data) / f"stands-by-{self.seated.seat.process}").exists():

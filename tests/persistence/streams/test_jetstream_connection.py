@@ -13,7 +13,8 @@ import trustme
 
 from tests.helpers.nats import NatsServer, nats_server
 from tests.helpers.nats_credentials import operated_account
-from troth.persistence.streams.jetstream_connection import JetStreamConnection
+from troth.persistence.streams.jetstream_connection import JetStreamConnection, JetStreamRefusal
+from troth.persistence.streams.jetstream_layout import refused
 from troth.persistence.streams.jetstream_servers import look_at_servers
 from troth.persistence.streams.jetstream_stream import JetStreamStream
 from troth.persistence.streams.jetstream_url import read_jetstream_url
@@ -54,6 +55,16 @@ def test_a_wrong_user_is_refused_without_a_second_try(server: NatsServer, who: s
     with pytest.raises(StreamRefused, match="does not accept this user") as refused:
         _found(f"nats://{who}{server.address}/a")
     assert "wrong" not in str(refused.value)
+
+
+def test_servers_that_are_away_for_now_are_no_refusal() -> None:
+    """As on a busy machine right after the start of all of them."""
+    for text, kind in (
+        ("peer offline", StreamUnreachable),
+        ("insufficient storage", StreamRefused),
+    ):
+        with pytest.raises(kind, match=text), refused("nats://here/log"):
+            raise JetStreamRefusal(10005, f"no suitable peers for placement, {text}")
 
 
 def test_an_account_without_jetstream_is_refused(server: NatsServer) -> None:

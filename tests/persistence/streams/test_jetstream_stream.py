@@ -204,7 +204,7 @@ def test_frames_go_to_the_server_that_leads_and_to_the_next_one() -> None:
         url = f"{cluster.url}/led"
         stream = JetStreamStream(url, answer_limit_ms=10_000)
         connection = JetStreamConnection(read_jetstream_url(url), 10_000)
-        stream.found(b"who it is")
+        _again(lambda: stream.found(b"who it is"), stream)
         _put(stream, 1, b"claim", is_claim=True)
         leaders = []
         for number in range(2, 6):
@@ -231,7 +231,7 @@ def test_frames_go_to_the_server_that_leads_and_to_the_next_one() -> None:
 def test_a_leader_that_cannot_be_reached_is_done_without() -> None:
     with nats_cluster() as cluster:
         stream = JetStreamStream(f"{cluster.url}/led", answer_limit_ms=10_000)
-        stream.found(b"who it is")
+        _again(lambda: stream.found(b"who it is"), stream)
         _put(stream, 1, b"claim", is_claim=True)
         leader = cluster.leader("led_frames_0")
         connection = stream._connection
