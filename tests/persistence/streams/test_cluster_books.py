@@ -5,8 +5,9 @@ Below that is what only JetStream has to do, since nothing spans two of its stre
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Barrier, Thread
+from typing import TypeVar
 
 import pytest
 
@@ -33,6 +34,8 @@ from .books import Place, empty_database, jetstream_book, names, new_of
 
 pytestmark = pytest.mark.slow
 _AGE_LIMIT_MS = 60_000
+
+Answer = TypeVar("Answer")
 
 
 def test_a_cluster_is_made_once(place: Place, book: ClusterBook) -> None:
@@ -471,6 +474,16 @@ def test_an_owner_that_notes_itself_late_is_not_noted(
     other.close()
 
 
+def _soon(ask: Callable[[], Answer]) -> Answer:
+    """Ask again until there is an answer: on a busy machine the first may come too late, too."""
+    ends_s = time.monotonic() + 60
+    while True:
+        try:
+            return ask()
+        except StreamUnreachable:
+            assert time.monotonic() < ends_s
+
+
 def test_a_database_that_is_lost_without_a_word_is_looked_for_again(
     postgres_server_of_session: PostgresServer,
 ) -> None:
@@ -483,7 +496,7 @@ def test_a_database_that_is_lost_without_a_word_is_looked_for_again(
         with pytest.raises(StreamUnreachable):
             book.look()
         assert time.monotonic() < begun_s + CREATION_LIMIT_MS / 2000
-    assert not book.look().holders
+    assert not _soon(book.look).holders
     book.close()
     assert PostgresCluster(url)._connection._answer_limit_s == STREAM_ANSWER_LIMIT_MS / 1000
 
@@ -495,7 +508,7 @@ def test_what_was_shown_of_a_group_is_unreachable_when_nats_is(
     book.create(new_of())
     with nats_server_of_session.halted(), pytest.raises(StreamUnreachable):
         book.members()
-    assert book.members() == []
+    assert _soon(book.members) == []
     keeping = JetStreamKeeping(url, 0)
     assert keeping.snapshot() is None
     keeping.close()
