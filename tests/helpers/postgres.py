@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,11 +76,12 @@ class PostgresServer:
         try:
             children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
             for child in map(int, children):
-                os.kill(child, signal.SIGSTOP)
-                halted.append(child)
+                with suppress(ProcessLookupError):  # it had ended, and was waited for
+                    os.kill(child, signal.SIGSTOP)
+                    halted.append(child)
             yield
         finally:
-            for one in halted:
+            for one in reversed(halted):  # so that those which have ended are waited for last
                 os.kill(one, signal.SIGCONT)
 
     def backends(self, application: str = "troth") -> list[int]:
