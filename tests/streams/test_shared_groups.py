@@ -287,7 +287,7 @@ def test_two_nodes_halt_stop_and_share_accounts(
             for process_id in halted:
                 os.kill(process_id, signal.SIGSTOP)
             two.until_spread("a")
-            for process_id in halted:
+            for process_id in reversed(halted):  # the one that waits for the others at last
                 os.kill(process_id, signal.SIGCONT)
             load.wait_for_more()
             two.until_spread("a", "b")
