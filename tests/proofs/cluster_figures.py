@@ -227,7 +227,7 @@ def _compare(single: ServerProcess, nodes: Sequence[ServerProcess], duration_s: 
             bar = "6,000/s, p50 12 ms" if len(served) > 1 else ""
             _say(
                 f"creates, {count} connections, {title}",
-                f"{found.throughput:,.0f}/s, p50 {ms['p50']:.1f}, p99 {ms['p99']:.0f} ms",
+                f"{found.throughput:,.0f}/s, p50 {ms['p50']:.2f}, p99 {ms['p99']:.0f} ms",
                 bar,
             )
 
@@ -242,7 +242,7 @@ def measure(engine: str, promises_count: int, duration_s: float) -> None:
         directory = Path(name)
         appends_ms = sorted(append_alone_ms(place))
         middle, most = statistics.median(appends_ms), appends_ms[len(appends_ms) * 99 // 100]
-        _say(f"append of {APPEND_BYTES} bytes alone", f"p50 {middle:.1f}, p99 {most:.0f} ms")
+        _say(f"append of {APPEND_BYTES} bytes alone", f"p50 {middle:.2f}, p99 {most:.0f} ms")
         with shared_nodes(directory, place.url, NAMES, len(NAMES), place.monitor) as three:
             nodes = [*three.nodes.values()]
             with ServerProcess(directory / "single") as single:
