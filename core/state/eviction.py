@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, repeat
 from typing import TypeVar
 
-from troth.core.catalog import RESERVED_PREFIX, is_reserved
+from troth.core.catalog import RESERVED_PREFIX
 from troth.core.limits import EVICTION_SLICE_COUNT
 from troth.core.model import PENDING, Promise
 from troth.core.tables.folding import PACKED, serial_of
@@ -84,8 +84,7 @@ def forget_promises(state: ShardState, ids: Sequence[str], serials: Sequence[int
         state.tag_index.discard_all(tagged)
         return
     for one in tagged:
-        index = state.reserved_tag_index if is_reserved(one[0]) else state.tag_index
-        index.discard_all((one,))
+        state.tag_index_of(one[0]).discard_all((one,))
 
 
 def _evict_others(state: ShardState, written: Capture) -> Iterator[bool]:

@@ -251,7 +251,7 @@ class ShardState:
         if not is_reserved(promise.id):  # those are found by their tags
             self.promise_index.append(promise.serial, promise.id)
         if promise.tags is not None:
-            index = self._tag_index_of(promise.id)
+            index = self.tag_index_of(promise.id)
             index.add(promise.id, promise.serial, promise.tags.items())
 
     def pack(self) -> None:
@@ -259,7 +259,8 @@ class ShardState:
         unpacked, self.unpacked = self.unpacked, []
         self.promises.pack(unpacked)
 
-    def _tag_index_of(self, promise_id: str) -> TagIndex:
+    def tag_index_of(self, promise_id: str) -> TagIndex:
+        """Return the index that has the tags of a promise with this id."""
         return self.reserved_tag_index if is_reserved(promise_id) else self.tag_index
 
     def index_for(self, tags: dict[str, str], *, reserved: bool = False) -> SerialIndex:
